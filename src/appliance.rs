@@ -1,0 +1,1 @@
+//! Start order, reload, shutdown and task ownership: wires the rooms.

@@ -1,0 +1,1 @@
+//! The Kubernetes side: watches, webhook server, certificates, Services, status.

@@ -1,0 +1,1 @@
+//! Collector YAML to typed settings, with positions.

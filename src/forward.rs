@@ -1,0 +1,1 @@
+//! Destinations: one cursor each, retry, split, bisect, dead letters.

@@ -1,0 +1,1 @@
+//! The injection decision and the pod mutation, as pure functions.

@@ -1,0 +1,22 @@
+//! The bytes of OTLP: what every other room asks about a request without building objects from it.
+//!
+//! In: protobuf or JSON bodies of `ExportTraceServiceRequest`, already decompressed.
+//! Out: counts, time ranges and trace ids ([`scan`]), borrowed views of resources, scopes and spans ([`view`]), smaller
+//! requests ([`split`]), and the other encoding ([`json`]).
+//!
+//! ```text
+//! ExportTraceServiceRequest { 1: ResourceSpans { 1: Resource, 2: ScopeSpans { 1: Scope, 2: Span, 3: url }, 3: url } }
+//! ```
+//!
+//! Invariants: bytes that were accepted are never changed (unknown fields survive); two requests joined end to end are
+//! one request; nothing here does I/O or trusts a length before comparing it with the bytes that are there.
+
+pub mod ids;
+pub mod json;
+pub mod scan;
+pub mod schema;
+pub mod split;
+pub mod view;
+pub mod wire;
+
+pub use ids::{SpanId, TraceId};

@@ -1,0 +1,1 @@
+//! The processor trait and the processors.

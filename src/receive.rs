@@ -1,0 +1,1 @@
+//! Listeners, protocol detection, limits, answers.

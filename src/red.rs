@@ -1,0 +1,1 @@
+//! Span metrics and service graph. Empty until spans are turned into metrics.

@@ -1,0 +1,1 @@
+//! The tail index and trace assembly.

@@ -1,0 +1,1 @@
+//! TraceQL. Empty until search is built.

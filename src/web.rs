@@ -1,0 +1,1 @@
+//! The web UI. Empty until it is built.
