@@ -1,1 +1,5 @@
 //! The processor trait and the processors.
+
+pub mod batch;
+pub mod memory_limiter;
+pub mod settings;

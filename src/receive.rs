@@ -1,1 +1,4 @@
 //! Listeners, protocol detection, limits, answers.
+
+pub mod otlp;
+pub mod settings;

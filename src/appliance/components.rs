@@ -1,0 +1,1 @@
+//! The registry: every component that a configuration can name.

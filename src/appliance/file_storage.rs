@@ -1,0 +1,3 @@
+//! The `file_storage` extension.
+
+pub mod settings;

@@ -1,0 +1,3 @@
+//! The `spanreel` extension.
+
+pub mod settings;

@@ -1,0 +1,3 @@
+//! The `debug` exporter.
+
+pub mod settings;

@@ -1,0 +1,3 @@
+//! The `otlp_grpc` (alias `otlp`) exporter.
+
+pub mod settings;

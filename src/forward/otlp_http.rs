@@ -1,0 +1,3 @@
+//! The `otlp_http` (alias `otlphttp`) exporter.
+
+pub mod settings;

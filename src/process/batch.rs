@@ -1,0 +1,3 @@
+//! The `batch` processor.
+
+pub mod settings;

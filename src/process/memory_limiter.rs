@@ -1,0 +1,3 @@
+//! The `memory_limiter` processor.
+
+pub mod settings;

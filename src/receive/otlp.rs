@@ -1,0 +1,3 @@
+//! The `otlp` receiver.
+
+pub mod settings;
