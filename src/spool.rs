@@ -7,20 +7,340 @@
 //! append ─▶ committer thread: join (<= 2 MiB raw) ─▶ zstd ─▶ one write ─▶ one fsync ─▶ answer all that waited
 //!
 //! batch   seq u64 (big endian)  ─▶ header (48 bytes), zstd frame
-//! meta    "cursor/<consumer>", "ledger", "pipelines", "parked/...", "format"
+//! dict    extent, page          ─▶ trace key -> batches, see `extent`
+//! meta    "cursor/...", "ledger", "extent/...", "parked/...", "head", "format"
 //! ```
 //!
-//! Invariants: sequence numbers have no holes below the newest; a batch holds requests of one pipeline; cursors and the
-//! ledger move in the same write as what they account for; reading starts at a stored cursor, never at the first key
+//! Invariants: sequence numbers have no holes between head and end; a batch holds requests of one pipeline; cursors and
+//! the ledger move in the same write as what they account for; reading starts at a stored cursor, never at the first key
 //! (deleted keys would be walked). The room must not know what a span contains: trace keys are opaque to it.
 
 pub mod batch;
+mod committer;
 pub mod consumer;
+pub mod database;
+pub mod extent;
+pub mod ledger;
+mod metrics;
+mod reclaim;
+mod state;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
 pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLimits};
+pub use database::{Database, OpenError};
+pub use extent::TraceKey;
+pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount};
+pub use metrics::Metrics;
+
+use bytes::Bytes;
+use committer::{Command, Committer};
+use state::State;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Appends that may wait for the committer; their bytes are bounded by whoever receives them.
+const WAITING_APPENDS_MAX: usize = 4096;
+/// A disk that takes longer than this for one sync is treated as failing; the client is asked to retry.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(30);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a spool is opened.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub directory: PathBuf,
+    /// Bytes of stored frames; beyond it the oldest extent goes.
+    pub bytes_max: u64,
+    pub age_max: Option<Duration>,
+    /// Appends are refused while the disk has fewer bytes free.
+    pub free_bytes_min: u64,
+    /// Zero: an idle spool syncs at once. Longer: a sync at most this often.
+    pub sync_interval: Duration,
+    /// Finds the trace keys in the bytes of a request, for the index of what is not indexed yet after a start.
+    pub trace_keys: fn(&[u8], &mut Vec<TraceKey>),
+}
+
+/// One request to be stored.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub pipeline: PipelineId,
+    /// An `ExportTraceServiceRequest`; may be empty when all its spans were rejected.
+    pub request: Bytes,
+    /// Spans in `request`.
+    pub spans: u32,
+    /// Spans that were taken out before because of invalid ids; they are booked with this append.
+    pub rejected: u32,
+    pub time: TimeRange,
+    /// One per distinct trace in `request`; repetition is harmless.
+    pub keys: Vec<TraceKey>,
+}
+
+/// Why an append was not stored. The client may retry all of them.
+#[derive(Debug, Clone, Error)]
+pub enum AppendError {
+    #[error("the disk has {free_mib} MiB free, less than the {min_mib} MiB that must stay free")]
+    DiskFull { free_mib: u64, min_mib: u64 },
+    #[error("the disk refused the write: {0}")]
+    Disk(String),
+    #[error("the disk took longer than {} s", COMMIT_WAIT_MAX.as_secs())]
+    Slow,
+    #[error("shutting down")]
+    Closed,
+}
+
+impl From<rocksdb::Error> for AppendError {
+    fn from(error: rocksdb::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
 
 /// The spool could not be read or moved on; the text says what the disk said.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Error)]
 #[error("the spool cannot be read: {0}")]
 pub struct ReadError(#[from] rocksdb::Error);
+
+/// A handle to the open spool; clones share it.
+#[derive(Clone)]
+pub struct Spool {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+pub(crate) struct Shared {
+    database: Database,
+    settings: Settings,
+    state: RwLock<State>,
+    consumers: Mutex<BTreeMap<String, consumer::Known>>,
+    /// The first number that is not durable yet.
+    durable: watch::Sender<Seq>,
+    metrics: Metrics,
+    disk_full: AtomicBool,
+    warned_of_loss: AtomicBool,
+}
+
+/// A coherent look at the whole spool, for metrics and status.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub ledger: Ledger,
+    /// Per pipeline: spans that are no longer on disk.
+    pub reclaimed: Vec<u64>,
+    pub consumers: Vec<ConsumerSnapshot>,
+    pub frame_bytes: u64,
+    pub raw_bytes: u64,
+    pub bytes_max: u64,
+    pub batches: u64,
+    /// Unix nanoseconds.
+    pub oldest_received: Option<u64>,
+    pub free_bytes: Option<u64>,
+    pub disk_full: bool,
+}
+
+/// One destination in a [`Snapshot`].
+#[derive(Debug, Clone)]
+pub struct ConsumerSnapshot {
+    pub account: ConsumerAccount,
+    pub pipeline: String,
+    /// Whether a configured destination moves this cursor.
+    pub active: bool,
+    pub queued: u64,
+}
+
+impl Spool {
+    /// Opens or creates the data directory and starts the committer thread. Blocking.
+    pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
+        let database = Database::open(&settings.directory)?;
+        let state = State::load(&database, settings.trace_keys)?;
+        let accounts = state::load_consumers(&database)?;
+        let consumers = accounts
+            .into_iter()
+            .map(|(key, account)| (key, consumer::Known { account, active: false, parked: 0 }))
+            .collect();
+        let damaged = |problem: std::io::Error| OpenError::Damaged {
+            directory: settings.directory.clone(),
+            problem: problem.to_string(),
+        };
+        let compressor = committer::compressor().map_err(damaged)?;
+        let (durable, _) = watch::channel(state.end());
+        let shared = Arc::new(Shared {
+            database,
+            settings: settings.clone(),
+            state: RwLock::new(state),
+            consumers: Mutex::new(consumers),
+            durable,
+            metrics,
+            disk_full: AtomicBool::new(false),
+            warned_of_loss: AtomicBool::new(false),
+        });
+        let (commands, receiver) = mpsc::channel(WAITING_APPENDS_MAX);
+        let committer = Committer { shared: Arc::clone(&shared), commands: receiver, compressor };
+        let thread = std::thread::Builder::new()
+            .name("spool-committer".to_owned())
+            .spawn(move || committer.run())
+            .map_err(damaged)?;
+        Ok(Self { shared, commands, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// Returns once the request is on disk and synced.
+    pub async fn append(&self, append: Append) -> Result<(), AppendError> {
+        self.ask(|reply| Command::Append(append, reply)).await?
+    }
+
+    /// The number of a pipeline, bound to its name for the life of the data directory.
+    pub async fn pipeline(&self, name: &str) -> Result<PipelineId, AppendError> {
+        self.ask(|reply| Command::Register(name.to_owned(), reply)).await?
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.commands.send(command(reply)).await.map_err(|_| AppendError::Closed)?;
+            answer.await.map_err(|_| AppendError::Closed)
+        };
+        tokio::time::timeout(COMMIT_WAIT_MAX, exchange).await.map_err(|_| AppendError::Slow)?
+    }
+
+    /// Looks after budgets until `shutdown`.
+    pub async fn housekeep(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => {}
+            }
+            if self.commands.send(Command::Housekeep).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Commits what is queued and ends the committer thread. Later appends answer [`AppendError::Closed`].
+    pub async fn close(&self) {
+        if self.commands.send(Command::Close).await.is_err() {
+            return;
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
+        {
+            tracing::error!("the spool's committer ended by a panic");
+        }
+    }
+
+    /// The cursor of `destination` in `pipeline`. A new destination starts at the end: what was stored before it was
+    /// configured is booked as [`LossReason::BeforeDestination`]. Blocking.
+    pub fn consumer(&self, destination: &str, pipeline: PipelineId) -> Result<Consumer, ReadError> {
+        Consumer::attach(Arc::clone(&self.shared), destination, pipeline)
+    }
+
+    /// A batch by number; `None` if it is gone or not there yet. Blocking.
+    pub fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
+        self.shared.batch(seq)
+    }
+
+    /// The batches that may hold a trace with this key, oldest first. Blocking (one small read per closed extent).
+    pub fn find(&self, key: TraceKey) -> Result<Vec<Seq>, ReadError> {
+        // The pages to read are chosen under the lock and read without it.
+        let (pages, open) = {
+            let state = self.shared.state();
+            let pages: Vec<(u64, u16)> = state
+                .extents
+                .iter()
+                .flat_map(|extent| extent.pages_of(key).map(|page| (extent.first, page as u16)))
+                .collect();
+            let mut open = Vec::new();
+            state.open.search(key, &mut open);
+            (pages, open)
+        };
+        let dict = self.shared.database.family(database::DICT);
+        let mut found = Vec::new();
+        for (first, page) in pages {
+            if let Some(bytes) =
+                self.shared.database.raw().get_pinned_cf(dict, extent::Extent::page_key(first, page))?
+            {
+                extent::search_page(first, &bytes, key, &mut found);
+            }
+        }
+        found.extend(open);
+        Ok(found)
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.shared.state();
+        let consumers = self.shared.consumers();
+        let snapshot_of = |known: &consumer::Known| ConsumerSnapshot {
+            account: known.account.clone(),
+            pipeline: state
+                .ledger
+                .account(known.account.pipeline)
+                .map_or_else(String::new, |account| account.name.clone()),
+            active: known.active,
+            queued: state.stored(known.account.pipeline).saturating_sub(known.account.accounted()),
+        };
+        Snapshot {
+            ledger: state.ledger.clone(),
+            reclaimed: (0..state.ledger.pipelines.len() as u16)
+                .map(|id| reclaim::reclaimed(&state, PipelineId(id)))
+                .collect(),
+            consumers: consumers.values().map(snapshot_of).collect(),
+            frame_bytes: state.frame_bytes(),
+            raw_bytes: state.raw_bytes(),
+            bytes_max: self.shared.settings.bytes_max,
+            batches: state.end().0 - state.head().0,
+            oldest_received: state.oldest_received(),
+            free_bytes: self.shared.database.free_bytes().ok(),
+            disk_full: self.shared.disk_full.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn consumers(&self) -> MutexGuard<'_, BTreeMap<String, consumer::Known>> {
+        self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
+        let mut options = rocksdb::ReadOptions::default();
+        options.fill_cache(false);
+        let family = self.database.family(database::BATCH);
+        let Some(value) = self.database.raw().get_pinned_cf_opt(family, seq.key(), &options)? else { return Ok(None) };
+        let Some(header) = Header::decode(&value) else {
+            tracing::error!(batch = seq.0, "a stored batch has no readable header");
+            return Ok(None);
+        };
+        Ok(Some(Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+    }
+
+    fn check_free_space(&self) -> Result<(), AppendError> {
+        let min = self.settings.free_bytes_min;
+        // A file system that cannot say is not taken for full.
+        let free = self.database.free_bytes().unwrap_or(u64::MAX);
+        let full = free < min;
+        if full != self.disk_full.swap(full, Ordering::Relaxed) {
+            if full {
+                tracing::error!(free, min, "the disk is full: intake is refused until space is free");
+            } else {
+                tracing::info!(free, "the disk has space again: intake goes on");
+            }
+        }
+        if full { Err(AppendError::DiskFull { free_mib: free >> 20, min_mib: min >> 20 }) } else { Ok(()) }
+    }
+}

@@ -8,6 +8,7 @@
 //! Integers are little endian; times are Unix nanoseconds.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// A batch's place in the spool. Numbers start at 1 and have no holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +28,8 @@ impl Seq {
 }
 
 /// A pipeline as the spool knows it: a small number, bound to the pipeline's name for the life of the data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct PipelineId(pub u16);
 
 /// From the earliest span start to the latest span end, Unix nanoseconds.

@@ -1,7 +1,18 @@
 //! A consumer of the spool: one durable cursor and the account of what became of the spans behind it.
 
-use super::{Batch, PipelineId, Seq};
+use super::committer::encode;
+use super::database::META;
+use super::ledger::ConsumerAccount;
+use super::state::State;
+use super::{Batch, PipelineId, ReadError, Seq, Shared};
 use bytes::Bytes;
+use rocksdb::WriteBatch;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Frames kept aside per destination; beyond it a culprit is still counted, but its bytes are not kept.
+const PARKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Bounds of one [`Consumer::read`]; the first batch is returned even if it alone exceeds them.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +33,8 @@ pub struct Chunk {
 }
 
 /// Why spans behind a cursor were not delivered. The label `reason` of `spanreel_spans_expired_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LossReason {
     /// The spool's byte budget or the disk's free space demanded it.
     Budget,
@@ -34,11 +46,13 @@ pub enum LossReason {
     RejectedByDestination,
     /// The batch could not be read back from disk.
     Damaged,
+    /// Stored before the destination was configured.
+    BeforeDestination,
 }
 
 impl LossReason {
-    pub const ALL: [LossReason; 5] =
-        [Self::Budget, Self::Age, Self::Poison, Self::RejectedByDestination, Self::Damaged];
+    pub const ALL: [LossReason; 6] =
+        [Self::Budget, Self::Age, Self::Poison, Self::RejectedByDestination, Self::Damaged, Self::BeforeDestination];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +61,7 @@ impl LossReason {
             Self::Poison => "poison",
             Self::RejectedByDestination => "rejected_by_destination",
             Self::Damaged => "damaged",
+            Self::BeforeDestination => "before_destination",
         }
     }
 }
@@ -79,37 +94,193 @@ pub struct Backlog {
     pub oldest_received: Option<u64>,
 }
 
+/// What the spool holds of one cursor.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub account: ConsumerAccount,
+    /// Whether a configured destination moves it.
+    pub active: bool,
+    /// Numbers parked frames since the start.
+    pub parked: u64,
+}
+
 /// A named cursor. Cloning gives another handle to the same cursor.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Consumer {
-    _pipeline: PipelineId,
+    shared: Arc<Shared>,
+    key: Arc<str>,
+    pipeline: PipelineId,
 }
 
 impl Consumer {
+    pub(super) fn attach(shared: Arc<Shared>, destination: &str, pipeline: PipelineId) -> Result<Self, ReadError> {
+        let key = cursor_key(&shared.state(), destination, pipeline);
+        {
+            let state = shared.state();
+            let mut consumers = shared.consumers();
+            if let Some(known) = consumers.get_mut(&key) {
+                known.active = true;
+            } else {
+                let mut account = ConsumerAccount {
+                    destination: destination.to_owned(),
+                    pipeline,
+                    position: state.end().0,
+                    sent: 0,
+                    lost: BTreeMap::new(),
+                    parked_bytes: 0,
+                };
+                account.lose(LossReason::BeforeDestination, state.stored(pipeline));
+                shared.database.raw().put_cf(shared.database.family(META), &key, encode(&account))?;
+                consumers.insert(key.clone(), Known { account, active: true, parked: 0 });
+            }
+        }
+        Ok(Self { shared, key: key.into(), pipeline })
+    }
+
+    /// The destination left the configuration: its cursor stays, but holds nothing back.
+    pub fn retire(&self) {
+        if let Some(known) = self.shared.consumers().get_mut(&*self.key) {
+            known.active = false;
+        }
+    }
+
+    fn account<T>(&self, look: impl FnOnce(&ConsumerAccount) -> T) -> Option<T> {
+        self.shared.consumers().get(&*self.key).map(|known| look(&known.account))
+    }
+
     /// The first number that is not accounted for yet.
     pub fn position(&self) -> Seq {
-        todo!()
+        self.account(|account| Seq(account.position)).unwrap_or(Seq::FIRST)
     }
 
     /// Reads on from `from`. An empty chunk means that nothing (of this pipeline) is there yet.
     /// Blocking (disk): call it off the async workers.
-    pub fn read(&self, _from: Seq, _limits: ReadLimits) -> Result<Chunk, super::ReadError> {
-        todo!()
+    pub fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError> {
+        let (head, end) = {
+            let state = self.shared.state();
+            (state.head(), state.end())
+        };
+        let mut chunk = Chunk { batches: Vec::new(), from, next: from.max(head) };
+        let (mut raw_bytes, mut spans) = (0, 0);
+        while chunk.next < end {
+            if let Some(batch) = self.shared.batch(chunk.next)?
+                && batch.header.pipeline == self.pipeline
+            {
+                raw_bytes += batch.header.raw_bytes as usize;
+                spans += u64::from(batch.header.spans);
+                let over = raw_bytes > limits.raw_bytes_max
+                    || spans > limits.spans_max
+                    || chunk.batches.len() >= limits.batches_max;
+                if over && !chunk.batches.is_empty() {
+                    break;
+                }
+                chunk.batches.push(batch);
+            }
+            chunk.next = chunk.next.next();
+        }
+        if let Some(first) = chunk.batches.first() {
+            self.book_gap(from, first)?;
+        }
+        Ok(chunk)
+    }
+
+    /// Batches between the cursor and the next readable one that are gone (damaged on disk) are booked, so that the
+    /// account stays exact.
+    fn book_gap(&self, from: Seq, first: &Batch) -> Result<(), ReadError> {
+        let mut consumers = self.shared.consumers();
+        let Some(known) = consumers.get_mut(&*self.key) else { return Ok(()) };
+        if known.account.position != from.0 {
+            return Ok(());
+        }
+        let gap = first.header.spans_before.saturating_sub(known.account.accounted());
+        if gap > 0 {
+            let mut account = known.account.clone();
+            account.lose(LossReason::Damaged, gap);
+            self.shared.database.raw().put_cf(self.shared.database.family(META), &*self.key, encode(&account))?;
+            known.account = account;
+            tracing::error!(
+                cursor = &*self.key,
+                spans = gap,
+                before = first.seq.0,
+                "stored batches could not be read; their spans are lost to this destination"
+            );
+        }
+        Ok(())
     }
 
     /// Returns once a batch numbered `from` or later is durable.
-    pub async fn wait(&self, _from: Seq) {
-        todo!()
+    pub async fn wait(&self, from: Seq) {
+        let mut durable = self.shared.durable.subscribe();
+        // The sender lives as long as the spool, which this handle keeps alive.
+        let _ = durable.wait_for(|end| *end > from).await;
     }
 
-    /// Moves the cursor over `[from, to)` and books the outcome in the same write.
+    /// Moves the cursor over `[from, to)` and books the outcome in the same write. Blocking: it may wait for a sync.
     /// `Ok(false)`: the cursor no longer stood at `from` (the budget expired those batches meanwhile and booked them);
     /// nothing was booked, read on from [`Consumer::position`].
-    pub fn advance(&self, _from: Seq, _to: Seq, _outcome: Outcome) -> Result<bool, super::ReadError> {
-        todo!()
+    pub fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        let mut consumers = self.shared.consumers();
+        let Some(known) = consumers.get_mut(&*self.key) else { return Ok(false) };
+        if known.account.position != from.0 {
+            return Ok(false);
+        }
+        let meta = self.shared.database.family(META);
+        let mut write = WriteBatch::default();
+        let mut account = known.account.clone();
+        account.position = to.0;
+        account.sent += outcome.sent;
+        for (reason, spans) in &outcome.lost {
+            account.lose(*reason, *spans);
+        }
+        let mut parked_count = known.parked;
+        for parked in &outcome.parked {
+            if account.parked_bytes + parked.frame.len() as u64 > PARKED_BYTES_MAX {
+                tracing::warn!(cursor = &*self.key, "too much is parked for this destination; the frame is not kept");
+                continue;
+            }
+            account.parked_bytes += parked.frame.len() as u64;
+            write.put_cf(meta, parked_key(&self.key, parked.seq, parked_count), parked_value(parked));
+            parked_count += 1;
+        }
+        write.put_cf(meta, &*self.key, encode(&account));
+        self.shared.database.raw().write(write)?;
+        known.account = account;
+        known.parked = parked_count;
+        Ok(true)
     }
 
     pub fn backlog(&self) -> Backlog {
-        todo!()
+        let Some((position, accounted)) = self.account(|account| (Seq(account.position), account.accounted())) else {
+            return Backlog::default();
+        };
+        let spans = self.shared.state().stored(self.pipeline).saturating_sub(accounted);
+        let oldest_received = (spans > 0)
+            .then(|| self.shared.batch(position).ok().flatten().map(|batch| batch.header.received))
+            .flatten();
+        Backlog { spans, oldest_received }
     }
+}
+
+/// `cursor/<pipeline name>/<destination>`: a name of a component holds no control characters, so it reads well.
+fn cursor_key(state: &State, destination: &str, pipeline: PipelineId) -> String {
+    let pipeline = state.ledger.account(pipeline).map_or("", |account| account.name.as_str());
+    format!("cursor/{pipeline}>{destination}")
+}
+
+fn parked_key(cursor: &str, seq: Seq, number: u64) -> Vec<u8> {
+    let name = cursor.trim_start_matches("cursor/");
+    [b"parked/", name.as_bytes(), b"/", seq.key().as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// One line of JSON, a line feed, the frame.
+fn parked_value(parked: &Parked) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Note<'a> {
+        spans: u64,
+        answer: &'a str,
+    }
+    let mut value = encode(&Note { spans: parked.spans, answer: &parked.answer });
+    value.push(b'\n');
+    value.extend_from_slice(&parked.frame);
+    value
 }

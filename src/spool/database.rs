@@ -1,0 +1,169 @@
+//! The one RocksDB of the data directory: its column families, its options, and what can go wrong when it is opened.
+//!
+//! The `trace`, `column` and `dict` families belong to the store room; they live in the same database so that a run and
+//! the cursor that releases the spool move in one atomic write.
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+    WriteOptions,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+
+pub const BATCH: &str = "batch";
+pub const TRACE: &str = "trace";
+pub const COLUMN: &str = "column";
+pub const DICT: &str = "dict";
+pub const META: &str = "meta";
+
+const FORMAT_KEY: &str = "format";
+/// Raised when the layout changes in a way that an older binary would misread.
+const FORMAT_VERSION: u32 = 1;
+
+const MIB: usize = 1024 * 1024;
+/// Shared by all families: what is read back is mostly read once.
+const BLOCK_CACHE_BYTES: usize = 8 * MIB;
+/// A batch memtable is flushed at this size; two may exist at once.
+const BATCH_MEMTABLE_BYTES: usize = 8 * MIB;
+const SMALL_MEMTABLE_BYTES: usize = MIB;
+/// Bounds the log that a restart replays, and the disk that logs take.
+const WAL_BYTES_MAX: u64 = 64 * MIB as u64;
+/// Log files are reused: overwriting allocated blocks makes a sync cheaper than growing a file.
+const WAL_FILES_REUSED: usize = 2;
+
+/// The data directory could not be opened. The text names the directory and the remedy.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error(
+        "the data directory {} is in use by another process; stop it, or choose another directory with --data",
+        .0.display()
+    )]
+    Locked(PathBuf),
+    #[error("the data directory {} cannot be written: {problem}; make it writable for this user, or choose another with --data", .directory.display())]
+    NotWritable { directory: PathBuf, problem: String },
+    #[error("the data directory {} has format {found}, this version reads up to {FORMAT_VERSION}; use a newer spanreel or another directory", .directory.display())]
+    NewerFormat { directory: PathBuf, found: String },
+    #[error("the data directory {} cannot be opened: {problem}", .directory.display())]
+    Damaged { directory: PathBuf, problem: String },
+}
+
+/// A shared handle to the open database.
+#[derive(Clone)]
+pub struct Database {
+    db: Arc<DB>,
+    directory: Arc<Path>,
+}
+
+impl Database {
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let not_writable = |problem: std::io::Error| OpenError::NotWritable {
+            directory: directory.into(),
+            problem: problem.to_string(),
+        };
+        std::fs::create_dir_all(directory).map_err(not_writable)?;
+        // RocksDB's own words for a directory without permission are many; this probe gives one.
+        let probe = directory.join(".writable");
+        std::fs::write(&probe, b"").map_err(not_writable)?;
+        std::fs::remove_file(&probe).map_err(not_writable)?;
+
+        let db = DB::open_cf_descriptors(&options(), directory, families()).map_err(|error| {
+            let problem = error.to_string();
+            if problem.contains("lock") {
+                OpenError::Locked(directory.into())
+            } else {
+                OpenError::Damaged { directory: directory.into(), problem }
+            }
+        })?;
+        let database = Self { db: Arc::new(db), directory: directory.into() };
+        database.check_format()?;
+        Ok(database)
+    }
+
+    fn check_format(&self) -> Result<(), OpenError> {
+        let damaged = |error: rocksdb::Error| OpenError::Damaged {
+            directory: self.directory.to_path_buf(),
+            problem: error.to_string(),
+        };
+        match self.db.get_cf(self.family(META), FORMAT_KEY).map_err(damaged)? {
+            None => self.db.put_cf(self.family(META), FORMAT_KEY, FORMAT_VERSION.to_string()).map_err(damaged),
+            Some(found) => {
+                let found = String::from_utf8_lossy(&found).into_owned();
+                match found.parse::<u32>() {
+                    Ok(version) if version <= FORMAT_VERSION => Ok(()),
+                    _ => Err(OpenError::NewerFormat { directory: self.directory.to_path_buf(), found }),
+                }
+            }
+        }
+    }
+
+    /// The raw handle, for the spool and the store.
+    pub fn raw(&self) -> &DB {
+        &self.db
+    }
+
+    /// A family by name. Every name in this module is opened by [`Database::open`].
+    #[expect(clippy::expect_used, reason = "a family that was opened cannot be missing")]
+    pub fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("all families are opened together")
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Free bytes on the disk that holds the directory, for this user.
+    pub fn free_bytes(&self) -> std::io::Result<u64> {
+        let stat = rustix::fs::statvfs(&*self.directory)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Writes that must survive power loss.
+pub fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_recycle_log_file_num(WAL_FILES_REUSED);
+    options.set_max_open_files(256);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(MIB as u64);
+    options.set_keep_log_file_num(2);
+    options.set_log_level(rocksdb::LogLevel::Warn);
+    options.set_max_log_file_size(MIB);
+    options
+}
+
+fn families() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let family = |name: &str, memtable_bytes: usize, compression: DBCompressionType| {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_format_version(6);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_compression_type(compression);
+        options.set_write_buffer_size(memtable_bytes);
+        options.set_max_write_buffer_number(2);
+        ColumnFamilyDescriptor::new(name, options)
+    };
+    vec![
+        ColumnFamilyDescriptor::new("default", Options::default()),
+        // Values are zstd frames already; keys only grow, so compaction merely moves files down.
+        family(BATCH, BATCH_MEMTABLE_BYTES, DBCompressionType::None),
+        family(TRACE, SMALL_MEMTABLE_BYTES, DBCompressionType::Zstd),
+        family(COLUMN, SMALL_MEMTABLE_BYTES, DBCompressionType::Zstd),
+        family(DICT, SMALL_MEMTABLE_BYTES, DBCompressionType::None),
+        family(META, SMALL_MEMTABLE_BYTES, DBCompressionType::None),
+    ]
+}

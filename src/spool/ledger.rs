@@ -1,0 +1,101 @@
+//! The ledger: what became of every span, exactly, across restarts.
+//!
+//! Per pipeline `received = stored + sampled_out + dropped`; per destination `stored = sent + queued + lost`. Pipeline
+//! accounts are written together with the batches they count, destination accounts together with the cursor.
+
+use super::PipelineId;
+use super::consumer::LossReason;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Why spans that were received for good were not stored. The label `reason` of `spanreel_spans_dropped_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// The trace or span id is missing, zero or of the wrong length; the client was told by `partial_success`.
+    InvalidId,
+}
+
+impl DropReason {
+    pub const ALL: [DropReason; 1] = [Self::InvalidId];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidId => "invalid_id",
+        }
+    }
+}
+
+/// The account of one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PipelineAccount {
+    pub name: String,
+    /// Spans of requests that were answered for good. A refused request (retryable) is not received: it comes again.
+    pub received: u64,
+    pub stored: u64,
+    #[serde(default)]
+    pub sampled_out: u64,
+    #[serde(default)]
+    pub dropped: BTreeMap<DropReason, u64>,
+}
+
+impl PipelineAccount {
+    /// The first equation.
+    pub fn balances(&self) -> bool {
+        self.received == self.stored + self.sampled_out + self.dropped.values().sum::<u64>()
+    }
+}
+
+/// All pipelines that this data directory ever knew, in the order of their [`PipelineId`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    pub pipelines: Vec<PipelineAccount>,
+}
+
+impl Ledger {
+    pub fn account(&self, id: PipelineId) -> Option<&PipelineAccount> {
+        self.pipelines.get(usize::from(id.0))
+    }
+
+    pub(super) fn account_mut(&mut self, id: PipelineId) -> Option<&mut PipelineAccount> {
+        self.pipelines.get_mut(usize::from(id.0))
+    }
+
+    /// The id of a pipeline by name, and whether it is new.
+    pub(super) fn register(&mut self, name: &str) -> Option<(PipelineId, bool)> {
+        if let Some(index) = self.pipelines.iter().position(|account| account.name == name) {
+            return Some((PipelineId(u16::try_from(index).ok()?), false));
+        }
+        let id = PipelineId(u16::try_from(self.pipelines.len()).ok()?);
+        self.pipelines.push(PipelineAccount { name: name.to_owned(), ..PipelineAccount::default() });
+        Some((id, true))
+    }
+}
+
+/// The account of one destination: its cursor and everything before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerAccount {
+    pub destination: String,
+    pub pipeline: PipelineId,
+    /// The first batch that is not accounted for.
+    pub position: u64,
+    pub sent: u64,
+    #[serde(default)]
+    pub lost: BTreeMap<LossReason, u64>,
+    /// Bytes of frames kept aside for inspection.
+    #[serde(default)]
+    pub parked_bytes: u64,
+}
+
+impl ConsumerAccount {
+    /// Spans of the pipeline before the cursor, ever: what `Header::spans_before` says of the batch at the cursor.
+    pub fn accounted(&self) -> u64 {
+        self.sent + self.lost.values().sum::<u64>()
+    }
+
+    pub(super) fn lose(&mut self, reason: LossReason, spans: u64) {
+        if spans > 0 {
+            *self.lost.entry(reason).or_default() += spans;
+        }
+    }
+}

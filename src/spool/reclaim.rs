@@ -1,0 +1,144 @@
+//! Budgets: the oldest extents go when the spool is too large or too old, or, once every destination has them, when the
+//! disk runs out of space. Spans that a destination had still to get are booked as lost to it in the same write.
+
+use super::committer::{encode, unix_nanos};
+use super::consumer::LossReason;
+use super::database::{BATCH, DICT, META};
+use super::extent::Extent;
+use super::state::{HEAD_KEY, HEAD_SPANS_KEY, State};
+use super::{PipelineId, Seq, Shared};
+use rocksdb::WriteBatch;
+use std::collections::BTreeMap;
+
+/// Extents dropped by one housekeeping run: bounds how long the committer is kept from committing.
+const EXTENTS_PER_RUN_MAX: usize = 8;
+/// Space for retries begins to be made while this share of the reserve is still free.
+const FREE_SPACE_HEADROOM_PERCENT: u64 = 125;
+/// A backlog that reaches back this far into the budget is worth a warning.
+const WARN_PERCENT: u64 = 80;
+
+pub(super) fn run(shared: &Shared) {
+    for _ in 0..EXTENTS_PER_RUN_MAX {
+        let Some(reason) = reason_to_drop_oldest(shared) else { break };
+        if let Err(error) = drop_oldest(shared, reason) {
+            tracing::error!(%error, "the oldest part of the spool could not be dropped");
+            break;
+        }
+    }
+    warn_before_loss(shared);
+}
+
+/// Why the oldest closed extent has to go, or `None` if it may stay. `Some(None)`: for space, without loss.
+fn reason_to_drop_oldest(shared: &Shared) -> Option<Option<LossReason>> {
+    let state = shared.state();
+    let oldest = state.extents.front()?;
+    let settings = &shared.settings;
+    if state.frame_bytes() > settings.bytes_max {
+        return Some(Some(LossReason::Budget));
+    }
+    if let Some(age_max) = settings.age_max
+        && u128::from(unix_nanos().saturating_sub(oldest.newest_received)) > age_max.as_nanos()
+    {
+        return Some(Some(LossReason::Age));
+    }
+    let free = shared.database.free_bytes().unwrap_or(u64::MAX);
+    let short = free < settings.free_bytes_min.saturating_mul(FREE_SPACE_HEADROOM_PERCENT) / 100;
+    (short && everybody_has(shared, &state, oldest)).then_some(None)
+}
+
+/// Whether each pipeline in the extent has a destination, and all of them are past it.
+fn everybody_has(shared: &Shared, state: &State, extent: &Extent) -> bool {
+    let consumers = shared.consumers();
+    extent.spans_at_end.iter().all(|(pipeline, spans_at_end)| {
+        let before = state.spans_at_head.get(pipeline).copied().unwrap_or(0);
+        let mut of_pipeline = consumers
+            .values()
+            .filter(|consumer| consumer.active && consumer.account.pipeline.0 == *pipeline)
+            .peekable();
+        *spans_at_end == before
+            || (of_pipeline.peek().is_some() && of_pipeline.all(|consumer| consumer.account.position >= extent.end))
+    })
+}
+
+fn drop_oldest(shared: &Shared, reason: Option<LossReason>) -> Result<(), rocksdb::Error> {
+    let Some(extent) = shared.state().extents.front().cloned() else { return Ok(()) };
+    let database = &shared.database;
+    let meta = database.family(META);
+    let batch = database.family(BATCH);
+    let mut write = WriteBatch::default();
+    let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+
+    // Held over the write, so that no cursor moves in between.
+    let mut consumers = shared.consumers();
+    let mut moved = BTreeMap::new();
+    for (key, consumer) in consumers.iter() {
+        if consumer.account.position < extent.end {
+            let mut account = consumer.account.clone();
+            let spans = extent.spans_at_end(account.pipeline).saturating_sub(account.accounted());
+            account.lose(reason.unwrap_or(LossReason::Budget), spans);
+            account.position = extent.end;
+            write.put_cf(meta, key, encode(&account));
+            if spans > 0 {
+                *lost.entry(account.destination.clone()).or_default() += spans;
+            }
+            moved.insert(key.clone(), account);
+        }
+    }
+    let (first, end) = (Seq(extent.first).key(), Seq(extent.end).key());
+    write.put_cf(meta, HEAD_SPANS_KEY, encode(&extent.spans_at_end));
+    write.put_cf(meta, HEAD_KEY, end);
+    write.delete_cf(meta, Extent::meta_key(extent.first));
+    write.delete_range_cf(batch, first, end);
+    let dict = database.family(DICT);
+    write.delete_range_cf(dict, Extent::page_key(extent.first, 0), Extent::page_key(extent.end, 0));
+    database.raw().write(write)?;
+    // Whole files go without compaction; the range delete above covers what straddles their edges.
+    database.raw().delete_file_in_range_cf(batch, first, end)?;
+    for (key, account) in moved {
+        if let Some(consumer) = consumers.get_mut(&key) {
+            consumer.account = account;
+        }
+    }
+    drop(consumers);
+
+    let mut state = shared.state_mut();
+    state.extents.pop_front();
+    state.spans_at_head = extent.spans_at_end.clone();
+    drop(state);
+    for (destination, spans) in lost {
+        tracing::warn!(
+            destination,
+            spans,
+            reason = reason.map_or("space", LossReason::as_str),
+            "spans left the spool before the destination took them; raise extensions::spanreel::spool or mend the destination"
+        );
+    }
+    Ok(())
+}
+
+fn warn_before_loss(shared: &Shared) {
+    let state = shared.state();
+    let head = state.head();
+    let full_percent = state.frame_bytes().saturating_mul(100) / shared.settings.bytes_max.max(1);
+    drop(state);
+    let behind = shared
+        .consumers()
+        .values()
+        .find(|consumer| consumer.active && consumer.account.position <= head.0)
+        .map(|consumer| consumer.account.destination.clone());
+    let warn = full_percent >= WARN_PERCENT && behind.is_some();
+    if warn && !shared.warned_of_loss.swap(warn, std::sync::atomic::Ordering::Relaxed) {
+        tracing::warn!(
+            full_percent,
+            destination = behind.unwrap_or_default(),
+            "the spool is nearly full of spans that a destination has not taken; the oldest will be lost to it next"
+        );
+    } else if !warn {
+        shared.warned_of_loss.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Spans of `pipeline` that are no longer on disk.
+pub(super) fn reclaimed(state: &State, pipeline: PipelineId) -> u64 {
+    state.spans_at_head.get(&pipeline.0).copied().unwrap_or(0)
+}

@@ -1,0 +1,152 @@
+//! What the spool knows in memory, and how it is found again at a start.
+
+use super::batch::{Header, PipelineId, Seq};
+use super::database::{BATCH, Database, META, OpenError};
+use super::extent::{Extent, OpenExtent, TraceKey};
+use super::ledger::{ConsumerAccount, Ledger};
+use rocksdb::{Direction, IteratorMode, ReadOptions};
+use std::collections::{BTreeMap, VecDeque};
+
+pub(super) const LEDGER_KEY: &str = "ledger";
+pub(super) const CURSOR_PREFIX: &[u8] = b"cursor/";
+
+/// Changed by the committer thread alone; read by everybody.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub ledger: Ledger,
+    /// Closed extents, oldest first.
+    pub extents: VecDeque<Extent>,
+    pub open: OpenExtent,
+    /// Spans stored by each pipeline before the oldest extent that is kept.
+    pub spans_at_head: BTreeMap<u16, u64>,
+}
+
+impl State {
+    /// The oldest batch that is kept.
+    pub fn head(&self) -> Seq {
+        Seq(self.extents.front().map_or(self.open.first, |extent| extent.first))
+    }
+
+    /// The first number that is not stored yet.
+    pub fn end(&self) -> Seq {
+        Seq(self.open.end)
+    }
+
+    pub fn frame_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.frame_bytes).sum::<u64>() + self.open.frame_bytes
+    }
+
+    pub fn raw_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.raw_bytes).sum::<u64>() + self.open.raw_bytes
+    }
+
+    pub fn oldest_received(&self) -> Option<u64> {
+        match self.extents.front() {
+            Some(extent) => Some(extent.oldest_received),
+            None => (!self.open.is_empty()).then_some(self.open.oldest_received),
+        }
+    }
+
+    pub fn stored(&self, pipeline: PipelineId) -> u64 {
+        self.ledger.account(pipeline).map_or(0, |account| account.stored)
+    }
+
+    /// Stored totals of all pipelines, as an extent that closes now records them.
+    pub fn spans_at_end(&self) -> BTreeMap<u16, u64> {
+        (0u16..).zip(&self.ledger.pipelines).map(|(id, account)| (id, account.stored)).collect()
+    }
+
+    /// Reads ledger and extents from `meta` and rescans the batches behind the last closed extent (at most
+    /// [`super::extent::FRAME_BYTES_MAX`] of frames), whose keys `trace_keys` finds in the inflated bytes.
+    pub fn load(database: &Database, trace_keys: fn(&[u8], &mut Vec<TraceKey>)) -> Result<Self, OpenError> {
+        let damaged = |problem: String| OpenError::Damaged { directory: database.directory().to_path_buf(), problem };
+        let meta = database.family(META);
+        let mut state = Self::default();
+        if let Some(bytes) = database.raw().get_cf(meta, LEDGER_KEY).map_err(|error| damaged(error.to_string()))? {
+            state.ledger = serde_json::from_slice(&bytes).map_err(|error| damaged(format!("the ledger: {error}")))?;
+        }
+        for item in prefixed(database, Extent::META_PREFIX) {
+            let (_, value) = item.map_err(|error| damaged(error.to_string()))?;
+            let extent: Extent =
+                serde_json::from_slice(&value).map_err(|error| damaged(format!("an extent's record: {error}")))?;
+            state.extents.push_back(extent);
+        }
+        if let Some(bytes) = database.raw().get_cf(meta, HEAD_SPANS_KEY).map_err(|error| damaged(error.to_string()))? {
+            state.spans_at_head =
+                serde_json::from_slice(&bytes).map_err(|error| damaged(format!("the head's record: {error}")))?;
+        }
+        let first = match (state.extents.back(), first_after_reclaim(database).map_err(damaged)?) {
+            (Some(extent), _) => Seq(extent.end),
+            (None, Some(seq)) => seq,
+            (None, None) => Seq::FIRST,
+        };
+        state.open = rescan(database, first, trace_keys).map_err(damaged)?;
+        Ok(state)
+    }
+}
+
+/// Where `spans_at_head` lies in `meta`; written when extents are dropped.
+pub(super) const HEAD_SPANS_KEY: &str = "head_spans";
+/// The first number that was not reclaimed; only needed when no closed extent is left.
+pub(super) const HEAD_KEY: &str = "head";
+
+fn first_after_reclaim(database: &Database) -> Result<Option<Seq>, String> {
+    let value = database.raw().get_cf(database.family(META), HEAD_KEY).map_err(|error| error.to_string())?;
+    Ok(value.and_then(|bytes| Some(Seq(u64::from_be_bytes(bytes.as_slice().try_into().ok()?)))))
+}
+
+/// All accounts of destinations, by their key in `meta`.
+pub(super) fn load_consumers(database: &Database) -> Result<BTreeMap<String, ConsumerAccount>, OpenError> {
+    let damaged = |problem: String| OpenError::Damaged { directory: database.directory().to_path_buf(), problem };
+    let mut accounts = BTreeMap::new();
+    for item in prefixed(database, CURSOR_PREFIX) {
+        let (key, value) = item.map_err(|error| damaged(error.to_string()))?;
+        let account = serde_json::from_slice(&value).map_err(|error| damaged(format!("a cursor: {error}")))?;
+        accounts.insert(String::from_utf8_lossy(&key).into_owned(), account);
+    }
+    Ok(accounts)
+}
+
+type KeyValue = (Box<[u8]>, Box<[u8]>);
+
+/// The entries of `meta` whose keys start with `prefix`, in order.
+pub(super) fn prefixed<'a>(
+    database: &'a Database,
+    prefix: &'static [u8],
+) -> impl Iterator<Item = Result<KeyValue, rocksdb::Error>> + 'a {
+    database
+        .raw()
+        .iterator_cf(database.family(META), IteratorMode::From(prefix, Direction::Forward))
+        .take_while(move |item| item.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
+}
+
+fn rescan(database: &Database, first: Seq, trace_keys: fn(&[u8], &mut Vec<TraceKey>)) -> Result<OpenExtent, String> {
+    let mut open = OpenExtent::starting_at(first);
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    let start = first.key();
+    let batches =
+        database.raw().iterator_cf_opt(database.family(BATCH), options, IteratorMode::From(&start, Direction::Forward));
+    let mut decompressor = zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?;
+    let mut keys = Vec::new();
+    for item in batches {
+        let (key, value) = item.map_err(|error| error.to_string())?;
+        let seq = Seq(u64::from_be_bytes(key.as_ref().try_into().map_err(|_| "a batch key of a wrong length")?));
+        if seq.0 != open.end {
+            return Err(format!("batch {} is missing: the next one found is {}", open.end, seq.0));
+        }
+        let header = Header::decode(&value).ok_or_else(|| format!("batch {} has no readable header", seq.0))?;
+        keys.clear();
+        // A frame that does not inflate is kept out of the index; readers report it when they meet it.
+        match decompressor.decompress(&value[Header::LEN..], header.raw_bytes as usize) {
+            Ok(raw) => trace_keys(&raw, &mut keys),
+            Err(error) => {
+                tracing::error!(batch = seq.0, %error, "a stored batch cannot be inflated; it is not searchable")
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        open.push(value.len(), header.raw_bytes, header.received, &keys);
+    }
+    Ok(open)
+}
