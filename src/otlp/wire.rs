@@ -24,6 +24,8 @@ pub enum WireProblem {
     FieldNumber,
     #[error("wire type {0} (groups and unknown types are not accepted)")]
     WireType(u8),
+    #[error("messages are nested deeper than anything that is accepted")]
+    Nesting,
 }
 
 /// What a field carries, by wire type.

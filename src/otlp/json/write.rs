@@ -1,0 +1,239 @@
+//! Protobuf to JSON, in either dialect, driven by the schema.
+//!
+//! Members come in the schema's order wherever they stand on the wire: the message is walked once for what is there,
+//! then once per present field, which allocates nothing. Fields that the schema does not know have no JSON form and
+//! are left out.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::MESSAGE_DEPTH_MAX;
+use crate::otlp::schema::{Field, Kind, Message, Presence};
+use crate::otlp::wire::{Fields, Payload, WireError, WireProblem};
+
+/// Where OTLP's JSON and Tempo's differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// As a Collector writes it: hex ids, enums as numbers, `resource`, `scope` and `status` always there.
+    Otlp,
+    /// gogo/jsonpb: base64 ids, enums by name, messages only where they are.
+    Tempo,
+}
+
+/// Appends `bytes`, a `message`, as a JSON object.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    message: &'static Message,
+    bytes: &[u8],
+) -> Result<(), WireError> {
+    Writer { out, dialect }.message(message, bytes, 0)
+}
+
+struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+    dialect: Dialect,
+}
+
+impl Writer<'_> {
+    fn message(&mut self, message: &'static Message, bytes: &[u8], depth: usize) -> Result<(), WireError> {
+        if depth > MESSAGE_DEPTH_MAX {
+            return Err(WireError { offset: 0, problem: WireProblem::Nesting });
+        }
+        let present = Present::of(message, bytes)?;
+        let mut first = true;
+        self.out.push(b'{');
+        for (index, field) in message.fields.iter().enumerate() {
+            if !present.has(index, field) {
+                if field.presence == Presence::Always && self.dialect == Dialect::Otlp {
+                    self.name(field, &mut first);
+                    self.out.extend_from_slice(b"{}");
+                }
+                continue;
+            }
+            match (field.presence, field.kind) {
+                (Presence::Repeated, _) => {
+                    self.name(field, &mut first);
+                    self.array(field, bytes, depth)?;
+                }
+                (_, Kind::Message(inner)) => {
+                    self.name(field, &mut first);
+                    self.message(inner, &merged(field, bytes)?, depth + 1)?;
+                }
+                _ => {
+                    // Of several, the last counts.
+                    let mut last = None;
+                    for payload in payloads(field, bytes) {
+                        last = Some(payload?);
+                    }
+                    if let Some(payload) = last.filter(|payload| field.presence == Presence::OneOf || !zero(payload)) {
+                        self.name(field, &mut first);
+                        self.scalar(field.kind, payload);
+                    }
+                }
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn array(&mut self, field: &'static Field, bytes: &[u8], depth: usize) -> Result<(), WireError> {
+        self.out.push(b'[');
+        let mut first = true;
+        for payload in payloads(field, bytes) {
+            if !std::mem::take(&mut first) {
+                self.out.push(b',');
+            }
+            match (field.kind, payload?) {
+                (Kind::Message(inner), Payload::Bytes(bytes)) => self.message(inner, bytes, depth + 1)?,
+                (kind, payload) => self.scalar(kind, payload),
+            }
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn name(&mut self, field: &Field, first: &mut bool) {
+        if !std::mem::take(first) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(field.json.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn scalar(&mut self, kind: Kind, payload: Payload<'_>) {
+        match (kind, payload) {
+            (Kind::String, Payload::Bytes(bytes)) => super::put_string(self.out, &String::from_utf8_lossy(bytes)),
+            (Kind::Id(_), Payload::Bytes(bytes)) if self.dialect == Dialect::Otlp => {
+                self.text(|out| bytes.iter().for_each(|byte| push(out, format_args!("{byte:02x}"))));
+            }
+            (Kind::Bytes | Kind::Id(_), Payload::Bytes(bytes)) => {
+                self.text(|out| out.extend_from_slice(BASE64.encode(bytes).as_bytes()));
+            }
+            (Kind::Bool, Payload::Varint(value)) => push(self.out, format_args!("{}", value != 0)),
+            (Kind::Int32, Payload::Varint(value)) => push(self.out, format_args!("{}", value as i32)),
+            (Kind::Uint32, Payload::Varint(value)) => push(self.out, format_args!("{}", value as u32)),
+            (Kind::Int64, Payload::Varint(value)) => push(self.out, format_args!("\"{}\"", value as i64)),
+            (Kind::Fixed64, Payload::Fixed64(value)) => push(self.out, format_args!("\"{value}\"")),
+            (Kind::Fixed32, Payload::Fixed32(value)) => push(self.out, format_args!("{value}")),
+            (Kind::Double, Payload::Fixed64(bits)) => self.double(f64::from_bits(bits)),
+            (Kind::Enum(names), Payload::Varint(value)) => {
+                let number = value as i32;
+                match names.name(number).filter(|_| self.dialect == Dialect::Tempo) {
+                    Some(name) => self.text(|out| out.extend_from_slice(name.as_bytes())),
+                    None => push(self.out, format_args!("{number}")),
+                }
+            }
+            // Not reached: `payloads` yields only payloads of the kind's wire type.
+            _ => self.out.extend_from_slice(b"null"),
+        }
+    }
+
+    fn text(&mut self, contents: impl FnOnce(&mut Vec<u8>)) {
+        self.out.push(b'"');
+        contents(self.out);
+        self.out.push(b'"');
+    }
+
+    /// As Go's `encoding/json` writes it: plain digits from 1e-6 up to 1e21, else an exponent with its sign.
+    fn double(&mut self, value: f64) {
+        let magnitude = value.abs();
+        if value.is_nan() {
+            self.out.extend_from_slice(b"\"NaN\"");
+        } else if value.is_infinite() {
+            self.out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+        } else if magnitude == 0.0 || (1e-6..1e21).contains(&magnitude) {
+            push(self.out, format_args!("{value}"));
+        } else {
+            let text = format!("{value:e}");
+            let sign = if magnitude >= 1.0 { "e+" } else { "e" };
+            self.out.extend_from_slice(text.replacen('e', sign, 1).as_bytes());
+        }
+    }
+}
+
+fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing to a Vec cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+/// Which fields of a message are on the wire.
+struct Present {
+    /// Bit per field, by its index in the schema.
+    mask: u32,
+    /// Of the alternatives, the one that counts.
+    one_of: Option<usize>,
+}
+
+impl Present {
+    fn of(message: &'static Message, bytes: &[u8]) -> Result<Self, WireError> {
+        let mut present = Self { mask: 0, one_of: None };
+        for wire_field in Fields::new(bytes) {
+            let wire_field = wire_field?;
+            let known = message.fields.iter().position(|field| field.number == wire_field.number);
+            let Some((index, field)) = known.and_then(|index| Some((index, message.fields.get(index)?))) else {
+                continue;
+            };
+            if fits(field.kind, &wire_field.payload) {
+                present.mask |= 1 << index;
+                if field.presence == Presence::OneOf {
+                    present.one_of = Some(index);
+                }
+            }
+        }
+        Ok(present)
+    }
+
+    fn has(&self, index: usize, field: &Field) -> bool {
+        match field.presence {
+            Presence::OneOf => self.one_of == Some(index),
+            _ => self.mask >> index & 1 == 1,
+        }
+    }
+}
+
+/// Whether a payload has the wire type of `kind`; others are treated like unknown fields.
+fn fits(kind: Kind, payload: &Payload<'_>) -> bool {
+    matches!(
+        (kind, payload),
+        (Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_), Payload::Bytes(_))
+            | (Kind::Bool | Kind::Int32 | Kind::Uint32 | Kind::Int64 | Kind::Enum(_), Payload::Varint(_))
+            | (Kind::Fixed32, Payload::Fixed32(_))
+            | (Kind::Fixed64 | Kind::Double, Payload::Fixed64(_))
+    )
+}
+
+fn payloads<'a>(field: &'static Field, bytes: &'a [u8]) -> impl Iterator<Item = Result<Payload<'a>, WireError>> {
+    Fields::new(bytes).filter_map(move |wire_field| match wire_field {
+        Ok(found) if found.number == field.number && fits(field.kind, &found.payload) => Some(Ok(found.payload)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    })
+}
+
+/// A singular message's bytes. If it stands there several times, protobuf merges them, which is to join their bytes.
+fn merged<'a>(field: &'static Field, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, WireError> {
+    let mut whole = Cow::Borrowed(&[][..]);
+    for (index, payload) in payloads(field, bytes).enumerate() {
+        if let Payload::Bytes(part) = payload? {
+            if index == 0 {
+                whole = Cow::Borrowed(part);
+            } else {
+                whole.to_mut().extend_from_slice(part);
+            }
+        }
+    }
+    Ok(whole)
+}
+
+fn zero(payload: &Payload<'_>) -> bool {
+    match payload {
+        Payload::Varint(value) | Payload::Fixed64(value) => *value == 0,
+        Payload::Fixed32(value) => *value == 0,
+        Payload::Bytes(bytes) => bytes.is_empty(),
+    }
+}
