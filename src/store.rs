@@ -1,1 +1,3 @@
 //! The tail index and trace assembly.
+
+pub mod assemble;

@@ -22,8 +22,8 @@ use thiserror::Error;
 use super::schema;
 use super::wire::WireError;
 
-/// How deep `AnyValue`s may nest by default. Instrumentation builds a handful of levels; a hundred is a mistake or an attack.
-pub const ANY_VALUE_DEPTH_MAX: usize = 100;
+/// How deep `AnyValue`s may nest by default: what the scan will accept.
+pub const ANY_VALUE_DEPTH_MAX: usize = super::scan::NESTING_MAX;
 
 /// How deep messages may nest when they are written as JSON: an event's attribute of [`ANY_VALUE_DEPTH_MAX`] levels, each
 /// at most three messages (AnyValue, KeyValueList, KeyValue), and a little room.

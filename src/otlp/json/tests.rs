@@ -331,6 +331,7 @@ fn nesting_is_bounded_in_both_directions() {
     let limits = JsonLimits::default();
     let deepest = json_to_protobuf(nested(ANY_VALUE_DEPTH_MAX - 1).as_bytes(), &limits).unwrap();
     assert!(protobuf_to_otlp_json(&deepest).is_ok());
+    assert!(crate::otlp::scan::scan(&deepest).is_ok());
     let error = json_to_protobuf(nested(ANY_VALUE_DEPTH_MAX).as_bytes(), &limits).unwrap_err();
     assert_eq!(error.problem, JsonProblem::TooDeep(ANY_VALUE_DEPTH_MAX));
     let error = json_to_protobuf(nested(100_000).as_bytes(), &limits).unwrap_err();
