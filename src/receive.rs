@@ -1,4 +1,57 @@
-//! Listeners, protocol detection, limits, answers.
+//! The door: listeners, protocol detection, limits, answers.
+//!
+//! In: OTLP over gRPC, HTTP with protobuf, HTTP with JSON, in any listed compression, all of them on every port.
+//! Out: `ExportTraceServiceRequest` bytes that passed the structural scan, handed to a [`TraceSink`]; the client's answer
+//! is sent only when the sink says that the spans are durable.
+//!
+//! ```text
+//! listener ─▶ HTTP/1.1 or h2 ─▶ grpc | http ─▶ body (limits) ─▶ inflate (limits) ─▶ traces (scan) ─▶ TraceSink
+//! ```
+//!
+//! Invariants: no byte is held that was not reserved ([`admission`]); a refusal that may be retried says when; a client's
+//! mistake costs it one request, never its connection, and never another client. The room knows neither Kubernetes nor
+//! the store.
 
+pub mod admission;
+pub mod answer;
+mod body;
+mod grpc;
+mod http;
+pub mod inflate;
+pub mod listener;
+pub mod metrics;
+pub mod other_signals;
 pub mod otlp;
 pub mod settings;
+mod tls;
+mod traces;
+
+pub use answer::Refusal;
+pub use listener::{Endpoint, Limits, ListenError, Listener};
+pub use metrics::Metrics;
+
+use crate::otlp::scan::Scanned;
+use ::bytes::Bytes;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What receivers hand traces to.
+pub trait TraceSink: Send + Sync + 'static {
+    /// Asked before a body is read: refuses while memory is short.
+    fn admit(&self) -> Result<(), Refusal>;
+
+    /// Takes a request; `Ok` means durable. `scanned` describes `request` as it is now, invalid spans taken out.
+    fn store(&self, request: Bytes, scanned: Scanned)
+    -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
+}
+
+/// What every connection of one receiver shares.
+pub struct Receiver {
+    /// The component id, e.g. `otlp` or `otlp/2`.
+    pub name: String,
+    pub sink: Arc<dyn TraceSink>,
+    pub other_signals: other_signals::OtherSignals,
+    pub admission: admission::Admission,
+    pub limits: Limits,
+    pub metrics: Metrics,
+}

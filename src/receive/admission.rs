@@ -1,0 +1,91 @@
+//! The budget of bytes that are in flight between socket and disk.
+//!
+//! Whoever wants to hold bytes reserves them first. A reservation waits for room a little while (that is the
+//! backpressure), then the client is asked to come back; nothing is ever allocated first and counted later.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a request waits for room before it is refused as retryable.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Reservations are counted in these units, so that permits fit the semaphore's 32 bits.
+const UNIT_BYTES: usize = 1024;
+
+/// The shared budget.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    room: Arc<Semaphore>,
+    units: usize,
+}
+
+/// Bytes held against the budget; they return on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    admission: Admission,
+    permit: OwnedSemaphorePermit,
+}
+
+/// There was no room in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl Admission {
+    pub fn new(bytes_max: usize) -> Self {
+        let units = bytes_max.div_ceil(UNIT_BYTES);
+        Self { room: Arc::new(Semaphore::new(units)), units }
+    }
+
+    /// Waits for room for `bytes`. One request larger than the whole budget is taken for the whole budget: it runs alone.
+    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, NoRoom> {
+        let permits = Arc::clone(&self.room).acquire_many_owned(self.units_of(bytes));
+        match tokio::time::timeout(ROOM_WAIT_MAX, permits).await {
+            Ok(Ok(permit)) => Ok(Reservation { admission: self.clone(), permit }),
+            _ => Err(NoRoom),
+        }
+    }
+
+    pub fn bytes_in_flight(&self) -> usize {
+        (self.units - self.room.available_permits().min(self.units)) * UNIT_BYTES
+    }
+
+    fn units_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT_BYTES).min(self.units)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Reservation {
+    /// Raises the reservation to `bytes` in all, without waiting: whoever asks is holding bytes already, and waiting
+    /// for one another with full hands would never end.
+    pub fn try_raise(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let wanted = self.admission.units_of(bytes) as usize;
+        let missing = wanted.saturating_sub(self.permit.num_permits());
+        let missing = u32::try_from(missing).map_err(|_| NoRoom)?;
+        let more = Arc::clone(&self.admission.room).try_acquire_many_owned(missing).map_err(|_| NoRoom)?;
+        self.permit.merge(more);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_waited_for_then_refused_and_comes_back() {
+        let admission = Admission::new(10 * UNIT_BYTES);
+        let mut first = admission.reserve(6 * UNIT_BYTES).await.unwrap();
+        assert_eq!(admission.reserve(5 * UNIT_BYTES).await.err(), Some(NoRoom));
+        assert_eq!(first.try_raise(11 * UNIT_BYTES), Ok(()), "more than everything is everything");
+        assert_eq!(admission.bytes_in_flight(), 10 * UNIT_BYTES);
+        let second = admission.reserve(UNIT_BYTES);
+        let release = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(second, release);
+        assert!(second.is_ok());
+        drop(second);
+        assert_eq!(admission.bytes_in_flight(), 0);
+    }
+}

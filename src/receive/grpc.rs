@@ -1,0 +1,93 @@
+//! OTLP/gRPC: unary calls over HTTP/2, framed here (gRPC over HTTP/2: "Length-Prefixed-Message").
+
+use super::answer::{Accepted, AnswerBody, Refusal};
+use super::body::{HeldBody, decompress, read};
+use super::inflate::Encoding;
+use super::other_signals::Signal;
+use super::{Receiver, traces};
+use ::http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+
+const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// Compressed flag and length.
+const PREFIX_LEN: usize = 5;
+
+pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response<AnswerBody>, &'static str) {
+    match call(receiver, request).await {
+        Ok(accepted) => (accepted.to_grpc(), "ok"),
+        Err(refusal) => (refusal.to_grpc(), refusal.outcome()),
+    }
+}
+
+async fn call(receiver: &Receiver, request: Request<Incoming>) -> Result<Accepted, Refusal> {
+    let (head, body) = request.into_parts();
+    let signal = match head.uri.path() {
+        TRACES => None,
+        METRICS => Some(Signal::Metrics),
+        LOGS => Some(Signal::Logs),
+        path => {
+            let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+            return Err(Refusal::Unimplemented(format!("unknown service {service}")));
+        }
+    };
+    match signal {
+        None => receiver.sink.admit()?,
+        Some(signal) => receiver.other_signals.admit_grpc(signal)?,
+    }
+    let max = receiver.limits.grpc_message_bytes_max;
+    let held =
+        read(receiver, body, &head.headers, max.saturating_add(PREFIX_LEN)).await.map_err(|refusal| match refusal {
+            Refusal::TooLarge(_) => too_large(max),
+            other => other,
+        })?;
+    let message = unframe(held, &head.headers, max)?;
+    match signal {
+        None => traces::accept(receiver, message.bytes.clone()).await,
+        Some(signal) => {
+            receiver.other_signals.discard_protobuf(signal, &message.bytes);
+            Ok(Accepted::default())
+        }
+    }
+}
+
+/// The one message of a unary call, decompressed.
+fn unframe(held: HeldBody, headers: &HeaderMap, max: usize) -> Result<HeldBody, Refusal> {
+    let HeldBody { mut bytes, room } = held;
+    let prefix: [u8; PREFIX_LEN] =
+        bytes.get(..PREFIX_LEN).and_then(|prefix| prefix.try_into().ok()).ok_or_else(|| {
+            Refusal::BadData(format!("a gRPC message begins with {PREFIX_LEN} bytes, got {}", bytes.len()))
+        })?;
+    let declared = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    if declared > max {
+        return Err(too_large(max));
+    }
+    if bytes.len() != PREFIX_LEN + declared {
+        return Err(Refusal::BadData(format!(
+            "a gRPC message of {declared} bytes was announced, {} came",
+            bytes.len() - PREFIX_LEN
+        )));
+    }
+    let message = HeldBody { bytes: bytes.split_off(PREFIX_LEN), room };
+    let encoding = match prefix[0] {
+        0 => Encoding::Identity,
+        1 => {
+            let name = headers.get("grpc-encoding").and_then(|name| name.to_str().ok()).unwrap_or_default();
+            Encoding::from_name(name).filter(|encoding| *encoding != Encoding::Identity).ok_or_else(|| {
+                Refusal::UnsupportedEncoding(format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"))
+            })?
+        }
+        flag => return Err(Refusal::BadData(format!("compressed flag {flag} of a gRPC message is neither 0 nor 1"))),
+    };
+    decompress(encoding, message, max).map_err(|refusal| match refusal {
+        Refusal::TooLarge(_) => {
+            Refusal::TooLarge(format!("grpc: received message after decompression larger than max {max}"))
+        }
+        other => other,
+    })
+}
+
+fn too_large(max: usize) -> Refusal {
+    Refusal::TooLarge(format!("grpc: received message larger than max {max}"))
+}

@@ -1,0 +1,92 @@
+//! OTLP/HTTP: POST of protobuf or JSON, answered in the same encoding.
+
+use super::answer::{Accepted, AnswerBody, BodyEncoding, Refusal, plain};
+use super::body::{decompress, read};
+use super::inflate::{Encoding, SUPPORTED};
+use super::other_signals::Signal;
+use super::{Receiver, traces};
+use crate::otlp::json::{JsonLimits, json_to_protobuf};
+use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response<AnswerBody>, &'static str) {
+    let path = request.uri().path();
+    let paths = &receiver.limits.paths;
+    let signal = match path {
+        _ if path == paths.traces => None,
+        _ if path == paths.metrics => Some(Signal::Metrics),
+        _ if path == paths.logs => Some(Signal::Logs),
+        _ => return (plain(StatusCode::NOT_FOUND, "404 page not found"), "unknown_path"),
+    };
+    if let Some(signal) = signal
+        && receiver.other_signals.admit_http(signal).is_err()
+    {
+        return (plain(StatusCode::NOT_FOUND, "404 page not found"), "unimplemented");
+    }
+    if request.method() != Method::POST {
+        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed, supported: [POST]");
+        answer.headers_mut().insert(header::ALLOW, ::http::HeaderValue::from_static("POST"));
+        return (answer, "method");
+    }
+    let Some(encoding) = body_encoding(request.headers()) else {
+        let text = "415 unsupported media type, supported: [application/json, application/x-protobuf]";
+        return (plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text), "content_type");
+    };
+    match export(receiver, signal, encoding, request).await {
+        Ok(accepted) => (accepted.to_http(encoding), "ok"),
+        Err(refusal) => (refusal.to_http(encoding), refusal.outcome()),
+    }
+}
+
+/// The label `protocol` of a request.
+pub fn protocol(headers: &HeaderMap) -> &'static str {
+    match body_encoding(headers) {
+        Some(BodyEncoding::Protobuf) => "http/protobuf",
+        Some(BodyEncoding::Json) => "http/json",
+        None => "http/other",
+    }
+}
+
+async fn export(
+    receiver: &Receiver,
+    signal: Option<Signal>,
+    body_encoding: BodyEncoding,
+    request: Request<Incoming>,
+) -> Result<Accepted, Refusal> {
+    let (head, body) = request.into_parts();
+    if signal.is_none() {
+        receiver.sink.admit()?;
+    }
+    let content_encoding = content_encoding(&head.headers)?;
+    let max = receiver.limits.http_body_bytes_max;
+    let held = decompress(content_encoding, read(receiver, body, &head.headers, max).await?, max)?;
+    match (signal, body_encoding) {
+        (Some(signal), BodyEncoding::Protobuf) => receiver.other_signals.discard_protobuf(signal, &held.bytes),
+        (Some(signal), BodyEncoding::Json) => receiver.other_signals.discard_json(signal, &held.bytes),
+        (None, BodyEncoding::Protobuf) => return traces::accept(receiver, held.bytes.clone()).await,
+        (None, BodyEncoding::Json) => {
+            let request = json_to_protobuf(&held.bytes, &JsonLimits::default())
+                .map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest in JSON: {error}")))?;
+            return traces::accept(receiver, request.into()).await;
+        }
+    }
+    Ok(Accepted::default())
+}
+
+/// `None`: a media type that OTLP does not know. Parameters such as charset are ignored.
+fn body_encoding(headers: &HeaderMap) -> Option<BodyEncoding> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    match value.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+        "application/x-protobuf" => Some(BodyEncoding::Protobuf),
+        "application/json" => Some(BodyEncoding::Json),
+        _ => None,
+    }
+}
+
+fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let name = value.to_str().unwrap_or("(not text)");
+    Encoding::from_name(name).ok_or_else(|| {
+        Refusal::UnsupportedEncoding(format!("unsupported Content-Encoding {name:?}, supported: {SUPPORTED}"))
+    })
+}
