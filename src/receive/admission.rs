@@ -38,8 +38,12 @@ impl Admission {
 
     /// Waits for room for `bytes`. One request larger than the whole budget is taken for the whole budget: it runs alone.
     pub async fn reserve(&self, bytes: usize) -> Result<Reservation, NoRoom> {
+        self.reserve_within(bytes, ROOM_WAIT_MAX).await
+    }
+
+    async fn reserve_within(&self, bytes: usize, wait_max: Duration) -> Result<Reservation, NoRoom> {
         let permits = Arc::clone(&self.room).acquire_many_owned(self.units_of(bytes));
-        match tokio::time::timeout(ROOM_WAIT_MAX, permits).await {
+        match tokio::time::timeout(wait_max, permits).await {
             Ok(Ok(permit)) => Ok(Reservation { admission: self.clone(), permit }),
             _ => Err(NoRoom),
         }
@@ -71,16 +75,17 @@ impl Reservation {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn room_is_waited_for_then_refused_and_comes_back() {
         let admission = Admission::new(10 * UNIT_BYTES);
         let mut first = admission.reserve(6 * UNIT_BYTES).await.unwrap();
-        assert_eq!(admission.reserve(5 * UNIT_BYTES).await.err(), Some(NoRoom));
+        let refused = admission.reserve_within(5 * UNIT_BYTES, Duration::from_millis(10)).await;
+        assert_eq!(refused.err(), Some(NoRoom));
         assert_eq!(first.try_raise(11 * UNIT_BYTES), Ok(()), "more than everything is everything");
         assert_eq!(admission.bytes_in_flight(), 10 * UNIT_BYTES);
         let second = admission.reserve(UNIT_BYTES);
         let release = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             drop(first);
         };
         let (second, ()) = tokio::join!(second, release);
