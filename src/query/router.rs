@@ -14,7 +14,8 @@ use super::trace_by_id;
 /// What a query may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryLimits {
-    /// Bytes of a trace as protobuf. Answering takes about twice that in protobuf, and three times in JSON.
+    /// Bytes of a trace as protobuf. Answering holds about twice that at its peak, four times in JSON, for each of the
+    /// few queries that run at once: so this is also what bounds their memory.
     pub trace_bytes_max: usize,
 }
 
