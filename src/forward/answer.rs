@@ -104,8 +104,7 @@ pub fn classify_grpc(answer: GrpcAnswer<'_>) -> Answer {
     }
     let why = bounded(&format!("{}: {}", code_name(answer.code), answer.message));
     let text = answer.message.to_ascii_lowercase();
-    let may_be_about_compression =
-        matches!(answer.code, code::UNIMPLEMENTED | code::INTERNAL | code::INVALID_ARGUMENT);
+    let may_be_about_compression = matches!(answer.code, code::UNIMPLEMENTED | code::INTERNAL | code::INVALID_ARGUMENT);
     if may_be_about_compression && names_grpc_compression(&text) {
         return Answer::CompressionRefused { why };
     }

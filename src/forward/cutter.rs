@@ -35,7 +35,10 @@ struct Grouping {
 pub(super) enum Cut {
     Request(Request),
     /// Batches of other pipelines only: the cursor may pass them.
-    Skip { from: Seq, to: Seq },
+    Skip {
+        from: Seq,
+        to: Seq,
+    },
     /// Not before so long, unless more arrives.
     Wait(Duration),
     Nothing,

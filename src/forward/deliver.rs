@@ -141,11 +141,8 @@ impl<T: Transport> Delivery<'_, T> {
     /// Halves what was refused, or sets it aside as a culprit if it cannot be cut, or not any further.
     async fn divide(&mut self, piece: Piece, why: String, is_internal: bool, taken_before: u64) {
         let spans = piece.spans();
-        let halves = if self.culprits.len() < CULPRITS_MAX {
-            piece.halves().await
-        } else {
-            Ok(Halves::Indivisible(piece))
-        };
+        let halves =
+            if self.culprits.len() < CULPRITS_MAX { piece.halves().await } else { Ok(Halves::Indivisible(piece)) };
         match halves {
             Ok(Halves::Two(left, right)) => {
                 self.work.push(right);

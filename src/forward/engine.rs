@@ -5,10 +5,10 @@
 //! spool ─────────▶ cutter ─────▶ request ─▶ window ──────────────────▶ outcome ─────────────────────▶ cursor
 //! ```
 
-use super::cutter::{Cut, Cutter};
+use super::cutter::{Cut, Cutter, spans_max};
 use super::deliver::deliver;
 use super::link::{Link, Transport};
-use super::window::{Booking, Window};
+use super::window::{Booking, RequestId, Window};
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::{Chunk, Consumer, Outcome, ReadError, ReadLimits, Seq};
 use std::sync::Arc;
@@ -73,12 +73,15 @@ struct Run<'a, S, T> {
     shutdown: CancellationToken,
     cutter: Cutter,
     window: Window,
-    deliveries: JoinSet<(Seq, Option<Outcome>)>,
+    deliveries: JoinSet<(RequestId, Option<Outcome>)>,
+    /// Of the next request.
+    next_id: RequestId,
     last_booking: Instant,
 }
 
 impl<S: Source, T: Transport> Engine<S, T> {
-    pub(super) fn new(source: S, link: Link<T>, batch: Option<&BatchSettings>, num_consumers: u32) -> Self {
+    pub(super) fn new(source: S, mut link: Link<T>, batch: Option<&BatchSettings>, num_consumers: u32) -> Self {
+        link.spans_max = spans_max(batch);
         let requests_max = usize::try_from(num_consumers).unwrap_or(usize::MAX).clamp(1, REQUESTS_IN_FLIGHT_MAX);
         Self { source, link: Arc::new(link), batch: batch.cloned(), requests_max }
     }
@@ -91,6 +94,7 @@ impl<S: Source, T: Transport> Engine<S, T> {
             cutter: Cutter::new(self.batch.as_ref(), self.source.position()),
             window: Window::new(self.requests_max, RAW_BYTES_IN_FLIGHT_MAX),
             deliveries: JoinSet::new(),
+            next_id: RequestId(0),
             last_booking: Instant::now(),
         };
         while !shutdown.is_cancelled() {
@@ -114,10 +118,12 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         while self.window.has_room() {
             match self.cutter.cut(unix_nanos(), self.engine.link.request_raw_bytes_max()) {
                 Cut::Request(request) => {
-                    let (from, to, raw_bytes) = (request.from, request.to, request.raw_bytes());
+                    let (range, raw_bytes) = ((request.from, request.to), request.raw_bytes());
+                    let id = self.next_id;
+                    self.next_id = RequestId(id.0 + 1);
                     let (link, shutdown) = (Arc::clone(&self.engine.link), self.shutdown.clone());
-                    let task = self.deliveries.spawn(async move { (from, deliver(&link, request, &shutdown).await) });
-                    self.window.sending(from, to, raw_bytes, task);
+                    let task = self.deliveries.spawn(async move { (id, deliver(&link, request, &shutdown).await) });
+                    self.window.sending(id, range, raw_bytes, task);
                 }
                 Cut::Skip { from, to } => self.window.skip(from, to),
                 Cut::Wait(left) => {
@@ -136,7 +142,11 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => self.finish(done),
             () = tokio::time::sleep_until(book_at), if self.window.is_ready() => self.book().await?,
             () = self.engine.source.wait(from), if appetite.is_some() => {
-                if let Some(limits) = appetite {
+                let position = self.engine.source.position();
+                if self.window.is_empty() && self.cutter.start() < position {
+                    // The budget moved the cursor over what is waiting here; nothing of it is under way.
+                    self.cutter.restart(position);
+                } else if let Some(limits) = appetite {
                     let chunk = self.blocking(move |source| source.read(from, limits)).await?;
                     let is_stuck = chunk.next <= from;
                     self.cutter.push(chunk);
@@ -152,9 +162,9 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         Ok(())
     }
 
-    fn finish(&mut self, done: Result<(Seq, Option<Outcome>), tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) {
         match done {
-            Ok((from, Some(outcome))) => self.window.finish(from, outcome),
+            Ok((id, Some(outcome))) => self.window.finish(id, outcome),
             // Shutting down: the cursor stays, the request goes again after the restart.
             Ok((_, None)) => {}
             Err(error) if error.is_cancelled() => {}
@@ -208,8 +218,11 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         let source = self.engine.source.clone();
         match tokio::task::spawn_blocking(move || work(source)).await {
             Ok(result) => result,
-            // Blocking work is never cancelled while the runtime lives: it panicked, and so does this task.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 
@@ -229,3 +242,6 @@ fn unix_nanos() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,9 +141,7 @@ impl Gate {
     pub(super) fn state(&self) -> State {
         let inner = self.lock();
         match &inner.closed {
-            Some(closed) if closed.is_held => {
-                State::Held { until: closed.until_wall, because: closed.because.clone() }
-            }
+            Some(closed) if closed.is_held => State::Held { until: closed.until_wall, because: closed.because.clone() },
             Some(closed) => State::BackingOff { until: closed.until_wall, because: closed.because.clone() },
             None if inner.requests_in_flight > 0 => State::Sending,
             None => State::Idle,

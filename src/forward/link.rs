@@ -9,7 +9,9 @@ use super::status::{Journal, Status};
 use crate::spool::Seq;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -22,6 +24,9 @@ const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
 
 /// How often something that needs a person is tried again.
 const HOLD: Duration = Duration::from_secs(60);
+
+/// Between two lines about partial successes.
+const PARTIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Sends one request and reports the answer. An implementation bounds its waits by the settings' timeout, and the
 /// response that it reads.
@@ -47,14 +52,26 @@ impl Reply {
 /// another codec has been dealt with.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Delivered { rejected_spans: u64 },
-    TooLarge { why: String },
-    Refused { why: String },
-    Internal { why: String },
+    Delivered {
+        rejected_spans: u64,
+    },
+    TooLarge {
+        why: String,
+    },
+    Refused {
+        why: String,
+    },
+    Internal {
+        why: String,
+    },
     /// Retrying is switched off and the only attempt failed.
-    GivenUp { why: String },
+    GivenUp {
+        why: String,
+    },
     /// The stored bytes cannot be read.
-    Damaged { why: String },
+    Damaged {
+        why: String,
+    },
 }
 
 pub(super) struct Link<T> {
@@ -70,6 +87,7 @@ pub(super) struct Link<T> {
     request_raw_bytes_max: AtomicUsize,
     /// Requests with spans that were taken: the evidence that a refusal is about the content.
     taken: AtomicU64,
+    partial_logged: Mutex<Option<Instant>>,
     journal: Journal,
     metrics: DestinationMetrics,
 }
@@ -94,6 +112,7 @@ impl<T: Transport> Link<T> {
             spans_max: None,
             request_raw_bytes_max: AtomicUsize::new(REQUEST_RAW_BYTES_MAX),
             taken: AtomicU64::new(0),
+            partial_logged: Mutex::new(None),
             journal: Journal::default(),
             metrics,
         };
@@ -164,7 +183,7 @@ impl<T: Transport> Link<T> {
                     self.metrics.succeeded();
                     self.log(pass.answered(), "");
                     if rejected_spans > 0 || !message.is_empty() {
-                        warn!(destination = self.name, rejected_spans, message, "destination took a request in part");
+                        self.log_partial(rejected_spans, &message);
                     }
                     return Some(Verdict::Delivered { rejected_spans });
                 }
@@ -225,6 +244,15 @@ impl<T: Transport> Link<T> {
         reply.answer
     }
 
+    /// `partial_success`: a warning, but not for every request of a destination that has something to say each time.
+    fn log_partial(&self, rejected_spans: u64, message: &str) {
+        let mut last = self.partial_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= PARTIAL_LOG_INTERVAL) {
+            *last = Some(Instant::now());
+            warn!(destination = self.name, rejected_spans, message, "destination took a request in part");
+        }
+    }
+
     /// One line when a destination goes away, one when it is back; what needs a person is repeated at every try.
     fn log(&self, change: Change, why: &str) {
         let is_held = matches!(self.gate.state(), super::status::State::Held { .. });
@@ -243,6 +271,19 @@ impl<T: Transport> Link<T> {
                 debug!(destination = self.name, answer = why, retry_in = ?delay, "destination still away");
             }
             Change::Opened(away) => info!(destination = self.name, away_for = ?away, "destination is back"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl<T: Transport> Link<T> {
+    pub(super) fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    pub(super) fn use_codec_for_test(&self, codec: Codec) {
+        while self.codec() != codec {
+            self.codec.lower(self.codec());
         }
     }
 }

@@ -71,7 +71,7 @@ impl Piece {
             && let Self::Batches(batches) = &self
         {
             let segments = batches.iter().map(|batch| batch.frame.clone()).collect();
-            return Ok(Body { codec, segments, raw_bytes: self.raw_bytes(), spans });
+            return Ok(Body { codec, segments, spans });
         }
         blocking(move || body::encode(self.inflated()?, spans, dialect, codec)).await
     }
@@ -175,7 +175,8 @@ impl Part {
 async fn part_of(batches: Vec<Batch>) -> Result<Option<Part>, String> {
     let Some(batch) = batches.into_iter().next() else { return Ok(None) };
     let spans = u64::from(batch.header.spans);
-    let raw = blocking(move || body::inflate(&batch.frame, batch.header.raw_bytes as usize).map(|raw| (batch.seq, raw)));
+    let raw =
+        blocking(move || body::inflate(&batch.frame, batch.header.raw_bytes as usize).map(|raw| (batch.seq, raw)));
     let (seq, raw) = raw.await?;
     Ok(Some(Part { seq, raw: raw.into(), spans }))
 }

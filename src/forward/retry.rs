@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn settings_of_zero_do_not_spin() {
-        let zero = RetrySettings { initial_interval: Duration::ZERO, max_interval: Duration::ZERO, ..Default::default() };
+        let zero =
+            RetrySettings { initial_interval: Duration::ZERO, max_interval: Duration::ZERO, ..Default::default() };
         assert_eq!(Backoff::new(zero).next_delay(None), DELAY_MIN);
     }
 

@@ -25,9 +25,15 @@ pub enum State {
     Idle,
     Sending,
     /// The destination is away or overloaded; one request probes it at `until`.
-    BackingOff { until: SystemTime, because: String },
+    BackingOff {
+        until: SystemTime,
+        because: String,
+    },
     /// Someone has to change a configuration; tried again at `until`.
-    Held { until: SystemTime, because: String },
+    Held {
+        until: SystemTime,
+        because: String,
+    },
 }
 
 impl State {

@@ -14,6 +14,10 @@ pub(super) struct Window {
     raw_bytes: usize,
 }
 
+/// Names a request: two may begin at the same number when the cursor was moved meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequestId(pub(super) u64);
+
 #[derive(Debug)]
 struct Slot {
     from: Seq,
@@ -23,7 +27,7 @@ struct Slot {
 
 #[derive(Debug)]
 enum SlotState {
-    Sending { raw_bytes: usize, task: AbortHandle },
+    Sending { id: RequestId, raw_bytes: usize, task: AbortHandle },
     Finished(Outcome),
 }
 
@@ -55,10 +59,10 @@ impl Window {
                 && self.slots.len() < SLOTS_MAX)
     }
 
-    pub(super) fn sending(&mut self, from: Seq, to: Seq, raw_bytes: usize, task: AbortHandle) {
+    pub(super) fn sending(&mut self, id: RequestId, (from, to): (Seq, Seq), raw_bytes: usize, task: AbortHandle) {
         self.requests += 1;
         self.raw_bytes += raw_bytes;
-        self.slots.push_back(Slot { from, to, state: SlotState::Sending { raw_bytes, task } });
+        self.slots.push_back(Slot { from, to, state: SlotState::Sending { id, raw_bytes, task } });
     }
 
     /// Nothing of this pipeline lies in `[from, to)`.
@@ -69,14 +73,22 @@ impl Window {
         }
     }
 
-    /// The request that begins at `from` is done. One that was forgotten meanwhile is ignored.
-    pub(super) fn finish(&mut self, from: Seq, outcome: Outcome) {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.from == from) else { return };
-        if let SlotState::Sending { raw_bytes, .. } = &slot.state {
-            self.requests -= 1;
-            self.raw_bytes -= raw_bytes;
-            slot.state = SlotState::Finished(outcome);
+    /// A request is done. One that was forgotten meanwhile is ignored.
+    pub(super) fn finish(&mut self, done: RequestId, outcome: Outcome) {
+        for slot in &mut self.slots {
+            if let SlotState::Sending { id, raw_bytes, .. } = &slot.state
+                && *id == done
+            {
+                self.requests -= 1;
+                self.raw_bytes -= raw_bytes;
+                slot.state = SlotState::Finished(outcome);
+                return;
+            }
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// Whether something can be booked.
@@ -89,7 +101,8 @@ impl Window {
         let mut booking: Option<Booking> = None;
         while self.is_ready() {
             let is_full = booking.as_ref().is_some_and(|booking| {
-                booking.outcome.parked.iter().map(|parked: &Parked| parked.frame.len()).sum::<usize>() > PARKED_BYTES_MAX
+                booking.outcome.parked.iter().map(|parked: &Parked| parked.frame.len()).sum::<usize>()
+                    > PARKED_BYTES_MAX
             });
             if is_full {
                 break;
@@ -129,7 +142,7 @@ impl Window {
     }
 
     fn forget_front(&mut self) {
-        if let Some(Slot { state: SlotState::Sending { raw_bytes, task }, .. }) = self.slots.pop_front() {
+        if let Some(Slot { state: SlotState::Sending { raw_bytes, task, .. }, .. }) = self.slots.pop_front() {
             task.abort();
             self.requests -= 1;
             self.raw_bytes -= raw_bytes;
@@ -155,13 +168,13 @@ mod tests {
         let mut window = Window::new(3, 100);
         for (from, to) in [(1, 3), (3, 4), (4, 9)] {
             assert!(window.has_room());
-            window.sending(Seq(from), Seq(to), 10, task().await);
+            window.sending(RequestId(from), (Seq(from), Seq(to)), 10, task().await);
         }
         assert!(!window.has_room());
-        window.finish(Seq(3), outcome(5, 1));
+        window.finish(RequestId(3), outcome(5, 1));
         assert!(window.has_room());
         assert!(window.take_finished().is_none());
-        window.finish(Seq(1), outcome(7, 2));
+        window.finish(RequestId(1), outcome(7, 2));
         let booking = window.take_finished().unwrap();
         assert_eq!((booking.from, booking.to, booking.outcome.sent), (Seq(1), Seq(4), 12));
         assert_eq!(booking.outcome.lost, [(LossReason::Poison, 3)]);
@@ -171,9 +184,9 @@ mod tests {
     #[tokio::test]
     async fn bytes_bound_the_window_but_one_request_always_goes() {
         let mut window = Window::new(4, 100);
-        window.sending(Seq(1), Seq(2), 1000, task().await);
+        window.sending(RequestId(1), (Seq(1), Seq(2)), 1000, task().await);
         assert!(!window.has_room());
-        window.finish(Seq(1), Outcome::default());
+        window.finish(RequestId(1), Outcome::default());
         assert!(window.has_room());
     }
 
@@ -181,14 +194,14 @@ mod tests {
     async fn a_moved_cursor_keeps_what_lies_beyond() {
         let mut window = Window::new(4, 100);
         for (from, to) in [(1, 3), (3, 5), (5, 9)] {
-            window.sending(Seq(from), Seq(to), 10, task().await);
+            window.sending(RequestId(from), (Seq(from), Seq(to)), 10, task().await);
         }
         assert_eq!(window.resync(Seq(3)), None);
-        window.finish(Seq(3), Outcome::default());
+        window.finish(RequestId(3), Outcome::default());
         assert_eq!(window.take_finished().map(|booking| (booking.from, booking.to)), Some((Seq(3), Seq(5))));
         // In the middle of a request: what is not booked goes again.
         assert_eq!(window.resync(Seq(6)), Some(Seq(6)));
-        window.finish(Seq(5), Outcome::default());
+        window.finish(RequestId(5), Outcome::default());
         assert!(window.take_finished().is_none() && window.has_room());
     }
 

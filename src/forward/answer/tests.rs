@@ -95,8 +95,20 @@ fn http_answers() {
         (502, "", None, "bad gateway", Retry(None)),
         (504, "", None, "", Retry(None)),
         (408, "", None, "", Retry(None)),
-        (429, "application/json", None, r#"{"code":8,"message":"x","details":[{"retryDelay":"2.5s"}]}"#, Retry(Some(2))),
-        (429, "application/json", None, r#"{"message":"RATE_LIMITED: batch size (9 bytes) exceeds ingestion limit"}"#, TooLarge),
+        (
+            429,
+            "application/json",
+            None,
+            r#"{"code":8,"message":"x","details":[{"retryDelay":"2.5s"}]}"#,
+            Retry(Some(2)),
+        ),
+        (
+            429,
+            "application/json",
+            None,
+            r#"{"message":"RATE_LIMITED: batch size (9 bytes) exceeds ingestion limit"}"#,
+            TooLarge,
+        ),
         (413, "", None, "", TooLarge),
         (400, "", None, "http: request body too large", TooLarge),
         (400, "application/json", None, r#"{"code":3,"message":"span ids must be 64 bit"}"#, Refused),
@@ -104,7 +116,13 @@ fn http_answers() {
         (400, "", None, "unsupported Content-Encoding: zstd", Compression),
         (415, "", None, "unsupported content encoding", Compression),
         (415, "", None, "", Compression),
-        (415, "text/plain", None, "415 unsupported media type, supported: [application/json, application/x-protobuf]", Misconfigured),
+        (
+            415,
+            "text/plain",
+            None,
+            "415 unsupported media type, supported: [application/json, application/x-protobuf]",
+            Misconfigured,
+        ),
         (401, "", None, "", Misconfigured),
         (403, "", None, "", Misconfigured),
         (404, "", None, "404 page not found", Misconfigured),
@@ -133,7 +151,13 @@ fn http_answers() {
 fn a_protobuf_status_body_is_read() {
     let body = status_with_retry_info(3);
     let answer = classify_http(
-        HttpAnswer { status: 503, content_type: "application/x-protobuf", retry_after: None, location: None, body: &body },
+        HttpAnswer {
+            status: 503,
+            content_type: "application/x-protobuf",
+            retry_after: None,
+            location: None,
+            body: &body,
+        },
         SystemTime::UNIX_EPOCH,
     );
     assert_eq!(
