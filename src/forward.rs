@@ -1,6 +1,121 @@
-//! Destinations: one cursor each, retry, split, bisect, dead letters.
+//! Destinations: what lies in the spool goes to other systems, each at its own pace, each span accounted for.
+//!
+//! In: batches, by one [`Consumer`] (a durable cursor) per destination. Out: OTLP/gRPC or OTLP/HTTP requests, or lines
+//! in the log, and what became of the spans, booked together with the cursor.
+//!
+//! ```text
+//! consumer ─▶ cutter ─▶ request ─▶ deliver ─▶ link (gate, codec) ─▶ transport ─▶ destination
+//!    ▲                                │  split, bisect, park
+//!    └── window: finished prefix ◀────┘
+//! ```
+//!
+//! Bias: keep the spans. A destination that is away, overloaded, misconfigured, or refuses everything costs disk and a
+//! log line, never data; only what is proven to be the culprit is parked. At least once: a request whose answer was lost
+//! goes again. Invariants: `sent + lost` is what was read, exactly; the cursor passes finished requests only, in order;
+//! stored frames are not inflated unless the destination demands it. The room must not know who filled the spool.
 
+mod answer;
+mod body;
+mod connect;
+mod cutter;
 pub mod debug;
+mod deliver;
+mod engine;
+mod gate;
+mod headers;
+mod link;
+mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+mod request;
+mod retry;
 pub mod settings;
+mod status;
+#[cfg(test)]
+mod testing;
+mod window;
+
+pub use connect::TargetError;
+pub use headers::HeaderError as BuildError;
+pub use metrics::Metrics;
+pub use status::{LastError, State, Status};
+
+use crate::process::batch::settings::BatchSettings;
+use crate::spool::Consumer;
+use body::Dialect;
+use engine::Engine;
+use link::Link;
+use otlp_http::settings::Encoding;
+use settings::{Compression, ExporterSettings, RetrySettings};
+use tokio_util::sync::CancellationToken;
+
+/// One exporter of one pipeline, at work once it runs.
+pub struct Destination {
+    kind: Kind,
+}
+
+enum Kind {
+    Grpc(Engine<Consumer, otlp_grpc::Client>),
+    Http(Engine<Consumer, otlp_http::Client>),
+    Debug(Engine<Consumer, debug::Printer>),
+}
+
+impl Destination {
+    /// `name` is what logs and metrics call it. `batch` are the settings of the pipeline's `batch` processor, if it has
+    /// one. Opens no connection.
+    ///
+    /// # Errors
+    /// If the endpoint, a header, or a file that TLS needs is not usable.
+    pub fn build(
+        name: &str,
+        settings: &ExporterSettings,
+        batch: Option<&BatchSettings>,
+        consumer: Consumer,
+        metrics: &Metrics,
+    ) -> Result<Self, BuildError> {
+        let metrics = metrics.of(name);
+        let kind = match settings {
+            ExporterSettings::OtlpGrpc(settings) => {
+                let client = otlp_grpc::Client::new(settings)?;
+                let retry = settings.retry.clone();
+                let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics);
+                Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
+            }
+            ExporterSettings::OtlpHttp(settings) => {
+                let client = otlp_http::Client::new(settings)?;
+                let dialect = match settings.encoding {
+                    Encoding::Proto => Dialect::HttpProtobuf,
+                    Encoding::Json => Dialect::HttpJson,
+                };
+                let retry = settings.retry.clone();
+                let link = Link::new(name, client, dialect, settings.compression, retry, metrics);
+                Kind::Http(Engine::new(consumer, link, batch, settings.queue.num_consumers))
+            }
+            ExporterSettings::Debug(settings) => {
+                let printer = debug::Printer::new(name, settings);
+                let retry = RetrySettings::default();
+                let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics);
+                // One at a time: lines in the order of the spool.
+                Kind::Debug(Engine::new(consumer, link, batch, 1))
+            }
+        };
+        Ok(Self { kind })
+    }
+
+    /// Forwards until `shutdown` is cancelled, then gives requests under way two seconds and books what is finished.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        match &self.kind {
+            Kind::Grpc(engine) => engine.run(shutdown).await,
+            Kind::Http(engine) => engine.run(shutdown).await,
+            Kind::Debug(engine) => engine.run(shutdown).await,
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        match &self.kind {
+            Kind::Grpc(engine) => engine.link.status(),
+            Kind::Http(engine) => engine.link.status(),
+            Kind::Debug(engine) => engine.link.status(),
+        }
+    }
+}

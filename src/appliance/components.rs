@@ -1,1 +1,85 @@
-//! The registry: every component that a configuration can name.
+//! The registry: every component that a configuration can name, one line each.
+//!
+//! Adding one: a folder in its room with `settings.rs` (settings, their decoding and `DECLARATION`), a variant in the
+//! role's settings enum, and a line here. `components`, `validate`, error hints and docs all read these lists.
+
+use super::file_storage::settings::FileStorageSettings;
+use super::health_check::settings::HealthCheckSettings;
+use super::spanreel::settings::SpanreelSettings;
+use super::{file_storage, health_check, spanreel};
+use crate::config::{Config, Declaration, Kit, Report};
+use crate::forward::settings::ExporterSettings;
+use crate::forward::{debug, otlp_grpc, otlp_http};
+use crate::process::settings::ProcessorSettings;
+use crate::process::{batch, memory_limiter};
+use crate::receive::otlp;
+use crate::receive::settings::ReceiverSettings;
+
+/// Spanreel's components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Components;
+
+/// The settings of one configured extension.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExtensionSettings {
+    HealthCheck(HealthCheckSettings),
+    FileStorage(FileStorageSettings),
+    Spanreel(SpanreelSettings),
+}
+
+const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
+
+const PROCESSORS: &[Declaration<ProcessorSettings>] =
+    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];
+
+const EXPORTERS: &[Declaration<ExporterSettings>] =
+    &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
+
+const EXTENSIONS: &[Declaration<ExtensionSettings>] =
+    &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
+
+impl Kit for Components {
+    type Receiver = ReceiverSettings;
+    type Processor = ProcessorSettings;
+    type Exporter = ExporterSettings;
+    type Extension = ExtensionSettings;
+
+    fn receivers() -> &'static [Declaration<ReceiverSettings>] {
+        RECEIVERS
+    }
+
+    fn processors() -> &'static [Declaration<ProcessorSettings>] {
+        PROCESSORS
+    }
+
+    fn exporters() -> &'static [Declaration<ExporterSettings>] {
+        EXPORTERS
+    }
+
+    fn extensions() -> &'static [Declaration<ExtensionSettings>] {
+        EXTENSIONS
+    }
+
+    /// There is one appliance, so there is one set of its settings.
+    fn check(config: &Config<Self>, report: &Report) {
+        let mut own = config
+            .extensions
+            .iter()
+            .filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
+        let first = own.next();
+        for (id, extension) in own {
+            let reason = "configured a second time: these settings are the whole process's";
+            let remedy = first.map(|(_, first)| format!("the first is at {}; merge them", first.position));
+            report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+        }
+    }
+}
+
+/// `extensions::spanreel` of a configuration, or its defaults. It holds whether or not the service lists it.
+pub fn spanreel_settings(config: &Config<Components>) -> SpanreelSettings {
+    let configured = config.extensions.values().find_map(|extension| match &extension.settings {
+        ExtensionSettings::Spanreel(settings) => Some(settings.clone()),
+        ExtensionSettings::HealthCheck(_) | ExtensionSettings::FileStorage(_) => None,
+    });
+    configured.unwrap_or_default()
+}

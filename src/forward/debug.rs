@@ -1,3 +1,91 @@
-//! The `debug` exporter.
+//! The `debug` exporter: prints what passes, as the Collector's does, through the log at level `info`.
+//!
+//! It is a destination like the others: with a cursor, so that what it did not print before a restart it prints after.
 
+mod print;
 pub mod settings;
+
+use super::answer::Answer;
+use super::body::Body;
+use super::link::{Reply, Transport};
+use settings::{DebugSettings, Verbosity};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The Collector's sampling counts within windows of this length.
+const SAMPLING_WINDOW: Duration = Duration::from_secs(1);
+
+pub(super) struct Printer {
+    name: String,
+    settings: DebugSettings,
+    sampler: Mutex<Sampler>,
+}
+
+/// Counts the requests of the current second.
+#[derive(Debug)]
+struct Sampler {
+    window_began: Instant,
+    seen: u64,
+}
+
+impl Sampler {
+    /// Whether the next request is printed: the first few of a second, then every n-th.
+    fn admits(&mut self, now: Instant, settings: &DebugSettings) -> bool {
+        if now.duration_since(self.window_began) >= SAMPLING_WINDOW {
+            *self = Self { window_began: now, seen: 0 };
+        }
+        self.seen += 1;
+        let after_initial = self.seen.saturating_sub(u64::from(settings.sampling_initial));
+        after_initial == 0 || after_initial.checked_rem(u64::from(settings.sampling_thereafter)) == Some(0)
+    }
+}
+
+impl Printer {
+    pub(super) fn new(name: &str, settings: &DebugSettings) -> Self {
+        let sampler = Mutex::new(Sampler { window_began: Instant::now(), seen: 0 });
+        Self { name: name.to_owned(), settings: settings.clone(), sampler }
+    }
+}
+
+impl Transport for Printer {
+    async fn send(&self, body: Body) -> Reply {
+        let is_printed =
+            self.sampler.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now(), &self.settings);
+        if is_printed {
+            let request = body.segments.concat();
+            let resource_spans = print::count_resource_spans(&request);
+            let spans = body.spans;
+            match self.settings.verbosity {
+                Verbosity::Basic => {
+                    tracing::info!(exporter = self.name, "resource spans" = resource_spans, spans, "Traces");
+                }
+                verbosity => {
+                    let text = match verbosity {
+                        Verbosity::Detailed => print::detailed(&request),
+                        _ => print::normal(&request),
+                    };
+                    tracing::info!(exporter = self.name, "resource spans" = resource_spans, spans, "Traces\n{text}");
+                }
+            }
+        }
+        Reply { name: "OK".into(), answer: Answer::Delivered { rejected_spans: 0, message: String::new() } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampling_prints_the_first_and_every_nth_of_a_second() {
+        let settings = DebugSettings { verbosity: Verbosity::Basic, sampling_initial: 2, sampling_thereafter: 3 };
+        let now = Instant::now();
+        let mut sampler = Sampler { window_began: now, seen: 0 };
+        let printed: Vec<bool> = (0..9).map(|_| sampler.admits(now, &settings)).collect();
+        assert_eq!(printed, [true, true, false, false, true, false, false, true, false]);
+        assert!(sampler.admits(now + SAMPLING_WINDOW, &settings));
+        let none = DebugSettings { sampling_initial: 0, sampling_thereafter: 0, ..settings };
+        assert!(!sampler.admits(now, &none));
+    }
+}

@@ -1,3 +1,6 @@
-//! The `otlp_http` (alias `otlphttp`) exporter.
+//! The `otlp_http` (alias `otlphttp`) exporter: POST over HTTP/1.1, protobuf or JSON.
 
+mod client;
 pub mod settings;
+
+pub(super) use client::Client;

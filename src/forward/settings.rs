@@ -1,5 +1,6 @@
 //! What exporters can be configured, and the blocks they share.
 
+use crate::config::{Role, Secrecy, Section, Shape, WhenNull};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -73,5 +74,119 @@ pub struct QueueSettings {
 impl Default for QueueSettings {
     fn default() -> Self {
         Self { num_consumers: 10 }
+    }
+}
+
+impl ClientTlsSettings {
+    /// Reads a `tls` block of a destination; absent means TLS with the system's certificates.
+    pub fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self {
+            insecure: section.bool("insecure", false),
+            insecure_skip_verify: section.bool("insecure_skip_verify", false),
+            server_name_override: section
+                .optional_text("server_name_override", Secrecy::Open)
+                .filter(|name| !name.is_empty()),
+            ca_file: section.file_path("ca_file"),
+            cert_file: section.file_path("cert_file"),
+            key_file: section.file_path("key_file"),
+        };
+        for (key, file) in [("ca_pem", "ca_file"), ("cert_pem", "cert_file"), ("key_pem", "key_file")] {
+            section.unsupported(key, "certificates are read from files", &format!("use {file}"));
+        }
+        section.only("min_version", &["", "1.2"], "TLS 1.2 and 1.3 are spoken", "remove it");
+        section.only("max_version", &["", "1.3"], "TLS 1.2 and 1.3 are spoken", "remove it");
+        section.inert("cipher_suites", Shape::List, "the suites are fixed, all of them with forward secrecy");
+        section.only("include_insecure_cipher_suites", &["false"], "insecure suites do not exist here", "remove it");
+        section.inert("curve_preferences", Shape::List, "the key exchange groups are fixed");
+        section.inert("reload_interval", Shape::Duration, "certificates are read when the configuration is loaded");
+        section.only(
+            "include_system_ca_certs_pool",
+            &["false"],
+            "with ca_file only that CA is trusted",
+            "put all CAs into ca_file",
+        );
+        section.unsupported("tpm", "keys are read from files", "use key_file");
+        if settings.cert_file.is_some() != settings.key_file.is_some() {
+            let missing = if settings.cert_file.is_some() { "key_file" } else { "cert_file" };
+            section.error(missing, "cert_file and key_file come together", format!("give {missing} too, or none"));
+        }
+        settings
+    }
+}
+
+impl RetrySettings {
+    /// Reads a `retry_on_failure` block.
+    pub fn decode(section: &mut Section<'_>) -> Self {
+        let defaults = Self::default();
+        let settings = Self {
+            enabled: section.bool("enabled", defaults.enabled),
+            initial_interval: section.duration("initial_interval", defaults.initial_interval),
+            randomization_factor: section.f64("randomization_factor", defaults.randomization_factor),
+            multiplier: section.f64("multiplier", defaults.multiplier),
+            max_interval: section.duration("max_interval", defaults.max_interval),
+        };
+        section.inert_but(
+            "max_elapsed_time",
+            Shape::Duration,
+            &["0", "0s"],
+            "retries never end by time; what an outage may cost is extensions::spanreel::spool::max_size_mib and max_age",
+        );
+        if !(0.0..=1.0).contains(&settings.randomization_factor) {
+            section.error("randomization_factor", "must be from 0 to 1", "0.5 is the default");
+        }
+        if !(settings.multiplier.is_finite() && settings.multiplier >= 0.0) {
+            section.error("multiplier", "must not be negative", "1.5 is the default");
+        }
+        settings
+    }
+}
+
+impl QueueSettings {
+    /// Reads a `sending_queue` block. Most of it has no meaning where the disk is the queue.
+    pub fn decode(section: &mut Section<'_>) -> Self {
+        let why = "the spool on disk is the queue of every exporter, bounded by extensions::spanreel::spool";
+        let settings = Self { num_consumers: section.u32("num_consumers", Self::default().num_consumers) };
+        section.inert_but("enabled", Shape::Bool, &["true"], why);
+        section.inert("queue_size", Shape::Int, why);
+        section.inert("sizer", Shape::Text, why);
+        section.inert("block_on_overflow", Shape::Bool, why);
+        section.inert("wait_for_result", Shape::Bool, "clients are answered once their spans are on disk");
+        if section.reference("storage", Role::Extension).is_some() {
+            section.note("storage", "the queue is durable with and without it: it is Spanreel's spool");
+        }
+        let batch = section.optional("batch", WhenNull::On, |batch| {
+            for (key, shape) in [
+                ("flush_timeout", Shape::Duration),
+                ("min_size", Shape::Int),
+                ("max_size", Shape::Int),
+                ("sizer", Shape::Text),
+                ("partition", Shape::Map),
+            ] {
+                batch.accept(key, shape);
+            }
+        });
+        if batch.is_some() {
+            let reason =
+                "accepted, without effect: requests are joined from the spool up to the size destinations take";
+            section.note("batch", reason);
+        }
+        if settings.num_consumers == 0 {
+            section.error("num_consumers", "must be greater than zero", "10 is the default");
+        }
+        settings
+    }
+}
+
+impl Compression {
+    /// Reads `compression` among `words`; absent is [`Compression::Auto`].
+    pub fn decode(section: &mut Section<'_>) -> Self {
+        let words = [
+            ("none", Self::None),
+            ("", Self::None),
+            ("gzip", Self::Gzip),
+            ("snappy", Self::Snappy),
+            ("zstd", Self::Zstd),
+        ];
+        section.word("compression", &words, Self::Auto)
     }
 }

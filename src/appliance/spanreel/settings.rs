@@ -1,7 +1,19 @@
 //! Spanreel's own settings, for which the Collector has no word: `extensions::spanreel`.
 
+use crate::appliance::components::ExtensionSettings;
+use crate::config::section::check_endpoint;
+use crate::config::{Declaration, Secrecy, Section, Stability};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The `spanreel` extension.
+pub const DECLARATION: Declaration<ExtensionSettings> = Declaration::new(
+    "spanreel",
+    Stability::Alpha,
+    "Spanreel's own settings: data directory, budgets, query API, webhook.",
+    |section| ExtensionSettings::Spanreel(SpanreelSettings::decode(section)),
+)
+.always_on();
 
 /// `extensions::spanreel`. Optional: without it these defaults hold, and it need not be listed in `service::extensions`.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,4 +94,78 @@ impl Default for WebhookSettings {
             pod_address: None,
         }
     }
+}
+
+impl SpanreelSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let data_directory = section.file_path("data_directory");
+        let query_endpoint = section.optional_text("query_endpoint", Secrecy::Open);
+        if let Some(Err((reason, remedy))) =
+            query_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(check_endpoint)
+        {
+            section.error("query_endpoint", reason, remedy);
+        }
+        let words = [("discard", OtherSignals::Discard), ("refuse", OtherSignals::Refuse)];
+        Self {
+            data_directory,
+            query_endpoint,
+            spool: section.section("spool", SpoolSettings::decode),
+            other_signals: section.word("other_signals", &words, OtherSignals::Discard),
+            webhook: section.section("webhook", WebhookSettings::decode),
+        }
+    }
+}
+
+impl SpoolSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let defaults = Self::default();
+        let settings = Self {
+            max_size_mib: section.u64("max_size_mib", defaults.max_size_mib),
+            max_age: section.optional_duration("max_age"),
+            min_free_mib: section.u64("min_free_mib", defaults.min_free_mib),
+            sync_interval: section.duration("sync_interval", defaults.sync_interval),
+        };
+        if settings.max_size_mib < SPOOL_MIB_MIN {
+            let reason = format!("must be at least {SPOOL_MIB_MIN}, is {}", settings.max_size_mib);
+            section.error("max_size_mib", reason, "smaller spools could not hold one round of batches");
+        }
+        if settings.max_age.is_some_and(|age| age.is_zero()) {
+            section.error("max_age", "must be greater than zero", "remove it to keep by size alone");
+        }
+        if settings.sync_interval > SYNC_INTERVAL_MAX {
+            let reason = "must not be above 1s: clients wait that long for their answer";
+            section.error("sync_interval", reason, "10ms to 100ms spare most of a flash disk's wear");
+        }
+        settings
+    }
+}
+
+/// Less than this cannot hold the batches under way.
+const SPOOL_MIB_MIN: u64 = 16;
+/// Clients give up after ten seconds by default; half of them retry before.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+impl WebhookSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let defaults = Self::default();
+        let settings = Self {
+            endpoint: section.endpoint("endpoint", &defaults.endpoint),
+            url: optional(section, "url"),
+            namespace: optional(section, "namespace"),
+            service: section.text("service", &defaults.service),
+            pod_address: optional(section, "pod_address"),
+        };
+        if settings.url.as_deref().is_some_and(|url| !url.starts_with("https://")) {
+            section.error("url", "must begin with https://", "the API server calls webhooks by TLS only");
+        }
+        if settings.pod_address.as_deref().is_some_and(|address| address.parse::<std::net::IpAddr>().is_err()) {
+            section.error("pod_address", "must be an IP address", "e.g. ${env:POD_IP}");
+        }
+        settings
+    }
+}
+
+/// A text that means the same empty and absent.
+fn optional(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    section.optional_text(key, Secrecy::Open).filter(|text| !text.is_empty())
 }

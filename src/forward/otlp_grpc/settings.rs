@@ -1,7 +1,19 @@
 //! Settings of the `otlp_grpc` exporter, with the Collector's names and defaults.
 
-use crate::forward::settings::{ClientTlsSettings, Compression, QueueSettings, RetrySettings};
+use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
+use crate::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use std::net::IpAddr;
 use std::time::Duration;
+
+/// The `otlp_grpc` exporter; `otlp` is the name that nearly every configuration still uses.
+pub const DECLARATION: Declaration<ExporterSettings> =
+    Declaration::new("otlp_grpc", Stability::Beta, "Forwards traces by OTLP/gRPC, e.g. to Tempo.", |section| {
+        ExporterSettings::OtlpGrpc(OtlpGrpcSettings::decode(section))
+    })
+    .with_aliases(&["otlp"]);
+
+/// Per attempt. The Collector's 5 s cut off a slow destination that then stores half; ours is six times that.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `exporters::otlp_grpc` (alias `otlp`).
 #[derive(Debug, Clone, PartialEq)]
@@ -19,4 +31,92 @@ pub struct OtlpGrpcSettings {
     pub timeout: Duration,
     pub retry: RetrySettings,
     pub queue: QueueSettings,
+}
+
+impl OtlpGrpcSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let endpoint = section.required_text("endpoint", "e.g. endpoint: tempo.tempo:4317");
+        if let Err((reason, remedy)) = check_endpoint(&endpoint) {
+            section.error("endpoint", reason, remedy);
+        }
+        if is_plain_in_cluster(&endpoint) && !section.has("tls") {
+            let reason =
+                "is reached by TLS, because tls::insecure is not set; most services in a cluster speak plain text";
+            section.warn("endpoint", reason, "if so, add tls: {insecure: true}");
+        }
+        let settings = Self {
+            endpoint,
+            tls: section.section("tls", ClientTlsSettings::decode),
+            compression: Compression::decode(section),
+            headers: section.pairs("headers", Secrecy::Secret),
+            authority: section.optional_text("authority", Secrecy::Open).filter(|authority| !authority.is_empty()),
+            timeout: section.duration("timeout", TIMEOUT),
+            retry: section.section("retry_on_failure", RetrySettings::decode),
+            queue: section.section("sending_queue", QueueSettings::decode),
+        };
+        section.inert("balancer_name", Shape::Text, "one connection at a time to an address of the name");
+        section.inert("wait_for_ready", Shape::Bool, "requests wait in the spool anyway");
+        section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        section.inert("keepalive", Shape::Map, "connections are watched by the appliance's own keep-alive");
+        section.inert("user_agent", Shape::Text, "requests say that they come from Spanreel");
+        section.unsupported(
+            "auth",
+            "there are no authenticator extensions yet",
+            "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}",
+        );
+        section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+        settings
+    }
+}
+
+/// Checks the forms the Collector takes, as far as they are supported; the error is a reason and a remedy.
+fn check_endpoint(text: &str) -> Result<(), (String, String)> {
+    let shown = format!("{text:?}");
+    let supported = "supported: host:port, http://host:port, https://host:port, dns:///host:port".to_owned();
+    if text.is_empty() {
+        // Reported as missing.
+        return Ok(());
+    }
+    let target = match text.split_once("://") {
+        Some(("http" | "https", rest)) => rest.trim_end_matches('/'),
+        Some(("dns", rest)) => match rest.strip_prefix('/') {
+            Some(target) => target,
+            None => return Err((format!("{shown} names a DNS server"), format!("write dns:///{rest}; {supported}"))),
+        },
+        Some((scheme, _)) => return Err((format!("{shown} has the unsupported scheme {scheme:?}"), supported)),
+        None => text,
+    };
+    if let Some((target, _)) = target.split_once('/') {
+        return Err((format!("{shown} has a path, which gRPC has not"), format!("write {target}, or use otlp_http")));
+    }
+    let Some((host, port)) = target.rsplit_once(':') else {
+        return Err((format!("{shown} has no port"), format!("write {target}:4317")));
+    };
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err((format!("{shown} has no port number from 1 to 65535 after the last colon"), supported));
+    }
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || host.contains(char::is_whitespace) || (host.contains(':') && !bracketed) {
+        return Err((format!("{shown} has no usable host"), supported));
+    }
+    Ok(())
+}
+
+/// Whether this looks like a Service of the cluster: `tempo:4317`, `tempo.tempo:4317`, `tempo.tempo.svc:4317`.
+fn is_plain_in_cluster(endpoint: &str) -> bool {
+    if endpoint.starts_with("https://") {
+        return false;
+    }
+    let target = endpoint.rsplit('/').next().unwrap_or_default();
+    let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    !host.is_empty()
+        && !is_address
+        && (!host.contains('.') || host.contains(".svc") || (host.matches('.').count() == 1 && same_twice(host)))
+}
+
+/// `tempo.tempo`: the habit of naming the namespace after the service. Other names with one dot may be on the internet.
+fn same_twice(host: &str) -> bool {
+    host.split_once('.').is_some_and(|(service, namespace)| service.contains(namespace) || namespace.contains(service))
 }

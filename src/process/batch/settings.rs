@@ -1,6 +1,16 @@
 //! Settings of the `batch` processor, with the Collector's names and defaults.
 
+use crate::config::{Declaration, Section, Stability};
+use crate::process::settings::ProcessorSettings;
 use std::time::Duration;
+
+/// The `batch` processor.
+pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
+    "batch",
+    Stability::Beta,
+    "Says how stored spans are grouped when they are forwarded.",
+    |section| ProcessorSettings::Batch(BatchSettings::decode(section)),
+);
 
 /// `processors::batch`: how stored batches are grouped when they are forwarded.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,4 +21,22 @@ pub struct BatchSettings {
     pub timeout: Duration,
     /// Spans; 0 means no cap. At least `send_batch_size` otherwise.
     pub send_batch_max_size: u32,
+}
+
+impl BatchSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self {
+            send_batch_size: section.u32("send_batch_size", 8192),
+            timeout: section.duration("timeout", Duration::from_millis(200)),
+            send_batch_max_size: section.u32("send_batch_max_size", 0),
+        };
+        let why = "batches are not kept apart by client metadata";
+        section.only("metadata_keys", &["[]", ""], why, "remove it; one instance per tenant keeps tenants apart");
+        section.inert("metadata_cardinality_limit", crate::config::Shape::Int, why);
+        if settings.send_batch_max_size > 0 && settings.send_batch_max_size < settings.send_batch_size {
+            let reason = format!("must be at least send_batch_size, which is {}", settings.send_batch_size);
+            section.error("send_batch_max_size", reason, "or 0 for no cap");
+        }
+        settings
+    }
 }

@@ -1,6 +1,16 @@
 //! Settings of the `memory_limiter` processor, with the Collector's names and checks.
 
+use crate::config::{Declaration, Section, Shape, Stability};
+use crate::process::settings::ProcessorSettings;
 use std::time::Duration;
+
+/// The `memory_limiter` processor.
+pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
+    "memory_limiter",
+    Stability::Beta,
+    "Refuses data, retryably, while too much memory is in use.",
+    |section| ProcessorSettings::MemoryLimiter(MemoryLimiterSettings::decode(section)),
+);
 
 /// `processors::memory_limiter`.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,4 +22,55 @@ pub struct MemoryLimiterSettings {
     pub spike_limit_mib: u32,
     pub limit_percentage: u32,
     pub spike_limit_percentage: u32,
+}
+
+impl MemoryLimiterSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self {
+            check_interval: section.duration("check_interval", Duration::ZERO),
+            limit_mib: section.u32("limit_mib", 0),
+            spike_limit_mib: section.u32("spike_limit_mib", 0),
+            limit_percentage: section.u32("limit_percentage", 0),
+            spike_limit_percentage: section.u32("spike_limit_percentage", 0),
+        };
+        for key in [
+            "min_gc_interval_when_soft_limited",
+            "min_gc_interval_when_hard_limited",
+            "max_gc_interval_when_soft_limited",
+            "max_gc_interval_when_hard_limited",
+        ] {
+            section.inert(key, Shape::Duration, "Spanreel has no garbage collector");
+        }
+        section.inert("garbage_collector", Shape::Map, "Spanreel has no garbage collector");
+        settings.check(section);
+        settings
+    }
+
+    /// The Collector's checks.
+    fn check(&self, section: &Section<'_>) {
+        if self.check_interval.is_zero() {
+            section.error(
+                "check_interval",
+                "must be greater than zero",
+                "1s is what the Collector's authors recommend",
+            );
+        }
+        if self.limit_mib == 0 && self.limit_percentage == 0 {
+            section.error("", "limit_mib or limit_percentage must be greater than zero", "e.g. limit_percentage: 80");
+        }
+        for (key, percentage) in
+            [("limit_percentage", self.limit_percentage), ("spike_limit_percentage", self.spike_limit_percentage)]
+        {
+            if percentage > 100 {
+                section.error(key, format!("must not be above 100, is {percentage}"), "");
+            }
+        }
+        if self.limit_mib > 0 && self.spike_limit_mib >= self.limit_mib {
+            section.error("spike_limit_mib", "must be smaller than limit_mib", "a fifth of the limit is usual");
+        }
+        if self.limit_percentage > 0 && self.spike_limit_percentage >= self.limit_percentage {
+            let remedy = "a fifth of the limit is usual";
+            section.error("spike_limit_percentage", "must be smaller than limit_percentage", remedy);
+        }
+    }
 }

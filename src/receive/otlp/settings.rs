@@ -1,7 +1,19 @@
 //! Settings of the `otlp` receiver, with the Collector's names and defaults (OTLP receiver v0.159; both protocols are
 //! optional there, at least one is required).
 
-use crate::receive::settings::ServerTlsSettings;
+use crate::config::{Declaration, Section, Shape, Stability, WhenNull};
+use crate::receive::settings::{ReceiverSettings, ServerTlsSettings};
+
+/// The `otlp` receiver.
+pub const DECLARATION: Declaration<ReceiverSettings> = Declaration::new(
+    "otlp",
+    Stability::Beta,
+    "OTLP over gRPC and HTTP, protobuf and JSON; each port takes all of them.",
+    |section| ReceiverSettings::Otlp(OtlpReceiverSettings::decode(section)),
+);
+
+/// What the Collector's `max_request_body_size` is unless told otherwise, bytes.
+const BODY_BYTES_MAX: i64 = 20 << 20;
 
 /// `receivers::otlp`.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,4 +46,83 @@ pub struct HttpSettings {
     /// Bytes on the wire and after decompression; 0 or less means 20 MiB.
     pub max_request_body_size: i64,
     pub tls: Option<ServerTlsSettings>,
+}
+
+impl OtlpReceiverSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = section.section("protocols", |protocols| Self {
+            grpc: protocols.optional("grpc", WhenNull::On, GrpcSettings::decode),
+            http: protocols.optional("http", WhenNull::On, HttpSettings::decode),
+        });
+        if settings.grpc.is_none() && settings.http.is_none() {
+            let remedy = "write protocols: {grpc: , http: }, with a colon after each";
+            section.error("protocols", "must specify at least one protocol when using the OTLP receiver", remedy);
+        }
+        settings
+    }
+}
+
+impl GrpcSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self {
+            endpoint: section.endpoint("endpoint", "localhost:4317"),
+            max_recv_msg_size_mib: section.u64("max_recv_msg_size_mib", 0),
+            max_concurrent_streams: section.u32("max_concurrent_streams", 0),
+            tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
+        };
+        section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
+        section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        section.inert("keepalive", Shape::Map, "idle connections cost next to nothing and are kept");
+        common(section);
+        settings
+    }
+}
+
+impl HttpSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self {
+            endpoint: section.endpoint("endpoint", "localhost:4318"),
+            traces_url_path: url_path(section, "traces_url_path", "/v1/traces"),
+            metrics_url_path: url_path(section, "metrics_url_path", "/v1/metrics"),
+            logs_url_path: url_path(section, "logs_url_path", "/v1/logs"),
+            max_request_body_size: section.i64("max_request_body_size", BODY_BYTES_MAX),
+            tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
+        };
+        section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
+        section.unsupported(
+            "cors",
+            "browsers cannot send here across origins yet",
+            "put a proxy in front that answers CORS, and remove it",
+        );
+        section.inert("compression_algorithms", Shape::List, "every supported compression is always accepted");
+        for key in ["read_timeout", "read_header_timeout", "write_timeout", "idle_timeout"] {
+            section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
+        }
+        section.inert("keep_alives_enabled", Shape::Bool, "connections are kept while clients keep them");
+        section.inert("keepalive", Shape::Map, "connections are kept while clients keep them");
+        section.unsupported("response_headers", "answers carry no extra headers", "remove it, or add them in a proxy");
+        common(section);
+        settings
+    }
+}
+
+/// What both protocols of the Collector have beside the above.
+fn common(section: &mut Section<'_>) {
+    section.unsupported(
+        "auth",
+        "clients are not authenticated by headers yet",
+        "use tls::client_ca_file, or a NetworkPolicy, and remove it",
+    );
+    section.inert_but("include_metadata", Shape::Bool, &["false"], "no supported processor reads client metadata");
+    section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+}
+
+/// A path with its leading slash.
+fn url_path(section: &mut Section<'_>, key: &'static str, default: &str) -> String {
+    let path = section.text(key, default);
+    if path.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) || path.is_empty() {
+        section.error(key, format!("{path:?} is no URL path"), format!("e.g. {default}"));
+    }
+    if path.starts_with('/') { path } else { format!("/{path}") }
 }

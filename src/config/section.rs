@@ -1,0 +1,427 @@
+//! The typed reader over one map of a configuration: what component settings are decoded with.
+//!
+//! ```text
+//! Section "exporters::otlp/tempo"      getters name key, type and default;
+//!   ├ endpoint, timeout, ...           they return a usable value always and collect errors on the side,
+//!   └ section "tls" ─▶ Section          so that one run lists everything that is wrong
+//! ```
+//!
+//! Every getter declares its key. Keys that nobody declared are errors at the end, with the nearest declared one. Keys the
+//! Collector has and we do not are declared by [`Section::unsupported`] or, where they may stay without harm, by
+//! [`Section::inert`]: refused with a reason, or accepted with a note, never ignored in silence.
+//!
+//! Types are as strict as the Collector's: `"10"` is no number and `5` no text.
+
+mod scalars;
+
+pub use scalars::check_endpoint;
+
+use super::component::Role;
+use super::diagnostic::{Diagnostic, Position, Reference, Report, Severity, suggestion};
+use super::effective::Effective;
+use super::node::{Entry, Kind, Node, Value};
+
+/// A map of the configuration while it is read.
+pub struct Section<'a> {
+    report: &'a Report,
+    entries: &'a [Entry],
+    /// Of the section's own key: where something that is missing is reported.
+    position: Position,
+    path: String,
+    /// Keys that were declared so far.
+    known: Vec<&'static str>,
+    /// `section::key` of every key declared one level below, to find keys that are indented too little.
+    below: Vec<String>,
+    effective: Vec<(String, Effective)>,
+}
+
+/// A text of a list and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Located {
+    pub text: String,
+    pub position: Position,
+}
+
+/// What a key without content (null) means for an optional section (the Collector's rules, `confmap.Optional`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenNull {
+    /// Sections that have defaults: `grpc:` turns the protocol on.
+    On,
+    /// Sections that have none: `tls:` says nothing.
+    Absent,
+}
+
+/// What an inert key must look like nevertheless, so that a slip in it does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Bool,
+    Int,
+    Number,
+    Duration,
+    Text,
+    List,
+    Map,
+    Any,
+}
+
+/// Whether a value is shown by `print-config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    Open,
+    Secret,
+}
+
+impl<'a> Section<'a> {
+    /// A section over `node`, whose key is at `position`. Null is an empty section; anything but a map is an error.
+    pub(super) fn over(report: &'a Report, node: Option<&'a Node>, position: Position, path: String) -> Self {
+        let entries = match node.map(|node| &node.value) {
+            None | Some(Value::Null) => &[],
+            Some(Value::Map(entries)) => entries.as_slice(),
+            Some(_) => {
+                let found = node.map(Node::describe).unwrap_or_default();
+                let at = node.map_or(&position, |node| &node.position);
+                report.error(at, &path, format!("expected a map of settings, got {found}"), "");
+                &[]
+            }
+        };
+        Self { report, entries, position, path, known: Vec::new(), below: Vec::new(), effective: Vec::new() }
+    }
+
+    /// Refuses keys that nobody declared and gives back what the settings are, defaults filled in.
+    pub(super) fn finish(self) -> (Effective, Vec<&'static str>) {
+        for entry in self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
+            let reason = "unknown key";
+            let suffix = format!("::{}", entry.key);
+            let remedy = match self.below.iter().find(|key| key.ends_with(&suffix)) {
+                Some(below) => format!("did you mean {below}? It is indented too little here"),
+                None => suggestion(&entry.key, "known keys", self.known.iter().copied()),
+            };
+            self.report.error(&entry.position, &self.child_path(&entry.key), reason, remedy);
+        }
+        (Effective::Map(self.effective), self.known)
+    }
+
+    /// Where this section is: `exporters::otlp/tempo::tls`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the key is written here, null included. Does not declare it.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
+    /// Reports an error about `key`, at its value if it is written, at the section otherwise. Empty key: the section.
+    pub fn error(&self, key: &str, reason: impl Into<String>, remedy: impl Into<String>) {
+        self.say(Severity::Error, key, reason, remedy);
+    }
+
+    /// Reports that `key` is probably not what was meant.
+    pub fn warn(&self, key: &str, reason: impl Into<String>, remedy: impl Into<String>) {
+        self.say(Severity::Warning, key, reason, remedy);
+    }
+
+    /// Says something worth knowing about `key`.
+    pub fn note(&self, key: &str, reason: impl Into<String>) {
+        self.say(Severity::Info, key, reason, "");
+    }
+
+    /// A nested section that is always there: absent or null means all defaults.
+    pub fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
+        let entry = self.declare(key);
+        let position = entry.map_or(&self.position, |entry| &entry.position).clone();
+        let mut inner = Section::over(self.report, entry.map(|entry| &entry.node), position, self.child_path(key));
+        let value = read(&mut inner);
+        let (effective, known) = inner.finish();
+        self.below.extend(known.into_iter().map(|below| format!("{key}::{below}")));
+        if !matches!(&effective, Effective::Map(entries) if entries.is_empty()) {
+            self.record(key, effective);
+        }
+        value
+    }
+
+    /// A nested section that may be absent; `enabled: false` inside turns it off, whatever else it says.
+    pub fn optional<T>(
+        &mut self,
+        key: &'static str,
+        when_null: WhenNull,
+        read: impl FnOnce(&mut Section<'a>) -> T,
+    ) -> Option<T> {
+        let entry = self.declare(key)?;
+        if when_null == WhenNull::Absent && matches!(entry.node.value, Value::Null) {
+            return None;
+        }
+        let position = entry.position.clone();
+        let mut inner = Section::over(self.report, Some(&entry.node), position, self.child_path(key));
+        let enabled = inner.switch();
+        let value = read(&mut inner);
+        let (effective, known) = inner.finish();
+        self.below.extend(known.into_iter().map(|below| format!("{key}::{below}")));
+        let off = || Effective::Map(vec![("enabled".to_owned(), Effective::Bool(false))]);
+        self.record(key, if enabled { effective } else { off() });
+        enabled.then_some(value)
+    }
+
+    /// `enabled`, which the Collector takes in every optional section; not recorded where it is true.
+    fn switch(&mut self) -> bool {
+        let Some(entry) = self.declare("enabled") else { return true };
+        match &entry.node.value {
+            Value::Null => true,
+            Value::Scalar(scalar) if let Kind::Bool(enabled) = scalar.kind => enabled,
+            _ => {
+                self.mismatch(entry, "true or false", "");
+                true
+            }
+        }
+    }
+
+    /// A list of nested sections, in order.
+    pub fn sections<T>(&mut self, key: &'static str, mut read: impl FnMut(&mut Section<'a>) -> T) -> Vec<T> {
+        let Some(entry) = self.declare(key) else { return Vec::new() };
+        let items = match &entry.node.value {
+            Value::Null => return Vec::new(),
+            Value::List(items) => items,
+            _ => {
+                self.mismatch(entry, "a list of maps", "begin each with a dash");
+                return Vec::new();
+            }
+        };
+        let (mut values, mut effective) = (Vec::new(), Vec::new());
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{}::{index}", self.child_path(key));
+            let mut inner = Section::over(self.report, Some(item), item.position.clone(), path);
+            values.push(read(&mut inner));
+            effective.push(inner.finish().0);
+        }
+        self.record(key, Effective::List(effective));
+        values
+    }
+
+    /// A list of texts; one text is split at commas, as in the Collector.
+    pub fn list(&mut self, key: &'static str) -> Vec<String> {
+        self.located_list(key).into_iter().map(|located| located.text).collect()
+    }
+
+    /// A list of texts with the place of each.
+    pub(super) fn located_list(&mut self, key: &'static str) -> Vec<Located> {
+        let Some(entry) = self.value(key) else { return Vec::new() };
+        let at = |text: &str, position: &Position| Located { text: text.to_owned(), position: position.clone() };
+        let texts: Vec<Located> = match &entry.node.value {
+            Value::List(items) => items.iter().filter_map(|item| self.item(entry, item)).collect(),
+            Value::Scalar(scalar) if scalar.kind == Kind::Text && scalar.text.is_empty() => Vec::new(),
+            Value::Scalar(scalar) if scalar.kind == Kind::Text => {
+                scalar.text.split(',').map(|text| at(text.trim(), &entry.node.position)).collect()
+            }
+            _ => {
+                self.mismatch(entry, "a list of texts", "");
+                Vec::new()
+            }
+        };
+        self.record(key, Effective::List(texts.iter().map(|located| Effective::Text(located.text.clone())).collect()));
+        texts
+    }
+
+    fn item(&self, entry: &Entry, item: &Node) -> Option<Located> {
+        let text = text_of(item);
+        if text.is_none() {
+            let reason = format!("expected text in this list, got {}", item.describe());
+            self.report.error(&item.position, &self.child_path(&entry.key), reason, quotes(item));
+        }
+        Some(Located { text: text?, position: item.position.clone() })
+    }
+
+    /// A map with free keys, e.g. `receivers`: its entry and what is in it. None: absent or null.
+    pub(super) fn free_map(&mut self, key: &'static str) -> Option<(&'a Entry, &'a [Entry])> {
+        let entry = self.value(key)?;
+        match entry.node.entries() {
+            Some(entries) => Some((entry, entries)),
+            None => {
+                self.mismatch(entry, "a map", "");
+                None
+            }
+        }
+    }
+
+    /// The id of another component that this one works with, e.g. `storage: file_storage`. Checked when all are read.
+    pub fn reference(&mut self, key: &'static str, role: Role) -> Option<String> {
+        let entry = self.value(key)?;
+        let Some(id) = text_of(&entry.node) else {
+            self.mismatch(entry, "the id of a component", quotes(&entry.node));
+            return None;
+        };
+        self.report.refer(Reference {
+            role,
+            id: id.clone(),
+            position: entry.node.position.clone(),
+            path: self.child_path(key),
+        });
+        self.record(key, Effective::Text(id.clone()));
+        Some(id)
+    }
+
+    /// A map of free names to texts, in the order of the source, e.g. `headers`.
+    pub fn pairs(&mut self, key: &'static str, secrecy: Secrecy) -> Vec<(String, String)> {
+        let Some(entry) = self.value(key) else { return Vec::new() };
+        let Value::Map(entries) = &entry.node.value else {
+            self.mismatch(entry, "a map of names to texts", "");
+            return Vec::new();
+        };
+        let mut pairs = Vec::with_capacity(entries.len());
+        for pair in entries {
+            match text_of(&pair.node) {
+                Some(text) => pairs.push((pair.key.clone(), text)),
+                None if matches!(pair.node.value, Value::Null) => pairs.push((pair.key.clone(), String::new())),
+                None => {
+                    let path = format!("{}::{}", self.child_path(key), pair.key);
+                    // The value may be a secret: say what it is, not what it says.
+                    let kind = match secrecy {
+                        Secrecy::Open => pair.node.describe(),
+                        Secrecy::Secret => "something else".to_owned(),
+                    };
+                    self.report.error(
+                        &pair.node.position,
+                        &path,
+                        format!("expected text, got {kind}"),
+                        quotes(&pair.node),
+                    );
+                }
+            }
+        }
+        let shown = |text: &String| match secrecy {
+            Secrecy::Open => Effective::Text(text.clone()),
+            Secrecy::Secret => Effective::Secret(text.clone()),
+        };
+        self.record(key, Effective::Map(pairs.iter().map(|(name, text)| (name.clone(), shown(text))).collect()));
+        pairs
+    }
+
+    /// A key of the Collector that is accepted but means nothing here: checked for its shape and noted with `why`.
+    pub fn inert(&mut self, key: &'static str, shape: Shape, why: &str) {
+        self.inert_but(key, shape, &[], why);
+    }
+
+    /// As [`Section::inert`]; the values `honoured` (their text) say what happens anyway and need no note.
+    pub fn inert_but(&mut self, key: &'static str, shape: Shape, honoured: &[&str], why: &str) {
+        let Some(entry) = self.declare(key) else { return };
+        let as_said = matches!(&entry.node.value, Value::Scalar(scalar) if honoured.contains(&scalar.text.as_str()));
+        if self.check_shape(entry, shape) && !as_said {
+            self.note(key, format!("accepted, without effect: {why}"));
+        }
+    }
+
+    /// A key of a section whose note was made for the section as a whole: checked for its shape, nothing said.
+    pub fn accept(&mut self, key: &'static str, shape: Shape) {
+        if let Some(entry) = self.declare(key) {
+            self.check_shape(entry, shape);
+        }
+    }
+
+    /// A key of the Collector that we refuse: honest configurations rely on what it does.
+    pub fn unsupported(&mut self, key: &'static str, why: &str, remedy: &str) {
+        if let Some(entry) = self.declare(key) {
+            self.report.error(&entry.position, &self.child_path(key), format!("not supported: {why}"), remedy);
+        }
+    }
+
+    /// A key of the Collector of which only `allowed` values (their text; null is always allowed) are supported.
+    pub fn only(&mut self, key: &'static str, allowed: &[&str], why: &str, remedy: &str) {
+        let Some(entry) = self.declare(key) else { return };
+        let fits = match &entry.node.value {
+            Value::Null => true,
+            Value::Scalar(scalar) => allowed.contains(&scalar.text.as_str()),
+            Value::List(items) => items.is_empty() && allowed.contains(&"[]"),
+            Value::Map(entries) => entries.is_empty() && allowed.contains(&"{}"),
+        };
+        if !fits {
+            self.error(key, format!("not supported: {why}"), remedy);
+        }
+    }
+
+    /// Declares keys that are read only where they are written.
+    pub fn accept_absent(&mut self, keys: &[&'static str]) {
+        self.known.extend(keys);
+    }
+
+    /// Declares a key; its entry if written, null included.
+    fn declare(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.known.push(key);
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// Declares a key; its entry if written and not null. Null keeps the default, as in the Collector.
+    fn value(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.declare(key).filter(|entry| !matches!(entry.node.value, Value::Null))
+    }
+
+    pub(super) fn record(&mut self, key: &str, value: Effective) {
+        self.effective.push((key.to_owned(), value));
+    }
+
+    pub(super) fn child_path(&self, key: &str) -> String {
+        match (self.path.as_str(), key) {
+            (path, "") => path.to_owned(),
+            ("", key) => key.to_owned(),
+            (path, key) => format!("{path}::{key}"),
+        }
+    }
+
+    fn say(&self, severity: Severity, key: &str, reason: impl Into<String>, remedy: impl Into<String>) {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        let position = entry.map_or(&self.position, |entry| match severity {
+            Severity::Error => &entry.node.position,
+            Severity::Info | Severity::Warning => &entry.position,
+        });
+        let diagnostic = Diagnostic::error(Some(position.clone()), self.child_path(key), reason);
+        self.report.add(diagnostic.with_severity(severity).with_remedy(remedy));
+    }
+
+    fn mismatch(&self, entry: &Entry, expected: &str, remedy: impl Into<String>) {
+        let reason = format!("expected {expected}, got {}", entry.node.describe());
+        self.report.error(&entry.node.position, &self.child_path(&entry.key), reason, remedy);
+    }
+
+    fn check_shape(&self, entry: &Entry, shape: Shape) -> bool {
+        let kind = match &entry.node.value {
+            Value::Null => return true,
+            Value::List(_) if matches!(shape, Shape::List | Shape::Any) => return true,
+            Value::Map(_) if matches!(shape, Shape::Map | Shape::Any) => return true,
+            Value::List(_) | Value::Map(_) => None,
+            Value::Scalar(scalar) => Some(scalar.kind),
+        };
+        let (fits, expected) = match shape {
+            Shape::Bool => (matches!(kind, Some(Kind::Bool(_))), "true or false"),
+            Shape::Int => (matches!(kind, Some(Kind::Int(_))), "a whole number"),
+            Shape::Number => (matches!(kind, Some(Kind::Int(_) | Kind::Float(_))), "a number"),
+            Shape::Duration => return self.duration_of(entry).is_some(),
+            Shape::Text => (text_of(&entry.node).is_some(), "text"),
+            // One text is split at commas.
+            Shape::List => (matches!(kind, Some(Kind::Text)), "a list"),
+            Shape::Map => (false, "a map"),
+            Shape::Any => (true, "anything"),
+        };
+        if !fits {
+            self.mismatch(entry, expected, "");
+        }
+        fits
+    }
+}
+
+/// The text of a string-typed value: a text as it is, or what a `${...}` reference stood for.
+fn text_of(node: &Node) -> Option<String> {
+    match (&node.original, &node.value) {
+        (Some(original), _) => Some(original.clone()),
+        (None, Value::Scalar(scalar)) if scalar.kind == Kind::Text => Some(scalar.text.clone()),
+        _ => None,
+    }
+}
+
+/// The remedy where a number or boolean stands in place of a text.
+fn quotes(node: &Node) -> String {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.kind != Kind::Text => "put it in quotes".to_owned(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

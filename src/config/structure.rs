@@ -1,0 +1,287 @@
+//! The top level: component sections, `service`, pipelines, and the references between them.
+
+use super::component::{ComponentId, Declaration, Kit, Role};
+use super::diagnostic::{Diagnostic, Position, Report, Severity, suggestion};
+use super::effective::Effective;
+use super::node::{Entry, Node, Value};
+use super::section::Section;
+use super::telemetry::TelemetrySettings;
+use super::{Component, Config, Pipeline, Service};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where each id of a role was written, supported or not: a reference to a refused component is no second error.
+type Written = BTreeMap<ComponentId, Position>;
+
+/// Reads a whole configuration. What is returned is of use only if `report` has no errors.
+pub(super) fn read<K: Kit>(root: &Node, report: &Report) -> Config<K> {
+    let mut top = Section::over(report, Some(root), root.position.clone(), String::new());
+    if matches!(&root.value, Value::Null) || root.entries().is_some_and(<[Entry]>::is_empty) {
+        top.error("", "empty configuration file", "run spanreel without --config for the built-in configuration");
+    }
+    let mut components = Components { report, written: BTreeMap::new() };
+    let receivers = components.read(&mut top, Role::Receiver, K::receivers(), &others::<K>(Role::Receiver));
+    let processors = components.read(&mut top, Role::Processor, K::processors(), &others::<K>(Role::Processor));
+    let exporters = components.read(&mut top, Role::Exporter, K::exporters(), &others::<K>(Role::Exporter));
+    let _: BTreeMap<_, Component<()>> = components.read(&mut top, Role::Connector, &[], &others::<K>(Role::Connector));
+    let extensions = components.read(&mut top, Role::Extension, K::extensions(), &others::<K>(Role::Extension));
+    if root.entries().is_some_and(|entries| !entries.is_empty()) && components.of(Role::Receiver).is_empty() {
+        top.error(
+            "receivers",
+            "no receiver configuration specified in config",
+            "configure one, e.g. receivers: {otlp: {protocols: {grpc: , http: }}}",
+        );
+    }
+    let service = top.section("service", |section| read_service(section, &components, report));
+    components.check_references();
+    let always_on = |id: &ComponentId| {
+        K::extensions()
+            .iter()
+            .any(|declaration| declaration.always_on && declaration.names().any(|name| name == id.kind()))
+    };
+    components.warn_of_unused(&service, always_on);
+    let (effective, _) = top.finish();
+    Config { receivers, processors, exporters, extensions, service, effective }
+}
+
+/// The names that the other roles declare, to say "batch is a processor".
+fn others<K: Kit>(role: Role) -> Vec<(Role, &'static str)> {
+    fn names<S>(role: Role, declarations: &'static [Declaration<S>]) -> impl Iterator<Item = (Role, &'static str)> {
+        declarations.iter().flat_map(Declaration::names).map(move |name| (role, name))
+    }
+    names(Role::Receiver, K::receivers())
+        .chain(names(Role::Processor, K::processors()))
+        .chain(names(Role::Exporter, K::exporters()))
+        .chain(names(Role::Extension, K::extensions()))
+        .filter(|(other, _)| *other != role)
+        .collect()
+}
+
+struct Components<'a> {
+    report: &'a Report,
+    written: BTreeMap<&'static str, Written>,
+}
+
+impl Components<'_> {
+    fn of(&self, role: Role) -> &Written {
+        static NONE: Written = BTreeMap::new();
+        self.written.get(role.section()).unwrap_or(&NONE)
+    }
+
+    fn read<S>(
+        &mut self,
+        top: &mut Section<'_>,
+        role: Role,
+        declarations: &'static [Declaration<S>],
+        others: &[(Role, &'static str)],
+    ) -> BTreeMap<ComponentId, Component<S>> {
+        let mut configured = BTreeMap::new();
+        let mut effective = Vec::new();
+        let written = self.written.entry(role.section()).or_default();
+        let entries = top.free_map(role.section()).map(|(_, entries)| entries).unwrap_or_default();
+        for entry in entries {
+            let path = format!("{}::{}", role.section(), entry.key);
+            let refuse = |reason: String, remedy: String| self.report.error(&entry.position, &path, reason, remedy);
+            let id = match ComponentId::parse(&entry.key) {
+                Ok(id) => id,
+                Err(error) => {
+                    refuse(
+                        format!("{:?} is no component id: {error}", entry.key),
+                        "write type or type/name".to_owned(),
+                    );
+                    continue;
+                }
+            };
+            if let Some(first) = written.insert(id.clone(), entry.position.clone()) {
+                refuse(
+                    format!("duplicate name {id}"),
+                    format!("the first is at {first}; spaces around ids do not count"),
+                );
+                continue;
+            }
+            let Some(declaration) =
+                declarations.iter().find(|declaration| declaration.names().any(|name| name == id.kind()))
+            else {
+                let known: Vec<&str> = declarations.iter().flat_map(Declaration::names).collect();
+                let (reason, remedy) = unknown_type(role, &id, &known, others);
+                refuse(reason, remedy);
+                continue;
+            };
+            let path = format!("{}::{id}", role.section());
+            let mut section = Section::over(self.report, Some(&entry.node), entry.position.clone(), path);
+            let settings = (declaration.decode)(&mut section);
+            effective.push((id.to_string(), section.finish().0));
+            let position = entry.position.clone();
+            configured.insert(id, Component { settings, type_name: declaration.type_name, position });
+        }
+        if !effective.is_empty() {
+            top.record(role.section(), Effective::Map(effective));
+        }
+        configured
+    }
+
+    /// References that components made to one another while they were read.
+    fn check_references(&self) {
+        for reference in self.report.take_references() {
+            let known = ComponentId::parse(&reference.id).ok().filter(|id| self.of(reference.role).contains_key(id));
+            if known.is_none() {
+                let (reason, remedy) = self.dangling(reference.role, &reference.id);
+                self.report.error(&reference.position, &reference.path, reason, remedy);
+            }
+        }
+    }
+
+    fn dangling(&self, role: Role, id: &str) -> (String, String) {
+        let names: Vec<String> = self.of(role).keys().map(ComponentId::to_string).collect();
+        let reason = format!("references {} {id:?} which is not configured", role.word());
+        let remedy = match names.is_empty() {
+            true => format!("configure it under {}", role.section()),
+            false => suggestion(id, &format!("configured {}", role.section()), names.iter().map(String::as_str)),
+        };
+        (reason, remedy)
+    }
+
+    fn warn_of_unused(&self, service: &Service, always_on: impl Fn(&ComponentId) -> bool) {
+        let in_pipelines = |pick: fn(&Pipeline) -> &Vec<ComponentId>| -> BTreeSet<&ComponentId> {
+            service.pipelines.iter().flat_map(pick).collect()
+        };
+        let used = [
+            (Role::Receiver, in_pipelines(|pipeline| &pipeline.receivers)),
+            (Role::Processor, in_pipelines(|pipeline| &pipeline.processors)),
+            (Role::Exporter, in_pipelines(|pipeline| &pipeline.exporters)),
+            (Role::Extension, service.extensions.iter().collect()),
+        ];
+        for (role, used) in used {
+            for (id, position) in self.of(role).iter().filter(|(id, _)| !used.contains(id)) {
+                let (reason, remedy) = match role {
+                    Role::Extension if always_on(id) => continue,
+                    Role::Extension => ("configured but not started", "list it under service::extensions".to_owned()),
+                    _ => ("configured but in no pipeline", format!("list it under {} of a pipeline", role.section())),
+                };
+                let path = format!("{}::{id}", role.section());
+                let warning = Diagnostic::error(Some(position.clone()), path, reason).with_remedy(remedy);
+                self.report.add(warning.with_severity(Severity::Warning));
+            }
+        }
+    }
+}
+
+/// Why a type is refused: a slip, another section's component, or one the Collector has and Spanreel does not.
+fn unknown_type(role: Role, id: &ComponentId, known: &[&str], others: &[(Role, &'static str)]) -> (String, String) {
+    let kind = id.kind();
+    let word = role.word();
+    let supported = match known.is_empty() {
+        true => format!("Spanreel has no {} yet", role.section()),
+        false => format!("supported {}: {}", role.section(), known.join(", ")),
+    };
+    if let Some((other, _)) = others.iter().find(|(_, name)| *name == kind)
+        && !role.collector_types().contains(&kind)
+    {
+        let reason = format!("{kind:?} is no {word} but of {}", other.section());
+        return (reason, format!("move it to {}; {supported}", other.section()));
+    }
+    if (role, kind) == (Role::Exporter, "logging") {
+        let reason = "the Collector's exporter \"logging\" was removed".to_owned();
+        return (reason, "use the exporter debug instead; it prints what passes".to_owned());
+    }
+    if role.collector_types().contains(&kind) {
+        return (format!("the Collector's {word} {kind:?} is not supported by Spanreel"), supported);
+    }
+    let reason = format!("unknown type: {kind:?} for id: \"{id}\" (valid values: [{}])", known.join(", "));
+    let candidates = known.iter().copied().chain(role.collector_types().iter().copied());
+    match super::diagnostic::nearest(kind, candidates) {
+        Some(near) if known.contains(&near) => (reason, format!("did you mean {near:?}?")),
+        Some(near) => (reason, format!("the Collector's {near:?} is not supported either")),
+        None => (reason, String::new()),
+    }
+}
+
+fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: &Report) -> Service {
+    let extensions = references(section, "extensions", Role::Extension, components, report, None);
+    let telemetry = section.section("telemetry", TelemetrySettings::decode);
+    let written = section.has("pipelines");
+    let entries = section.free_map("pipelines").map(|(_, entries)| entries).unwrap_or_default();
+    if entries.is_empty() {
+        let key = if written { "pipelines" } else { "" };
+        section.error(key, "service must have at least one pipeline", "e.g. pipelines: {traces: {receivers: [otlp]}}");
+    }
+    let (mut pipelines, mut effective): (Vec<Pipeline>, Vec<_>) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let path = section.child_path(&format!("pipelines::{}", entry.key));
+        let refuse = |reason: String, remedy: &str| report.error(&entry.position, &path, reason, remedy);
+        let name = match ComponentId::parse(&entry.key) {
+            Ok(name) => name,
+            Err(error) => {
+                refuse(format!("{:?} is no pipeline id: {error}", entry.key), "write traces or traces/name");
+                continue;
+            }
+        };
+        match name.kind() {
+            "traces" if pipelines.iter().any(|pipeline| pipeline.name == name) => {
+                refuse(format!("duplicate name {name}"), "spaces around ids do not count");
+                continue;
+            }
+            "traces" => {}
+            signal @ ("metrics" | "logs" | "profiles") => {
+                refuse(
+                    format!("{signal} pipelines are not supported: Spanreel keeps and forwards traces"),
+                    "remove it; metrics and logs that agents send along are answered OK and discarded, \
+                     extensions::spanreel::other_signals says whether",
+                );
+                continue;
+            }
+            signal => {
+                refuse(format!("unknown signal {signal:?}"), &suggestion(signal, "supported", ["traces"]));
+                continue;
+            }
+        }
+        let mut inner = Section::over(report, Some(&entry.node), entry.position.clone(), path);
+        let receivers = references(&mut inner, "receivers", Role::Receiver, components, report, Some(&entry.position));
+        let processors = references(&mut inner, "processors", Role::Processor, components, report, None);
+        // No exporter is no error, as it is in the Collector: the store keeps every trace anyway.
+        let exporters = references(&mut inner, "exporters", Role::Exporter, components, report, None);
+        effective.push((name.to_string(), inner.finish().0));
+        pipelines.push(Pipeline { name, receivers, processors, exporters, position: entry.position.clone() });
+    }
+    if !effective.is_empty() {
+        section.record("pipelines", Effective::Map(effective));
+    }
+    Service { extensions, pipelines, telemetry }
+}
+
+/// Reads a list of ids and checks that each is configured and named once. `required`: where to say that none is there.
+fn references(
+    section: &mut Section<'_>,
+    key: &'static str,
+    role: Role,
+    components: &Components<'_>,
+    report: &Report,
+    required: Option<&Position>,
+) -> Vec<ComponentId> {
+    let items = section.located_list(key);
+    // The Collector names the pipeline, not the list inside it.
+    let path = match section.path() {
+        "service" => section.child_path(key),
+        pipeline => pipeline.to_owned(),
+    };
+    if let (true, Some(position)) = (items.is_empty(), required) {
+        report.error(position, &path, format!("must have at least one {}", role.word()), format!("e.g. {key}: [otlp]"));
+    }
+    let mut ids = Vec::with_capacity(items.len());
+    for item in items {
+        match ComponentId::parse(&item.text).ok().filter(|id| components.of(role).contains_key(id)) {
+            Some(id) if ids.contains(&id) => {
+                let reason = format!("references {} \"{id}\" multiple times", role.word());
+                report.error(&item.position, &path, reason, "remove one");
+            }
+            Some(id) => ids.push(id),
+            None if components.of(Role::Connector).keys().any(|id| id.to_string() == item.text) => {
+                // Refused where it is configured.
+            }
+            None => {
+                let (reason, remedy) = components.dangling(role, &item.text);
+                report.error(&item.position, &path, reason, remedy);
+            }
+        }
+    }
+    ids
+}

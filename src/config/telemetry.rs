@@ -1,0 +1,144 @@
+//! `service::telemetry`: what Spanreel says about itself, in the Collector's words.
+
+use super::section::{Section, Shape, WhenNull, check_endpoint};
+
+/// `service::telemetry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// `logs::level`, if given; the flag `--log-level` wins.
+    pub log_level: Option<LogLevel>,
+    /// `logs::encoding`, if given; otherwise text on a terminal and JSON elsewhere.
+    pub log_encoding: Option<LogEncoding>,
+    /// `metrics::level`; default [`MetricsLevel::Normal`].
+    pub metrics_level: MetricsLevel,
+    /// `host:port` of every listener with the Collector's own metrics; default `localhost:8888`, none at level `none`.
+    pub metrics_endpoints: Vec<String>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogEncoding {
+    /// Text for people.
+    Console,
+    Json,
+}
+
+/// How many of the Collector's own metrics are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsLevel {
+    None,
+    Basic,
+    #[default]
+    Normal,
+    Detailed,
+}
+
+/// Where the Collector listens for scrapes of its own metrics unless told otherwise.
+const METRICS_ENDPOINT: &str = "localhost:8888";
+
+impl TelemetrySettings {
+    pub(super) fn decode(section: &mut Section<'_>) -> Self {
+        let (log_level, log_encoding) = section.section("logs", logs);
+        let (metrics_level, metrics_endpoints) = section.section("metrics", metrics);
+        section.inert("traces", Shape::Map, "Spanreel does not trace itself");
+        section.inert("resource", Shape::Map, "Spanreel's own metrics carry no resource attributes");
+        Self { log_level, log_encoding, metrics_level, metrics_endpoints }
+    }
+}
+
+fn logs(section: &mut Section<'_>) -> (Option<LogLevel>, Option<LogEncoding>) {
+    let levels = [
+        ("debug", LogLevel::Debug),
+        ("info", LogLevel::Info),
+        ("warn", LogLevel::Warn),
+        ("error", LogLevel::Error),
+        ("dpanic", LogLevel::Error),
+        ("panic", LogLevel::Error),
+        ("fatal", LogLevel::Error),
+    ];
+    let level = section.has("level").then(|| section.word_any_case("level", &levels, LogLevel::Info));
+    let encodings = [("console", LogEncoding::Console), ("json", LogEncoding::Json)];
+    let encoding = section.has("encoding").then(|| section.word("encoding", &encodings, LogEncoding::Console));
+    section.accept_absent(&["level", "encoding"]);
+    section.inert("development", Shape::Bool, "there is no development mode");
+    section.inert("disable_caller", Shape::Bool, "log lines name their module, never file and line");
+    section.inert("disable_stacktrace", Shape::Bool, "log lines have no stack traces");
+    section.inert("sampling", Shape::Map, "log lines are few and not sampled");
+    section.inert("output_paths", Shape::List, "logs go to standard error");
+    section.inert("error_output_paths", Shape::List, "logs go to standard error");
+    section.inert("initial_fields", Shape::Map, "log lines carry no fixed fields");
+    section.unsupported("processors", "logs are not exported by OTLP", "collect standard error, as for any pod");
+    (level, encoding)
+}
+
+fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
+    let levels = [
+        ("none", MetricsLevel::None),
+        ("basic", MetricsLevel::Basic),
+        ("normal", MetricsLevel::Normal),
+        ("detailed", MetricsLevel::Detailed),
+    ];
+    let level = section.word_any_case("level", &levels, MetricsLevel::Normal);
+    let readers = section.has("readers");
+    let listed = section.sections("readers", reader);
+    let address = if section.has("address") {
+        section.note("address", "the Collector dropped this key in favour of readers; it still works here");
+        Some(section.endpoint("address", METRICS_ENDPOINT))
+    } else {
+        section.accept_absent(&["address"]);
+        None
+    };
+    section.inert("views", Shape::List, "the metrics are fixed");
+    let mut endpoints: Vec<String> = listed.into_iter().flatten().chain(address).collect();
+    if endpoints.is_empty() && !readers {
+        endpoints.push(METRICS_ENDPOINT.to_owned());
+    }
+    if level == MetricsLevel::None {
+        endpoints.clear();
+    } else if endpoints.is_empty() {
+        section.error("readers", "a level other than none needs a reader", "write level: none, or a pull reader");
+    }
+    endpoints.sort();
+    endpoints.dedup();
+    (level, endpoints)
+}
+
+/// One entry of `readers`: the `host:port` that it listens on.
+fn reader(section: &mut Section<'_>) -> Option<String> {
+    let endpoint = section.optional("pull", WhenNull::On, |pull| {
+        pull.section("exporter", |exporter| exporter.optional("prometheus", WhenNull::On, prometheus))
+    });
+    section.unsupported(
+        "periodic",
+        "Spanreel's own metrics are scraped, not pushed",
+        "use a pull reader: pull: {exporter: {prometheus: {host: 0.0.0.0, port: 8888}}}",
+    );
+    endpoint.flatten()
+}
+
+fn prometheus(section: &mut Section<'_>) -> String {
+    let host = section.text("host", "localhost");
+    let port = section.u32("port", 8888);
+    for key in ["without_scope_info", "without_units", "without_type_suffix", "with_resource_constant_labels"] {
+        let shape = if key == "with_resource_constant_labels" { Shape::Map } else { Shape::Bool };
+        section.inert_but(key, shape, &["true"], "metric names carry no scope, unit or type suffix");
+    }
+    let endpoint = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    if let Err((reason, remedy)) = check_endpoint(&endpoint) {
+        section.error("port", reason, remedy);
+    }
+    endpoint
+}

@@ -1,0 +1,287 @@
+//! Connections to destinations: addresses, TCP, TLS.
+
+use super::settings::ClientTlsSettings;
+use rustls::RootCertStore;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// Name resolution, TCP and TLS together. An address that swallows packets must not hold a retry for minutes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One address of several; the next one is tried after that.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Where a destination is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// A name or an address, without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// The endpoint or a file that it needs is not usable; the text names it.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("endpoint {0:?}: expected host:port, http://host:port or https://host:port")]
+    Endpoint(String),
+    #[error("endpoint {0:?}: Unix sockets are not supported; use a TCP address")]
+    UnixSocket(String),
+    #[error("tls {path}: {problem}")]
+    TlsFile { path: String, problem: String },
+    #[error("tls: cert_file and key_file belong together: give both or none")]
+    HalfAKeyPair,
+    #[error("tls: no trusted root certificates found on this system; give tls::ca_file")]
+    NoRoots,
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("tls: {0:?} is not a server name")]
+    ServerName(String),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("{target}: {problem}")]
+    Unreachable { target: String, problem: String },
+    /// Retrying does not help until a person changes certificates or settings.
+    #[error("TLS with {target} fails: {problem}")]
+    Tls { target: String, problem: String },
+}
+
+impl Target {
+    /// Reads `host:port`, with the default port of the scheme if there is none.
+    pub(super) fn parse(authority: &str, default_port: Option<u16>) -> Option<Self> {
+        let parsed: http::uri::Authority = authority.parse().ok()?;
+        let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+        let port = match parsed.port_u16() {
+            Some(port) => port,
+            // A port that is there but is no number is an error, not the default.
+            None if authority.ends_with(parsed.host()) => default_port?,
+            None => return None,
+        };
+        (!host.is_empty()).then(|| Self { host: host.to_owned(), port })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Opens connections to one destination, each time with the addresses that its name has then.
+#[derive(Clone)]
+pub(super) struct Connector {
+    target: Target,
+    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+}
+
+/// A connection, plain or not.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Connector {
+    /// `tls` of `None` is plain text; `protocol` is what ALPN offers.
+    ///
+    /// # Errors
+    /// If a certificate or key cannot be read or used.
+    pub(super) fn new(
+        target: Target,
+        tls: Option<&ClientTlsSettings>,
+        protocol: &'static [u8],
+    ) -> Result<Self, TargetError> {
+        let tls = match tls {
+            None => None,
+            Some(settings) => {
+                let mut config = tls_config(settings)?;
+                config.alpn_protocols = vec![protocol.to_vec()];
+                let name = settings.server_name_override.clone().unwrap_or_else(|| target.host.clone());
+                let name = ServerName::try_from(name.clone()).map_err(|_| TargetError::ServerName(name))?;
+                Some((Arc::new(config), name))
+            }
+        };
+        Ok(Self { target, tls })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await {
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))),
+        }
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
+        let stream = self.tcp().await.map_err(|error| unreachable(error.to_string()))?;
+        let Some((config, name)) = &self.tls else { return Ok(Box::new(stream)) };
+        match tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            // rustls reports what is wrong with the other side as InvalidData; everything else is the network.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(ConnectError::Tls { target: self.target.to_string(), problem: error.to_string() })
+            }
+            Err(error) => Err(unreachable(error.to_string())),
+        }
+    }
+
+    async fn tcp(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in tokio::net::lookup_host((self.target.host.as_str(), self.target.port)).await? {
+            match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn tls_config(settings: &ClientTlsSettings) -> Result<rustls::ClientConfig, TargetError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder =
+        rustls::ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = if settings.insecure_skip_verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyServer { provider }))
+    } else {
+        builder.with_root_certificates(roots(settings.ca_file.as_deref())?)
+    };
+    match (&settings.cert_file, &settings.key_file) {
+        (None, None) => Ok(builder.with_no_client_auth()),
+        (Some(cert_file), Some(key_file)) => {
+            let certificates = certificates(cert_file)?;
+            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| file_error(key_file, &error))?;
+            Ok(builder.with_client_auth_cert(certificates, key)?)
+        }
+        _ => Err(TargetError::HalfAKeyPair),
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TargetError> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate)?;
+            }
+        }
+        // A single odd certificate among the system's does not matter; none at all does.
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() { Err(TargetError::NoRoots) } else { Ok(roots) }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| file_error(path, &error));
+    match found {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(TargetError::TlsFile { path: path.display().to_string(), problem: "holds no certificate".to_owned() })
+        }
+        found => found,
+    }
+}
+
+fn file_error(path: &Path, problem: &dyn std::fmt::Display) -> TargetError {
+    TargetError::TlsFile { path: path.display().to_string(), problem: problem.to_string() }
+}
+
+/// `insecure_skip_verify`: the connection is encrypted, to whomever.
+#[derive(Debug)]
+struct AcceptAnyServer {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AcceptAnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let table = [
+            ("tempo:4317", None, Some(("tempo", 4317))),
+            ("tempo.obs.svc.cluster.local:4317", Some(80), Some(("tempo.obs.svc.cluster.local", 4317))),
+            ("[::1]:4317", None, Some(("::1", 4317))),
+            ("tempo", Some(443), Some(("tempo", 443))),
+            ("[::1]", Some(80), Some(("::1", 80))),
+            ("tempo", None, None),
+            (":4317", None, None),
+            ("tempo:otlp", Some(80), None),
+            ("tempo:99999", Some(80), None),
+            ("", Some(80), None),
+        ];
+        for (text, default_port, expected) in table {
+            let target = Target::parse(text, default_port);
+            assert_eq!(target.as_ref().map(|target| (target.host.as_str(), target.port)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn missing_files_are_named() {
+        let target = || Target { host: "localhost".to_owned(), port: 1 };
+        let settings = ClientTlsSettings { ca_file: Some("/nowhere/ca.pem".into()), ..Default::default() };
+        let error = Connector::new(target(), Some(&settings), b"h2").err().unwrap();
+        assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+        let settings = ClientTlsSettings {
+            cert_file: Some("/nowhere/cert.pem".into()),
+            insecure_skip_verify: true,
+            ..Default::default()
+        };
+        assert!(matches!(Connector::new(target(), Some(&settings), b"h2").err(), Some(TargetError::HalfAKeyPair)));
+    }
+}

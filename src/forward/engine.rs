@@ -1,0 +1,247 @@
+//! The loop of one destination: read, cut, send, book.
+//!
+//! ```text
+//!          read            cut              deliver (tasks, any order)         book (finished prefix)
+//! spool ─────────▶ cutter ─────▶ request ─▶ window ──────────────────▶ outcome ─────────────────────▶ cursor
+//! ```
+
+use super::cutter::{Cut, Cutter, spans_max};
+use super::deliver::deliver;
+use super::link::{Link, Transport};
+use super::window::{Booking, RequestId, Window};
+use crate::process::batch::settings::BatchSettings;
+use crate::spool::{Chunk, Consumer, Outcome, ReadError, ReadLimits, Seq};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// Requests under way per destination, whatever `num_consumers` says: with requests of megabytes this fills a fast
+/// link, and each costs memory.
+const REQUESTS_IN_FLIGHT_MAX: usize = 4;
+
+/// Their protobuf, before compression. A destination that wants another codec than zstd holds that much inflated.
+const RAW_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
+
+/// Bookings of requests that finish shortly after one another share a write.
+const BOOKING_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long requests under way may still take when the process stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// The pause after the spool could not be read or moved on.
+const SPOOL_RETRY: Duration = Duration::from_secs(1);
+
+/// Where batches come from: the spool, or a model of it in tests.
+pub(super) trait Source: Clone + Send + Sync + 'static {
+    fn position(&self) -> Seq;
+    fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError>;
+    fn wait(&self, from: Seq) -> impl Future<Output = ()> + Send;
+    fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError>;
+}
+
+impl Source for Consumer {
+    fn position(&self) -> Seq {
+        Consumer::position(self)
+    }
+
+    fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError> {
+        Consumer::read(self, from, limits)
+    }
+
+    fn wait(&self, from: Seq) -> impl Future<Output = ()> + Send {
+        Consumer::wait(self, from)
+    }
+
+    fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        Consumer::advance(self, from, to, outcome)
+    }
+}
+
+pub(super) struct Engine<S, T> {
+    source: S,
+    pub(super) link: Arc<Link<T>>,
+    batch: Option<BatchSettings>,
+    requests_max: usize,
+}
+
+/// The loop's own state.
+struct Run<'a, S, T> {
+    engine: &'a Engine<S, T>,
+    shutdown: CancellationToken,
+    cutter: Cutter,
+    window: Window,
+    deliveries: JoinSet<(RequestId, Option<Outcome>)>,
+    /// Of the next request.
+    next_id: RequestId,
+    last_booking: Instant,
+}
+
+impl<S: Source, T: Transport> Engine<S, T> {
+    pub(super) fn new(source: S, mut link: Link<T>, batch: Option<&BatchSettings>, num_consumers: u32) -> Self {
+        link.spans_max = spans_max(batch);
+        let requests_max = usize::try_from(num_consumers).unwrap_or(usize::MAX).clamp(1, REQUESTS_IN_FLIGHT_MAX);
+        Self { source, link: Arc::new(link), batch: batch.cloned(), requests_max }
+    }
+
+    /// Forwards until `shutdown`; then gives requests under way a moment, and books what is finished.
+    pub(super) async fn run(&self, shutdown: CancellationToken) {
+        let mut run = Run {
+            engine: self,
+            shutdown: shutdown.clone(),
+            cutter: Cutter::new(self.batch.as_ref(), self.source.position()),
+            window: Window::new(self.requests_max, RAW_BYTES_IN_FLIGHT_MAX),
+            deliveries: JoinSet::new(),
+            next_id: RequestId(0),
+            last_booking: Instant::now(),
+        };
+        while !shutdown.is_cancelled() {
+            let step = run.step();
+            if let Err(problem) = step.await {
+                error!(destination = self.link.name, error = %problem, "the spool cannot be read; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(SPOOL_RETRY) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            }
+        }
+        run.stop().await;
+    }
+}
+
+impl<S: Source, T: Transport> Run<'_, S, T> {
+    /// Sends what can be sent, then waits for the next thing to happen and deals with it.
+    async fn step(&mut self) -> Result<(), ReadError> {
+        let mut wait_at_most = None;
+        while self.window.has_room() {
+            match self.cutter.cut(unix_nanos(), self.engine.link.request_raw_bytes_max()) {
+                Cut::Request(request) => {
+                    let (range, raw_bytes) = ((request.from, request.to), request.raw_bytes());
+                    let id = self.next_id;
+                    self.next_id = RequestId(id.0 + 1);
+                    let (link, shutdown) = (Arc::clone(&self.engine.link), self.shutdown.clone());
+                    let task = self.deliveries.spawn(async move { (id, deliver(&link, request, &shutdown).await) });
+                    self.window.sending(id, range, raw_bytes, task);
+                }
+                Cut::Skip { from, to } => self.window.skip(from, to),
+                Cut::Wait(left) => {
+                    wait_at_most = Some(left);
+                    break;
+                }
+                Cut::Nothing => break,
+            }
+        }
+        let appetite = self.cutter.appetite(self.engine.link.request_raw_bytes_max());
+        let from = self.cutter.read_from();
+        let book_at = self.last_booking + BOOKING_INTERVAL;
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => self.finish(done),
+            () = tokio::time::sleep_until(book_at), if self.window.is_ready() => self.book().await?,
+            () = self.engine.source.wait(from), if appetite.is_some() => {
+                let position = self.engine.source.position();
+                if self.window.is_empty() && self.cutter.start() < position {
+                    // The budget moved the cursor over what is waiting here; nothing of it is under way.
+                    self.cutter.restart(position);
+                } else if let Some(limits) = appetite {
+                    let chunk = self.blocking(move |source| source.read(from, limits)).await?;
+                    let is_stuck = chunk.next <= from;
+                    self.cutter.push(chunk);
+                    if is_stuck {
+                        // Something is durable there and nothing can be read: do not spin.
+                        tokio::time::sleep(BOOKING_INTERVAL).await;
+                    }
+                }
+            }
+            () = tokio::time::sleep(wait_at_most.unwrap_or(SPOOL_RETRY)), if wait_at_most.is_some() => {}
+        }
+        self.engine.link.show_state();
+        Ok(())
+    }
+
+    fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) {
+        match done {
+            Ok((id, Some(outcome))) => self.window.finish(id, outcome),
+            // Shutting down: the cursor stays, the request goes again after the restart.
+            Ok((_, None)) => {}
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                // A delivery that panicked is sent again from the cursor: nothing of it was booked.
+                error!(destination = self.engine.link.name, %error, "a delivery failed; going on at the cursor");
+                self.restart();
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.deliveries.abort_all();
+        self.window = Window::new(self.engine.requests_max, RAW_BYTES_IN_FLIGHT_MAX);
+        self.cutter.restart(self.engine.source.position());
+    }
+
+    /// Books the finished stretch at the front, if any.
+    async fn book(&mut self) -> Result<(), ReadError> {
+        while let Some(Booking { from, to, outcome }) = self.window.take_finished() {
+            let is_booked = self.blocking(move |source| source.advance(from, to, outcome)).await;
+            self.last_booking = Instant::now();
+            match is_booked {
+                Ok(true) => {}
+                Ok(false) => {
+                    let position = self.engine.source.position();
+                    info!(
+                        destination = self.engine.link.name,
+                        position = position.0,
+                        "the spool's budget moved the cursor on"
+                    );
+                    if self.window.resync(position).is_some() || self.cutter.start() < position {
+                        self.cutter.restart(position);
+                    }
+                }
+                Err(error) => {
+                    // What was taken from the window is not booked: all of it goes again from the cursor.
+                    self.restart();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Disk work, off the async workers.
+    async fn blocking<V: Send + 'static>(
+        &self,
+        work: impl FnOnce(S) -> Result<V, ReadError> + Send + 'static,
+    ) -> Result<V, ReadError> {
+        let source = self.engine.source.clone();
+        match tokio::task::spawn_blocking(move || work(source)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    async fn stop(&mut self) {
+        let deadline = Instant::now() + SHUTDOWN_GRACE;
+        while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.deliveries.join_next()).await {
+            self.finish(done);
+        }
+        self.deliveries.abort_all();
+        if let Err(error) = self.book().await {
+            error!(destination = self.engine.link.name, %error, "the cursor could not be moved; requests will be sent again");
+        }
+    }
+}
+
+fn unix_nanos() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

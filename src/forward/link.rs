@@ -1,0 +1,289 @@
+//! The way to one destination: its transport, its gate, and what was learned about it since the start.
+
+use super::answer::{Answer, bounded};
+use super::body::{Body, Codec, CodecChoice, Dialect};
+use super::gate::{Change, Gate};
+use super::metrics::DestinationMetrics;
+use super::settings::{Compression, RetrySettings};
+use super::status::{Journal, Status};
+use crate::spool::Seq;
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+/// A request's protobuf before compression: two full batches of the spool. Receivers accept 4 MiB (grpc-go's default,
+/// counted after decompression); 32 KiB of that stay free.
+pub(super) const REQUEST_RAW_BYTES_MAX: usize = 2 * crate::spool::Header::RAW_BYTES_MAX;
+
+/// Below this, a destination's complaint about size does not make later requests smaller: it was about one huge span.
+const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
+
+/// How often something that needs a person is tried again.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// Between two lines about partial successes.
+const PARTIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Sends one request and reports the answer. An implementation bounds its waits by the settings' timeout, and the
+/// response that it reads.
+pub(super) trait Transport: Send + Sync + 'static {
+    fn send(&self, body: Body) -> impl Future<Output = Reply> + Send;
+}
+
+/// An answer, and its name for the metrics.
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    pub(super) name: Cow<'static, str>,
+    pub(super) answer: Answer,
+}
+
+impl Reply {
+    /// No answer came: connection refused, reset, timeout.
+    pub(super) fn no_answer(why: &str) -> Self {
+        Self { name: "transport".into(), answer: Answer::Retry { after: None, why: bounded(why) } }
+    }
+}
+
+/// What became of one attempt, as far as the request's spans are concerned. Everything that only needs patience or
+/// another codec has been dealt with.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Delivered {
+        rejected_spans: u64,
+    },
+    TooLarge {
+        why: String,
+    },
+    Refused {
+        why: String,
+    },
+    Internal {
+        why: String,
+    },
+    /// Retrying is switched off and the only attempt failed.
+    GivenUp {
+        why: String,
+    },
+    /// The stored bytes cannot be read.
+    Damaged {
+        why: String,
+    },
+}
+
+pub(super) struct Link<T> {
+    pub(super) name: String,
+    transport: T,
+    pub(super) dialect: Dialect,
+    codec: CodecChoice,
+    gate: Gate,
+    pub(super) retry: RetrySettings,
+    pub(super) hold: Duration,
+    /// Spans per request; `None` is no cap.
+    pub(super) spans_max: Option<u64>,
+    request_raw_bytes_max: AtomicUsize,
+    /// Requests with spans that were taken: the evidence that a refusal is about the content.
+    taken: AtomicU64,
+    partial_logged: Mutex<Option<Instant>>,
+    journal: Journal,
+    metrics: DestinationMetrics,
+}
+
+impl<T: Transport> Link<T> {
+    pub(super) fn new(
+        name: &str,
+        transport: T,
+        dialect: Dialect,
+        compression: Compression,
+        retry: RetrySettings,
+        metrics: DestinationMetrics,
+    ) -> Self {
+        let link = Self {
+            name: name.to_owned(),
+            transport,
+            dialect,
+            codec: CodecChoice::new(compression),
+            gate: Gate::new(retry.clone()),
+            retry,
+            hold: HOLD,
+            spans_max: None,
+            request_raw_bytes_max: AtomicUsize::new(REQUEST_RAW_BYTES_MAX),
+            taken: AtomicU64::new(0),
+            partial_logged: Mutex::new(None),
+            journal: Journal::default(),
+            metrics,
+        };
+        link.show_state();
+        link
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.codec.current()
+    }
+
+    pub(super) fn request_raw_bytes_max(&self) -> usize {
+        self.request_raw_bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.journal.status(self.gate.state())
+    }
+
+    pub(super) fn show_state(&self) {
+        self.metrics.state(&self.gate.state());
+    }
+
+    /// A request of `raw_bytes` was too large: later ones are made half as large, within reason.
+    pub(super) fn learn_size(&self, raw_bytes: usize) {
+        let learned = (raw_bytes / 2).max(REQUEST_RAW_BYTES_MIN);
+        let before = self.request_raw_bytes_max.fetch_min(learned, Ordering::Relaxed);
+        if learned < before {
+            info!(destination = self.name, bytes_max = learned, "destination wants smaller requests");
+        }
+    }
+
+    /// Sends what `encode` makes for the codec in use until there is a verdict on its content; waits at the gate while
+    /// the destination is away. `None`: shutting down.
+    pub(super) async fn attempt<F>(
+        &self,
+        order: Seq,
+        shutdown: &CancellationToken,
+        mut encode: impl FnMut(Codec) -> F,
+    ) -> Option<Verdict>
+    where
+        F: Future<Output = Result<Body, String>>,
+    {
+        // Kept over retries, so that an outage does not inflate and compress the same spans again and again.
+        let mut kept: Option<Body> = None;
+        loop {
+            let pass = self.gate.enter(order, shutdown).await?;
+            let codec = self.codec();
+            let body = match kept.take().filter(|body| body.codec == codec) {
+                Some(body) => {
+                    self.metrics.retried();
+                    body
+                }
+                None => match encode(codec).await {
+                    Ok(body) => body,
+                    Err(why) => return Some(Verdict::Damaged { why }),
+                },
+            };
+            kept = Some(body.clone());
+            match self.send(body).await {
+                Answer::Delivered { rejected_spans, message } => {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
+                    self.journal.success();
+                    self.metrics.succeeded();
+                    self.log(pass.answered(), "");
+                    if rejected_spans > 0 || !message.is_empty() {
+                        self.log_partial(rejected_spans, &message);
+                    }
+                    return Some(Verdict::Delivered { rejected_spans });
+                }
+                Answer::TooLarge { why } => {
+                    self.log(pass.answered(), &why);
+                    return Some(Verdict::TooLarge { why });
+                }
+                Answer::Refused { why } => {
+                    self.log(pass.answered(), &why);
+                    return Some(Verdict::Refused { why });
+                }
+                Answer::Internal { why } => {
+                    self.log(pass.answered(), &why);
+                    return Some(Verdict::Internal { why });
+                }
+                Answer::CompressionRefused { why } => match self.codec.lower(codec) {
+                    Some((next, is_changed)) => {
+                        let _ = pass.answered();
+                        if is_changed {
+                            let next = next.name().unwrap_or("none");
+                            info!(destination = self.name, answer = why, "compression refused, sending with {next}");
+                        }
+                    }
+                    None => self.log(pass.hold(self.hold, &why), &why),
+                },
+                Answer::Retry { why, .. } | Answer::Misconfigured { why } if !self.retry.enabled => {
+                    let _ = pass.answered();
+                    return Some(Verdict::GivenUp { why });
+                }
+                Answer::Retry { after, why } => self.log(pass.failed(after, &why), &why),
+                Answer::Misconfigured { why } => self.log(pass.hold(self.hold, &why), &why),
+            }
+            self.show_state();
+        }
+    }
+
+    /// Whether the destination takes a request without spans: if not, what it refuses is not the content.
+    /// `None`: shutting down.
+    pub(super) async fn takes_empty_request(&self, order: Seq, shutdown: &CancellationToken) -> Option<bool> {
+        let _pass = self.gate.enter(order, shutdown).await?;
+        Some(matches!(self.send(Body::empty()).await, Answer::Delivered { .. }))
+    }
+
+    async fn send(&self, body: Body) -> Answer {
+        let _in_flight = self.metrics.sending(body.encoded_bytes());
+        self.show_state();
+        let reply = self.transport.send(body).await;
+        self.metrics.answered(reply.name);
+        match &reply.answer {
+            Answer::Delivered { .. } => {}
+            Answer::Retry { why, .. }
+            | Answer::TooLarge { why }
+            | Answer::Refused { why }
+            | Answer::CompressionRefused { why }
+            | Answer::Misconfigured { why }
+            | Answer::Internal { why } => self.journal.error(why),
+        }
+        reply.answer
+    }
+
+    /// `partial_success`: a warning, but not for every request of a destination that has something to say each time.
+    fn log_partial(&self, rejected_spans: u64, message: &str) {
+        let mut last = self.partial_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= PARTIAL_LOG_INTERVAL) {
+            *last = Some(Instant::now());
+            warn!(destination = self.name, rejected_spans, message, "destination took a request in part");
+        }
+    }
+
+    /// One line when a destination goes away, one when it is back; what needs a person is repeated at every try.
+    fn log(&self, change: Change, why: &str) {
+        let is_held = matches!(self.gate.state(), super::status::State::Held { .. });
+        match change {
+            Change::Nothing => {}
+            Change::Closed(delay) | Change::ClosedAgain(delay) if is_held => error!(
+                destination = self.name,
+                answer = why,
+                retry_in = ?delay,
+                "destination refuses everything; its spans wait on disk: check endpoint, TLS and credentials"
+            ),
+            Change::Closed(delay) => {
+                warn!(destination = self.name, answer = why, retry_in = ?delay, "destination away; its spans wait on disk");
+            }
+            Change::ClosedAgain(delay) => {
+                debug!(destination = self.name, answer = why, retry_in = ?delay, "destination still away");
+            }
+            Change::Opened(away) => info!(destination = self.name, away_for = ?away, "destination is back"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl<T: Transport> Link<T> {
+    pub(super) fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    pub(super) fn use_codec_for_test(&self, codec: Codec) {
+        while self.codec() != codec {
+            self.codec.lower(self.codec());
+        }
+    }
+}

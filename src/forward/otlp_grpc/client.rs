@@ -1,0 +1,326 @@
+//! One HTTP/2 connection to a destination, opened when needed, and unary calls on it.
+
+use super::settings::OtlpGrpcSettings;
+use crate::forward::answer::Answer;
+use crate::forward::answer::{self, GrpcAnswer, bounded, classify_grpc, code};
+use crate::forward::body::{Body, Segments};
+use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
+use crate::forward::headers::{self, HeaderError};
+use crate::forward::link::{Reply, Transport};
+use base64::Engine as _;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, TE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// How much of a response is read, bytes. The OTLP specification recommends this bound.
+const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A connection on which a request waits for so long without a byte is asked whether it still lives. Rarely: grpc-go
+/// closes connections that ask more than twice in five minutes without getting an answer in between.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Length of the prefix of a gRPC message: a flag and the length.
+const PREFIX_LEN: usize = 5;
+
+pub(in crate::forward) struct Client {
+    connector: Connector,
+    uri: Uri,
+    headers: HeaderMap,
+    timeout: Duration,
+    connection: Mutex<Option<SendRequest<Segments>>>,
+}
+
+/// Why a call has no gRPC status.
+enum CallError {
+    Connect(ConnectError),
+    /// The connection broke; `is_reused` if it had served before, so that a fresh one may well do.
+    Broken {
+        why: String,
+        is_reused: bool,
+    },
+}
+
+impl Client {
+    /// # Errors
+    /// If the endpoint, a header, or a file that TLS needs is not usable.
+    pub(in crate::forward) fn new(settings: &OtlpGrpcSettings) -> Result<Self, HeaderError> {
+        let (target, is_tls) = endpoint(settings)?;
+        let scheme = if is_tls { "https" } else { "http" };
+        let authority = settings.authority.clone().unwrap_or_else(|| target.to_string());
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .authority(authority.as_str())
+            .path_and_query(PATH)
+            .build()
+            .map_err(|_| HeaderError::Authority(authority))?;
+        let mut headers = headers::configured(&settings.headers, headers::Kind::Grpc)?;
+        headers.entry(USER_AGENT).or_insert(headers::USER_AGENT_VALUE);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        // The answer's message is a few bytes, if any.
+        headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        if !settings.timeout.is_zero() {
+            headers.insert("grpc-timeout", headers::grpc_timeout(settings.timeout));
+        }
+        let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"h2")?;
+        let timeout = headers::attempt_timeout(settings.timeout);
+        Ok(Self { connector, uri, headers, timeout, connection: Mutex::new(None) })
+    }
+
+    /// The open connection, or a new one. The flag says whether it was open before.
+    async fn connection(&self) -> Result<(SendRequest<Segments>, bool), CallError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(open) = connection.as_ref().filter(|open| !open.is_closed()) {
+            return Ok((open.clone(), true));
+        }
+        let stream = self.connector.connect().await.map_err(CallError::Connect)?;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE_INTERVAL).keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        let (sender, driver) = builder
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| CallError::Broken { why: describe(&error), is_reused: false })?;
+        // Ends with the connection, which closes when the last sender is dropped.
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(error = describe(&error), "connection to a destination ended");
+            }
+        });
+        *connection = Some(sender.clone());
+        Ok((sender, false))
+    }
+
+    /// Later calls open a new connection, to whatever addresses the name has then.
+    async fn forget_connection(&self) {
+        *self.connection.lock().await = None;
+    }
+
+    async fn call(&self, body: &Body) -> Result<Reply, CallError> {
+        let (mut sender, is_reused) = self.connection().await?;
+        let broken = |error: hyper::Error| CallError::Broken { why: describe(&error), is_reused };
+        sender.ready().await.map_err(broken)?;
+        let response = sender.send_request(self.request(body)).await.map_err(broken)?;
+        self.read(response).await.map_err(|why| CallError::Broken { why, is_reused: false })
+    }
+
+    fn request(&self, body: &Body) -> Request<Segments> {
+        let encoding = body.codec.name();
+        let mut prefix = BytesMut::with_capacity(PREFIX_LEN);
+        prefix.put_u8(u8::from(encoding.is_some()));
+        // Bodies are megabytes at most.
+        prefix.put_u32(u32::try_from(body.encoded_bytes()).unwrap_or(u32::MAX));
+        let segments = std::iter::once(prefix.freeze()).chain(body.segments.iter().cloned()).collect();
+        let mut request = Request::new(Segments::new(segments));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(encoding) = encoding {
+            request.headers_mut().insert("grpc-encoding", HeaderValue::from_static(encoding));
+        }
+        request
+    }
+
+    async fn read(&self, response: http::Response<Incoming>) -> Result<Reply, String> {
+        let (head, mut body) = response.into_parts();
+        let is_grpc =
+            head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if !is_grpc {
+            return Ok(not_grpc(head.status.as_u16(), &head.headers));
+        }
+        // "Trailers only": the status came with the headers, and no message.
+        if head.headers.contains_key("grpc-status") {
+            return Ok(reply(&head.headers, &[]));
+        }
+        let mut message = BytesMut::new();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.frame().await {
+            match frame.map_err(|error| describe(&error))?.into_data() {
+                Ok(data) if message.len() + data.len() > RESPONSE_BYTES_MAX => {
+                    return Err(format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
+                }
+                Ok(data) => message.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        if !trailers.contains_key("grpc-status") {
+            return Err("the response ended without a status".to_owned());
+        }
+        Ok(reply(&trailers, &unframed(&message.freeze())))
+    }
+}
+
+impl Transport for Client {
+    async fn send(&self, body: Body) -> Reply {
+        let exchange = async {
+            match self.call(&body).await {
+                // The server closed a connection that was idle, or asked to go elsewhere: not its fault, not ours.
+                Err(CallError::Broken { is_reused: true, .. }) => {
+                    self.forget_connection().await;
+                    self.call(&body).await
+                }
+                result => result,
+            }
+        };
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(CallError::Connect(error @ ConnectError::Tls { .. }))) => {
+                Reply { name: "tls".into(), answer: Answer::Misconfigured { why: bounded(&error.to_string()) } }
+            }
+            Ok(Err(CallError::Connect(error))) => Reply::no_answer(&error.to_string()),
+            Ok(Err(CallError::Broken { why, .. })) => {
+                self.forget_connection().await;
+                Reply::no_answer(&why)
+            }
+            Err(_) => {
+                self.forget_connection().await;
+                Reply::no_answer(&format!("no answer within {:?}", self.timeout))
+            }
+        }
+    }
+}
+
+/// The address in one of the forms that gRPC accepts, and whether TLS is spoken there.
+fn endpoint(settings: &OtlpGrpcSettings) -> Result<(Target, bool), TargetError> {
+    let endpoint = settings.endpoint.as_str();
+    if endpoint.starts_with("unix:") {
+        return Err(TargetError::UnixSocket(endpoint.to_owned()));
+    }
+    let (authority, is_https) = match endpoint.split_once("://") {
+        Some(("https", rest)) => (rest, true),
+        Some(("http", rest)) => (rest, false),
+        // dns://authority/host:port; the authority names a resolver, which is the system's here.
+        Some(("dns", rest)) => (rest.split_once('/').map_or(rest, |(_, name)| name), false),
+        Some(_) => return Err(TargetError::Endpoint(endpoint.to_owned())),
+        None => (endpoint, false),
+    };
+    let authority = authority.trim_end_matches('/');
+    let target = Target::parse(authority, None).ok_or_else(|| TargetError::Endpoint(endpoint.to_owned()))?;
+    let is_plain = settings.tls.insecure && settings.tls.ca_file.is_none();
+    Ok((target, is_https || !is_plain))
+}
+
+/// The message of a response without its prefix; nothing if there is none, or it is compressed.
+fn unframed(framed: &Bytes) -> Bytes {
+    match framed.first_chunk::<PREFIX_LEN>() {
+        Some([0, ..]) => framed.slice(PREFIX_LEN..),
+        _ => Bytes::new(),
+    }
+}
+
+fn reply(status: &HeaderMap, response: &[u8]) -> Reply {
+    let text = |name: &str| status.get(name).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    let code = text("grpc-status").parse().unwrap_or(code::UNKNOWN);
+    let message = percent_decoded(&text("grpc-message"));
+    let details = text("grpc-status-details-bin");
+    // Padded or not, both are seen.
+    let details =
+        base64::engine::general_purpose::STANDARD_NO_PAD.decode(details.trim_end_matches('=')).unwrap_or_default();
+    let answer = classify_grpc(GrpcAnswer { code, message: &message, details: &details, response });
+    Reply { name: answer::code_name(code).into(), answer }
+}
+
+/// Something answered that does not speak gRPC: a proxy, or an HTTP server.
+fn not_grpc(status: u16, headers: &HeaderMap) -> Reply {
+    let content_type =
+        headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    let code = answer::code_of_http_status(status);
+    let message = format!("HTTP {status} with content type {content_type:?} instead of gRPC");
+    let answer = match classify_grpc(GrpcAnswer { code, message: &message, details: &[], response: &[] }) {
+        answer @ (Answer::Retry { .. } | Answer::Misconfigured { .. }) => answer,
+        // What does not speak gRPC has not looked at the spans.
+        _ => Answer::Misconfigured { why: bounded(&format!("{message}; is this the OTLP/gRPC port?")) },
+    };
+    Reply { name: answer::code_name(code).into(), answer }
+}
+
+/// `grpc-message` is percent-encoded; what is not valid stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = (byte == b'%')
+            .then(|| after.first_chunk::<2>())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match escaped {
+            Some(decoded) => {
+                out.push(decoded);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// hyper's errors name the cause only in their sources.
+fn describe(error: &hyper::Error) -> String {
+    headers::with_sources(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::settings::ClientTlsSettings;
+
+    fn settings(endpoint: &str, insecure: bool) -> OtlpGrpcSettings {
+        OtlpGrpcSettings {
+            endpoint: endpoint.to_owned(),
+            tls: ClientTlsSettings { insecure, ..Default::default() },
+            compression: Default::default(),
+            headers: Vec::new(),
+            authority: None,
+            timeout: Duration::from_secs(1),
+            retry: Default::default(),
+            queue: Default::default(),
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        let table = [
+            ("tempo:4317", true, Some(("tempo:4317", false))),
+            ("tempo:4317", false, Some(("tempo:4317", true))),
+            ("http://tempo:4317", true, Some(("tempo:4317", false))),
+            ("http://tempo:4317/", false, Some(("tempo:4317", true))),
+            ("https://tempo:4317", true, Some(("tempo:4317", true))),
+            ("dns:///tempo:4317", true, Some(("tempo:4317", false))),
+            ("dns://resolver/tempo:4317", true, Some(("tempo:4317", false))),
+            ("unix:///run/tempo", true, None),
+            ("xds:///tempo:4317", true, None),
+            ("tempo", true, None),
+        ];
+        for (text, insecure, expected) in table {
+            let found = endpoint(&settings(text, insecure)).ok();
+            let found = found.as_ref().map(|(target, is_tls)| (target.to_string(), *is_tls));
+            assert_eq!(found, expected.map(|(target, is_tls)| (target.to_owned(), is_tls)), "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_are_percent_decoded() {
+        assert_eq!(percent_decoded("a%20b%25 %zz %4"), "a b% %zz %4");
+        assert_eq!(percent_decoded("%C3%A9"), "é");
+    }
+
+    #[test]
+    fn who_does_not_speak_grpc_is_never_blamed_on_the_spans() {
+        for status in [200, 301, 400, 404, 405, 415, 500] {
+            let answer = not_grpc(status, &HeaderMap::new()).answer;
+            assert!(matches!(answer, Answer::Misconfigured { .. }), "{status}: {answer:?}");
+        }
+        assert!(matches!(not_grpc(503, &HeaderMap::new()).answer, Answer::Retry { .. }));
+    }
+}

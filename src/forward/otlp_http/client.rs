@@ -1,0 +1,186 @@
+//! A few kept-open HTTP/1.1 connections to a destination, and POSTs on them.
+
+use super::settings::{Encoding, OtlpHttpSettings};
+use crate::forward::answer::{Answer, HttpAnswer, bounded, classify_http};
+use crate::forward::body::{Body, Segments};
+use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
+use crate::forward::headers::{self, HeaderError, with_sources};
+use crate::forward::link::{Reply, Transport};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// How much of a response is read, bytes; the Collector's bound. What is longer is cut off, and the connection closed.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+
+/// Idle connections kept; as many as requests can be under way.
+const IDLE_CONNECTIONS_MAX: usize = 4;
+
+pub(in crate::forward) struct Client {
+    connector: Connector,
+    /// Path and query, as HTTP/1.1 wants them.
+    uri: Uri,
+    headers: HeaderMap,
+    timeout: Duration,
+    idle: Mutex<Vec<SendRequest<Segments>>>,
+}
+
+enum ExchangeError {
+    Connect(ConnectError),
+    /// The connection broke before there was an answer; `is_reused` if it had served before.
+    Broken {
+        why: String,
+        is_reused: bool,
+    },
+}
+
+impl Client {
+    /// # Errors
+    /// If the URL, a header, or a file that TLS needs is not usable.
+    pub(in crate::forward) fn new(settings: &OtlpHttpSettings) -> Result<Self, HeaderError> {
+        let url = &settings.traces_url;
+        let unusable = || TargetError::Endpoint(url.clone());
+        let parsed: Uri = url.parse().map_err(|_| unusable())?;
+        let (is_tls, default_port) = match parsed.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(unusable().into()),
+        };
+        let authority = parsed.authority().ok_or_else(unusable)?.as_str();
+        let target = Target::parse(authority, Some(default_port)).ok_or_else(unusable)?;
+        let path = parsed.path_and_query().map_or("/", |path| path.as_str());
+        let uri: Uri = path.parse().map_err(|_| unusable())?;
+
+        let mut headers = headers::configured(&settings.headers, headers::Kind::Http)?;
+        headers.entry(USER_AGENT).or_insert(headers::USER_AGENT_VALUE);
+        let host = HeaderValue::try_from(authority).map_err(|_| unusable())?;
+        headers.entry(HOST).or_insert(host);
+        let content_type = match settings.encoding {
+            Encoding::Proto => "application/x-protobuf",
+            Encoding::Json => "application/json",
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"http/1.1")?;
+        let timeout = headers::attempt_timeout(settings.timeout);
+        Ok(Self { connector, uri, headers, timeout, idle: Mutex::new(Vec::new()) })
+    }
+
+    fn take_idle(&self) -> Option<SendRequest<Segments>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(connection) = idle.pop() {
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, connection: SendRequest<Segments>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(connection);
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Segments>, ExchangeError> {
+        let stream = self.connector.connect().await.map_err(ExchangeError::Connect)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused: false })?;
+        // Ends with the connection, which closes when its sender is dropped.
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(error = with_sources(&error), "connection to a destination ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    /// `is_fresh`: on a new connection, whatever is idle.
+    async fn exchange(&self, body: &Body, is_fresh: bool) -> Result<Reply, ExchangeError> {
+        let idle = if is_fresh { None } else { self.take_idle() };
+        let is_reused = idle.is_some();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let response = connection
+            .send_request(self.request(body))
+            .await
+            .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused })?;
+        let (head, body) = response.into_parts();
+        let (body, is_whole) = read(body).await;
+        if is_whole && connection.ready().await.is_ok() {
+            self.keep(connection);
+        }
+        Ok(reply(head.status.as_u16(), &head.headers, &body))
+    }
+
+    fn request(&self, body: &Body) -> Request<Segments> {
+        let mut request = Request::new(Segments::new(body.segments.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(encoding) = body.codec.name() {
+            request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        request
+    }
+}
+
+impl Transport for Client {
+    async fn send(&self, body: Body) -> Reply {
+        let exchange = async {
+            match self.exchange(&body, false).await {
+                // Servers close idle connections whenever they like.
+                Err(ExchangeError::Broken { is_reused: true, .. }) => self.exchange(&body, true).await,
+                result => result,
+            }
+        };
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(ExchangeError::Connect(error @ ConnectError::Tls { .. }))) => {
+                Reply { name: "tls".into(), answer: Answer::Misconfigured { why: bounded(&error.to_string()) } }
+            }
+            Ok(Err(ExchangeError::Connect(error))) => Reply::no_answer(&error.to_string()),
+            Ok(Err(ExchangeError::Broken { why, .. })) => Reply::no_answer(&why),
+            Err(_) => Reply::no_answer(&format!("no answer within {:?}", self.timeout)),
+        }
+    }
+}
+
+/// The body, at most [`RESPONSE_BYTES_MAX`] of it, and whether that is all. The status counts even if the body breaks off.
+async fn read(mut body: Incoming) -> (Bytes, bool) {
+    let mut out = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return (out.freeze(), false) };
+        let Ok(data) = frame.into_data() else { continue };
+        let room = RESPONSE_BYTES_MAX - out.len();
+        out.extend_from_slice(data.get(..room).unwrap_or(&data));
+        if data.len() > room {
+            return (out.freeze(), false);
+        }
+    }
+    (out.freeze(), true)
+}
+
+fn reply(status: u16, headers: &HeaderMap, body: &[u8]) -> Reply {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let answer = classify_http(
+        HttpAnswer {
+            status,
+            content_type: text(CONTENT_TYPE).unwrap_or_default(),
+            retry_after: text(RETRY_AFTER),
+            location: text(LOCATION),
+            body,
+        },
+        SystemTime::now(),
+    );
+    Reply { name: status.to_string().into(), answer }
+}

@@ -1,0 +1,182 @@
+//! Batches, a model of the spool, and a transport that answers as told: what the room's tests share.
+
+use super::answer::Answer;
+use super::body::{self, Body};
+use super::engine::Source;
+use super::link::{Reply, Transport};
+use crate::otlp::wire::{Fields, put_bytes};
+use crate::spool::{
+    Batch, Chunk, Header, LossReason, Outcome, Parked, PipelineId, ReadError, ReadLimits, Seq, TimeRange,
+};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// The name of span `index` of batch `seq`.
+pub(super) fn span_name(seq: u64, index: u32) -> String {
+    format!("{seq}/{index}")
+}
+
+/// A batch of spans that have nothing but a name.
+pub(super) fn batch_of(seq: u64, spans: u32) -> Batch {
+    let mut scope_spans = Vec::new();
+    for index in 0..spans {
+        let mut span = Vec::new();
+        put_bytes(&mut span, 5, span_name(seq, index).as_bytes());
+        put_bytes(&mut scope_spans, 2, &span);
+    }
+    let (mut resource_spans, mut request) = (Vec::new(), Vec::new());
+    put_bytes(&mut resource_spans, 2, &scope_spans);
+    put_bytes(&mut request, 1, &resource_spans);
+    let header = Header {
+        raw_bytes: u32::try_from(request.len()).unwrap(),
+        spans,
+        pipeline: PipelineId(0),
+        spans_before: 0,
+        received: 1_700_000_000_000_000_000,
+        time: TimeRange::EMPTY,
+    };
+    Batch { seq: Seq(seq), header, frame: body::zstd_frame(&request).unwrap() }
+}
+
+/// The names of the spans of a request.
+pub(super) fn span_names(request: &[u8]) -> Vec<String> {
+    let messages = |message, number| {
+        Fields::new(message).map(Result::unwrap).filter_map(move |field| field.bytes(number)).collect::<Vec<_>>()
+    };
+    let mut names = Vec::new();
+    for resource_spans in messages(request, 1) {
+        for scope_spans in messages(resource_spans, 2) {
+            for span in messages(scope_spans, 2) {
+                names.push(String::from_utf8(messages(span, 5)[0].to_vec()).unwrap());
+            }
+        }
+    }
+    names
+}
+
+/// The protobuf of a body of one or more zstd frames, or of an uncompressed one.
+pub(super) fn decoded(body: &Body) -> Vec<u8> {
+    let bytes = body.segments.concat();
+    match body.codec {
+        body::Codec::Zstd => zstd::decode_all(&*bytes).unwrap(),
+        body::Codec::Identity => bytes,
+        other => panic!("{other:?} is not used here"),
+    }
+}
+
+/// Answers by a function of the span names; remembers what it took, in order.
+pub(super) struct Scripted<F> {
+    pub(super) answer: F,
+    pub(super) taken: Mutex<Vec<String>>,
+}
+
+impl<F: Fn(&[String]) -> Answer> Scripted<F> {
+    pub(super) fn new(answer: F) -> Self {
+        Self { answer, taken: Mutex::default() }
+    }
+}
+
+impl<F: Fn(&[String]) -> Answer + Send + Sync + 'static> Transport for Scripted<F> {
+    async fn send(&self, body: Body) -> Reply {
+        let names = span_names(&decoded(&body));
+        assert_eq!(names.len() as u64, body.spans);
+        let answer = (self.answer)(&names);
+        if matches!(answer, Answer::Delivered { .. }) {
+            self.taken.lock().unwrap().extend(names);
+        }
+        Reply { name: "scripted".into(), answer }
+    }
+}
+
+/// A spool in memory.
+#[derive(Clone)]
+pub(super) struct Model {
+    inner: Arc<Mutex<Inner>>,
+    end: watch::Sender<u64>,
+}
+
+struct Inner {
+    batches: Vec<Batch>,
+    position: Seq,
+    sent: u64,
+    lost: Vec<(LossReason, u64)>,
+    parked: Vec<Parked>,
+}
+
+impl Model {
+    pub(super) fn new(batches: Vec<Batch>) -> Self {
+        let end = batches.last().map_or(1, |batch| batch.seq.0 + 1);
+        let inner = Inner { batches, position: Seq::FIRST, sent: 0, lost: Vec::new(), parked: Vec::new() };
+        Self { inner: Arc::new(Mutex::new(inner)), end: watch::Sender::new(end) }
+    }
+
+    /// Moves the cursor as the spool's budget does.
+    pub(super) fn expire_to(&self, position: Seq) {
+        let mut inner = self.inner.lock().unwrap();
+        let from = inner.position;
+        let gone = inner.batches.iter().filter(|batch| from <= batch.seq && batch.seq < position);
+        let gone: u64 = gone.map(|batch| u64::from(batch.header.spans)).sum();
+        inner.position = position;
+        inner.lost.push((LossReason::Budget, gone));
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.inner.lock().unwrap().sent
+    }
+
+    pub(super) fn lost(&self, reason: LossReason) -> u64 {
+        self.inner.lock().unwrap().lost.iter().filter(|(known, _)| *known == reason).map(|(_, spans)| spans).sum()
+    }
+
+    /// The names of the spans that were kept aside.
+    pub(super) fn parked_names(&self) -> Vec<String> {
+        let inner = self.inner.lock().unwrap();
+        inner.parked.iter().flat_map(|parked| span_names(&zstd::decode_all(&*parked.frame).unwrap())).collect()
+    }
+
+    /// Returns once the cursor stands behind everything.
+    pub(super) async fn drained(&self) {
+        while self.position().0 < *self.end.borrow() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+}
+
+impl Source for Model {
+    fn position(&self) -> Seq {
+        self.inner.lock().unwrap().position
+    }
+
+    fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError> {
+        let inner = self.inner.lock().unwrap();
+        let mut chunk = Chunk { batches: Vec::new(), from, next: from };
+        let mut raw_bytes = 0;
+        for batch in inner.batches.iter().filter(|batch| batch.seq >= from) {
+            raw_bytes += batch.header.raw_bytes as usize;
+            let is_over = raw_bytes > limits.raw_bytes_max || chunk.batches.len() >= limits.batches_max;
+            if is_over && !chunk.batches.is_empty() {
+                chunk.next = batch.seq;
+                return Ok(chunk);
+            }
+            chunk.batches.push(batch.clone());
+        }
+        chunk.next = Seq(*self.end.borrow());
+        Ok(chunk)
+    }
+
+    async fn wait(&self, from: Seq) {
+        let _ = self.end.subscribe().wait_for(|end| *end > from.0).await;
+    }
+
+    fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        let mut inner = self.inner.lock().unwrap();
+        if inner.position != from {
+            return Ok(false);
+        }
+        inner.position = to;
+        inner.sent += outcome.sent;
+        inner.lost.extend(outcome.lost);
+        inner.parked.extend(outcome.parked);
+        Ok(true)
+    }
+}

@@ -1,0 +1,215 @@
+//! The requests under way, in the order of their numbers: finished in any order, booked from the front.
+
+use crate::spool::{Outcome, Parked, Seq};
+use std::collections::VecDeque;
+use tokio::task::AbortHandle;
+
+#[derive(Debug)]
+pub(super) struct Window {
+    slots: VecDeque<Slot>,
+    requests_max: usize,
+    raw_bytes_max: usize,
+    /// Of the requests that are not finished.
+    requests: usize,
+    raw_bytes: usize,
+}
+
+/// Names a request: two may begin at the same number when the cursor was moved meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequestId(pub(super) u64);
+
+#[derive(Debug)]
+struct Slot {
+    from: Seq,
+    to: Seq,
+    state: SlotState,
+}
+
+#[derive(Debug)]
+enum SlotState {
+    Sending { id: RequestId, raw_bytes: usize, task: AbortHandle },
+    Finished(Outcome),
+}
+
+/// Slots kept while the oldest is not finished. The younger ones hold only their outcome then, but a crash would send
+/// all of them again.
+const SLOTS_MAX: usize = 64;
+
+/// A finished stretch, to be booked in one write.
+#[derive(Debug, Clone)]
+pub(super) struct Booking {
+    pub(super) from: Seq,
+    pub(super) to: Seq,
+    pub(super) outcome: Outcome,
+}
+
+/// Parked frames that are booked in one write, bytes; one request's frames may exceed it.
+const PARKED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+impl Window {
+    pub(super) fn new(requests_max: usize, raw_bytes_max: usize) -> Self {
+        Self { slots: VecDeque::new(), requests_max, raw_bytes_max, requests: 0, raw_bytes: 0 }
+    }
+
+    /// Whether another request may be sent. The first one may always.
+    pub(super) fn has_room(&self) -> bool {
+        self.requests == 0
+            || (self.requests < self.requests_max
+                && self.raw_bytes < self.raw_bytes_max
+                && self.slots.len() < SLOTS_MAX)
+    }
+
+    pub(super) fn sending(&mut self, id: RequestId, (from, to): (Seq, Seq), raw_bytes: usize, task: AbortHandle) {
+        self.requests += 1;
+        self.raw_bytes += raw_bytes;
+        self.slots.push_back(Slot { from, to, state: SlotState::Sending { id, raw_bytes, task } });
+    }
+
+    /// Nothing of this pipeline lies in `[from, to)`.
+    pub(super) fn skip(&mut self, from: Seq, to: Seq) {
+        match self.slots.back_mut() {
+            Some(Slot { to: end, state: SlotState::Finished(_), .. }) if *end == from => *end = to,
+            _ => self.slots.push_back(Slot { from, to, state: SlotState::Finished(Outcome::default()) }),
+        }
+    }
+
+    /// A request is done. One that was forgotten meanwhile is ignored.
+    pub(super) fn finish(&mut self, done: RequestId, outcome: Outcome) {
+        for slot in &mut self.slots {
+            if let SlotState::Sending { id, raw_bytes, .. } = &slot.state
+                && *id == done
+            {
+                self.requests -= 1;
+                self.raw_bytes -= raw_bytes;
+                slot.state = SlotState::Finished(outcome);
+                return;
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether something can be booked.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.slots.front(), Some(Slot { state: SlotState::Finished(_), .. }))
+    }
+
+    /// Takes the finished stretch at the front.
+    pub(super) fn take_finished(&mut self) -> Option<Booking> {
+        let mut booking: Option<Booking> = None;
+        while self.is_ready() {
+            let is_full = booking.as_ref().is_some_and(|booking| {
+                booking.outcome.parked.iter().map(|parked: &Parked| parked.frame.len()).sum::<usize>()
+                    > PARKED_BYTES_MAX
+            });
+            if is_full {
+                break;
+            }
+            let Some(Slot { from, to, state: SlotState::Finished(outcome) }) = self.slots.pop_front() else { break };
+            match &mut booking {
+                None => booking = Some(Booking { from, to, outcome }),
+                Some(booking) => {
+                    booking.to = to;
+                    booking.outcome.sent += outcome.sent;
+                    for (reason, spans) in outcome.lost {
+                        match booking.outcome.lost.iter_mut().find(|(known, _)| *known == reason) {
+                            Some((_, sum)) => *sum += spans,
+                            None => booking.outcome.lost.push((reason, spans)),
+                        }
+                    }
+                    booking.outcome.parked.extend(outcome.parked);
+                }
+            }
+        }
+        booking
+    }
+
+    /// The cursor was moved to `position` by someone else, who accounted for what lies before: forgets that. Returns
+    /// where to go on cutting if requests beyond `position` had to be forgotten as well.
+    pub(super) fn resync(&mut self, position: Seq) -> Option<Seq> {
+        while self.slots.front().is_some_and(|slot| slot.to <= position) {
+            self.forget_front();
+        }
+        let is_cut_through = self.slots.front().is_some_and(|slot| slot.from < position);
+        if is_cut_through {
+            while !self.slots.is_empty() {
+                self.forget_front();
+            }
+        }
+        is_cut_through.then_some(position)
+    }
+
+    fn forget_front(&mut self) {
+        if let Some(Slot { state: SlotState::Sending { raw_bytes, task, .. }, .. }) = self.slots.pop_front() {
+            task.abort();
+            self.requests -= 1;
+            self.raw_bytes -= raw_bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::LossReason;
+
+    async fn task() -> AbortHandle {
+        tokio::spawn(std::future::pending::<()>()).abort_handle()
+    }
+
+    fn outcome(sent: u64, poison: u64) -> Outcome {
+        Outcome { sent, lost: vec![(LossReason::Poison, poison)], parked: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn only_the_finished_prefix_is_booked_and_joined() {
+        let mut window = Window::new(3, 100);
+        for (from, to) in [(1, 3), (3, 4), (4, 9)] {
+            assert!(window.has_room());
+            window.sending(RequestId(from), (Seq(from), Seq(to)), 10, task().await);
+        }
+        assert!(!window.has_room());
+        window.finish(RequestId(3), outcome(5, 1));
+        assert!(window.has_room());
+        assert!(window.take_finished().is_none());
+        window.finish(RequestId(1), outcome(7, 2));
+        let booking = window.take_finished().unwrap();
+        assert_eq!((booking.from, booking.to, booking.outcome.sent), (Seq(1), Seq(4), 12));
+        assert_eq!(booking.outcome.lost, [(LossReason::Poison, 3)]);
+        assert!(!window.is_ready());
+    }
+
+    #[tokio::test]
+    async fn bytes_bound_the_window_but_one_request_always_goes() {
+        let mut window = Window::new(4, 100);
+        window.sending(RequestId(1), (Seq(1), Seq(2)), 1000, task().await);
+        assert!(!window.has_room());
+        window.finish(RequestId(1), Outcome::default());
+        assert!(window.has_room());
+    }
+
+    #[tokio::test]
+    async fn a_moved_cursor_keeps_what_lies_beyond() {
+        let mut window = Window::new(4, 100);
+        for (from, to) in [(1, 3), (3, 5), (5, 9)] {
+            window.sending(RequestId(from), (Seq(from), Seq(to)), 10, task().await);
+        }
+        assert_eq!(window.resync(Seq(3)), None);
+        window.finish(RequestId(3), Outcome::default());
+        assert_eq!(window.take_finished().map(|booking| (booking.from, booking.to)), Some((Seq(3), Seq(5))));
+        // In the middle of a request: what is not booked goes again.
+        assert_eq!(window.resync(Seq(6)), Some(Seq(6)));
+        window.finish(RequestId(5), Outcome::default());
+        assert!(window.take_finished().is_none() && window.has_room());
+    }
+
+    #[test]
+    fn skipped_stretches_join() {
+        let mut window = Window::new(1, 1);
+        window.skip(Seq(1), Seq(4));
+        window.skip(Seq(4), Seq(6));
+        assert_eq!(window.take_finished().map(|booking| (booking.from, booking.to)), Some((Seq(1), Seq(6))));
+    }
+}

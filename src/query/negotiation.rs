@@ -1,0 +1,127 @@
+//! In which format and compression an answer goes out.
+
+use std::io::Write as _;
+
+use axum::response::{IntoResponse, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue};
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const PROTOBUF: &str = "application/protobuf";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Below this, gzip costs more than it saves; Tempo's middleware draws the line there too.
+const GZIP_BYTES_MIN: usize = 1024;
+
+/// The formats of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Protobuf,
+    Json,
+}
+
+impl Format {
+    /// Tempo tests whether `Accept` contains a type, in this order, whatever else stands there. Its third format, a
+    /// digest for language models, is answered as plain JSON.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let accept = headers.get(ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let contains = |name: &str| accept.windows(name.len()).any(|part| part == name.as_bytes());
+        if contains(PROTOBUF) { Self::Protobuf } else { Self::Json }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => PROTOBUF,
+            Self::Json => JSON,
+        }
+    }
+}
+
+/// The compressions of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl Coding {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        if values.flat_map(|value| value.split(',')).any(wants_gzip) { Self::Gzip } else { Self::Identity }
+    }
+}
+
+/// One element of `Accept-Encoding`: `gzip` unless its weight is zero.
+fn wants_gzip(element: &str) -> bool {
+    let mut parts = element.split(';').map(str::trim);
+    let named = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"));
+    let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|weight| weight.parse::<f32>().ok());
+    named && weight.is_none_or(|weight| weight > 0.0)
+}
+
+/// The body of a successful answer, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Payload {
+    content_type: &'static str,
+    coding: Coding,
+    body: Vec<u8>,
+}
+
+impl Payload {
+    /// Compresses the body if the client wants that and it pays; for large bodies that is work for a blocking thread.
+    pub(super) fn new(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Self {
+        let compressed = match coding {
+            Coding::Gzip if body.len() >= GZIP_BYTES_MIN => gzip(&body),
+            _ => None,
+        };
+        match compressed {
+            Some(body) => Self { content_type, coding: Coding::Gzip, body },
+            None => Self { content_type, coding: Coding::Identity, body },
+        }
+    }
+}
+
+/// `None` if compressing fails, which it does not into memory.
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
+}
+
+impl IntoResponse for Payload {
+    fn into_response(self) -> Response {
+        let mut response = self.body.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if self.coding == Coding::Gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_wanted_by_name_unless_its_weight_is_zero() {
+        for (value, coding) in [
+            ("gzip", Coding::Gzip),
+            ("deflate, GZIP;q=0.5, br", Coding::Gzip),
+            ("gzip;q=0", Coding::Identity),
+            ("gzip; q=0.000", Coding::Identity),
+            ("xgzip", Coding::Identity),
+            ("identity", Coding::Identity),
+            ("", Coding::Identity),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            assert_eq!(Coding::of(&headers), coding, "{value}");
+        }
+        assert_eq!(Coding::of(&HeaderMap::new()), Coding::Identity);
+    }
+}

@@ -1,0 +1,37 @@
+//! Where traces come from, as this room sees it.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::otlp::TraceId;
+use crate::store::assemble::{AssembleLimits, Completeness};
+
+/// Finds traces by id. The store implements it.
+pub trait TraceSource: Send + Sync + 'static {
+    /// Everything that was acknowledged of a trace; no fragments if there is no such trace. May block on the disk: it is
+    /// called on a thread made for that. It may stop reading, and say so, once it holds more than the limits allow.
+    ///
+    /// # Errors
+    /// The disk or what lies on it cannot be read.
+    fn trace(&self, id: TraceId, limits: &AssembleLimits) -> Result<FoundTrace, SourceError>;
+}
+
+/// What a [`TraceSource`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundTrace {
+    /// `ExportTraceServiceRequest`s that hold spans of this trace and no others, in the order they were received.
+    pub fragments: Vec<Bytes>,
+    pub completeness: Completeness,
+    /// How much was read to find them, before decompression or after, as the store counts it.
+    pub inspected_bytes: u64,
+}
+
+/// A trace could not be looked for.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The text says what the disk said.
+    #[error("stored traces cannot be read: {0}")]
+    Read(String),
+    #[error("Spanreel is stopping")]
+    Stopping,
+}

@@ -1,0 +1,174 @@
+//! `/api/traces/{id}` and `/api/v2/traces/{id}` (reference `tempo.md` 1.3).
+//!
+//! They differ in three things: the first answers a missing trace with 404 and one that is too large with 422, and its
+//! body is the trace itself; the second always answers 200, with a trace that is present even if empty, because
+//! Grafana reads into it without looking, and says `PARTIAL` of what was cut off.
+
+use axum::extract::{Path, Query, State};
+use http::HeaderMap;
+
+use super::error::QueryError;
+use super::negotiation::{Coding, Format, Payload};
+use super::router::QueryState;
+use super::source::TraceSource;
+use super::trace_id::parse_trace_id;
+use crate::otlp::TraceId;
+use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
+use crate::otlp::wire;
+use crate::store::assemble::{AssembleLimits, Completeness, Trace, assemble};
+
+/// `tempopb.PartialStatus.PARTIAL`.
+const PARTIAL: u64 = 1;
+
+/// The parameters of the URL in their order; unknown ones are tolerated.
+type Parameters = Query<Vec<(String, String)>>;
+
+pub(super) async fn v1(
+    State(state): State<QueryState>,
+    Path(id): Path<String>,
+    Query(parameters): Parameters,
+    headers: HeaderMap,
+) -> Result<Payload, QueryError> {
+    let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
+    let source = state.source().clone();
+    state.admission().run(move || lookup.answer_v1(&*source)).await
+}
+
+pub(super) async fn v2(
+    State(state): State<QueryState>,
+    Path(id): Path<String>,
+    Query(parameters): Parameters,
+    headers: HeaderMap,
+) -> Result<Payload, QueryError> {
+    let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
+    let source = state.source().clone();
+    state.admission().run(move || lookup.answer_v2(&*source)).await
+}
+
+/// A request that was understood.
+struct Lookup {
+    id: TraceId,
+    limits: AssembleLimits,
+    format: Format,
+    coding: Coding,
+}
+
+impl Lookup {
+    fn new(
+        state: &QueryState,
+        id: &str,
+        parameters: &[(String, String)],
+        headers: &HeaderMap,
+    ) -> Result<Self, QueryError> {
+        let id = parse_trace_id(id)?;
+        check_range(parameters)?;
+        Ok(Self {
+            id,
+            limits: AssembleLimits { trace_bytes_max: state.limits().trace_bytes_max },
+            format: Format::of(headers),
+            coding: Coding::of(headers),
+        })
+    }
+
+    /// The trace and how many bytes were looked at.
+    fn find(&self, source: &dyn TraceSource) -> Result<(Trace, u64), QueryError> {
+        let found = source.trace(self.id, &self.limits)?;
+        let mut trace = assemble(found.fragments.iter().map(|fragment| &fragment[..]), &self.limits)?;
+        if found.completeness == Completeness::Truncated {
+            trace.completeness = Completeness::Truncated;
+        }
+        Ok((trace, found.inspected_bytes))
+    }
+
+    fn answer_v1(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
+        let (trace, _) = self.find(source)?;
+        if trace.completeness == Completeness::Truncated {
+            return Err(QueryError::TraceTooLarge { bytes_max: self.limits.trace_bytes_max });
+        }
+        if trace.spans == 0 {
+            return Err(QueryError::NotFound);
+        }
+        let body = match self.format {
+            Format::Protobuf => trace.request,
+            Format::Json => {
+                let mut body = Vec::with_capacity(trace.request.len() * 2);
+                protobuf_to_tempo_json(&mut body, &trace.request, TopKey::Batches)?;
+                body
+            }
+        };
+        Ok(Payload::new(self.format.content_type(), body, self.coding))
+    }
+
+    fn answer_v2(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
+        let (trace, inspected_bytes) = self.find(source)?;
+        let partial = (trace.completeness == Completeness::Truncated).then(|| {
+            let bytes_max = self.limits.trace_bytes_max;
+            format!("Trace exceeds maximum size of {bytes_max} bytes, a partial trace is returned")
+        });
+        let body = match self.format {
+            Format::Protobuf => response_protobuf(&trace.request, inspected_bytes, partial.as_deref()),
+            Format::Json => response_json(&trace.request, inspected_bytes, partial.as_deref())?,
+        };
+        Ok(Payload::new(self.format.content_type(), body, self.coding))
+    }
+}
+
+/// `tempopb.TraceByIDResponse`: trace 1, metrics 2 { inspectedBytes 1 }, status 3, message 4.
+fn response_protobuf(trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> Vec<u8> {
+    // Beyond the trace: the metrics, at most 13 bytes, and a short message.
+    const REST_LEN: usize = 128;
+    let mut body = Vec::with_capacity(trace.len() + REST_LEN);
+    wire::put_bytes(&mut body, 1, trace);
+    let mut metrics = Vec::new();
+    if inspected_bytes != 0 {
+        wire::put_uint(&mut metrics, 1, inspected_bytes);
+    }
+    wire::put_bytes(&mut body, 2, &metrics);
+    if let Some(message) = partial {
+        wire::put_uint(&mut body, 3, PARTIAL);
+        wire::put_bytes(&mut body, 4, message.as_bytes());
+    }
+    body
+}
+
+/// The same in Tempo's JSON.
+fn response_json(trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> Result<Vec<u8>, QueryError> {
+    let mut body = Vec::with_capacity(trace.len() * 2 + 128);
+    body.extend_from_slice(b"{\"trace\":");
+    protobuf_to_tempo_json(&mut body, trace, TopKey::ResourceSpans)?;
+    body.extend_from_slice(b",\"metrics\":{");
+    if inspected_bytes != 0 {
+        body.extend_from_slice(format!("\"inspectedBytes\":\"{inspected_bytes}\"").as_bytes());
+    }
+    body.push(b'}');
+    if let Some(message) = partial {
+        body.extend_from_slice(b",\"status\":\"PARTIAL\",\"message\":");
+        put_string(&mut body, message);
+    }
+    body.push(b'}');
+    Ok(body)
+}
+
+/// `start` and `end` only tell Tempo where to look; a trace is found here wherever it lies, so they are just checked.
+fn check_range(parameters: &[(String, String)]) -> Result<(), QueryError> {
+    let start = seconds(parameters, "start")?;
+    let end = seconds(parameters, "end")?;
+    match (start, end) {
+        (Some(start), Some(end)) if end <= start => Err(QueryError::EmptyRange { start, end }),
+        _ => Ok(()),
+    }
+}
+
+/// A parameter in Unix seconds. Empty and zero are the same as absent, as in Tempo.
+fn seconds(parameters: &[(String, String)], name: &'static str) -> Result<Option<i64>, QueryError> {
+    let value = parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).unwrap_or_default();
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let parsed: i64 = value.parse().map_err(|_| {
+        // Enough to recognise it by.
+        let value = value.chars().take(64).collect();
+        QueryError::NotSeconds { name, value }
+    })?;
+    Ok(Some(parsed).filter(|seconds| *seconds != 0))
+}
