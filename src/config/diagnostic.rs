@@ -26,6 +26,16 @@ impl Position {
     }
 }
 
+impl Position {
+    /// How to point here from `other`: the line alone within one source.
+    pub fn seen_from(&self, other: &Self) -> String {
+        match self.source == other.source {
+            true => format!("on line {}", self.line),
+            false => format!("at {self}"),
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.source, self.line, self.column)
@@ -176,6 +186,17 @@ impl Report {
         self.references.take()
     }
 
+    /// How many errors were found so far.
+    pub(super) fn errors(&self) -> usize {
+        self.found.borrow().iter().filter(|found| found.severity == Severity::Error).count()
+    }
+
+    /// Whether something at this place was refused already.
+    pub(super) fn has_error_at(&self, position: &Position) -> bool {
+        let at = |found: &Diagnostic| found.severity == Severity::Error && found.position.as_ref() == Some(position);
+        self.found.borrow().iter().any(at)
+    }
+
     /// Whether an error was found so far.
     pub fn has_errors(&self) -> bool {
         *self.omitted.borrow() > 0 || self.found.borrow().iter().any(|found| found.severity == Severity::Error)
@@ -212,7 +233,7 @@ pub fn suggestion<'a>(word: &str, what: &str, candidates: impl IntoIterator<Item
     match nearest(word, candidates.clone()) {
         Some(candidate) => format!("did you mean {candidate:?}?"),
         None => {
-            let mut known: Vec<&str> = candidates.into_iter().collect();
+            let mut known: Vec<&str> = candidates.into_iter().filter(|candidate| !candidate.is_empty()).collect();
             known.sort_unstable();
             known.dedup();
             match known.is_empty() {

@@ -61,6 +61,20 @@ impl Node {
         }
     }
 
+    /// As [`Node::describe`], without the value: it may be a secret.
+    pub fn describe_kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+            Value::Scalar(scalar) => match scalar.kind {
+                Kind::Text => "a text",
+                Kind::Bool(_) => "a boolean",
+                Kind::Int(_) | Kind::Float(_) => "a number",
+            },
+        }
+    }
+
     /// What this is, in words for an error text.
     pub fn describe(&self) -> String {
         match &self.value {
@@ -97,14 +111,13 @@ impl Scalar {
 }
 
 fn number(text: &str) -> Option<Kind> {
-    let first = text.chars().next()?;
-    if !(first.is_ascii_digit() || matches!(first, '+' | '-' | '.')) {
-        return None;
-    }
     let (negative, unsigned) = match text.strip_prefix(['+', '-']) {
         Some(rest) => (text.starts_with('-'), rest),
         None => (false, text),
     };
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
     match unsigned {
         ".inf" | ".Inf" | ".INF" => {
             return Some(Kind::Float(if negative { f64::NEG_INFINITY } else { f64::INFINITY }));

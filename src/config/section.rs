@@ -33,6 +33,8 @@ pub struct Section<'a> {
     /// `section::key` of every key declared one level below, to find keys that are indented too little.
     below: Vec<String>,
     effective: Vec<(String, Effective)>,
+    /// Errors that were there before this section was read.
+    errors_before: usize,
 }
 
 /// A text of a list and where it stands.
@@ -74,6 +76,7 @@ pub enum Secrecy {
 impl<'a> Section<'a> {
     /// A section over `node`, whose key is at `position`. Null is an empty section; anything but a map is an error.
     pub(super) fn over(report: &'a Report, node: Option<&'a Node>, position: Position, path: String) -> Self {
+        let errors_before = report.errors();
         let entries = match node.map(|node| &node.value) {
             None | Some(Value::Null) => &[],
             Some(Value::Map(entries)) => entries.as_slice(),
@@ -84,7 +87,16 @@ impl<'a> Section<'a> {
                 &[]
             }
         };
-        Self { report, entries, position, path, known: Vec::new(), below: Vec::new(), effective: Vec::new() }
+        Self {
+            report,
+            entries,
+            position,
+            path,
+            known: Vec::new(),
+            below: Vec::new(),
+            effective: Vec::new(),
+            errors_before,
+        }
     }
 
     /// Refuses keys that nobody declared and gives back what the settings are, defaults filled in.
@@ -99,6 +111,11 @@ impl<'a> Section<'a> {
             self.report.error(&entry.position, &self.child_path(&entry.key), reason, remedy);
         }
         (Effective::Map(self.effective), self.known)
+    }
+
+    /// Whether nothing in this section was refused so far. Checks across keys only make sense then.
+    pub fn is_sound(&self) -> bool {
+        self.report.errors() == self.errors_before
     }
 
     /// Where this section is: `exporters::otlp/tempo::tls`.
@@ -276,7 +293,7 @@ impl<'a> Section<'a> {
                     // The value may be a secret: say what it is, not what it says.
                     let kind = match secrecy {
                         Secrecy::Open => pair.node.describe(),
-                        Secrecy::Secret => "something else".to_owned(),
+                        Secrecy::Secret => pair.node.describe_kind().to_owned(),
                     };
                     self.report.error(
                         &pair.node.position,

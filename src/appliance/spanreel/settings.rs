@@ -100,8 +100,10 @@ impl SpanreelSettings {
     fn decode(section: &mut Section<'_>) -> Self {
         let data_directory = section.file_path("data_directory");
         let query_endpoint = section.optional_text("query_endpoint", Secrecy::Open);
-        if let Some(Err((reason, remedy))) =
-            query_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(check_endpoint)
+        if let Some(Err((reason, remedy))) = query_endpoint
+            .as_deref()
+            .filter(|endpoint| !endpoint.is_empty())
+            .map(|endpoint| check_endpoint(endpoint, "localhost:3200"))
         {
             section.error("query_endpoint", reason, remedy);
         }
