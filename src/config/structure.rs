@@ -277,7 +277,7 @@ fn references(
         "service" => section.child_path(key),
         pipeline => pipeline.to_owned(),
     };
-    if let (true, Some(position)) = (items.is_empty(), required) {
+    if let (true, true, Some(position)) = (items.is_empty(), section.is_sound(), required) {
         report.error(position, &path, format!("must have at least one {}", role.word()), format!("e.g. {key}: [otlp]"));
     }
     let mut ids = Vec::with_capacity(items.len());

@@ -16,7 +16,7 @@ pub const DECLARATION: Declaration<ExtensionSettings> = Declaration::new(
 .always_on();
 
 /// `extensions::spanreel`. Optional: without it these defaults hold, and it need not be listed in `service::extensions`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SpanreelSettings {
     /// `data_directory`; default `./spanreel-data`. The flag `--data` wins.
     pub data_directory: Option<PathBuf>,
@@ -64,18 +64,6 @@ pub struct WebhookSettings {
     pub service: String,
     /// `pod_address`: the address in EndpointSlices; default the environment's `POD_IP`.
     pub pod_address: Option<String>,
-}
-
-impl Default for SpanreelSettings {
-    fn default() -> Self {
-        Self {
-            data_directory: None,
-            query_endpoint: None,
-            spool: SpoolSettings::default(),
-            other_signals: OtherSignals::default(),
-            webhook: WebhookSettings::default(),
-        }
-    }
 }
 
 impl Default for SpoolSettings {
@@ -131,6 +119,11 @@ impl SpoolSettings {
             let reason = format!("must be at least {SPOOL_MIB_MIN}, is {}", settings.max_size_mib);
             section.error("max_size_mib", reason, "smaller spools could not hold one round of batches");
         }
+        for (key, mib) in [("max_size_mib", settings.max_size_mib), ("min_free_mib", settings.min_free_mib)] {
+            if mib > SPOOL_MIB_MAX {
+                section.error(key, format!("must not be above {SPOOL_MIB_MAX}, is {mib}"), "the unit is MiB");
+            }
+        }
         if settings.max_age.is_some_and(|age| age.is_zero()) {
             section.error("max_age", "must be greater than zero", "remove it to keep by size alone");
         }
@@ -144,6 +137,8 @@ impl SpoolSettings {
 
 /// Less than this cannot hold the batches under way.
 const SPOOL_MIB_MIN: u64 = 16;
+/// An exbibyte: more is a slip, and its bytes would not fit a u64 for long.
+const SPOOL_MIB_MAX: u64 = 1 << 40;
 /// Clients give up after ten seconds by default; half of them retry before.
 const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
