@@ -69,7 +69,9 @@ impl Kit for Components {
         let first = own.next();
         for (id, extension) in own {
             let reason = "configured a second time: these settings are the whole process's";
-            let remedy = first.map(|(_, first)| format!("the first is at {}; merge them", first.position));
+            let remedy = first.map(|(_, first)| {
+                format!("the first is {}; merge them", first.position.seen_from(&extension.position))
+            });
             report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
         }
     }

@@ -176,6 +176,17 @@ impl Role {
         }
     }
 
+    /// `a receiver`, `an exporter`, ...
+    pub const fn with_article(self) -> &'static str {
+        match self {
+            Self::Receiver => "a receiver",
+            Self::Processor => "a processor",
+            Self::Exporter => "an exporter",
+            Self::Connector => "a connector",
+            Self::Extension => "an extension",
+        }
+    }
+
     /// `receivers`, ...: the key of the section.
     pub const fn section(self) -> &'static str {
         match self {

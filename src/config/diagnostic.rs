@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-/// More lines than this help nobody; the rest is counted.
+/// More lines than this help nobody; further errors are counted.
 const DIAGNOSTICS_MAX: usize = 256;
 
 /// A place in one of the sources a configuration was put together from.
@@ -23,6 +23,16 @@ impl Position {
     /// A place in `source`; `line` and `column` are counted from 1.
     pub fn new(source: &Arc<str>, line: u32, column: u32) -> Self {
         Self { source: Arc::clone(source), line, column }
+    }
+}
+
+impl Position {
+    /// How to point here from `other`: the line alone within one source.
+    pub fn seen_from(&self, other: &Self) -> String {
+        match self.source == other.source {
+            true => format!("on line {}", self.line),
+            false => format!("at {self}"),
+        }
     }
 }
 
@@ -98,7 +108,7 @@ pub struct Diagnostics {
     pub errors: Vec<Diagnostic>,
     /// An unset environment variable is often the reason of an error elsewhere.
     pub warnings: Vec<Diagnostic>,
-    /// Findings beyond the number worth listing.
+    /// Errors beyond the number worth listing.
     pub omitted: usize,
 }
 
@@ -107,7 +117,7 @@ impl Diagnostics {
     pub fn lines(&self) -> Vec<String> {
         let errors = self.errors.iter().map(Diagnostic::to_string);
         let warnings = self.warnings.iter().map(|warning| format!("warning: {warning}"));
-        let omitted = (self.omitted > 0).then(|| format!("... and {} more", self.omitted));
+        let omitted = (self.omitted > 0).then(|| format!("... and {} more errors", self.omitted));
         errors.chain(warnings).chain(omitted).collect()
     }
 }
@@ -132,7 +142,7 @@ impl std::error::Error for Diagnostics {}
 #[derive(Debug, Default)]
 pub struct Report {
     found: RefCell<Vec<Diagnostic>>,
-    omitted: RefCell<usize>,
+    errors_omitted: RefCell<usize>,
     references: RefCell<Vec<Reference>>,
 }
 
@@ -146,13 +156,15 @@ pub(super) struct Reference {
 }
 
 impl Report {
-    /// Adds a finding.
+    /// Adds a finding. Errors and notes are bounded apart, so that notes never crowd out an error.
     pub fn add(&self, diagnostic: Diagnostic) {
         let mut found = self.found.borrow_mut();
-        if found.len() < DIAGNOSTICS_MAX {
+        let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+        let alike = found.iter().filter(|found| is_error(found) == is_error(&diagnostic)).count();
+        if alike < DIAGNOSTICS_MAX {
             found.push(diagnostic);
-        } else {
-            *self.omitted.borrow_mut() += 1;
+        } else if is_error(&diagnostic) {
+            *self.errors_omitted.borrow_mut() += 1;
         }
     }
 
@@ -176,18 +188,29 @@ impl Report {
         self.references.take()
     }
 
+    /// How many errors were found so far.
+    pub(super) fn errors(&self) -> usize {
+        self.found.borrow().iter().filter(|found| found.severity == Severity::Error).count()
+    }
+
+    /// Whether something at this place was refused already.
+    pub(super) fn has_error_at(&self, position: &Position) -> bool {
+        let at = |found: &Diagnostic| found.severity == Severity::Error && found.position.as_ref() == Some(position);
+        self.found.borrow().iter().any(at)
+    }
+
     /// Whether an error was found so far.
     pub fn has_errors(&self) -> bool {
-        *self.omitted.borrow() > 0 || self.found.borrow().iter().any(|found| found.severity == Severity::Error)
+        self.errors() > 0
     }
 
     /// `Ok` with notes and warnings if nothing is wrong; everything in the order of the sources' lines.
     pub fn into_result(self) -> Result<Vec<Diagnostic>, Diagnostics> {
-        let omitted = self.omitted.into_inner();
+        let omitted = self.errors_omitted.into_inner();
         let mut found = self.found.into_inner();
         // Stable: findings about one place stay in the order in which they were made.
         found.sort_by(|a, b| a.position.cmp(&b.position));
-        if omitted == 0 && found.iter().all(|found| found.severity != Severity::Error) {
+        if found.iter().all(|found| found.severity != Severity::Error) {
             return Ok(found);
         }
         let (errors, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity == Severity::Error);
@@ -212,7 +235,7 @@ pub fn suggestion<'a>(word: &str, what: &str, candidates: impl IntoIterator<Item
     match nearest(word, candidates.clone()) {
         Some(candidate) => format!("did you mean {candidate:?}?"),
         None => {
-            let mut known: Vec<&str> = candidates.into_iter().collect();
+            let mut known: Vec<&str> = candidates.into_iter().filter(|candidate| !candidate.is_empty()).collect();
             known.sort_unstable();
             known.dedup();
             match known.is_empty() {
@@ -284,6 +307,19 @@ mod tests {
         assert_eq!(diagnostics.errors.len(), DIAGNOSTICS_MAX);
         assert_eq!(diagnostics.omitted, 1000 - DIAGNOSTICS_MAX);
         assert!(diagnostics.errors.is_sorted_by_key(|error| error.position.clone()));
-        assert_eq!(diagnostics.lines().last().unwrap(), "... and 744 more");
+        assert_eq!(diagnostics.lines().last().unwrap(), "... and 744 more errors");
+    }
+
+    #[test]
+    fn many_notes_are_no_error_and_hide_none() {
+        let report = Report::default();
+        let position = Position::new(&Arc::from("c.yaml"), 1, 1);
+        for _ in 0..1000 {
+            let note = Diagnostic::error(Some(position.clone()), "a", "fine").with_severity(Severity::Info);
+            report.add(note);
+        }
+        assert!(!report.has_errors());
+        report.error(&position, "a", "bad", "");
+        assert_eq!(report.into_result().unwrap_err().errors.len(), 1);
     }
 }

@@ -60,22 +60,37 @@ impl Printer {
     fn yaml(&mut self, value: &Effective, depth: usize) {
         match value {
             Effective::Map(entries) if !entries.is_empty() => {
-                for (key, value) in entries {
+                for entry in entries {
                     self.line(depth);
-                    let key = plain_or_quoted(key);
-                    let _ = write!(self.out, "{key}:");
-                    self.yaml_value(value, depth);
+                    self.yaml_entry(entry, depth);
                 }
             }
             Effective::List(items) if !items.is_empty() => {
                 for item in items {
                     self.line(depth);
                     self.out.push('-');
-                    self.yaml_value(item, depth);
+                    match item {
+                        // `- name: x`, the first key on the dash's line.
+                        Effective::Map(entries) if !entries.is_empty() => {
+                            self.out.push(' ');
+                            for (index, entry) in entries.iter().enumerate() {
+                                if index > 0 {
+                                    self.line(depth + 1);
+                                }
+                                self.yaml_entry(entry, depth + 1);
+                            }
+                        }
+                        item => self.yaml_value(item, depth),
+                    }
                 }
             }
             other => self.out.push_str(&self.scalar(other, plain_or_quoted)),
         }
+    }
+
+    fn yaml_entry(&mut self, (key, value): &(String, Effective), depth: usize) {
+        let _ = write!(self.out, "{}:", plain_or_quoted(key));
+        self.yaml_value(value, depth);
     }
 
     fn yaml_value(&mut self, value: &Effective, depth: usize) {

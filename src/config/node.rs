@@ -61,6 +61,20 @@ impl Node {
         }
     }
 
+    /// As [`Node::describe`], without the value: it may be a secret.
+    pub fn describe_kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+            Value::Scalar(scalar) => match scalar.kind {
+                Kind::Text => "a text",
+                Kind::Bool(_) => "a boolean",
+                Kind::Int(_) | Kind::Float(_) => "a number",
+            },
+        }
+    }
+
     /// What this is, in words for an error text.
     pub fn describe(&self) -> String {
         match &self.value {
@@ -97,14 +111,13 @@ impl Scalar {
 }
 
 fn number(text: &str) -> Option<Kind> {
-    let first = text.chars().next()?;
-    if !(first.is_ascii_digit() || matches!(first, '+' | '-' | '.')) {
-        return None;
-    }
     let (negative, unsigned) = match text.strip_prefix(['+', '-']) {
         Some(rest) => (text.starts_with('-'), rest),
         None => (false, text),
     };
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
     match unsigned {
         ".inf" | ".Inf" | ".INF" => {
             return Some(Kind::Float(if negative { f64::NEG_INFINITY } else { f64::INFINITY }));
@@ -203,6 +216,103 @@ fn nested(entry: Entry) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::yaml;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// A tree without positions, as the Collector's merge sees it.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Plain {
+        Leaf(u8),
+        List(Vec<u8>),
+        Map(std::collections::BTreeMap<String, Plain>),
+    }
+
+    fn trees() -> impl Strategy<Value = Plain> {
+        let leaf = prop_oneof![
+            any::<u8>().prop_map(Plain::Leaf),
+            prop::collection::vec(any::<u8>(), 0..3).prop_map(Plain::List),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(Plain::Map))
+    }
+
+    fn node(plain: &Plain) -> Node {
+        yaml::parse(&Arc::from("t"), &text(plain)).unwrap()
+    }
+
+    fn text(plain: &Plain) -> String {
+        match plain {
+            Plain::Leaf(value) => value.to_string(),
+            Plain::List(items) => format!("{items:?}"),
+            Plain::Map(map) => {
+                let entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", text(value))).collect();
+                format!("{{{}}}", entries.join(", "))
+            }
+        }
+    }
+
+    fn plain(node: &Node) -> Plain {
+        match &node.value {
+            Value::Scalar(scalar) => Plain::Leaf(scalar.text.parse().unwrap()),
+            Value::List(items) => Plain::List(
+                items
+                    .iter()
+                    .map(|item| match plain(item) {
+                        Plain::Leaf(value) => value,
+                        other => panic!("{other:?}"),
+                    })
+                    .collect(),
+            ),
+            Value::Map(entries) => {
+                Plain::Map(entries.iter().map(|entry| (entry.key.clone(), plain(&entry.node))).collect())
+            }
+            Value::Null => panic!("a null"),
+        }
+    }
+
+    /// The rule in four lines.
+    fn model(earlier: &Plain, later: &Plain) -> Plain {
+        let (Plain::Map(earlier), Plain::Map(later)) = (earlier, later) else { return later.clone() };
+        let mut merged = earlier.clone();
+        for (key, value) in later {
+            let below = earlier.get(key).map_or_else(|| value.clone(), |known| model(known, value));
+            merged.insert(key.clone(), below);
+        }
+        Plain::Map(merged)
+    }
+
+    proptest! {
+        #[test]
+        fn maps_merge_deeply_and_everything_else_is_replaced(a in trees(), b in trees()) {
+            let mut merged = node(&a);
+            merge(&mut merged, node(&b));
+            prop_assert_eq!(plain(&merged), model(&a, &b));
+        }
+    }
+
+    #[test]
+    fn keys_with_double_colons_nest_and_merge() {
+        let mut root = yaml::parse(&Arc::from("t"), "a::b::c: 1\na: {b: {d: 2}}\nx: [{y::z: 3}]\n").unwrap();
+        nest_keys(&mut root);
+        let expected = yaml::parse(&Arc::from("t"), "a: {b: {c: 1, d: 2}}\nx: [{y: {z: 3}}]\n").unwrap();
+        let shape = |node: &Node| format!("{:?}", keys(node));
+        assert_eq!(shape(&root), shape(&expected));
+    }
+
+    /// Every key with its nesting.
+    fn keys(node: &Node) -> Vec<String> {
+        match &node.value {
+            Value::Map(entries) => entries
+                .iter()
+                .flat_map(|entry| {
+                    let below = keys(&entry.node).into_iter().map(|key| format!("{}/{key}", entry.key));
+                    std::iter::once(entry.key.clone()).chain(below).collect::<Vec<_>>()
+                })
+                .collect(),
+            Value::List(items) => items.iter().flat_map(keys).collect(),
+            Value::Null | Value::Scalar(_) => Vec::new(),
+        }
+    }
 
     #[test]
     fn scalars_mean_what_yaml_1_2_and_the_collector_say() {

@@ -33,6 +33,8 @@ pub struct Section<'a> {
     /// `section::key` of every key declared one level below, to find keys that are indented too little.
     below: Vec<String>,
     effective: Vec<(String, Effective)>,
+    /// Errors that were there before this section was read.
+    errors_before: usize,
 }
 
 /// A text of a list and where it stands.
@@ -74,6 +76,7 @@ pub enum Secrecy {
 impl<'a> Section<'a> {
     /// A section over `node`, whose key is at `position`. Null is an empty section; anything but a map is an error.
     pub(super) fn over(report: &'a Report, node: Option<&'a Node>, position: Position, path: String) -> Self {
+        let errors_before = report.errors();
         let entries = match node.map(|node| &node.value) {
             None | Some(Value::Null) => &[],
             Some(Value::Map(entries)) => entries.as_slice(),
@@ -84,7 +87,16 @@ impl<'a> Section<'a> {
                 &[]
             }
         };
-        Self { report, entries, position, path, known: Vec::new(), below: Vec::new(), effective: Vec::new() }
+        Self {
+            report,
+            entries,
+            position,
+            path,
+            known: Vec::new(),
+            below: Vec::new(),
+            effective: Vec::new(),
+            errors_before,
+        }
     }
 
     /// Refuses keys that nobody declared and gives back what the settings are, defaults filled in.
@@ -99,6 +111,11 @@ impl<'a> Section<'a> {
             self.report.error(&entry.position, &self.child_path(&entry.key), reason, remedy);
         }
         (Effective::Map(self.effective), self.known)
+    }
+
+    /// Whether nothing in this section was refused so far. Checks across keys only make sense then.
+    pub fn is_sound(&self) -> bool {
+        self.report.errors() == self.errors_before
     }
 
     /// Where this section is: `exporters::otlp/tempo::tls`.
@@ -199,25 +216,30 @@ impl<'a> Section<'a> {
 
     /// A list of texts; one text is split at commas, as in the Collector.
     pub fn list(&mut self, key: &'static str) -> Vec<String> {
+        if let Some(entry) = self.entries.iter().find(|entry| entry.key == key)
+            && let Value::Scalar(scalar) = &entry.node.value
+            && scalar.kind == Kind::Text
+        {
+            self.known.push(key);
+            let parts = scalar.text.split(',').map(|part| part.trim().to_owned());
+            let texts: Vec<String> = if scalar.text.is_empty() { Vec::new() } else { parts.collect() };
+            self.record(key, Effective::List(texts.iter().cloned().map(Effective::Text).collect()));
+            return texts;
+        }
         self.located_list(key).into_iter().map(|located| located.text).collect()
     }
 
-    /// A list of texts with the place of each.
+    /// A list of texts with the place of each; one text is no list, as where the Collector wants ids.
     pub(super) fn located_list(&mut self, key: &'static str) -> Vec<Located> {
         let Some(entry) = self.value(key) else { return Vec::new() };
-        let at = |text: &str, position: &Position| Located { text: text.to_owned(), position: position.clone() };
-        let texts: Vec<Located> = match &entry.node.value {
-            Value::List(items) => items.iter().filter_map(|item| self.item(entry, item)).collect(),
-            Value::Scalar(scalar) if scalar.kind == Kind::Text && scalar.text.is_empty() => Vec::new(),
-            Value::Scalar(scalar) if scalar.kind == Kind::Text => {
-                scalar.text.split(',').map(|text| at(text.trim(), &entry.node.position)).collect()
-            }
-            _ => {
-                self.mismatch(entry, "a list of texts", "");
-                Vec::new()
-            }
+        let Value::List(items) = &entry.node.value else {
+            let remedy = text_of(&entry.node).map(|text| format!("write [{text}]")).unwrap_or_default();
+            self.mismatch(entry, "a list of texts", remedy);
+            return Vec::new();
         };
-        self.record(key, Effective::List(texts.iter().map(|located| Effective::Text(located.text.clone())).collect()));
+        let texts: Vec<Located> = items.iter().filter_map(|item| self.item(entry, item)).collect();
+        let recorded = texts.iter().map(|located| Effective::Text(located.text.clone())).collect();
+        self.record(key, Effective::List(recorded));
         texts
     }
 
@@ -276,7 +298,7 @@ impl<'a> Section<'a> {
                     // The value may be a secret: say what it is, not what it says.
                     let kind = match secrecy {
                         Secrecy::Open => pair.node.describe(),
-                        Secrecy::Secret => "something else".to_owned(),
+                        Secrecy::Secret => pair.node.describe_kind().to_owned(),
                     };
                     self.report.error(
                         &pair.node.position,
@@ -334,6 +356,18 @@ impl<'a> Section<'a> {
         };
         if !fits {
             self.error(key, format!("not supported: {why}"), remedy);
+        }
+    }
+
+    /// As [`Section::accept`] of a whole number; its value, for checks across keys.
+    pub fn accept_int(&mut self, key: &'static str) -> Option<i128> {
+        let entry = self.value(key)?;
+        match &entry.node.value {
+            Value::Scalar(scalar) if let Kind::Int(value) = scalar.kind => Some(value),
+            _ => {
+                self.mismatch(entry, "a whole number", "");
+                None
+            }
         }
     }
 

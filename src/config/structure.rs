@@ -15,8 +15,10 @@ type Written = BTreeMap<ComponentId, Position>;
 /// Reads a whole configuration. What is returned is of use only if `report` has no errors.
 pub(super) fn read<K: Kit>(root: &Node, report: &Report) -> Config<K> {
     let mut top = Section::over(report, Some(root), root.position.clone(), String::new());
-    if matches!(&root.value, Value::Null) || root.entries().is_some_and(<[Entry]>::is_empty) {
-        top.error("", "empty configuration file", "run spanreel without --config for the built-in configuration");
+    let is_empty = matches!(&root.value, Value::Null) || root.entries().is_some_and(<[Entry]>::is_empty);
+    if is_empty {
+        let remedy = "run spanreel without --config for the built-in configuration";
+        report.error(&root.position, "", "empty configuration file", remedy);
     }
     let mut components = Components { report, written: BTreeMap::new() };
     let receivers = components.read(&mut top, Role::Receiver, K::receivers(), &others::<K>(Role::Receiver));
@@ -24,21 +26,26 @@ pub(super) fn read<K: Kit>(root: &Node, report: &Report) -> Config<K> {
     let exporters = components.read(&mut top, Role::Exporter, K::exporters(), &others::<K>(Role::Exporter));
     let _: BTreeMap<_, Component<()>> = components.read(&mut top, Role::Connector, &[], &others::<K>(Role::Connector));
     let extensions = components.read(&mut top, Role::Extension, K::extensions(), &others::<K>(Role::Extension));
-    if root.entries().is_some_and(|entries| !entries.is_empty()) && components.of(Role::Receiver).is_empty() {
-        top.error(
-            "receivers",
-            "no receiver configuration specified in config",
-            "configure one, e.g. receivers: {otlp: {protocols: {grpc: , http: }}}",
-        );
+    if !is_empty && components.of(Role::Receiver).is_empty() {
+        let remedy = "configure one, e.g. receivers: {otlp: {protocols: {grpc: , http: }}}";
+        report.error(&root.position, "", "no receiver configuration specified in config", remedy);
     }
     let service = top.section("service", |section| read_service(section, &components, report));
+    if !is_empty && service.pipelines.is_empty() && !has_pipelines(root) {
+        let service = root.entries().unwrap_or_default().iter().find(|entry| entry.key == "service");
+        let position = service.map_or(&root.position, |entry| &entry.position);
+        let remedy = "e.g. service: {pipelines: {traces: {receivers: [otlp]}}}";
+        report.error(position, "", "service must have at least one pipeline", remedy);
+    }
     components.check_references();
     let always_on = |id: &ComponentId| {
         K::extensions()
             .iter()
             .any(|declaration| declaration.always_on && declaration.names().any(|name| name == id.kind()))
     };
-    components.warn_of_unused(&service, always_on);
+    if !report.has_errors() {
+        components.warn_of_unused(&service, always_on);
+    }
     let (effective, _) = top.finish();
     Config { receivers, processors, exporters, extensions, service, effective }
 }
@@ -94,7 +101,7 @@ impl Components<'_> {
             if let Some(first) = written.insert(id.clone(), entry.position.clone()) {
                 refuse(
                     format!("duplicate name {id}"),
-                    format!("the first is at {first}; spaces around ids do not count"),
+                    format!("the first is {}; spaces around ids do not count", first.seen_from(&entry.position)),
                 );
                 continue;
             }
@@ -176,7 +183,7 @@ fn unknown_type(role: Role, id: &ComponentId, known: &[&str], others: &[(Role, &
     if let Some((other, _)) = others.iter().find(|(_, name)| *name == kind)
         && !role.collector_types().contains(&kind)
     {
-        let reason = format!("{kind:?} is no {word} but of {}", other.section());
+        let reason = format!("{kind:?} is {}, not {}", other.with_article(), role.with_article());
         return (reason, format!("move it to {}; {supported}", other.section()));
     }
     if (role, kind) == (Role::Exporter, "logging") {
@@ -190,20 +197,27 @@ fn unknown_type(role: Role, id: &ComponentId, known: &[&str], others: &[(Role, &
     let candidates = known.iter().copied().chain(role.collector_types().iter().copied());
     match super::diagnostic::nearest(kind, candidates) {
         Some(near) if known.contains(&near) => (reason, format!("did you mean {near:?}?")),
+        Some("logging") => (reason, "did you mean \"debug\"? It took the place of \"logging\"".to_owned()),
         Some(near) => (reason, format!("the Collector's {near:?} is not supported either")),
         None => (reason, String::new()),
     }
 }
 
+/// Whether any pipeline is written, right or wrong.
+fn has_pipelines(root: &Node) -> bool {
+    let below = |node: &Node, key: &str| -> Option<Node> {
+        node.entries()?.iter().find(|entry| entry.key == key).map(|entry| entry.node.clone())
+    };
+    let pipelines = below(root, "service").and_then(|service| below(&service, "pipelines"));
+    pipelines.is_some_and(|pipelines| {
+        pipelines.entries().is_none_or(|entries| !entries.is_empty()) && !matches!(pipelines.value, Value::Null)
+    })
+}
+
 fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: &Report) -> Service {
     let extensions = references(section, "extensions", Role::Extension, components, report, None);
     let telemetry = section.section("telemetry", TelemetrySettings::decode);
-    let written = section.has("pipelines");
     let entries = section.free_map("pipelines").map(|(_, entries)| entries).unwrap_or_default();
-    if entries.is_empty() {
-        let key = if written { "pipelines" } else { "" };
-        section.error(key, "service must have at least one pipeline", "e.g. pipelines: {traces: {receivers: [otlp]}}");
-    }
     let (mut pipelines, mut effective): (Vec<Pipeline>, Vec<_>) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = section.child_path(&format!("pipelines::{}", entry.key));
@@ -224,8 +238,8 @@ fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: 
             signal @ ("metrics" | "logs" | "profiles") => {
                 refuse(
                     format!("{signal} pipelines are not supported: Spanreel keeps and forwards traces"),
-                    "remove it; metrics and logs that agents send along are answered OK and discarded, \
-                     extensions::spanreel::other_signals says whether",
+                    "remove it; metrics and logs that agents send along are answered OK and discarded, unless \
+                     extensions::spanreel::other_signals says refuse",
                 );
                 continue;
             }
@@ -263,7 +277,7 @@ fn references(
         "service" => section.child_path(key),
         pipeline => pipeline.to_owned(),
     };
-    if let (true, Some(position)) = (items.is_empty(), required) {
+    if let (true, true, Some(position)) = (items.is_empty(), section.is_sound(), required) {
         report.error(position, &path, format!("must have at least one {}", role.word()), format!("e.g. {key}: [otlp]"));
     }
     let mut ids = Vec::with_capacity(items.len());

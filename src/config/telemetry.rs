@@ -104,7 +104,7 @@ fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
     }
     if level == MetricsLevel::None {
         endpoints.clear();
-    } else if endpoints.is_empty() {
+    } else if endpoints.is_empty() && section.is_sound() {
         section.error("readers", "a level other than none needs a reader", "write level: none, or a pull reader");
     }
     endpoints.sort();
@@ -137,7 +137,7 @@ fn prometheus(section: &mut Section<'_>) -> String {
     } else {
         format!("{host}:{port}")
     };
-    if let Err((reason, remedy)) = check_endpoint(&endpoint) {
+    if let Err((reason, remedy)) = check_endpoint(&endpoint, METRICS_ENDPOINT) {
         section.error("port", reason, remedy);
     }
     endpoint

@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
         let remedy = if info.contains("tab") {
             "indent with spaces"
         } else {
-            "look at this line and the one above: indentation, a missing colon or quote"
+            "look at this line and the one above: indentation, a missing colon, quote or bracket"
         };
         self.refuse(position, &format!("is not valid YAML: {info}")).with_remedy(remedy)
     }

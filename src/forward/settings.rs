@@ -154,17 +154,7 @@ impl QueueSettings {
         if section.reference("storage", Role::Extension).is_some() {
             section.note("storage", "the queue is durable with and without it: it is Spanreel's spool");
         }
-        let batch = section.optional("batch", WhenNull::On, |batch| {
-            for (key, shape) in [
-                ("flush_timeout", Shape::Duration),
-                ("min_size", Shape::Int),
-                ("max_size", Shape::Int),
-                ("sizer", Shape::Text),
-                ("partition", Shape::Map),
-            ] {
-                batch.accept(key, shape);
-            }
-        });
+        let batch = section.optional("batch", WhenNull::On, accept_batch);
         if batch.is_some() {
             let reason =
                 "accepted, without effect: requests are joined from the spool up to the size destinations take";
@@ -174,6 +164,24 @@ impl QueueSettings {
             section.error("num_consumers", "must be greater than zero", "10 is the default");
         }
         settings
+    }
+}
+
+/// `sending_queue::batch`: means nothing here, but is checked as the Collector checks it.
+fn accept_batch(section: &mut Section<'_>) {
+    /// The Collector's default, items.
+    const MIN_SIZE: i128 = 8192;
+    section.accept("flush_timeout", Shape::Duration);
+    section.accept("sizer", Shape::Text);
+    section.accept("partition", Shape::Map);
+    let min_size = section.accept_int("min_size").unwrap_or(MIN_SIZE);
+    let max_size = section.accept_int("max_size").unwrap_or(0);
+    if min_size < 0 {
+        section.error("min_size", "must not be negative", "");
+    }
+    if max_size != 0 && max_size < min_size && section.is_sound() {
+        let reason = format!("must be 0 or at least min_size, which is {min_size}");
+        section.error("max_size", reason, "the queue's batches mean nothing here: remove the batch section");
     }
 }
 

@@ -37,8 +37,8 @@ impl ServerTlsSettings {
         section.inert("client_ca_file_reload", Shape::Bool, "certificates are read when the configuration is loaded");
         section.inert("include_system_ca_certs_pool", Shape::Bool, "a listener trusts client_ca_file only");
         section.unsupported("tpm", "keys are read from files", "use key_file");
-        for (key, file) in [("cert_file", &cert_file), ("key_file", &key_file)] {
-            if file.is_none() {
+        for (key, file, inline) in [("cert_file", &cert_file, "cert_pem"), ("key_file", &key_file, "key_pem")] {
+            if file.is_none() && !section.has(inline) {
                 section.error(
                     key,
                     "a TLS listener needs cert_file and key_file",

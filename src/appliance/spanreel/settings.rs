@@ -16,7 +16,7 @@ pub const DECLARATION: Declaration<ExtensionSettings> = Declaration::new(
 .always_on();
 
 /// `extensions::spanreel`. Optional: without it these defaults hold, and it need not be listed in `service::extensions`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SpanreelSettings {
     /// `data_directory`; default `./spanreel-data`. The flag `--data` wins.
     pub data_directory: Option<PathBuf>,
@@ -66,18 +66,6 @@ pub struct WebhookSettings {
     pub pod_address: Option<String>,
 }
 
-impl Default for SpanreelSettings {
-    fn default() -> Self {
-        Self {
-            data_directory: None,
-            query_endpoint: None,
-            spool: SpoolSettings::default(),
-            other_signals: OtherSignals::default(),
-            webhook: WebhookSettings::default(),
-        }
-    }
-}
-
 impl Default for SpoolSettings {
     fn default() -> Self {
         Self { max_size_mib: 10 * 1024, max_age: None, min_free_mib: 256, sync_interval: Duration::ZERO }
@@ -100,8 +88,10 @@ impl SpanreelSettings {
     fn decode(section: &mut Section<'_>) -> Self {
         let data_directory = section.file_path("data_directory");
         let query_endpoint = section.optional_text("query_endpoint", Secrecy::Open);
-        if let Some(Err((reason, remedy))) =
-            query_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(check_endpoint)
+        if let Some(Err((reason, remedy))) = query_endpoint
+            .as_deref()
+            .filter(|endpoint| !endpoint.is_empty())
+            .map(|endpoint| check_endpoint(endpoint, "localhost:3200"))
         {
             section.error("query_endpoint", reason, remedy);
         }
@@ -129,6 +119,11 @@ impl SpoolSettings {
             let reason = format!("must be at least {SPOOL_MIB_MIN}, is {}", settings.max_size_mib);
             section.error("max_size_mib", reason, "smaller spools could not hold one round of batches");
         }
+        for (key, mib) in [("max_size_mib", settings.max_size_mib), ("min_free_mib", settings.min_free_mib)] {
+            if mib > SPOOL_MIB_MAX {
+                section.error(key, format!("must not be above {SPOOL_MIB_MAX}, is {mib}"), "the unit is MiB");
+            }
+        }
         if settings.max_age.is_some_and(|age| age.is_zero()) {
             section.error("max_age", "must be greater than zero", "remove it to keep by size alone");
         }
@@ -142,6 +137,8 @@ impl SpoolSettings {
 
 /// Less than this cannot hold the batches under way.
 const SPOOL_MIB_MIN: u64 = 16;
+/// An exbibyte: more is a slip, and its bytes would not fit a u64 for long.
+const SPOOL_MIB_MAX: u64 = 1 << 40;
 /// Clients give up after ten seconds by default; half of them retry before.
 const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(1);
 

@@ -8,7 +8,7 @@ fn env(name: &str) -> Option<String> {
         "ZEROS" => "0123",
         "NUMBER" => "5",
         "LIST" => "[a, b]",
-        "MAP" => "{k: ${env:A}}",
+        "MAP" => "{k: '${env:A}'}",
         "EMPTY" => "",
         "DOLLARS" => "pa$$word",
         "COLON" => "a: b: c",
@@ -74,7 +74,7 @@ fn a_value_that_is_one_reference_takes_the_type_of_its_content() {
     assert_eq!(node.original.as_deref(), Some("0123"));
     assert!(matches!(expand("${LIST}").0.value, Value::List(items) if items.len() == 2));
     let (node, _) = expand("${MAP}");
-    assert_eq!(node.original.as_deref(), Some("{k: value}"));
+    assert_eq!(node.original.as_deref(), Some("{k: 'value'}"));
     let entries = node.entries().unwrap();
     assert!(matches!(&entries[0].node.value, Value::Scalar(scalar) if scalar.text == "value"));
     assert!(matches!(expand("${yaml:[1, 2]}").0.value, Value::List(_)));

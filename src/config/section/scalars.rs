@@ -143,6 +143,9 @@ impl Section<'_> {
                 Ok(value) => Some(value),
                 Err(error) => {
                     let remedy = match &error {
+                        DurationError::UnknownUnit(unit) if unit.starts_with(' ') => {
+                            "write number and unit without a space"
+                        }
                         DurationError::UnknownUnit(_) => "units: ns, us, ms, s, m, h; a day is 24h",
                         DurationError::Negative | DurationError::TooLong => "",
                         DurationError::NoUnit | DurationError::Malformed => remedy,
@@ -178,13 +181,16 @@ impl Section<'_> {
 
     /// A text that must be there and not be empty; `remedy` shows one.
     pub fn required_text(&mut self, key: &'static str, remedy: &str) -> String {
-        let written = self.value(key).is_some();
+        let entry = self.value(key);
         let value = self.text_value(key).unwrap_or_default();
-        match (value.is_empty(), written) {
-            (true, false) => self.error(key, "is missing", remedy),
-            // A value of another type was reported already.
-            (true, true) if self.is_text(key) => self.error(key, "must not be empty", remedy),
-            _ => {}
+        if value.is_empty() {
+            let position = self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.position);
+            match entry {
+                // A value of another type, or a reference that failed, was reported already.
+                _ if position.is_some_and(|position| self.report.has_error_at(position)) => {}
+                None => self.error(key, "is missing", remedy),
+                Some(_) => self.error(key, "must not be empty", remedy),
+            }
         }
         self.record(key, Effective::Text(value.clone()));
         value
@@ -200,7 +206,7 @@ impl Section<'_> {
     /// `host:port` to listen on. The host may be empty (all interfaces); the port is a number, 0 for any free one.
     pub fn endpoint(&mut self, key: &'static str, default: &str) -> String {
         let value = self.text_value(key).unwrap_or_else(|| default.to_owned());
-        if let Err((reason, remedy)) = check_endpoint(&value) {
+        if let Err((reason, remedy)) = check_endpoint(&value, default) {
             self.error(key, reason, remedy);
         }
         self.record(key, Effective::Text(value.clone()));
@@ -260,31 +266,33 @@ impl Section<'_> {
         }
         text
     }
-
-    fn is_text(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key && text_of(&entry.node).is_some())
-    }
 }
 
 fn unquote(entry: &Entry) -> &'static str {
     match &entry.node.value {
-        Value::Scalar(scalar) if scalar.text.parse::<f64>().is_ok() => "write it without quotes",
+        Value::Scalar(scalar) if scalar.kind == Kind::Text && scalar.text.parse::<f64>().is_ok() => {
+            "write it without quotes"
+        }
         _ => "",
     }
 }
 
-/// Checks a `host:port` to listen on; the error is a reason and a remedy.
-pub fn check_endpoint(text: &str) -> Result<(), (String, String)> {
+/// Checks a `host:port` to listen on; the error is a reason and a remedy, made with the port of `example`.
+pub fn check_endpoint(text: &str, example: &str) -> Result<(), (String, String)> {
     let refuse = |reason: &str, remedy: String| Err((format!("{} {reason}", excerpt(text)), remedy));
     if text.is_empty() {
-        return Err(("must not be empty".to_owned(), "write host:port, e.g. 0.0.0.0:4317".to_owned()));
+        return Err(("must not be empty".to_owned(), format!("write host:port, e.g. {example}")));
     }
     if let Some((_, rest)) = text.split_once("://") {
         let host_port = rest.split('/').next().unwrap_or_default();
         return refuse("is a URL; a listener takes host:port", format!("write {host_port}"));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        return refuse("has no port", format!("write {text}:4317"));
+        if text.parse::<u16>().is_ok() {
+            return refuse("is a port without a host", format!("write \"localhost:{text}\" or \":{text}\""));
+        }
+        let port = example.rsplit(':').next().unwrap_or_default();
+        return refuse("has no port", format!("write {text}:{port}"));
     };
     if port.parse::<u16>().is_err() {
         return refuse("has no port number from 0 to 65535 after the last colon", String::new());

@@ -125,6 +125,6 @@ fn endpoints() {
 #[test]
 fn secrets_are_not_repeated_in_errors() {
     let said = with("h: {authorization: 12345}", |s| s.pairs("h", Secrecy::Secret)).2;
-    assert_eq!(said, ["t:1:20: a::h::authorization: expected text, got something else (put it in quotes)"]);
+    assert_eq!(said, ["t:1:20: a::h::authorization: expected text, got a number (put it in quotes)"]);
     assert_eq!(duration::format(Duration::from_secs(90)), "1m30s");
 }

@@ -39,7 +39,7 @@ impl OtlpGrpcSettings {
         if let Err((reason, remedy)) = check_endpoint(&endpoint) {
             section.error("endpoint", reason, remedy);
         }
-        if is_plain_in_cluster(&endpoint) && !section.has("tls") {
+        if is_plain_in_cluster(&endpoint) && !section.has("tls") && section.is_sound() {
             let reason =
                 "is reached by TLS, because tls::insecure is not set; most services in a cluster speak plain text";
             section.warn("endpoint", reason, "if so, add tls: {insecure: true}");

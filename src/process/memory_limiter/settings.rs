@@ -48,6 +48,9 @@ impl MemoryLimiterSettings {
 
     /// The Collector's checks.
     fn check(&self, section: &Section<'_>) {
+        if !section.is_sound() {
+            return;
+        }
         if self.check_interval.is_zero() {
             section.error(
                 "check_interval",

@@ -12,6 +12,8 @@ pub const DECLARATION: Declaration<ReceiverSettings> = Declaration::new(
     |section| ReceiverSettings::Otlp(OtlpReceiverSettings::decode(section)),
 );
 
+/// A gRPC message carries its length in 32 bits.
+const MESSAGE_MIB_MAX: u64 = 4095;
 /// What the Collector's `max_request_body_size` is unless told otherwise, bytes.
 const BODY_BYTES_MAX: i64 = 20 << 20;
 
@@ -70,6 +72,9 @@ impl GrpcSettings {
             max_concurrent_streams: section.u32("max_concurrent_streams", 0),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
         };
+        if settings.max_recv_msg_size_mib > MESSAGE_MIB_MAX {
+            section.error("max_recv_msg_size_mib", format!("must not be above {MESSAGE_MIB_MAX}"), "the unit is MiB");
+        }
         section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
