@@ -1,6 +1,224 @@
-//! Start order, reload, shutdown and task ownership: wires the rooms.
+//! The appliance: starts the rooms in order, hands each its neighbours, owns every task, and stops them in order.
+//!
+//! ```text
+//! start   data directory ─▶ query port ─▶ pipelines (destinations, then listeners) ─▶ cluster ─▶ ready
+//! stop    listeners, requests in flight ─▶ spool synced ─▶ destinations ─▶ query port
+//! ```
+//!
+//! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
+mod banner;
 pub mod components;
 pub mod file_storage;
 pub mod health_check;
+mod host;
+mod http_server;
+mod intake;
+mod introspection;
+mod pipelines;
 pub mod spanreel;
+
+pub use host::Host;
+pub use pipelines::{PipelineSet, StartError};
+
+use crate::cluster::{Cluster, ClusterSettings};
+use crate::config::{Config, TelemetrySettings};
+use crate::otlp::scan::trace_keys;
+use crate::query::{QueryLimits, QueryState};
+use crate::receive::admission::Admission;
+use crate::store::Tail;
+use crate::telemetry::Metrics;
+use crate::{forward, receive, spool, telemetry};
+use components::{Components, spanreel_settings};
+use introspection::{Process, ReadinessFlag};
+use prometheus_client::registry::Registry;
+use spanreel::settings::SpanreelSettings;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Bytes between socket and disk, all listeners together. Group commit needs a few megabytes to be efficient; more only
+/// makes memory peaks.
+const IN_FLIGHT_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Everything has stopped by then, or is abandoned: what was acknowledged is on disk since long.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+const DEFAULT_DATA_DIRECTORY: &str = "spanreel-data";
+
+/// What the appliance is started with.
+pub struct Options {
+    pub config: Config<Components>,
+    /// Whether `config` is the built-in one, which gives way when a custom resource wants its ports.
+    pub built_in: bool,
+    /// `--data`; wins over the configuration.
+    pub data_directory: Option<PathBuf>,
+    /// How to reach the cluster, if there is one.
+    pub cluster: Option<ClusterAccess>,
+    /// Whether the banner may be several lines of text.
+    pub text_banner: bool,
+}
+
+/// How the API server is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterAccess {
+    InCluster,
+    Kubeconfig(PathBuf),
+}
+
+/// What the rooms share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub spool: spool::Spool,
+    pub admission: Admission,
+    pub receive_metrics: receive::Metrics,
+    pub forward_metrics: forward::Metrics,
+    pub other_signals: receive::other_signals::OtherSignals,
+    pub readiness: ReadinessFlag,
+}
+
+/// The running appliance.
+pub struct Appliance {
+    host: Arc<Host>,
+    spool: spool::Spool,
+    readiness: ReadinessFlag,
+    /// Ends what serves the outside besides receivers: query port, cluster.
+    serving: CancellationToken,
+    serving_tasks: TaskTracker,
+}
+
+impl Appliance {
+    /// Starts everything; on an error nothing is left running.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let settings = spanreel_settings(&options.config);
+        let in_cluster = options.cluster.is_some();
+        let serving = CancellationToken::new();
+        let serving_tasks = TaskTracker::new();
+
+        let mut registry = Registry::default();
+        telemetry::process::register(&mut registry);
+        let spool = open_spool(&options, &settings, &mut registry).await?;
+        serving_tasks.spawn({
+            let (spool, serving) = (spool.clone(), serving.clone());
+            async move { spool.housekeep(serving).await }
+        });
+        let receive_metrics = receive::Metrics::default();
+        receive_metrics.register(&mut registry);
+        let forward_metrics = forward::Metrics::default();
+        forward_metrics.register(&mut registry);
+        let readiness = ReadinessFlag::default();
+        let shared = Shared {
+            spool: spool.clone(),
+            admission: Admission::new(IN_FLIGHT_BYTES_MAX),
+            other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
+            receive_metrics,
+            forward_metrics,
+            readiness: readiness.clone(),
+        };
+        let host = Arc::new(Host::new(shared.clone()));
+        let cluster = match &options.cluster {
+            Some(access) => Some(Cluster::prepare(ClusterSettings::new(&settings.webhook, access), &mut registry)?),
+            None => None,
+        };
+        let metrics = Metrics::new(registry);
+
+        let query_endpoint = settings.query_endpoint.clone().unwrap_or_else(|| {
+            let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
+            format!("{host}:3200")
+        });
+        let process = Arc::new(Process::new(&shared, metrics.clone(), Arc::clone(&host)));
+        let query_address = if query_endpoint.is_empty() {
+            None
+        } else {
+            let state = QueryState::new(Arc::new(Tail::new(spool.clone())), process, QueryLimits::default());
+            let server = http_server::bind(&query_endpoint).await?;
+            let address = server.address();
+            serving_tasks.spawn(server.serve(crate::query::router(state), serving.clone()));
+            Some(address)
+        };
+        serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;
+
+        if let Err(error) = host.start_base(options.config, options.built_in).await {
+            serving.cancel();
+            spool.close().await;
+            return Err(error);
+        }
+        if let Some(cluster) = cluster {
+            serving_tasks.spawn(cluster.run(Arc::clone(&host), serving.clone()));
+        }
+        serving_tasks.close();
+        readiness.set_ready();
+        banner::print(&host, query_address, spool.database().directory(), options.text_banner);
+        Ok(Self { host, spool, readiness, serving, serving_tasks })
+    }
+
+    /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
+    pub async fn stop(self) {
+        self.readiness.set_stopping();
+        let orderly = async {
+            self.host.stop_listening().await;
+            self.spool.close().await;
+            self.host.stop_forwarding().await;
+            self.serving.cancel();
+            self.serving_tasks.wait().await;
+        };
+        if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
+            tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
+        }
+        tracing::info!("stopped");
+    }
+
+    /// Every listener of receivers, for tests and status.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+}
+
+async fn open_spool(
+    options: &Options,
+    settings: &SpanreelSettings,
+    registry: &mut Registry,
+) -> Result<spool::Spool, StartError> {
+    const MIB: u64 = 1024 * 1024;
+    let directory = options
+        .data_directory
+        .clone()
+        .or_else(|| settings.data_directory.clone())
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIRECTORY));
+    let spool_settings = spool::Settings {
+        directory,
+        bytes_max: settings.spool.max_size_mib.saturating_mul(MIB),
+        age_max: settings.spool.max_age,
+        free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
+        sync_interval: settings.spool.sync_interval,
+        trace_keys,
+    };
+    let metrics = spool::Metrics::default();
+    metrics.register(registry);
+    let spool = tokio::task::spawn_blocking(move || spool::Spool::open(spool_settings, metrics))
+        .await
+        .map_err(|error| StartError::Internal(error.to_string()))??;
+    registry.register_collector(Box::new(spool::LedgerCollector(spool.clone())));
+    Ok(spool)
+}
+
+/// Where a Collector shows its own metrics (`service::telemetry::metrics`). A port in use is not worth failing for: the
+/// same text is on the query port.
+async fn serve_own_metrics(
+    telemetry: &TelemetrySettings,
+    metrics: &Metrics,
+    serving: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    for endpoint in &telemetry.metrics_endpoints {
+        match http_server::bind(endpoint).await {
+            Ok(server) => {
+                let metrics = metrics.clone();
+                let text = move || async move { http_server::open_metrics(metrics.text()) };
+                let router = axum::Router::new().route("/metrics", axum::routing::get(text));
+                tasks.spawn(server.serve(router, serving.clone()));
+            }
+            Err(error) => tracing::warn!("own metrics are not served there: {error}; /metrics on the query port has them"),
+        }
+    }
+}

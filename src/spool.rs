@@ -32,7 +32,7 @@ pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLi
 pub use database::{Database, OpenError};
 pub use extent::TraceKey;
 pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount};
-pub use metrics::Metrics;
+pub use metrics::{LedgerCollector, Metrics};
 
 use bytes::Bytes;
 use committer::{Command, Committer};
@@ -141,6 +141,14 @@ pub struct Snapshot {
     pub oldest_received: Option<u64>,
     pub free_bytes: Option<u64>,
     pub disk_full: bool,
+}
+
+impl Snapshot {
+    /// How long the oldest stored batch has been there.
+    pub fn oldest_age(&self) -> Duration {
+        let nanos = self.oldest_received.map_or(0, |oldest| committer::unix_nanos().saturating_sub(oldest));
+        Duration::from_nanos(nanos)
+    }
 }
 
 /// One destination in a [`Snapshot`].

@@ -1,6 +1,11 @@
 //! What the spool measures of itself. The ledger's figures are read from a [`super::Snapshot`] at scrape time.
 
-use prometheus_client::metrics::counter::Counter;
+use super::{ConsumerSnapshot, DropReason, LossReason, PipelineAccount};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
@@ -49,3 +54,95 @@ impl Metrics {
         self.written_bytes.inc_by(bytes as u64);
     }
 }
+
+/// The ledger, the cursors and the sizes at `/metrics`, read from one coherent snapshot per scrape.
+pub struct LedgerCollector(pub super::Spool);
+
+impl std::fmt::Debug for LedgerCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LedgerCollector")
+    }
+}
+
+impl Collector for LedgerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let snapshot = self.0.snapshot();
+        let pipelines = &snapshot.ledger.pipelines;
+        let mut counters = |name, help, rows: &mut dyn Iterator<Item = (Labels, u64)>| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            rows.try_for_each(|(labels, value)| {
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)
+            })
+        };
+        let of = |account: &PipelineAccount| vec![("pipeline", account.name.clone())];
+        counters(
+            "spanreel_spans_received",
+            "Spans of requests that were answered for good: stored + sampled out + dropped",
+            &mut pipelines.iter().map(|account| (of(account), account.received)),
+        )?;
+        counters(
+            "spanreel_spans_stored",
+            "Spans made durable",
+            &mut pipelines.iter().map(|account| (of(account), account.stored)),
+        )?;
+        counters(
+            "spanreel_spans_sampled_out",
+            "Spans that a sampler left out",
+            &mut pipelines.iter().map(|account| (of(account), account.sampled_out)),
+        )?;
+        counters(
+            "spanreel_spans_dropped",
+            "Spans that were received and not stored, by reason",
+            &mut pipelines.iter().flat_map(|account| {
+                DropReason::ALL.iter().map(move |reason| {
+                    let mut labels = of(account);
+                    labels.push(("reason", reason.as_str().to_owned()));
+                    (labels, account.dropped.get(reason).copied().unwrap_or(0))
+                })
+            }),
+        )?;
+        counters(
+            "spanreel_spans_reclaimed",
+            "Stored spans that are no longer on disk, because of a budget",
+            &mut pipelines.iter().zip(&snapshot.reclaimed).map(|(account, spans)| (of(account), *spans)),
+        )?;
+        let to = |consumer: &ConsumerSnapshot| {
+            vec![("destination", consumer.account.destination.clone()), ("pipeline", consumer.pipeline.clone())]
+        };
+        counters(
+            "spanreel_spans_sent",
+            "Spans that the destination took",
+            &mut snapshot.consumers.iter().map(|consumer| (to(consumer), consumer.account.sent)),
+        )?;
+        counters(
+            "spanreel_spans_expired",
+            "Spans that the destination will not get, by reason: stored = sent + queued + expired",
+            &mut snapshot.consumers.iter().flat_map(|consumer| {
+                LossReason::ALL.iter().map(move |reason| {
+                    let mut labels = to(consumer);
+                    labels.push(("reason", reason.as_str().to_owned()));
+                    (labels, consumer.account.lost.get(reason).copied().unwrap_or(0))
+                })
+            }),
+        )?;
+        let mut gauges = |name, help, rows: &mut dyn Iterator<Item = (Labels, i64)>| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            rows.try_for_each(|(labels, value)| ConstGauge::new(value).encode(family.encode_family(&labels)?))
+        };
+        gauges(
+            "spanreel_spans_queued",
+            "Stored spans that the destination has still to get",
+            &mut snapshot.consumers.iter().map(|consumer| (to(consumer), consumer.queued as i64)),
+        )?;
+        let one = |value: u64| std::iter::once((Labels::new(), i64::try_from(value).unwrap_or(i64::MAX)));
+        gauges("spanreel_spool_bytes", "Stored bytes (compressed)", &mut one(snapshot.frame_bytes))?;
+        gauges("spanreel_spool_raw_bytes", "Stored bytes as OTLP", &mut one(snapshot.raw_bytes))?;
+        gauges("spanreel_spool_bytes_max", "Budget for spanreel_spool_bytes", &mut one(snapshot.bytes_max))?;
+        gauges("spanreel_spool_batches", "Stored batches", &mut one(snapshot.batches))?;
+        gauges("spanreel_spool_oldest_age_seconds", "Age of the oldest stored batch", &mut one(snapshot.oldest_age().as_secs()))?;
+        gauges("spanreel_spool_disk_full", "1 while intake is refused for lack of disk space", &mut one(u64::from(snapshot.disk_full)))?;
+        gauges("spanreel_disk_free_bytes", "Free bytes on the data directory's disk", &mut snapshot.free_bytes.into_iter().flat_map(one))
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;

@@ -1,0 +1,67 @@
+//! From a receiver into its pipelines: the point where receive, process and spool meet.
+
+use crate::otlp::scan::Scanned;
+use crate::process::Chain;
+use crate::receive::{Refusal, TraceSink};
+use crate::spool::{Append, AppendError, PipelineId, Spool, TimeRange};
+use bytes::Bytes;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// What a client is asked to wait when memory is short: the memory limiter checks about that often.
+const RETRY_AFTER_MEMORY: Duration = Duration::from_secs(1);
+/// What a client is asked to wait when the disk is the problem: nothing there changes within a second.
+const RETRY_AFTER_DISK: Duration = Duration::from_secs(5);
+
+/// One pipeline as its receivers see it.
+#[derive(Clone)]
+pub(super) struct PipelineIntake {
+    pub id: PipelineId,
+    pub chain: Chain,
+}
+
+/// Stores a request in every pipeline that the receiver feeds, in one go.
+pub(super) struct Intake {
+    pub spool: Spool,
+    pub pipelines: Vec<PipelineIntake>,
+}
+
+impl TraceSink for Intake {
+    fn admit(&self) -> Result<(), Refusal> {
+        self.pipelines.iter().try_for_each(|pipeline| pipeline.chain.admit()).map_err(|refused| Refusal::Unavailable {
+            message: refused.to_string(),
+            retry_after: RETRY_AFTER_MEMORY,
+        })
+    }
+
+    fn store(&self, request: Bytes, scanned: Scanned) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
+        Box::pin(async move {
+            let append = |pipeline: PipelineId, keys: Vec<u32>| Append {
+                pipeline,
+                request: request.clone(),
+                spans: scanned.spans,
+                rejected: scanned.invalid,
+                time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
+                keys,
+            };
+            let stored = match self.pipelines.as_slice() {
+                [only] => self.spool.append(append(only.id, scanned.keys)).await,
+                pipelines => {
+                    // All wait for the same sync. If one fails the client sends again: at least once for the others.
+                    let appends = pipelines
+                        .iter()
+                        .map(|pipeline| self.spool.append(append(pipeline.id, scanned.keys.clone())));
+                    futures_util::future::join_all(appends).await.into_iter().collect()
+                }
+            };
+            stored.map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })
+        })
+    }
+}
+
+fn retry_after(error: &AppendError) -> Duration {
+    match error {
+        AppendError::DiskFull { .. } | AppendError::Disk(_) | AppendError::Slow => RETRY_AFTER_DISK,
+        AppendError::Closed => RETRY_AFTER_MEMORY,
+    }
+}
