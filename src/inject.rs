@@ -40,7 +40,7 @@ pub use catalog::{Catalog, Entry};
 pub use instrumentation::{Instrumentation, InstrumentationSpec, MalformedInstrumentation};
 pub use language::Language;
 pub use outcome::{Decision, Outcome, Reason, Verdict};
-pub use owners::{OwnerKey, OwnerMap};
+pub use owners::{OwnerKey, OwnerKind, OwnerMap};
 pub use patch::{PatchError, patch};
 pub use tls::{TlsObject, TlsObjectKind};
 

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 use serde_json::Value;
 use spanreel::inject::{
-    Catalog, Instrumentation, OwnerKey, OwnerMap, PodRequest, TlsObject, TlsObjectKind, View, decide, look_ups, patch,
+    Catalog, Instrumentation, OwnerMap, PodRequest, TlsObject, TlsObjectKind, View, decide, look_ups, patch,
 };
 
 #[derive(Deserialize)]
@@ -78,22 +78,18 @@ fn check(file: &Path) -> Result<(), String> {
     }
     let request = PodRequest { pod: &pod, namespace: NAMESPACE, namespace_annotations: &case.namespace_annotations };
     let built_in = Instrumentation::built_in("http://spanreel.spanreel:4318");
-    let mut owners = OwnerMap::new();
-    let mut absent = Vec::new();
-    let view = View { catalog: &catalog, built_in: &built_in, owners: &owners, absent: &absent };
+    let first = View { catalog: &catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] };
     // As the cluster room does it: look up what is wanted, as far as it exists.
-    let wanted = look_ups(&request, &view);
+    let wanted = look_ups(&request, &first);
+    let mut owners = OwnerMap::new();
     for key in wanted.owners {
         if let Some(file) = case.owners.iter().find(|file| file.name == key.name) {
-            owners.insert(OwnerKey { ..key }, file.owner_references.clone());
+            owners.insert(key, file.owner_references.clone());
         }
     }
-    for object in wanted.tls {
-        if object.kind == TlsObjectKind::Secret && case.absent_secrets.contains(&object.name) {
-            absent.push(TlsObject { ..object });
-        }
-    }
-    let view = View { owners: &owners, absent: &absent, ..view };
+    let is_absent = |o: &TlsObject| o.kind == TlsObjectKind::Secret && case.absent_secrets.contains(&o.name);
+    let absent: Vec<TlsObject> = wanted.tls.into_iter().filter(is_absent).collect();
+    let view = View { owners: &owners, absent: &absent, ..first };
     let decision = decide(&request, &view);
 
     let outcomes: Vec<String> = decision
