@@ -29,6 +29,8 @@ fn keep_unknown(original: &Value, before: &Value, after: &mut Value) {
     }
     match (original, before, after) {
         (Value::Object(original), Value::Object(before), Value::Object(after)) => {
+            // Writing adds what reading takes for granted, such as the kind.
+            after.retain(|key, value| original.contains_key(key) || before.get(key) != Some(value));
             for (key, value) in original {
                 match (before.get(key), after.get_mut(key)) {
                     (Some(before), Some(after)) => keep_unknown(value, before, after),
