@@ -32,15 +32,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds them to a registry. Names get the registry's prefix, which is expected to be `spanreel`.
+    /// Adds them to a registry. Their names are whole: the registry has no prefix.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
-            "injections",
+            "spanreel_injections",
             "Languages asked for by created pods, one per language and container",
             self.injections.clone(),
         );
         registry.register_with_unit(
-            "webhook_latency",
+            "spanreel_webhook_latency",
             "Time from an admission request's last byte to its answer",
             Unit::Seconds,
             self.latency.clone(),
