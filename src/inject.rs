@@ -1,1 +1,194 @@
 //! The injection decision and the pod mutation, as pure functions.
+//!
+//! In: a pod about to be created, its namespace's annotations, and a [`View`] of what the cluster room knows. Out: the
+//! pod as it should be, and for every language that was asked for what became of it, why, in a sentence.
+//!
+//! ```text
+//! annotations ─▶ selection ─▶ targets ─▶ agent (java, sdk, ...) ─▶ environment, SDK configuration ─▶ patch
+//! ```
+//!
+//! Invariants: the result equals opentelemetry-operator's, known defects excepted (listed in `docs/decisions.md`); a pod
+//! that came valid leaves valid; what the pod's author wrote is never removed; deciding twice changes nothing the second
+//! time. The room knows Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up
+//! it says in [`look_ups`].
+
+mod agent;
+mod annotations;
+mod catalog;
+mod environment;
+mod image;
+mod instrumentation;
+mod java;
+mod language;
+mod outcome;
+mod owners;
+mod patch;
+mod quantity;
+mod resource_attributes;
+mod sdk;
+mod sdk_config;
+mod selection;
+mod targets;
+mod tls;
+mod validity;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+
+pub use catalog::{Catalog, Entry};
+pub use instrumentation::{Instrumentation, InstrumentationSpec, MalformedInstrumentation};
+pub use language::Language;
+pub use outcome::{Decision, Outcome, Reason, Verdict};
+pub use owners::{OwnerKey, OwnerKind, OwnerMap};
+pub use patch::{PatchError, patch};
+pub use tls::{TlsObject, TlsObjectKind};
+
+use agent::Injection;
+use outcome::Refusal;
+use selection::Choice;
+
+/// A pod about to be created.
+#[derive(Debug, Clone, Copy)]
+pub struct PodRequest<'a> {
+    pub pod: &'a Pod,
+    /// From the admission request: the pod's own metadata may not name it yet.
+    pub namespace: &'a str,
+    pub namespace_annotations: &'a BTreeMap<String, String>,
+}
+
+/// What is known of the cluster while deciding.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub catalog: &'a Catalog,
+    /// Used for annotation value `true` in a namespace without any Instrumentation.
+    pub built_in: &'a Instrumentation,
+    /// Owners of ReplicaSets and Jobs, as far as they were looked up.
+    pub owners: &'a OwnerMap,
+    /// Secrets and ConfigMaps that are known not to exist.
+    pub absent: &'a [TlsObject],
+}
+
+/// What a decision would like to know that no cache holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LookUps {
+    pub owners: Vec<OwnerKey>,
+    pub tls: Vec<TlsObject>,
+}
+
+/// Names the objects worth one bounded GET before [`decide`]; usually none. Deciding without them is sound: an unknown
+/// owner is derived or left out, an unknown Secret is assumed to exist.
+#[must_use]
+pub fn look_ups(request: &PodRequest<'_>, view: &View<'_>) -> LookUps {
+    let mut wanted = LookUps::default();
+    if targets::already_instrumented(request.pod) {
+        return wanted;
+    }
+    let chosen: Vec<Choice> = annotations::asked(request)
+        .into_iter()
+        .filter(|asked| asked.language.is_supported())
+        .filter_map(|asked| selection::choose(&asked, request.namespace, view).ok())
+        .collect();
+    if chosen.is_empty() {
+        return wanted;
+    }
+    let uids = chosen.iter().any(|choice| choice.instrumentation.spec.resource.add_k8s_uid_attributes);
+    wanted.owners = owners::look_ups(request.pod, request.namespace, uids);
+    for choice in &chosen {
+        for object in tls::objects(&choice.instrumentation.spec, request.namespace) {
+            if !wanted.tls.contains(&object) {
+                wanted.tls.push(object);
+            }
+        }
+    }
+    wanted
+}
+
+/// Instrumentations, as (namespace, name), that the pod names and the catalog lacks: the watch may be behind what was
+/// applied together with the pod.
+#[must_use]
+pub fn unseen_instrumentations(request: &PodRequest<'_>, view: &View<'_>) -> Vec<(String, String)> {
+    let mut unseen = Vec::new();
+    if targets::already_instrumented(request.pod) {
+        return unseen;
+    }
+    for asked in annotations::asked(request).iter().filter(|asked| asked.language.is_supported()) {
+        if let Some((namespace, name)) = selection::named(asked, request.namespace)
+            && view.catalog.get(namespace, name).is_none()
+        {
+            unseen.push((namespace.to_owned(), name.to_owned()));
+        }
+    }
+    unseen.dedup();
+    unseen
+}
+
+/// Decides about one pod (`reference/operator.md` 1 to 3). Never fails: what cannot be done is an [`Outcome`].
+#[must_use]
+pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
+    let mut decision = Decision::default();
+    if let Some(note) = annotations::sidecar_note(request) {
+        decision.notes.push(note);
+    }
+    let asked = annotations::asked(request);
+    if asked.is_empty() {
+        return decision;
+    }
+    if let Some(skip) = targets::reason_to_skip(request.pod) {
+        for asked in &asked {
+            decision.outcomes.push(Outcome::skipped(asked.language, &skip));
+        }
+        return decision;
+    }
+    let (supported, unsupported): (Vec<_>, Vec<_>) = asked.into_iter().partition(|a| a.language.is_supported());
+    for asked in &unsupported {
+        decision.outcomes.push(Outcome::refused(asked.language, None, &asked.language.not_supported()));
+    }
+    let languages: Vec<Language> = supported.iter().map(|asked| asked.language).collect();
+    let plans = match plan(request, view, supported, &mut decision.notes) {
+        Ok(plans) => plans,
+        Err((culprit, refusal)) => {
+            decision.refuse_all(&languages, culprit, &refusal);
+            return decision;
+        }
+    };
+
+    let owners = owners::of_pod(request.pod, request.namespace, view.owners);
+    let mut injection = Injection::new(request, &owners);
+    for plan in &plans {
+        injection.apply(plan, &mut decision);
+    }
+    decision.pod = injection.into_changed_pod();
+    decision
+}
+
+/// One language with everything decided about it but the containers' own objections.
+pub(crate) struct Plan {
+    pub(crate) language: Language,
+    pub(crate) instrumentation: std::sync::Arc<Instrumentation>,
+    pub(crate) containers: targets::ContainerList,
+}
+
+/// The steps that concern all languages at once: the first refusal stops everything, as the operator has it.
+fn plan(
+    request: &PodRequest<'_>,
+    view: &View<'_>,
+    asked: Vec<annotations::Asked>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Plan>, (Option<Language>, Refusal)> {
+    let mut plans = Vec::with_capacity(asked.len());
+    for asked in asked {
+        let choice = selection::choose(&asked, request.namespace, view).map_err(|r| (Some(asked.language), r))?;
+        notes.extend(choice.note);
+        let containers = targets::listed_containers(request, asked.language).map_err(|r| (Some(asked.language), r))?;
+        plans.push(Plan { language: asked.language, instrumentation: choice.instrumentation, containers });
+    }
+    targets::check_lists(&plans).map_err(|r| (None, r))?;
+    for plan in &plans {
+        tls::check(&plan.instrumentation.spec, request.namespace, view.absent).map_err(|r| (Some(plan.language), r))?;
+    }
+    Ok(plans)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! OpenTelemetryCollector resources become pipelines of this process.
+//!
+//! One task keeps the wanted resources as the watch last saw them and works off those that changed, one at a time: hand
+//! the configuration to the [`PipelineHost`], apply Services, write the status. What failed is tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::retry::{STEP_TIMEOUT, State};
+use super::status::Ready;
+use super::{Applied, PipelineHost, PipelineSource, defaults, services, status};
+
+/// Resources beyond this are not run, and the log says so: each has listeners and pipelines of its own.
+const COLLECTORS_MAX: usize = 256;
+/// What failed is tried again after this long; a port may be free by then.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Services and status are repaired this often, should somebody have changed them.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Runs what the resources say, until shutdown.
+pub(super) struct Collectors<H> {
+    pub(super) client: Client,
+    pub(super) resource: ApiResource,
+    pub(super) host: Arc<H>,
+    pub(super) pod_address: Option<IpAddr>,
+    pub(super) wanted: BTreeMap<String, DynamicObject>,
+    pub(super) running: BTreeMap<String, Running>,
+    pub(super) dirty: BTreeSet<String>,
+}
+
+/// What the host was last asked for, and what it said.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    source: PipelineSource,
+    result: Result<Applied, Vec<String>>,
+}
+
+/// A resource's changes could not be carried out; they are tried again.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    #[error("{0}")]
+    Api(#[from] Box<kube::Error>),
+    #[error("no answer within 45 s")]
+    Timeout,
+    #[error("the configuration was refused; its status says why")]
+    Refused,
+}
+
+impl<H: PipelineHost> Collectors<H> {
+    pub(super) fn new(client: Client, resource: ApiResource, host: Arc<H>, pod_address: Option<IpAddr>) -> Self {
+        let (wanted, running, dirty) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { client, resource, host, pod_address, wanted, running, dirty }
+    }
+
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &self.resource);
+        let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let mut watch_state = State::new("watching OpenTelemetryCollectors");
+        let mut retry = tokio::time::interval(RETRY_INTERVAL);
+        let mut repair = tokio::time::interval(REPAIR_INTERVAL);
+        let mut relist: Option<BTreeSet<String>> = None;
+        let mut failed = BTreeSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        watch_state.ok();
+                        self.take(event, &mut relist);
+                    }
+                    Some(Err(error)) => watch_state.failed(&error),
+                    None => return,
+                },
+                _ = retry.tick() => self.dirty.append(&mut failed),
+                _ = repair.tick() => self.dirty.extend(self.wanted.keys().cloned()),
+            }
+            // A list counts only when it is whole.
+            while relist.is_none()
+                && let Some(owner) = self.dirty.pop_first()
+            {
+                let step = tokio::time::timeout(STEP_TIMEOUT, self.reconcile(&owner));
+                let Some(outcome) = shutdown.run_until_cancelled(step).await else { return };
+                if let Err(error) = outcome.unwrap_or(Err(ReconcileError::Timeout)) {
+                    tracing::warn!(collector = %owner, %error, "not carried out; tried again in 10 s");
+                    failed.insert(owner);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event<DynamicObject>, relist: &mut Option<BTreeSet<String>>) {
+        match event {
+            Event::Init => *relist = Some(BTreeSet::new()),
+            Event::InitApply(object) => {
+                let owner = owner_name(&object);
+                if let Some(listed) = relist {
+                    listed.insert(owner.clone());
+                }
+                self.want(owner, object);
+            }
+            Event::InitDone => {
+                if let Some(listed) = relist.take() {
+                    let gone: Vec<String> =
+                        self.wanted.keys().filter(|owner| !listed.contains(*owner)).cloned().collect();
+                    for owner in gone {
+                        self.wanted.remove(&owner);
+                        self.dirty.insert(owner);
+                    }
+                }
+            }
+            Event::Apply(object) => self.want(owner_name(&object), object),
+            Event::Delete(object) => {
+                let owner = owner_name(&object);
+                self.wanted.remove(&owner);
+                self.dirty.insert(owner);
+            }
+        }
+    }
+
+    fn want(&mut self, owner: String, object: DynamicObject) {
+        if self.wanted.len() >= COLLECTORS_MAX && !self.wanted.contains_key(&owner) {
+            tracing::warn!(collector = %owner, "not run: there are {COLLECTORS_MAX} OpenTelemetryCollectors already");
+            return;
+        }
+        self.wanted.insert(owner.clone(), object);
+        self.dirty.insert(owner);
+    }
+
+    async fn reconcile(&mut self, owner: &str) -> Result<(), ReconcileError> {
+        let object = self.wanted.get(owner).filter(|object| object.metadata.deletion_timestamp.is_none()).cloned();
+        let Some(object) = object.filter(is_managed) else {
+            if self.running.remove(owner).is_some() {
+                tracing::info!(collector = owner, "no longer run");
+                self.host.remove(owner).await;
+            }
+            return Ok(());
+        };
+        if mode(&object) == "sidecar" {
+            if self.running.remove(owner).is_some() {
+                self.host.remove(owner).await;
+            }
+            let message = "mode sidecar is not supported: Spanreel injects no sidecars. Use mode deployment and send to the Service instead of localhost.";
+            let ready = Ready { ready: false, reason: "SidecarNotSupported", message: message.to_owned() };
+            return Ok(status::write(&self.client, &self.resource, &object, &ready).await?);
+        }
+
+        let (source, mut notes) = source(owner, &object);
+        let known = self.running.get(owner).filter(|running| running.source == source && running.result.is_ok());
+        let result = match known {
+            Some(running) => running.result.clone(),
+            None => {
+                let result = self.host.apply(source.clone()).await;
+                self.log(owner, &source, &result);
+                result
+            }
+        };
+        self.running.insert(owner.to_owned(), Running { source, result: result.clone() });
+        match result {
+            Ok(applied) => {
+                let services = services::Owner { object: &object };
+                notes.extend(services::apply(&self.client, services, &applied.ports, self.pod_address).await?);
+                let ready = running(&applied, notes);
+                Ok(status::write(&self.client, &self.resource, &object, &ready).await?)
+            }
+            Err(lines) => {
+                let ready = Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") };
+                status::write(&self.client, &self.resource, &object, &ready).await?;
+                Err(ReconcileError::Refused)
+            }
+        }
+    }
+
+    /// Says what the host made of it, unless it said the same about the same before.
+    fn log(&self, owner: &str, source: &PipelineSource, result: &Result<Applied, Vec<String>>) {
+        let before = self.running.get(owner).filter(|running| running.source == *source);
+        match result {
+            Ok(applied) => {
+                tracing::info!(collector = owner, ports = ?applied.ports.iter().map(|p| p.port).collect::<Vec<_>>(), "pipelines run")
+            }
+            Err(lines) if before.is_none_or(|running| running.result.as_ref().err() != Some(lines)) => {
+                tracing::warn!(collector = owner, reasons = %lines.join("; "), "configuration refused");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn running(applied: &Applied, notes: Vec<String>) -> Ready {
+    let ports: Vec<String> = applied.ports.iter().map(|port| format!("{} {}", port.name, port.port)).collect();
+    let mut lines = vec![format!("runs inside Spanreel; listens on {}", ports.join(", "))];
+    lines.extend(applied.warnings.iter().cloned());
+    lines.extend(notes);
+    Ready { ready: true, reason: "Running", message: lines.join("\n") }
+}
+
+fn owner_name(object: &DynamicObject) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn is_managed(object: &DynamicObject) -> bool {
+    object.data.pointer("/spec/managementState").and_then(Value::as_str) != Some("unmanaged")
+}
+
+fn mode(object: &DynamicObject) -> &str {
+    object.data.pointer("/spec/mode").and_then(Value::as_str).unwrap_or("deployment")
+}
+
+/// The configuration as the host takes it, and what of the resource has no effect.
+fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut config = object.data.pointer("/spec/config").cloned().unwrap_or_default();
+    defaults::apply(&mut config);
+    // YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.
+    let text = serde_saphyr::to_string(&config).unwrap_or_else(|_| format!("{config:#}"));
+    let mut env = BTreeMap::new();
+    for variable in object.data.pointer("/spec/env").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| variable.get(key).and_then(Value::as_str);
+        let Some(name) = text("name") else { continue };
+        if variable.get("valueFrom").is_some_and(|from| !from.is_null()) {
+            notes.push(format!("spec.env {name}: valueFrom is not supported; the variable is not set"));
+        } else {
+            env.insert(name.to_owned(), text("value").unwrap_or_default().to_owned());
+        }
+    }
+    for key in
+        ["envFrom", "ingress", "targetAllocator", "autoscaler", "initContainers", "additionalContainers", "volumes"]
+    {
+        let given = object.data.pointer(&format!("/spec/{key}"));
+        if given.is_some_and(|value| !is_empty(value)) {
+            notes.push(format!("spec.{key} has no effect in Spanreel"));
+        }
+    }
+    (PipelineSource { owner: owner.to_owned(), config: text, env }, notes)
+}
+
+/// The operator's defaults leave empty objects behind.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.values().all(is_empty),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(on) => !on,
+        Value::String(text) => text.is_empty(),
+        Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_source_has_the_defaults_and_reads_as_yaml() {
+        let object: DynamicObject = serde_json::from_value(json!({
+            "metadata": {"namespace": "n", "name": "x"},
+            "spec": {
+                "config": {
+                    "receivers": {"otlp": {"protocols": {"grpc": null}}},
+                    "service": {"pipelines": {"traces": {"receivers": ["otlp"]}}},
+                },
+                "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],
+                "ingress": {"route": {}}, "targetAllocator": {"enabled": true},
+            },
+        }))
+        .unwrap();
+        let (source, notes) = source("n/x", &object);
+        assert!(source.config.contains("endpoint: "), "{}", source.config);
+        let read: Value = serde_saphyr::from_str(&source.config).unwrap();
+        assert_eq!(read["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"], "0.0.0.0:4317");
+        assert_eq!(source.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[1].contains("targetAllocator"));
+    }
+}

@@ -1,0 +1,196 @@
+//! What the webhook decides from: Instrumentations and the namespaces' annotations, fed by watches.
+//!
+//! Reading takes no lock that a watch could hold for long; nothing here knows the API server.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::Event;
+use tokio::sync::watch;
+
+use crate::inject::{Catalog, Instrumentation};
+
+/// Annotations that matter to injection; all others of a namespace are not kept.
+const PREFIXES: [&str; 2] = ["instrumentation.opentelemetry.io/", "sidecar.opentelemetry.io/"];
+
+/// Bounds memory against a watch that runs wild; far above what an API server carries.
+const NAMESPACES_MAX: usize = 100_000;
+/// As [`NAMESPACES_MAX`].
+const INSTRUMENTATIONS_MAX: usize = 20_000;
+
+type Annotations = Arc<BTreeMap<String, String>>;
+
+/// Shared by watches (writing) and the webhook (reading).
+#[derive(Debug)]
+pub(super) struct Index {
+    catalog: RwLock<Tracked<Catalog>>,
+    namespaces: RwLock<Tracked<HashMap<String, Annotations>>>,
+    synced: watch::Sender<Synced>,
+}
+
+/// Contents, and those of a list that is being read anew.
+#[derive(Debug, Default)]
+struct Tracked<T> {
+    current: Arc<T>,
+    relist: Option<(T, usize)>,
+}
+
+/// Which watches have delivered a whole list since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Synced {
+    instrumentations: bool,
+    namespaces: bool,
+}
+
+impl Synced {
+    pub(super) fn all(self) -> bool {
+        self.instrumentations && self.namespaces
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            catalog: RwLock::default(),
+            namespaces: RwLock::default(),
+            synced: watch::Sender::new(Synced::default()),
+        }
+    }
+}
+
+impl Index {
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner).current)
+    }
+
+    /// `None`: the namespace has not been seen; it may be brand-new.
+    pub(super) fn namespace(&self, name: &str) -> Option<Annotations> {
+        self.namespaces.read().unwrap_or_else(PoisonError::into_inner).current.get(name).cloned()
+    }
+
+    pub(super) fn synced(&self) -> watch::Receiver<Synced> {
+        self.synced.subscribe()
+    }
+
+    pub(super) fn on_instrumentation(&self, event: Event<DynamicObject>) {
+        let mut tracked = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Init => tracked.relist = Some((Catalog::default(), 0)),
+            Event::InitApply(object) => {
+                if let Some((catalog, count)) = &mut tracked.relist
+                    && *count < INSTRUMENTATIONS_MAX
+                {
+                    *count += 1;
+                    put(catalog, &object);
+                }
+            }
+            Event::InitDone => {
+                if let Some((catalog, _)) = tracked.relist.take() {
+                    tracked.current = Arc::new(catalog);
+                }
+                self.synced.send_modify(|synced| synced.instrumentations = true);
+            }
+            Event::Apply(object) => put(Arc::make_mut(&mut tracked.current), &object),
+            Event::Delete(object) => {
+                let namespace = object.namespace().unwrap_or_default();
+                Arc::make_mut(&mut tracked.current).remove(&namespace, &object.name_any());
+            }
+        }
+    }
+
+    pub(super) fn on_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) {
+        let mut tracked = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Init => tracked.relist = Some((HashMap::new(), 0)),
+            Event::InitApply(object) => {
+                if let Some((namespaces, _)) = &mut tracked.relist {
+                    put_namespace(namespaces, &object);
+                }
+            }
+            Event::InitDone => {
+                if let Some((namespaces, _)) = tracked.relist.take() {
+                    tracked.current = Arc::new(namespaces);
+                }
+                self.synced.send_modify(|synced| synced.namespaces = true);
+            }
+            Event::Apply(object) => put_namespace(Arc::make_mut(&mut tracked.current), &object),
+            Event::Delete(object) => {
+                Arc::make_mut(&mut tracked.current).remove(&object.name_any());
+            }
+        }
+    }
+}
+
+fn put(catalog: &mut Catalog, object: &DynamicObject) {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    catalog.insert(&namespace, &name, read_instrumentation(object));
+}
+
+/// The Instrumentation in an object, or why there is none.
+pub(super) fn read_instrumentation(object: &DynamicObject) -> crate::inject::Entry {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let generation = object.metadata.generation.unwrap_or_default();
+    let spec = object.data.get("spec").cloned().unwrap_or_default();
+    Instrumentation::read(&namespace, &name, generation, spec).map(Arc::new)
+}
+
+fn put_namespace(namespaces: &mut HashMap<String, Annotations>, object: &PartialObjectMeta<Namespace>) {
+    let name = object.name_any();
+    if namespaces.len() < NAMESPACES_MAX || namespaces.contains_key(&name) {
+        namespaces.insert(name, Arc::new(relevant(object.annotations())));
+    }
+}
+
+/// The annotations that can matter to injection.
+pub(super) fn relevant(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let matters = |key: &&String| PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+    annotations.iter().filter(|(key, _)| matters(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn instrumentation(name: &str) -> DynamicObject {
+        serde_json::from_value(json!({"metadata": {"namespace": "a", "name": name}, "spec": {}})).unwrap()
+    }
+
+    fn namespace(name: &str, key: &str) -> PartialObjectMeta<Namespace> {
+        serde_json::from_value(json!({
+            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {"name": name, "annotations": {key: "true", "other": "x"}}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_relist_replaces_everything_at_its_end() {
+        let index = Index::default();
+        index.on_instrumentation(Event::Apply(instrumentation("old")));
+        index.on_instrumentation(Event::Init);
+        index.on_instrumentation(Event::InitApply(instrumentation("new")));
+        assert!(index.catalog().get("a", "old").is_some(), "the old list counts until the new one is whole");
+        assert!(!index.synced().borrow().all());
+        index.on_instrumentation(Event::InitDone);
+        assert!(index.catalog().get("a", "old").is_none());
+        assert!(index.catalog().get("a", "new").is_some());
+        index.on_instrumentation(Event::Delete(instrumentation("new")));
+        assert!(index.catalog().get("a", "new").is_none());
+    }
+
+    #[test]
+    fn namespaces_keep_only_what_matters() {
+        let index = Index::default();
+        let key = "instrumentation.opentelemetry.io/inject-java";
+        index.on_namespace(Event::Init);
+        index.on_namespace(Event::InitApply(namespace("n", key)));
+        index.on_namespace(Event::InitDone);
+        assert_eq!(*index.namespace("n").unwrap(), BTreeMap::from([(key.to_owned(), "true".to_owned())]));
+        assert_eq!(index.namespace("unseen"), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! What the cluster room counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::inject::Decision;
+
+/// Upper bounds in seconds: the goal is 2 ms, the API server gives up after 3 s.
+const LATENCY_BUCKETS: [f64; 10] = [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 3.0];
+
+/// Counters of the webhook. Cheap to clone; clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    injections: Family<InjectionLabels, Counter>,
+    latency: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InjectionLabels {
+    language: &'static str,
+    result: &'static str,
+    reason: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { injections: Family::default(), latency: Histogram::new(LATENCY_BUCKETS) }
+    }
+}
+
+impl Metrics {
+    /// Adds them to a registry. Their names are whole: the registry has no prefix.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "spanreel_injections",
+            "Languages asked for by created pods, one per language and container",
+            self.injections.clone(),
+        );
+        registry.register_with_unit(
+            "spanreel_webhook_latency",
+            "Time from an admission request's last byte to its answer",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+    }
+
+    pub(super) fn record(&self, decision: &Decision) {
+        for outcome in &decision.outcomes {
+            let labels = InjectionLabels {
+                language: outcome.language.as_str(),
+                result: outcome.verdict.as_str(),
+                reason: outcome.reason.as_str(),
+            };
+            self.injections.get_or_create(&labels).inc();
+        }
+    }
+
+    pub(super) fn record_latency(&self, taken: std::time::Duration) {
+        self.latency.observe(taken.as_secs_f64());
+    }
+}

@@ -1,0 +1,195 @@
+//! The skeleton of an injection (`reference/operator.md` 3.1), the same for every language that loads an agent.
+//!
+//! Per container: the language's objections, its environment and mount; the common environment; what makes the runtime
+//! load the agent; the SDK's configuration. Then, once per pod, the volume and the init container that fills it. Unlike
+//! the operator this last step is left out when no container was injected.
+
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod, SecurityContext,
+    Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::environment::Environment;
+use super::java::JavaAgent;
+use super::outcome::{Decision, Outcome, Reason, Refusal};
+use super::owners::Owner;
+use super::sdk::SdkOnly;
+use super::{Instrumentation, Language, Plan, PodRequest, sdk_config, targets, validity};
+
+/// `volumeLimitSize` where the Instrumentation sets none.
+const VOLUME_LIMIT_DEFAULT: &str = "200Mi";
+
+/// What one language adds to the skeleton. One file implements it per language.
+pub(super) trait Agent {
+    /// Objections to this container, then the language's own environment and mount.
+    fn attach(&self, container: &mut Container, env: &mut Environment) -> Result<(), Refusal>;
+
+    /// The variables by which the runtime finds the agent. A returned sentence goes to the user.
+    fn load(&self, container: &str, env: &mut Environment) -> Option<String>;
+
+    /// What brings the agent into the pod; `None` where nothing needs to.
+    fn delivery(&self) -> Option<Delivery>;
+}
+
+/// A volume and the init containers that fill it, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Delivery {
+    pub(super) volume: Volume,
+    pub(super) init_containers: Vec<Container>,
+}
+
+/// The agent of a supported language; what would make pods invalid is refused here, before any container is touched.
+fn for_language(language: Language, instrumentation: &Instrumentation) -> Result<Box<dyn Agent + '_>, Refusal> {
+    match language {
+        Language::Java => Ok(Box::new(JavaAgent::new(&instrumentation.spec)?)),
+        Language::Sdk => Ok(Box::new(SdkOnly)),
+        other => Err(other.not_supported()),
+    }
+}
+
+/// A pod while languages are applied to it, one after the other.
+pub(super) struct Injection<'a> {
+    request: PodRequest<'a>,
+    owners: &'a [Owner],
+    pod: Pod,
+    changed: bool,
+}
+
+impl<'a> Injection<'a> {
+    pub(super) fn new(request: &PodRequest<'a>, owners: &'a [Owner]) -> Self {
+        Self { request: *request, owners, pod: request.pod.clone(), changed: false }
+    }
+
+    /// The pod, if any container was injected.
+    pub(super) fn into_changed_pod(self) -> Option<Pod> {
+        self.changed.then_some(self.pod)
+    }
+
+    /// Applies one language and records what became of each container.
+    pub(super) fn apply(&mut self, plan: &Plan, decision: &mut Decision) {
+        let language = plan.language;
+        let prepared =
+            validity::check(&plan.instrumentation.spec).and_then(|()| for_language(language, &plan.instrumentation));
+        let agent = match prepared {
+            Ok(agent) => agent,
+            Err(refusal) => {
+                let name = plan.instrumentation.full_name();
+                let refusal = Refusal::new(refusal.reason, format!("Instrumentation {name}: {}", refusal.message));
+                decision.outcomes.push(Outcome::refused(language, None, &refusal));
+                return;
+            }
+        };
+        let Some(spec) = &self.pod.spec else { return };
+        let names = targets::in_processing_order(spec, &plan.containers);
+        for listed in plan.containers.iter().filter(|listed| !names.contains(listed)) {
+            let message = format!("{language}: the pod has no container \"{listed}\"");
+            let refusal = Refusal::new(Reason::ContainerNotFound, message);
+            decision.outcomes.push(Outcome::refused(language, Some(listed), &refusal));
+        }
+
+        let mut first_injected: Option<String> = None;
+        for name in names {
+            match self.apply_to_container(&name, plan, agent.as_ref()) {
+                Ok(note) => {
+                    let used = plan.instrumentation.full_name();
+                    decision.outcomes.push(Outcome::injected(language, &name, &used));
+                    decision.notes.extend(note);
+                    first_injected.get_or_insert(name);
+                }
+                Err(refusal) => decision.outcomes.push(Outcome::refused(language, Some(&name), &refusal)),
+            }
+        }
+        if let Some(first) = first_injected {
+            self.changed = true;
+            if let Some(delivery) = agent.delivery() {
+                let context = &plan.instrumentation.spec.init_container_security_context;
+                self.deliver(delivery, &first, context.as_ref());
+            }
+        }
+        for dropped in validity::dropped_variables(&plan.instrumentation.spec) {
+            decision.notes.push(format!("Instrumentation {}: {dropped}", plan.instrumentation.full_name()));
+        }
+    }
+
+    fn apply_to_container(&mut self, name: &str, plan: &Plan, agent: &dyn Agent) -> Result<Option<String>, Refusal> {
+        let Some(spec) = &mut self.pod.spec else { return Ok(None) };
+        let Some(place) = targets::container_mut(spec, name) else { return Ok(None) };
+        // Changed aside, so that a refusal half-way leaves nothing behind.
+        let mut container = place.clone();
+        let mut env = Environment::of(container.env.take());
+        agent.attach(&mut container, &mut env)?;
+        env.prepend_addresses();
+        env.push_all_absent(&validity::usable_variables(&plan.instrumentation.spec.env));
+        let note = agent.load(name, &mut env);
+        let facts = sdk_config::Facts {
+            pod: self.request.pod,
+            namespace: self.request.namespace,
+            owners: self.owners,
+            spec: &plan.instrumentation.spec,
+        };
+        let mut volumes = spec.volumes.take().unwrap_or_default();
+        sdk_config::apply(&facts, &mut container, &mut env, &mut volumes);
+        spec.volumes = (!volumes.is_empty()).then_some(volumes);
+        container.env = Some(env.into_variables());
+        if let Some(place) = targets::container_mut(spec, name) {
+            *place = container;
+        }
+        Ok(note)
+    }
+
+    /// Adds volume and init containers, unless an init container of that name is there.
+    fn deliver(&mut self, delivery: Delivery, first: &str, context: Option<&SecurityContext>) {
+        let Some(spec) = &mut self.pod.spec else { return };
+        let present = |name: &str| spec.init_containers.iter().flatten().any(|c| c.name == name);
+        if delivery.init_containers.first().is_some_and(|c| present(&c.name)) {
+            return;
+        }
+        let target = targets::container(spec, first);
+        let context = context.or(target.and_then(|c| c.security_context.as_ref())).cloned();
+        let volumes = spec.volumes.get_or_insert_default();
+        // A second volume of that name would make the pod invalid; what is there serves as well.
+        if !volumes.iter().any(|volume| volume.name == delivery.volume.name) {
+            volumes.push(delivery.volume);
+        }
+        let init_containers = spec.init_containers.get_or_insert_default();
+        let at = init_containers.iter().position(|c| c.name == first).unwrap_or(init_containers.len());
+        for (offset, mut container) in delivery.init_containers.into_iter().enumerate() {
+            container.security_context.clone_from(&context);
+            init_containers.insert(at + offset, container);
+        }
+    }
+}
+
+/// The volume that agents are copied to: an emptyDir, or what the claim template says.
+pub(super) fn agent_volume(
+    name: &str,
+    claim: Option<&PersistentVolumeClaimTemplate>,
+    limit: Option<&Quantity>,
+) -> Volume {
+    let name = name.to_owned();
+    match claim {
+        Some(template) => {
+            let source = EphemeralVolumeSource { volume_claim_template: Some(template.clone()) };
+            Volume { name, ephemeral: Some(source), ..Volume::default() }
+        }
+        None => {
+            let limit = limit.cloned().unwrap_or_else(|| Quantity(VOLUME_LIMIT_DEFAULT.to_owned()));
+            let source = EmptyDirVolumeSource { size_limit: Some(limit), ..EmptyDirVolumeSource::default() };
+            Volume { name, empty_dir: Some(source), ..Volume::default() }
+        }
+    }
+}
+
+/// Mounts a volume unless something is mounted at that path already; two mounts at one path make a pod invalid.
+pub(super) fn mount(container: &mut Container, volume: &str, path: &str, read_only: bool) {
+    let mounts = container.volume_mounts.get_or_insert_default();
+    if !mounts.iter().any(|mount| mount.mount_path == path) {
+        mounts.push(VolumeMount {
+            name: volume.to_owned(),
+            mount_path: path.to_owned(),
+            read_only: read_only.then_some(true),
+            ..VolumeMount::default()
+        });
+    }
+}

@@ -1,0 +1,72 @@
+//! Annotations: which languages are asked for, on the pod or its namespace.
+
+use std::collections::BTreeMap;
+
+use super::{Language, PodRequest};
+
+const PREFIX: &str = "instrumentation.opentelemetry.io/";
+const SIDECAR_KEY: &str = "sidecar.opentelemetry.io/inject";
+
+/// A language that is asked for, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) language: Language,
+    /// `true` in any letter case, `<name>` or `<namespace>/<name>`; never empty, never `false`.
+    pub(super) value: String,
+}
+
+/// Every language whose annotation takes effect and is not `false`, in order of processing.
+pub(super) fn asked(request: &PodRequest<'_>) -> Vec<Asked> {
+    Language::ALL
+        .into_iter()
+        .filter_map(|language| {
+            let value = effective(request, &format!("{PREFIX}inject-{language}"));
+            (!value.is_empty() && !is_false(value)).then(|| Asked { language, value: value.to_owned() })
+        })
+        .collect()
+}
+
+/// The container list common to all languages; empty if none is given.
+pub(super) fn common_container_names<'a>(request: &PodRequest<'a>) -> &'a str {
+    effective(request, &format!("{PREFIX}container-names"))
+}
+
+/// A language's own container list; empty if none is given.
+pub(super) fn container_names<'a>(request: &PodRequest<'a>, language: Language) -> &'a str {
+    effective(request, &format!("{PREFIX}{}", language.container_names_key()))
+}
+
+/// A sidecar that is asked for is not silently missing.
+pub(super) fn sidecar_note(request: &PodRequest<'_>) -> Option<String> {
+    let value = effective(request, SIDECAR_KEY);
+    (!value.is_empty() && !is_false(value)).then(|| {
+        format!("{SIDECAR_KEY} is not supported: Spanreel injects no sidecar, send to its Service instead of localhost")
+    })
+}
+
+pub(super) fn is_true(value: &str) -> bool {
+    value.eq_ignore_ascii_case("true")
+}
+
+fn is_false(value: &str) -> bool {
+    value.eq_ignore_ascii_case("false")
+}
+
+/// The value that counts (`reference/operator.md` 1.2). Nothing is trimmed.
+fn effective<'a>(request: &PodRequest<'a>, key: &str) -> &'a str {
+    let pod = value_of(request.pod.metadata.annotations.as_ref(), key);
+    let namespace = value_of(Some(request.namespace_annotations), key);
+    if namespace.is_empty() {
+        pod
+    } else if pod.is_empty() {
+        namespace
+    } else if !is_true(pod) || is_false(namespace) {
+        pod
+    } else {
+        namespace
+    }
+}
+
+fn value_of<'a>(annotations: Option<&'a BTreeMap<String, String>>, key: &str) -> &'a str {
+    annotations.and_then(|all| all.get(key)).map_or("", String::as_str)
+}

@@ -1,0 +1,40 @@
+//! Every Instrumentation of the cluster by namespace and name. Fed by a watch, read by decisions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Instrumentation, MalformedInstrumentation};
+
+/// One Instrumentation, or why it cannot be used. A malformed one keeps its place: pods that name it are told so.
+pub type Entry = Result<Arc<Instrumentation>, MalformedInstrumentation>;
+
+/// Cheap to clone: objects are shared.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    by_namespace: BTreeMap<String, BTreeMap<String, Entry>>,
+}
+
+impl Catalog {
+    pub fn insert(&mut self, namespace: &str, name: &str, entry: Entry) {
+        self.by_namespace.entry(namespace.to_owned()).or_default().insert(name.to_owned(), entry);
+    }
+
+    pub fn remove(&mut self, namespace: &str, name: &str) {
+        if let Some(names) = self.by_namespace.get_mut(namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_namespace.remove(namespace);
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Entry> {
+        self.by_namespace.get(namespace)?.get(name)
+    }
+
+    /// In order of their names.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (&str, &Entry)> {
+        self.by_namespace.get(namespace).into_iter().flatten().map(|(name, entry)| (name.as_str(), entry))
+    }
+}

@@ -1,0 +1,232 @@
+//! A container's environment: who wins, and in which order.
+//!
+//! Precedence: the container's own `env` > the language's > the common one > what is generated. Only names within `env`
+//! are compared. The order matters, because `$(NAME)` refers only to what stands before it.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
+
+use super::targets::NODE_NAME_VARIABLE;
+
+pub(super) const POD_NAME_VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES_POD_NAME";
+pub(super) const POD_UID_VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES_POD_UID";
+pub(super) const RESOURCE_ATTRIBUTES_VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES";
+const NODE_IP_VARIABLE: &str = "OTEL_NODE_IP";
+const POD_IP_VARIABLE: &str = "OTEL_POD_IP";
+
+/// The `env` of a container while it is being extended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Environment {
+    variables: Vec<EnvVar>,
+    /// What the pod's author wrote; never removed and never moved.
+    own: BTreeSet<String>,
+}
+
+impl Environment {
+    pub(super) fn of(variables: Option<Vec<EnvVar>>) -> Self {
+        let variables = variables.unwrap_or_default();
+        let own = variables.iter().map(|var| var.name.clone()).collect();
+        Self { variables, own }
+    }
+
+    /// Where the name stands twice the last one counts, as for the kubelet.
+    pub(super) fn get(&self, name: &str) -> Option<&EnvVar> {
+        self.variables.iter().rev().find(|var| var.name == name)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    pub(super) fn push_absent(&mut self, variable: EnvVar) {
+        if !self.has(&variable.name) {
+            self.variables.push(variable);
+        }
+    }
+
+    pub(super) fn push_all_absent(&mut self, variables: &[EnvVar]) {
+        for variable in variables {
+            self.push_absent(variable.clone());
+        }
+    }
+
+    /// The addresses that endpoints may refer to, first of all, so that everything else can use them.
+    pub(super) fn prepend_addresses(&mut self) {
+        for variable in [field(POD_IP_VARIABLE, "status.podIP"), field(NODE_IP_VARIABLE, "status.hostIP")] {
+            if !self.has(&variable.name) {
+                self.variables.insert(0, variable);
+            }
+        }
+    }
+
+    /// Appends `suffix` to a literal value where it stands, or a new variable at the end. `false`: the variable's value
+    /// comes from elsewhere and stays as it is.
+    pub(super) fn extend_value(&mut self, name: &str, suffix: &str) -> bool {
+        match self.variables.iter_mut().rev().find(|var| var.name == name) {
+            Some(var) if var.value_from.is_some() => false,
+            Some(var) => {
+                var.value.get_or_insert_default().push_str(suffix);
+                true
+            }
+            None => {
+                self.variables.push(literal(name, suffix));
+                true
+            }
+        }
+    }
+
+    /// Sets a literal and moves it to the very end.
+    pub(super) fn set_last(&mut self, variable: EnvVar) {
+        self.variables.retain(|var| var.name != variable.name);
+        self.variables.push(variable);
+    }
+
+    /// The finished list, in an order in which every reference among added variables resolves if any order can: a
+    /// variable that refers to a later one moves behind it. Without such references the order stays as it is.
+    pub(super) fn into_variables(mut self) -> Vec<EnvVar> {
+        let before = self.variables.clone();
+        // Each variable needs to move at most once past each other one; more means that they refer to one another in a
+        // circle, and then no order is better than the one they came in.
+        let moves_max = before.len() * before.len();
+        for _ in 0..=moves_max {
+            let Some((from, behind)) = self.unresolved_reference() else { return self.variables };
+            let variable = self.variables.remove(from);
+            // `behind` was counted with `variable` still in its place before it.
+            self.variables.insert(behind, variable);
+        }
+        before
+    }
+
+    /// An added variable and the position of the later one that it refers to.
+    fn unresolved_reference(&self) -> Option<(usize, usize)> {
+        self.variables.iter().enumerate().find_map(|(at, var)| {
+            if self.own.contains(&var.name) {
+                return None;
+            }
+            let value = var.value.as_deref()?;
+            let names: Vec<&str> = references(value).filter(|name| *name != var.name).collect();
+            let known = |name: &str| self.variables.iter().take(at).any(|earlier| earlier.name == name);
+            let target = self
+                .variables
+                .iter()
+                .enumerate()
+                .skip(at + 1)
+                .find(|(_, later)| names.contains(&later.name.as_str()) && !known(&later.name));
+            target.map(|(behind, _)| (at, behind))
+        })
+    }
+}
+
+/// A variable with a value.
+pub(super) fn literal(name: &str, value: impl Into<String>) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.into()), value_from: None }
+}
+
+/// A variable that holds a field of the pod.
+pub(super) fn field(name: &str, path: &str) -> EnvVar {
+    let field_ref = ObjectFieldSelector { api_version: None, field_path: path.to_owned() };
+    let source = EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}
+
+/// The pod's name: at admission it is not known yet.
+pub(super) fn pod_name() -> EnvVar {
+    field(POD_NAME_VARIABLE, "metadata.name")
+}
+
+pub(super) fn pod_uid() -> EnvVar {
+    field(POD_UID_VARIABLE, "metadata.uid")
+}
+
+pub(super) fn node_name() -> EnvVar {
+    field(NODE_NAME_VARIABLE, "spec.nodeName")
+}
+
+/// `$(NAME)` as it stands in a value.
+pub(super) fn reference(name: &str) -> String {
+    format!("$({name})")
+}
+
+/// Names that a value refers to. `$$` escapes a dollar sign.
+fn references(value: &str) -> impl Iterator<Item = &str> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        loop {
+            let (_, after) = rest.split_once('$')?;
+            if let Some(escaped) = after.strip_prefix('$') {
+                rest = escaped;
+                continue;
+            }
+            rest = after;
+            if let Some(inner) = after.strip_prefix('(') {
+                let (name, behind) = inner.split_once(')')?;
+                rest = behind;
+                return Some(name);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(variables: &[EnvVar]) -> Vec<&str> {
+        variables.iter().map(|var| var.name.as_str()).collect()
+    }
+
+    #[test]
+    fn references_are_found_and_escapes_are_not() {
+        let found: Vec<&str> = references("a$(X)b$$(Y)$(Z)$ $(open").collect();
+        assert_eq!(found, ["X", "Z"]);
+    }
+
+    #[test]
+    fn a_variable_that_refers_to_a_later_one_moves_behind_it() {
+        let mut env = Environment::of(Some(vec![literal("OWN", "$(LATER)")]));
+        env.push_absent(literal("A", "$(B)"));
+        env.push_absent(literal("B", "$(C)-x"));
+        env.push_absent(literal("C", "1"));
+        env.push_absent(literal("D", "2"));
+        assert_eq!(names(&env.into_variables()), ["OWN", "C", "B", "A", "D"]);
+    }
+
+    #[test]
+    fn a_circle_keeps_its_order() {
+        let mut env = Environment::of(None);
+        env.push_absent(literal("A", "$(B)"));
+        env.push_absent(literal("B", "$(A)"));
+        assert_eq!(names(&env.into_variables()), ["A", "B"]);
+    }
+
+    #[test]
+    fn addresses_come_first_and_once() {
+        let mut env = Environment::of(Some(vec![literal("X", "1"), literal("OTEL_POD_IP", "own")]));
+        env.prepend_addresses();
+        assert_eq!(names(&env.into_variables()), ["OTEL_NODE_IP", "X", "OTEL_POD_IP"]);
+    }
+
+    proptest! {
+        #[test]
+        fn own_variables_keep_their_order_and_all_stay(
+            own in proptest::collection::vec(("[A-C]", "(\\$\\([A-F]\\)|x|\\$\\$){0,3}"), 0..4),
+            added in proptest::collection::vec(("[A-F]", "(\\$\\([A-F]\\)|x|\\$\\$){0,3}"), 0..6),
+        ) {
+            let own: Vec<EnvVar> = own.iter().map(|(name, value)| literal(name, value.as_str())).collect();
+            let mut env = Environment::of(Some(own.clone()));
+            for (name, value) in &added {
+                env.push_absent(literal(name, value.as_str()));
+            }
+            let mut before = env.variables.clone();
+            let mut after = env.into_variables();
+            let kept: Vec<&EnvVar> = after.iter().filter(|var| own.contains(var)).collect();
+            prop_assert_eq!(kept, own.iter().collect::<Vec<_>>());
+            before.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
+            after.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
+            prop_assert_eq!(before, after);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Java (`reference/operator.md` 3.2): the agent is a jar that `JAVA_TOOL_OPTIONS` names.
+
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements, VolumeMount};
+
+use super::agent::{Agent, Delivery, agent_volume, mount};
+use super::environment::Environment;
+use super::instrumentation::{InstrumentationSpec, Java};
+use super::outcome::{Reason, Refusal};
+use super::validity::{self, Requests};
+
+/// Volume and init container have the same name; it is a marker of injected pods.
+const NAME: &str = "opentelemetry-auto-instrumentation-java";
+const EXTENSION_PREFIX: &str = "opentelemetry-auto-instrumentation-extension-";
+const DIRECTORY: &str = "/otel-auto-instrumentation-java";
+const VARIABLE: &str = "JAVA_TOOL_OPTIONS";
+
+/// The operator's default of the release that the reference describes.
+const IMAGE_DEFAULT: &str = "ghcr.io/open-telemetry/opentelemetry-operator/autoinstrumentation-java:2.30.0";
+const REQUESTS_DEFAULT: Requests = Requests { cpu: "50m", memory: "64Mi" };
+
+#[derive(Debug)]
+pub(super) struct JavaAgent<'a> {
+    java: &'a Java,
+    resources: ResourceRequirements,
+    pull_policy: Option<String>,
+}
+
+impl<'a> JavaAgent<'a> {
+    pub(super) fn new(spec: &'a InstrumentationSpec) -> Result<Self, Refusal> {
+        let java = &spec.java;
+        if let Some(at) = java.extensions.iter().position(|extension| extension.image.is_empty()) {
+            return Err(Refusal::new(
+                Reason::InstrumentationInvalid,
+                format!("spec.java.extensions[{at}] has no image"),
+            ));
+        }
+        validity::check_volume("java", java.volume_claim_template.as_ref(), java.volume_limit_size.as_ref())?;
+        Ok(Self {
+            java,
+            resources: validity::resources("java", &java.resources, &REQUESTS_DEFAULT)?,
+            pull_policy: (!spec.image_pull_policy.is_empty()).then(|| spec.image_pull_policy.clone()),
+        })
+    }
+
+    fn init_container(&self, name: String, image: &str, command: &[&str]) -> Container {
+        Container {
+            name,
+            image: Some(image.to_owned()),
+            command: Some(command.iter().map(|&word| word.to_owned()).collect()),
+            resources: Some(self.resources.clone()),
+            volume_mounts: Some(vec![VolumeMount {
+                name: NAME.to_owned(),
+                mount_path: DIRECTORY.to_owned(),
+                ..VolumeMount::default()
+            }]),
+            ..Container::default()
+        }
+    }
+}
+
+/// Where the volume is mounted in a container. The path has the container's name in it, because containers that share
+/// the process namespace would otherwise load one another's agent.
+fn directory_in(container: &str) -> String {
+    format!("{DIRECTORY}-{container}")
+}
+
+impl Agent for JavaAgent<'_> {
+    fn attach(&self, container: &mut Container, env: &mut Environment) -> Result<(), Refusal> {
+        if env.get(VARIABLE).is_some_and(|var| var.value_from.is_some()) {
+            return Err(Refusal::new(
+                Reason::EnvironmentFromSource,
+                format!(
+                    "java: container {} takes {VARIABLE} from a valueFrom, which cannot be extended; give it a plain value",
+                    container.name
+                ),
+            ));
+        }
+        env.push_all_absent(&validity::usable_variables(&self.java.env));
+        let path = directory_in(&container.name);
+        mount(container, NAME, &path, false);
+        Ok(())
+    }
+
+    fn load(&self, container: &str, env: &mut Environment) -> Option<String> {
+        let directory = directory_in(container);
+        let mut options = format!(" -javaagent:{directory}/javaagent.jar");
+        if !self.java.extensions.is_empty() {
+            options.push_str(&format!(" -Dotel.javaagent.extensions={directory}/extensions"));
+        }
+        let extended = env.extend_value(VARIABLE, &options);
+        (!extended).then(|| {
+            format!("java: the Instrumentation takes {VARIABLE} from a valueFrom; it must hold{options} itself")
+        })
+    }
+
+    fn delivery(&self) -> Option<Delivery> {
+        let java = self.java;
+        let image = if java.image.is_empty() { IMAGE_DEFAULT } else { &java.image };
+        let jar = format!("{DIRECTORY}/javaagent.jar");
+        let mut agent = self.init_container(NAME.to_owned(), image, &["cp", "/javaagent.jar", &jar]);
+        agent.image_pull_policy.clone_from(&self.pull_policy);
+        let mut init_containers = vec![agent];
+        for (at, extension) in java.extensions.iter().enumerate() {
+            let from = format!("{}/.", extension.dir);
+            let to = format!("{DIRECTORY}/extensions");
+            let name = format!("{EXTENSION_PREFIX}{at}");
+            init_containers.push(self.init_container(name, &extension.image, &["cp", "-r", &from, &to]));
+        }
+        let volume = agent_volume(NAME, java.volume_claim_template.as_ref(), java.volume_limit_size.as_ref());
+        Some(Delivery { volume, init_containers })
+    }
+}

@@ -1,0 +1,68 @@
+//! The languages that an annotation can ask for, in the operator's order of processing.
+
+use std::fmt;
+
+use super::outcome::{Reason, Refusal};
+
+/// A language (or `sdk`: environment only) as annotations name it. Order matters: languages are looked up and applied
+/// in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Language {
+    Java,
+    NodeJs,
+    Python,
+    DotNet,
+    Go,
+    ApacheHttpd,
+    Nginx,
+    Sdk,
+}
+
+impl Language {
+    pub const ALL: [Self; 8] =
+        [Self::Java, Self::NodeJs, Self::Python, Self::DotNet, Self::Go, Self::ApacheHttpd, Self::Nginx, Self::Sdk];
+
+    /// As in `instrumentation.opentelemetry.io/inject-<...>`; also the metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Java => "java",
+            Self::NodeJs => "nodejs",
+            Self::Python => "python",
+            Self::DotNet => "dotnet",
+            Self::Go => "go",
+            Self::ApacheHttpd => "apache-httpd",
+            Self::Nginx => "nginx",
+            Self::Sdk => "sdk",
+        }
+    }
+
+    /// The key of this language's own container list, without prefix. Only nginx carries `inject-` in it.
+    pub(super) fn container_names_key(self) -> String {
+        match self {
+            Self::Nginx => "inject-nginx-container-names".to_owned(),
+            other => format!("{other}-container-names"),
+        }
+    }
+
+    /// Whether this version injects it; see `agent::for_language`.
+    #[must_use]
+    pub fn is_supported(self) -> bool {
+        matches!(self, Self::Java | Self::Sdk)
+    }
+
+    pub(super) fn not_supported(self) -> Refusal {
+        Refusal::new(
+            Reason::LanguageNotSupported,
+            format!(
+                "inject-{self} is not supported by this version of Spanreel yet; the pod is created without {self} instrumentation"
+            ),
+        )
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,186 @@
+//! What was decided, with a code for machines and a sentence for people.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Language;
+
+/// Everything decided about one pod.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decision {
+    /// The pod as it should be; `None`: unchanged.
+    pub pod: Option<Pod>,
+    /// One per language and container, or per language where no container was reached. Empty: nothing was asked.
+    pub outcomes: Vec<Outcome>,
+    /// Sentences for the user that concern no single container.
+    pub notes: Vec<String>,
+}
+
+/// What became of one language in one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub language: Language,
+    pub container: Option<String>,
+    pub verdict: Verdict,
+    pub reason: Reason,
+    /// `namespace/name` of the Instrumentation, once one was chosen.
+    pub instrumentation: Option<String>,
+    pub message: String,
+}
+
+/// The three ways it can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    Injected,
+    /// Nothing to do: it is done already, or would have no effect.
+    Skipped,
+    /// Asked for and not done; the user is told.
+    Refused,
+}
+
+impl Verdict {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::Skipped => "skipped",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    Asked,
+    AlreadyInstrumented,
+    MirrorPod,
+    LanguageNotSupported,
+    InstrumentationMissing,
+    InstrumentationAmbiguous,
+    InstrumentationMalformed,
+    /// Its content would make the pod invalid.
+    InstrumentationInvalid,
+    ContainerNamesInvalid,
+    ContainerNamesDuplicated,
+    ContainerNamesIncomplete,
+    ContainerNamesNeeded,
+    ContainerNotFound,
+    /// The variable that must be extended comes from a `valueFrom`.
+    EnvironmentFromSource,
+    TlsObjectMissing,
+    /// Another language of the same pod was refused, which stops all.
+    OtherLanguageRefused,
+}
+
+impl Reason {
+    /// Stable; the metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::AlreadyInstrumented => "already_instrumented",
+            Self::MirrorPod => "mirror_pod",
+            Self::LanguageNotSupported => "language_not_supported",
+            Self::InstrumentationMissing => "instrumentation_missing",
+            Self::InstrumentationAmbiguous => "instrumentation_ambiguous",
+            Self::InstrumentationMalformed => "instrumentation_malformed",
+            Self::InstrumentationInvalid => "instrumentation_invalid",
+            Self::ContainerNamesInvalid => "container_names_invalid",
+            Self::ContainerNamesDuplicated => "container_names_duplicated",
+            Self::ContainerNamesIncomplete => "container_names_incomplete",
+            Self::ContainerNamesNeeded => "container_names_needed",
+            Self::ContainerNotFound => "container_not_found",
+            Self::EnvironmentFromSource => "environment_from_source",
+            Self::TlsObjectMissing => "tls_object_missing",
+            Self::OtherLanguageRefused => "other_language_refused",
+        }
+    }
+}
+
+/// Why something cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl Outcome {
+    pub(super) fn injected(language: Language, container: &str, instrumentation: &str) -> Self {
+        Self {
+            language,
+            container: Some(container.to_owned()),
+            verdict: Verdict::Injected,
+            reason: Reason::Asked,
+            instrumentation: Some(instrumentation.to_owned()),
+            message: format!("{language}: container {container} instrumented as {instrumentation} says"),
+        }
+    }
+
+    pub(super) fn skipped(language: Language, why: &Refusal) -> Self {
+        Self { verdict: Verdict::Skipped, ..Self::refused(language, None, why) }
+    }
+
+    pub(super) fn refused(language: Language, container: Option<&str>, why: &Refusal) -> Self {
+        Self {
+            language,
+            container: container.map(str::to_owned),
+            verdict: Verdict::Refused,
+            reason: why.reason,
+            instrumentation: None,
+            message: why.message.clone(),
+        }
+    }
+}
+
+/// Kubernetes shows about 4 KiB of warnings per request and recommends short ones.
+const WARNINGS_MAX: usize = 12;
+/// Bytes per warning; longer ones are cut.
+const WARNING_BYTES_MAX: usize = 300;
+
+impl Decision {
+    /// Records that `culprit` (or the combination of all) stops every language.
+    pub(super) fn refuse_all(&mut self, languages: &[Language], culprit: Option<Language>, refusal: &Refusal) {
+        for &language in languages {
+            let outcome = match culprit {
+                Some(culprit) if culprit != language => Outcome::refused(
+                    language,
+                    None,
+                    &Refusal::new(
+                        Reason::OtherLanguageRefused,
+                        format!("{language} is not injected because {culprit} was refused"),
+                    ),
+                ),
+                _ => Outcome::refused(language, None, refusal),
+            };
+            self.outcomes.push(outcome);
+        }
+    }
+
+    /// What the user should read while creating the pod: refusals and notes, each once, bounded in number and length.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = Vec::new();
+        let refusals = self.outcomes.iter().filter(|o| o.verdict == Verdict::Refused).map(|o| &o.message);
+        for message in refusals.chain(&self.notes) {
+            let warning = cut(&format!("spanreel: {message}"));
+            if !warnings.contains(&warning) && warnings.len() < WARNINGS_MAX {
+                warnings.push(warning);
+            }
+        }
+        warnings
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= WARNING_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=WARNING_BYTES_MAX - 3).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}

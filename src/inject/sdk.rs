@@ -1,0 +1,24 @@
+//! `sdk`: the application brings its own SDK, only the environment is injected.
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::agent::{Agent, Delivery};
+use super::environment::Environment;
+use super::outcome::Refusal;
+
+#[derive(Debug)]
+pub(super) struct SdkOnly;
+
+impl Agent for SdkOnly {
+    fn attach(&self, _container: &mut Container, _env: &mut Environment) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn load(&self, _container: &str, _env: &mut Environment) -> Option<String> {
+        None
+    }
+
+    fn delivery(&self) -> Option<Delivery> {
+        None
+    }
+}

@@ -1,0 +1,61 @@
+//! The configuration that every SDK reads from its environment (`reference/operator.md` 3.9), in the operator's order.
+
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+
+use super::InstrumentationSpec;
+use super::environment::{
+    Environment, POD_UID_VARIABLE, RESOURCE_ATTRIBUTES_VARIABLE, literal, node_name, pod_name, pod_uid, reference,
+};
+use super::owners::Owner;
+use super::resource_attributes::Attributes;
+use super::tls;
+
+const SAMPLER_VARIABLE: &str = "OTEL_TRACES_SAMPLER";
+const SAMPLER_ARGUMENT_VARIABLE: &str = "OTEL_TRACES_SAMPLER_ARG";
+
+/// What the configuration is derived from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) namespace: &'a str,
+    pub(super) owners: &'a [Owner],
+    pub(super) spec: &'a InstrumentationSpec,
+}
+
+pub(super) fn apply(facts: &Facts<'_>, container: &mut Container, env: &mut Environment, volumes: &mut Vec<Volume>) {
+    let spec = facts.spec;
+    let mut attributes = Attributes::collect(facts, container, env);
+
+    env.push_absent(literal("OTEL_SERVICE_NAME", attributes.take_service_name()));
+    if !spec.exporter.endpoint.is_empty() {
+        env.push_absent(literal("OTEL_EXPORTER_OTLP_ENDPOINT", spec.exporter.endpoint.as_str()));
+    }
+    tls::apply(&spec.exporter.tls, container, env, volumes);
+
+    env.push_absent(pod_name());
+    if spec.resource.add_k8s_uid_attributes && !attributes.has("k8s.pod.uid") {
+        env.push_absent(pod_uid());
+        attributes.set("k8s.pod.uid", reference(POD_UID_VARIABLE));
+    }
+    // Always, even when an attribute names the node already: the variable marks the container as injected.
+    env.push_absent(node_name());
+    attributes.set_node_name_if_unknown();
+
+    if !spec.propagators.is_empty() {
+        env.push_absent(literal("OTEL_PROPAGATORS", spec.propagators.join(",")));
+    }
+    let sampler_chosen = env.has(SAMPLER_VARIABLE) || env.has(SAMPLER_ARGUMENT_VARIABLE);
+    if !spec.sampler.kind.is_empty() && !sampler_chosen {
+        env.push_absent(literal(SAMPLER_VARIABLE, spec.sampler.kind.as_str()));
+        if !spec.sampler.argument.is_empty() {
+            env.push_absent(literal(SAMPLER_ARGUMENT_VARIABLE, spec.sampler.argument.as_str()));
+        }
+    }
+
+    // A valueFrom cannot be extended, and value with valueFrom is an invalid pod: then it stays as the author has it.
+    let own = env.get(RESOURCE_ATTRIBUTES_VARIABLE);
+    if own.is_none_or(|var| var.value_from.is_none()) {
+        let existing = own.and_then(|var| var.value.clone()).unwrap_or_default();
+        env.set_last(literal(RESOURCE_ATTRIBUTES_VARIABLE, attributes.appended_to(&existing)));
+    }
+}
