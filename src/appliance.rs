@@ -21,7 +21,7 @@ pub mod spanreel;
 pub use host::Host;
 pub use pipelines::{PipelineSet, StartError};
 
-use crate::cluster::{Cluster, ClusterSettings};
+use crate::cluster::{self, Cluster, ClusterSettings};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
 use crate::query::{QueryLimits, QueryState};
@@ -68,13 +68,13 @@ pub enum ClusterAccess {
 
 /// What the rooms share.
 #[derive(Clone)]
-pub(crate) struct Shared {
+struct Shared {
     pub spool: spool::Spool,
     pub admission: Admission,
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
     pub other_signals: receive::other_signals::OtherSignals,
-    pub readiness: ReadinessFlag,
+    readiness: ReadinessFlag,
 }
 
 /// The running appliance.
@@ -116,10 +116,8 @@ impl Appliance {
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
-        let cluster = match &options.cluster {
-            Some(access) => Some(Cluster::prepare(ClusterSettings::new(&settings.webhook, access), &mut registry)?),
-            None => None,
-        };
+        let cluster_metrics = cluster::Metrics::default();
+        cluster_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
 
         let query_endpoint = settings.query_endpoint.clone().unwrap_or_else(|| {
@@ -143,8 +141,14 @@ impl Appliance {
             spool.close().await;
             return Err(error);
         }
-        if let Some(cluster) = cluster {
-            serving_tasks.spawn(cluster.run(Arc::clone(&host), serving.clone()));
+        if let Some(access) = &options.cluster {
+            let started = start_cluster(access, &settings, &host, cluster_metrics, &serving, &serving_tasks).await;
+            if let Err(error) = started {
+                host.stop_listening().await;
+                spool.close().await;
+                host.stop_forwarding().await;
+                return Err(error);
+            }
         }
         serving_tasks.close();
         readiness.set_ready();
@@ -172,6 +176,24 @@ impl Appliance {
     pub fn host(&self) -> &Arc<Host> {
         &self.host
     }
+}
+
+async fn start_cluster(
+    access: &ClusterAccess,
+    settings: &SpanreelSettings,
+    host: &Arc<Host>,
+    metrics: cluster::Metrics,
+    serving: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<(), StartError> {
+    let kubeconfig = match access {
+        ClusterAccess::InCluster => None,
+        ClusterAccess::Kubeconfig(path) => Some(path.clone()),
+    };
+    let pod_ip = std::env::var("POD_IP").ok();
+    let settings = ClusterSettings::new(&settings.webhook, kubeconfig, pod_ip.as_deref())?;
+    Cluster::start(settings, Arc::clone(host), metrics, serving.clone(), tasks).await?;
+    Ok(())
 }
 
 async fn open_spool(
@@ -218,7 +240,9 @@ async fn serve_own_metrics(
                 let router = axum::Router::new().route("/metrics", axum::routing::get(text));
                 tasks.spawn(server.serve(router, serving.clone()));
             }
-            Err(error) => tracing::warn!("own metrics are not served there: {error}; /metrics on the query port has them"),
+            Err(error) => {
+                tracing::warn!("own metrics are not served there: {error}; /metrics on the query port has them")
+            }
         }
     }
 }

@@ -1,10 +1,180 @@
 //! The command line: arguments, subcommands, human and JSON output, exit codes.
+//!
+//! In: arguments and environment. Out: 0 when it went well, 1 when it failed, 2 when the command line or the
+//! configuration is wrong; every failure is one line (or one per configuration error) on stderr.
 
 pub mod components;
 pub mod outcome;
 pub mod print_config;
+mod run;
+mod status;
 pub mod validate;
 
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use crate::config::{Diagnostic, Files, Format, Input, Secrets, Source};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use outcome::Outcome;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "spanreel",
+    version,
+    about = "A tracing appliance in one process",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the appliance (the default)
+    Run(RunArgs),
+    /// Check a configuration: silent if it is fine, every error with its place otherwise
+    Validate(ConfigArgs),
+    /// List what a configuration can name
+    Components(OutputArgs),
+    /// Print the configuration with defaults filled in
+    #[command(alias = "print-initial-config")]
+    PrintConfig(PrintConfigArgs),
+    /// Show what a running spanreel has received, stored and forwarded
+    Status(StatusArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// A Collector configuration: FILE, file:FILE, env:NAME or yaml:TEXT; several are merged in order
+    #[arg(long = "config", value_name = "URI")]
+    configs: Vec<String>,
+    /// Set one value, e.g. exporters.otlp.endpoint=tempo:4317; after all --config
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Data directory [default: ./spanreel-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Serve the cluster that this file names; inside a cluster its own is found without it
+    #[arg(long, value_name = "FILE", conflicts_with = "no_cluster")]
+    kubeconfig: Option<PathBuf>,
+    /// Stay away from any cluster
+    #[arg(long)]
+    no_cluster: bool,
+    /// error, warn, info, debug, trace, or a filter such as spanreel=debug; wins over RUST_LOG
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct OutputArgs {
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Yaml)]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+struct PrintConfigArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[arg(long, value_enum, default_value_t = Mode::Redacted)]
+    mode: Mode,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Yaml)]
+    format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The query port of the running spanreel
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    endpoint: String,
+    #[arg(short, long, value_enum, default_value_t = StatusFormat::Text)]
+    output: StatusFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    Yaml,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StatusFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Secrets as [REDACTED]
+    Redacted,
+    Unredacted,
+}
+
+impl From<OutputFormat> for Format {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Yaml => Self::Yaml,
+            OutputFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream they belong to.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    match cli.command {
+        None => run::run(cli.run),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Status(args)) => finish(status::status(&args.endpoint, args.output == StatusFormat::Json)),
+        Some(Command::Components(args)) => finish(components::components(args.output.into())),
+        Some(Command::Validate(args)) => {
+            finish(with_sources(&args, |sources| validate::validate(&input(sources, &args, &environment))))
+        }
+        Some(Command::PrintConfig(args)) => finish(with_sources(&args.config, |sources| {
+            let secrets = if args.mode == Mode::Redacted { Secrets::Redacted } else { Secrets::Shown };
+            print_config::print_config(&input(sources, &args.config, &environment), args.format.into(), secrets)
+        })),
+    }
+}
+
+fn input<'a>(sources: &'a [Source], args: &'a ConfigArgs, env: &'a dyn Fn(&str) -> Option<String>) -> Input<'a> {
+    Input { sources, sets: &args.sets, env, files: Files::Readable }
+}
+
+fn with_sources(args: &ConfigArgs, use_them: impl FnOnce(&[Source]) -> Outcome) -> Outcome {
+    match sources(args) {
+        Ok(sources) if sources.is_empty() => {
+            Outcome::failed(&["at least one --config is needed, e.g. --config collector.yaml".to_owned()])
+        }
+        Ok(sources) => use_them(&sources),
+        Err(diagnostic) => Outcome::failed(&[diagnostic.to_string()]),
+    }
+}
+
+fn sources(args: &ConfigArgs) -> Result<Vec<Source>, Diagnostic> {
+    args.configs.iter().map(|uri| Source::parse(uri)).collect()
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    print!("{}", outcome.stdout);
+    eprint!("{}", outcome.stderr);
+    ExitCode::from(outcome.code)
 }

@@ -1,10 +1,10 @@
 //! Every set of pipelines that runs: the base configuration's, and one per custom resource.
 
+use super::Shared;
 use super::components::Components;
 use super::pipelines::{PipelineSet, StartError};
-use super::Shared;
 use crate::cluster::{Applied, PipelineHost, PipelineSource};
-use crate::config::{self, Config, Files, Input, Source};
+use crate::config::{self, Config, Files, Input, Loaded, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex as StdMutex, PoisonError};
 use tokio::sync::Mutex;
@@ -21,6 +21,8 @@ pub struct Host {
 struct Sets {
     base: Option<Base>,
     by_owner: BTreeMap<String, Owned>,
+    /// Sets whose custom resource is gone: no listeners, but what they spooled is still forwarded.
+    draining: BTreeMap<String, PipelineSet>,
 }
 
 struct Base {
@@ -110,18 +112,19 @@ impl Sets {
     fn running(&self) -> impl Iterator<Item = (Option<&str>, &PipelineSet)> {
         let base = self.base.iter().filter_map(|base| Some((None, base.running.as_ref()?)));
         base.chain(self.by_owner.iter().map(|(owner, owned)| (Some(owner.as_str()), &owned.running)))
+            .chain(self.draining.iter().map(|(owner, set)| (Some(owner.as_str()), set)))
     }
 }
 
 impl PipelineHost for Host {
     async fn apply(&self, source: PipelineSource) -> Result<Applied, Vec<String>> {
-        let text = Source::Text { name: source.owner.clone(), text: source.config };
-        let input =
-            Input { sources: &[text], sets: &[], env: &|name| source.env.get(name).cloned(), files: Files::Refused };
-        let loaded = config::load::<Components>(&input).map_err(|diagnostics| diagnostics.lines())?;
-        let owner = source.owner;
+        let owner = source.owner.clone();
+        let loaded = load(source)?;
         let mut sets = self.sets.lock().await;
         let previous = sets.by_owner.remove(&owner);
+        if let Some(draining) = sets.draining.remove(&owner) {
+            draining.stop_forwarding().await;
+        }
         if let Some(previous) = &previous {
             // The same ports are bound again in a moment; connections that were open are told to come again.
             previous.running.stop_listening().await;
@@ -141,7 +144,9 @@ impl PipelineHost for Host {
                         Ok(running) => {
                             sets.by_owner.insert(owner, Owned { config: previous.config, running });
                         }
-                        Err(error) => tracing::error!(owner, %error, "the previous pipeline could not be started again"),
+                        Err(error) => {
+                            tracing::error!(owner, %error, "the previous pipeline could not be started again")
+                        }
                     }
                 }
                 self.take_back(&mut sets).await;
@@ -154,14 +159,22 @@ impl PipelineHost for Host {
 
     async fn remove(&self, owner: &str) {
         let mut sets = self.sets.lock().await;
-        if let Some(owned) = sets.by_owner.remove(owner) {
+        if let Some(mut owned) = sets.by_owner.remove(owner) {
             owned.running.stop_listening().await;
-            owned.running.stop_forwarding().await;
             owned.running.retire();
+            owned.running.listeners.clear();
+            sets.draining.insert(owner.to_owned(), owned.running);
         }
         self.take_back(&mut sets).await;
         self.look(&sets);
     }
+}
+
+fn load(source: PipelineSource) -> Result<Loaded<Components>, Vec<String>> {
+    let text = Source::Text { name: source.owner, text: source.config };
+    let env = |name: &str| source.env.get(name).cloned();
+    let input = Input { sources: &[text], sets: &[], env: &env, files: Files::Refused };
+    config::load(&input).map_err(|diagnostics| diagnostics.lines())
 }
 
 /// The ports that a configuration's used receivers listen on.
@@ -171,8 +184,11 @@ fn ports(config: &Config<Components>) -> BTreeSet<u16> {
     let mut ports = BTreeSet::new();
     for (_, component) in config.receivers.iter().filter(|(id, _)| used.contains(id)) {
         let ReceiverSettings::Otlp(settings) = &component.settings;
-        let endpoints = [settings.grpc.as_ref().map(|grpc| &grpc.endpoint), settings.http.as_ref().map(|http| &http.endpoint)];
-        ports.extend(endpoints.into_iter().flatten().filter_map(|endpoint| endpoint.rsplit(':').next()?.parse::<u16>().ok()));
+        let endpoints =
+            [settings.grpc.as_ref().map(|grpc| &grpc.endpoint), settings.http.as_ref().map(|http| &http.endpoint)];
+        ports.extend(
+            endpoints.into_iter().flatten().filter_map(|endpoint| endpoint.rsplit(':').next()?.parse::<u16>().ok()),
+        );
     }
     ports.remove(&0);
     ports

@@ -28,13 +28,17 @@ pub(super) struct Intake {
 
 impl TraceSink for Intake {
     fn admit(&self) -> Result<(), Refusal> {
-        self.pipelines.iter().try_for_each(|pipeline| pipeline.chain.admit()).map_err(|refused| Refusal::Unavailable {
-            message: refused.to_string(),
-            retry_after: RETRY_AFTER_MEMORY,
-        })
+        self.pipelines
+            .iter()
+            .try_for_each(|pipeline| pipeline.chain.admit())
+            .map_err(|refused| Refusal::Unavailable { message: refused.to_string(), retry_after: RETRY_AFTER_MEMORY })
     }
 
-    fn store(&self, request: Bytes, scanned: Scanned) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
+    fn store(
+        &self,
+        request: Bytes,
+        scanned: Scanned,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
             let append = |pipeline: PipelineId, keys: Vec<u32>| Append {
                 pipeline,
@@ -48,13 +52,13 @@ impl TraceSink for Intake {
                 [only] => self.spool.append(append(only.id, scanned.keys)).await,
                 pipelines => {
                     // All wait for the same sync. If one fails the client sends again: at least once for the others.
-                    let appends = pipelines
-                        .iter()
-                        .map(|pipeline| self.spool.append(append(pipeline.id, scanned.keys.clone())));
+                    let appends =
+                        pipelines.iter().map(|pipeline| self.spool.append(append(pipeline.id, scanned.keys.clone())));
                     futures_util::future::join_all(appends).await.into_iter().collect()
                 }
             };
-            stored.map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })
+            stored
+                .map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })
         })
     }
 }

@@ -2,9 +2,9 @@
 
 use super::Shared;
 use super::components::{Components, ExtensionSettings};
+use super::health_check;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, PipelineIntake};
-use super::health_check;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config, Pipeline};
 use crate::forward::{self, Destination};
@@ -37,6 +37,8 @@ pub enum StartError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Cluster(#[from] cluster::StartError),
+    #[error("extensions::spanreel::webhook: {0}")]
+    ClusterSettings(#[from] cluster::SettingsError),
     #[error("{0}")]
     Internal(String),
 }
@@ -71,7 +73,11 @@ pub(super) struct RunningDestination {
 
 impl PipelineSet {
     /// Starts destinations, then listeners. `owner` prefixes the names of pipelines that a custom resource brought.
-    pub(super) async fn start(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
+    pub(super) async fn start(
+        shared: &Shared,
+        owner: Option<&str>,
+        config: &Config<Components>,
+    ) -> Result<Self, StartError> {
         let mut set = Self {
             listeners: Vec::new(),
             destinations: Vec::new(),
@@ -90,7 +96,12 @@ impl PipelineSet {
         }
     }
 
-    async fn start_all(&mut self, shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<(), StartError> {
+    async fn start_all(
+        &mut self,
+        shared: &Shared,
+        owner: Option<&str>,
+        config: &Config<Components>,
+    ) -> Result<(), StartError> {
         let mut fed_by: BTreeMap<&ComponentId, Vec<PipelineIntake>> = BTreeMap::new();
         for pipeline in &config.service.pipelines {
             let intake = self.start_pipeline(shared, owner, config, pipeline).await?;
@@ -150,11 +161,21 @@ impl PipelineSet {
                 None => exporter.clone(),
                 Some(owner) => format!("{owner}/{exporter}"),
             };
-            let destination =
-                Destination::build(&log_name, &component.settings, chain.batch(), consumer.clone(), &shared.forward_metrics)
-                    .map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
+            let destination = Destination::build(
+                &log_name,
+                &component.settings,
+                chain.batch(),
+                consumer.clone(),
+                &shared.forward_metrics,
+            )
+            .map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
             let destination = Arc::new(destination);
-            let running = RunningDestination { exporter, pipeline: name.clone(), destination: Arc::clone(&destination), consumer };
+            let running = RunningDestination {
+                exporter,
+                pipeline: name.clone(),
+                destination: Arc::clone(&destination),
+                consumer,
+            };
             self.destinations.push(running);
             let forwarding = self.forwarding.clone();
             self.forwarding_tasks.spawn(async move { destination.run(forwarding).await });

@@ -71,3 +71,13 @@ impl Journal {
         Status { state, last_error, last_success }
     }
 }
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Idle | Self::Sending => f.write_str(self.label()),
+            Self::BackingOff { because, .. } => write!(f, "backing off: {because}"),
+            Self::Held { because, .. } => write!(f, "held: {because}"),
+        }
+    }
+}

@@ -62,7 +62,11 @@ impl MemoryLimiter {
 
 impl Processor for MemoryLimiter {
     fn admit(&self) -> Result<(), Refused> {
-        if self.refusing.load(Ordering::Relaxed) { Err(Refused("data refused due to high memory usage")) } else { Ok(()) }
+        if self.refusing.load(Ordering::Relaxed) {
+            Err(Refused("data refused due to high memory usage"))
+        } else {
+            Ok(())
+        }
     }
 }
 

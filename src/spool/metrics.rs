@@ -68,9 +68,9 @@ impl Collector for LedgerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let snapshot = self.0.snapshot();
         let pipelines = &snapshot.ledger.pipelines;
-        let mut counters = |name, help, rows: &mut dyn Iterator<Item = (Labels, u64)>| {
+        let mut counters = |name, help, mut rows: &mut dyn Iterator<Item = (Labels, u64)>| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            rows.try_for_each(|(labels, value)| {
+            Iterator::try_for_each(&mut rows, |(labels, value)| {
                 ConstCounter::new(value).encode(family.encode_family(&labels)?)
             })
         };
@@ -125,9 +125,11 @@ impl Collector for LedgerCollector {
                 })
             }),
         )?;
-        let mut gauges = |name, help, rows: &mut dyn Iterator<Item = (Labels, i64)>| {
+        let mut gauges = |name, help, mut rows: &mut dyn Iterator<Item = (Labels, i64)>| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            rows.try_for_each(|(labels, value)| ConstGauge::new(value).encode(family.encode_family(&labels)?))
+            Iterator::try_for_each(&mut rows, |(labels, value)| {
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)
+            })
         };
         gauges(
             "spanreel_spans_queued",
@@ -139,9 +141,21 @@ impl Collector for LedgerCollector {
         gauges("spanreel_spool_raw_bytes", "Stored bytes as OTLP", &mut one(snapshot.raw_bytes))?;
         gauges("spanreel_spool_bytes_max", "Budget for spanreel_spool_bytes", &mut one(snapshot.bytes_max))?;
         gauges("spanreel_spool_batches", "Stored batches", &mut one(snapshot.batches))?;
-        gauges("spanreel_spool_oldest_age_seconds", "Age of the oldest stored batch", &mut one(snapshot.oldest_age().as_secs()))?;
-        gauges("spanreel_spool_disk_full", "1 while intake is refused for lack of disk space", &mut one(u64::from(snapshot.disk_full)))?;
-        gauges("spanreel_disk_free_bytes", "Free bytes on the data directory's disk", &mut snapshot.free_bytes.into_iter().flat_map(one))
+        gauges(
+            "spanreel_spool_oldest_age_seconds",
+            "Age of the oldest stored batch",
+            &mut one(snapshot.oldest_age().as_secs()),
+        )?;
+        gauges(
+            "spanreel_spool_disk_full",
+            "1 while intake is refused for lack of disk space",
+            &mut one(u64::from(snapshot.disk_full)),
+        )?;
+        gauges(
+            "spanreel_disk_free_bytes",
+            "Free bytes on the data directory's disk",
+            &mut snapshot.free_bytes.into_iter().flat_map(one),
+        )
     }
 }
 

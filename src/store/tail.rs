@@ -28,8 +28,7 @@ impl From<ReadError> for SourceError {
 
 impl TraceSource for Tail {
     fn trace(&self, id: TraceId, limits: &AssembleLimits) -> Result<FoundTrace, SourceError> {
-        let mut found =
-            FoundTrace { fragments: Vec::new(), completeness: Completeness::Complete, inspected_bytes: 0 };
+        let mut found = FoundTrace { fragments: Vec::new(), completeness: Completeness::Complete, inspected_bytes: 0 };
         let mut fragment_bytes = 0;
         for seq in self.spool.find(id.fingerprint())? {
             // `None`: the budget dropped it since the index was asked.

@@ -32,7 +32,12 @@ impl Collector for Process {
         if let Some(resident) = resident_bytes() {
             let resident = ConstGauge::new(resident as i64);
             let help = "Resident memory";
-            resident.encode(encoder.encode_descriptor("process_resident_memory_bytes", help, None, resident.metric_type())?)?;
+            resident.encode(encoder.encode_descriptor(
+                "process_resident_memory_bytes",
+                help,
+                None,
+                resident.metric_type(),
+            )?)?;
         }
         if let Some(cpu) = cpu_seconds() {
             let cpu = ConstCounter::new(cpu);

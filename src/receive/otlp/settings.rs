@@ -2,6 +2,7 @@
 //! optional there, at least one is required).
 
 use crate::config::{Declaration, Section, Shape, Stability, WhenNull};
+use crate::receive::listener::{Limits, Paths};
 use crate::receive::settings::{ReceiverSettings, ServerTlsSettings};
 
 /// The `otlp` receiver.
@@ -130,4 +131,32 @@ fn url_path(section: &mut Section<'_>, key: &'static str, default: &str) -> Stri
         section.error(key, format!("{path:?} is no URL path"), format!("e.g. {default}"));
     }
     if path.starts_with('/') { path } else { format!("/{path}") }
+}
+
+/// What grpc-go accepts where nothing is configured.
+const GRPC_MESSAGE_MIB: u64 = 4;
+/// What the Collector accepts over HTTP where nothing is configured.
+const HTTP_BODY_BYTES: usize = 20 * 1024 * 1024;
+
+impl OtlpReceiverSettings {
+    /// Sizes and paths for every port of the receiver: both protocols are spoken on each, so one that is not configured
+    /// has its defaults.
+    pub fn limits(&self) -> Limits {
+        let mib = self.grpc.as_ref().map_or(0, |grpc| grpc.max_recv_msg_size_mib);
+        let mib = if mib == 0 { GRPC_MESSAGE_MIB } else { mib };
+        let body_bytes = self.http.as_ref().and_then(|http| usize::try_from(http.max_request_body_size).ok());
+        let path = |of: fn(&HttpSettings) -> &String, default: &str| {
+            self.http.as_ref().map_or_else(|| default.to_owned(), |http| of(http).clone())
+        };
+        Limits {
+            grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
+            http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(HTTP_BODY_BYTES),
+            streams_max: self.grpc.as_ref().map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
+            paths: Paths {
+                traces: path(|http| &http.traces_url_path, "/v1/traces"),
+                metrics: path(|http| &http.metrics_url_path, "/v1/metrics"),
+                logs: path(|http| &http.logs_url_path, "/v1/logs"),
+            },
+        }
+    }
 }

@@ -1,0 +1,165 @@
+//! What the query port tells about the process: readiness, metrics, status.
+
+use super::Shared;
+use super::host::Host;
+
+use crate::query::{Introspection, Readiness};
+use crate::receive;
+use crate::spool::Spool;
+use crate::telemetry::{self, Metrics};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Starting, ready or stopping; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReadinessFlag(Arc<AtomicU8>);
+
+const READY: u8 = 1;
+const STOPPING: u8 = 2;
+
+impl ReadinessFlag {
+    pub fn set_ready(&self) {
+        self.0.store(READY, Ordering::Release);
+    }
+
+    pub fn set_stopping(&self) {
+        self.0.store(STOPPING, Ordering::Release);
+    }
+
+    pub fn get(&self) -> Readiness {
+        match self.0.load(Ordering::Acquire) {
+            READY => Readiness::Ready,
+            STOPPING => Readiness::NotReady("Application is stopping".to_owned()),
+            _ => Readiness::NotReady("Some services are not Running:\nStarting: 1".to_owned()),
+        }
+    }
+}
+
+/// Answers for the whole process.
+pub(super) struct Process {
+    spool: Spool,
+    receive: receive::Metrics,
+    metrics: Metrics,
+    readiness: ReadinessFlag,
+    host: Arc<Host>,
+    started: Instant,
+}
+
+impl Process {
+    pub fn new(shared: &Shared, metrics: Metrics, host: Arc<Host>) -> Self {
+        Self {
+            spool: shared.spool.clone(),
+            receive: shared.receive_metrics.clone(),
+            metrics,
+            readiness: shared.readiness.clone(),
+            host,
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Introspection for Process {
+    fn metrics(&self) -> String {
+        self.metrics.text()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.readiness.get()
+    }
+
+    /// The figures of `/metrics` in the shape that `spanreel status` prints; times are Unix seconds, sizes bytes.
+    fn status(&self) -> Value {
+        let snapshot = self.spool.snapshot();
+        let view = self.host.view();
+        let listeners: Vec<Value> = view
+            .listeners
+            .iter()
+            .map(|(owner, listening)| {
+                json!({
+                    "receiver": listening.receiver,
+                    "owner": owner,
+                    "protocol": listening.protocol,
+                    "address": listening.address.to_string(),
+                })
+            })
+            .collect();
+        let pipelines: Vec<Value> = snapshot
+            .ledger
+            .pipelines
+            .iter()
+            .zip(&snapshot.reclaimed)
+            .map(|(account, reclaimed)| {
+                let dropped: serde_json::Map<String, Value> =
+                    account.dropped.iter().map(|(reason, spans)| (reason.as_str().to_owned(), json!(spans))).collect();
+                json!({
+                    "pipeline": account.name,
+                    "received": account.received,
+                    "stored": account.stored,
+                    "sampled_out": account.sampled_out,
+                    "dropped": dropped,
+                    "reclaimed": reclaimed,
+                })
+            })
+            .collect();
+        let destinations: Vec<Value> = snapshot
+            .consumers
+            .iter()
+            .map(|consumer| {
+                let running = view.destinations.iter().find(|running| {
+                    running.exporter == consumer.account.destination && running.pipeline == consumer.pipeline
+                });
+                let expired: serde_json::Map<String, Value> = consumer
+                    .account
+                    .lost
+                    .iter()
+                    .map(|(reason, spans)| (reason.as_str().to_owned(), json!(spans)))
+                    .collect();
+                let status = running.map(|running| running.destination.status());
+                json!({
+                    "destination": consumer.account.destination,
+                    "pipeline": consumer.pipeline,
+                    "configured": consumer.active,
+                    "sent": consumer.account.sent,
+                    "queued": consumer.queued,
+                    "expired": expired,
+                    "state": status.as_ref().map(|status| status.state.to_string()),
+                    "last_error": status.as_ref().and_then(|status| status.last_error.as_ref()).map(|error| json!({
+                        "at": unix_seconds(error.at), "text": error.text,
+                    })),
+                    "last_success": status.as_ref().and_then(|status| status.last_success).map(unix_seconds),
+                })
+            })
+            .collect();
+        let discarded: Vec<Value> = self
+            .receive
+            .discarded()
+            .into_iter()
+            .map(|(labels, requests)| json!({ "signal": labels.signal, "service": labels.service, "requests": requests }))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "resident_bytes": telemetry::process::resident_bytes(),
+            "listeners": listeners,
+            "pipelines": pipelines,
+            "destinations": destinations,
+            "discarded": discarded,
+            "spool": {
+                "directory": self.spool.database().directory().display().to_string(),
+                "bytes": snapshot.frame_bytes,
+                "bytes_max": snapshot.bytes_max,
+                "raw_bytes": snapshot.raw_bytes,
+                "batches": snapshot.batches,
+                "oldest_age_seconds": snapshot.oldest_age().as_secs(),
+                "disk_free_bytes": snapshot.free_bytes,
+                "disk_full": snapshot.disk_full,
+            },
+        })
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

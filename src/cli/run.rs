@@ -1,0 +1,128 @@
+//! `spanreel run`: from arguments to a running appliance, and from a signal to its orderly end.
+
+use super::{EXIT_FAILED, EXIT_USAGE, RunArgs, input, sources};
+use crate::appliance::components::Components;
+use crate::appliance::{Appliance, ClusterAccess, Options};
+use crate::config::telemetry::{LogEncoding, LogLevel};
+use crate::config::{self, Loaded, Reach, Severity, Source};
+use crate::telemetry::logs;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// More workers than this gain nothing: compression, syncing and sealing have threads of their own.
+const WORKER_THREADS_MAX: usize = 4;
+/// Threads for blocking reads (queries, forwarding); each costs a stack.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Where a pod finds the credentials of its service account.
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+pub fn run(args: RunArgs) -> ExitCode {
+    let cluster = cluster_access(&args);
+    let (loaded, built_in) = match load(&args, cluster.is_some()) {
+        Ok(loaded) => loaded,
+        Err(lines) => return failed(EXIT_USAGE, &lines),
+    };
+    let telemetry = &loaded.config.service.telemetry;
+    let format = match telemetry.log_encoding {
+        None => logs::Format::of_stderr(),
+        Some(LogEncoding::Console) => logs::Format::Text,
+        Some(LogEncoding::Json) => logs::Format::Json,
+    };
+    let level = match telemetry.log_level {
+        None | Some(LogLevel::Info) => "info",
+        Some(LogLevel::Debug) => "debug",
+        Some(LogLevel::Warn) => "warn",
+        Some(LogLevel::Error) => "error",
+    };
+    if let Err(error) = logs::init(args.log_level.as_deref(), level, format) {
+        return failed(EXIT_USAGE, &[error.to_string()]);
+    }
+    for note in &loaded.notes {
+        match note.severity {
+            Severity::Info => tracing::info!("{note}"),
+            _ => tracing::warn!("{note}"),
+        }
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKER_THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(EXIT_FAILED, &[format!("no threads to be had: {error}")]),
+    };
+    let options = Options {
+        config: loaded.config,
+        built_in,
+        data_directory: args.data,
+        cluster,
+        text_banner: format == logs::Format::Text,
+    };
+    let code = runtime.block_on(serve(options));
+    // Whatever still blocks a thread (a slow disk) is not waited for: all that was acknowledged is synced.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(options: Options) -> ExitCode {
+    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => return failed(EXIT_FAILED, &[format!("signals: {error}")]),
+    };
+    let appliance = tokio::select! {
+        started = Appliance::start(options) => match started {
+            Ok(appliance) => appliance,
+            Err(error) => return failed(EXIT_FAILED, &[error.to_string()]),
+        },
+        _ = either(&mut interrupt, &mut terminate) => return ExitCode::SUCCESS,
+    };
+    let name = either(&mut interrupt, &mut terminate).await;
+    tracing::info!(signal = name, "stopping; a second signal stops at once");
+    tokio::select! {
+        () = appliance.stop() => ExitCode::SUCCESS,
+        _ = either(&mut interrupt, &mut terminate) => {
+            tracing::warn!("stopped at once");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}
+
+fn load(args: &RunArgs, in_cluster: bool) -> Result<(Loaded<Components>, bool), Vec<String>> {
+    let mut sources = sources(&args.config).map_err(|diagnostic| vec![diagnostic.to_string()])?;
+    let built_in = sources.is_empty();
+    if built_in {
+        sources.push(Source::built_in(if in_cluster { Reach::AllInterfaces } else { Reach::Loopback }));
+    }
+    let environment = |name: &str| std::env::var(name).ok();
+    let loaded = config::load(&input(&sources, &args.config, &environment)).map_err(|errors| errors.lines())?;
+    Ok((loaded, built_in))
+}
+
+/// `--kubeconfig`, or the cluster that this pod is in.
+fn cluster_access(args: &RunArgs) -> Option<ClusterAccess> {
+    if args.no_cluster {
+        return None;
+    }
+    let in_pod = || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(SERVICE_ACCOUNT_TOKEN).exists();
+    match &args.kubeconfig {
+        Some(path) => Some(ClusterAccess::Kubeconfig(path.clone())),
+        None => in_pod().then_some(ClusterAccess::InCluster),
+    }
+}
+
+fn failed(code: u8, lines: &[String]) -> ExitCode {
+    for line in lines {
+        eprintln!("spanreel: {line}");
+    }
+    ExitCode::from(code)
+}

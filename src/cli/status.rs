@@ -1,0 +1,178 @@
+//! `spanreel status`: the figures of a running process, for people or as JSON.
+
+use super::outcome::Outcome;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::fmt::Write;
+use std::time::Duration;
+
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub fn status(endpoint: &str, as_json: bool) -> Outcome {
+    let fetched =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()).and_then(
+            |runtime| {
+                runtime.block_on(async {
+                    tokio::time::timeout(ANSWER_WAIT_MAX, fetch(endpoint))
+                        .await
+                        .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_WAIT_MAX.as_secs())))
+                })
+            },
+        );
+    match fetched {
+        Ok(status) if as_json => Outcome::printed(format!("{status:#}\n")),
+        Ok(status) => Outcome::printed(describe(&status)),
+        Err(error) => Outcome::failed(&[format!(
+            "spanreel: {endpoint}: {error}; is it running there? Another place is given with --endpoint"
+        )]),
+    }
+}
+
+async fn fetch(endpoint: &str) -> Result<Value, String> {
+    let uri: http::Uri = endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
+    let authority = uri.authority().ok_or("a URL such as http://127.0.0.1:3200 is needed")?;
+    let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(3200));
+    let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let request = http::Request::get("/api/spanreel/status")
+        .header(http::header::HOST, authority.as_str())
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        if !response.status().is_success() {
+            return Err(format!("answered {}", response.status()));
+        }
+        let body =
+            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("not spanreel's answer: {error}"))
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), |error| error.to_string())),
+    }
+}
+
+/// The same figures as text.
+fn describe(status: &Value) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_status(&mut out, status);
+    out
+}
+
+fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let uptime = Duration::from_secs(number(&status["uptime_seconds"]));
+    writeln!(
+        out,
+        "spanreel {}, up {}, {} resident",
+        text(&status["version"]),
+        duration(uptime),
+        bytes(number(&status["resident_bytes"]))
+    )?;
+    let spool = &status["spool"];
+    writeln!(
+        out,
+        "spool     {} of {} in {} ({} as OTLP, oldest {} ago), {} free on the disk{}",
+        bytes(number(&spool["bytes"])),
+        bytes(number(&spool["bytes_max"])),
+        text(&spool["directory"]),
+        bytes(number(&spool["raw_bytes"])),
+        duration(Duration::from_secs(number(&spool["oldest_age_seconds"]))),
+        bytes(number(&spool["disk_free_bytes"])),
+        if spool["disk_full"] == true { "  DISK FULL: intake is refused" } else { "" },
+    )?;
+    for listener in rows(&status["listeners"]) {
+        let owner = listener["owner"].as_str().map_or_else(String::new, |owner| format!("  for {owner}"));
+        writeln!(out, "listens   {} ({}){owner}", text(&listener["address"]), text(&listener["receiver"]))?;
+    }
+    for pipeline in rows(&status["pipelines"]) {
+        writeln!(
+            out,
+            "pipeline  {}: received {} = stored {} + sampled out {}{}",
+            text(&pipeline["pipeline"]),
+            number(&pipeline["received"]),
+            number(&pipeline["stored"]),
+            number(&pipeline["sampled_out"]),
+            reasons(" + dropped", &pipeline["dropped"]),
+        )?;
+    }
+    for destination in rows(&status["destinations"]) {
+        writeln!(
+            out,
+            "forwards  {} ({}): sent {}, queued {}{}  {}",
+            text(&destination["destination"]),
+            text(&destination["pipeline"]),
+            number(&destination["sent"]),
+            number(&destination["queued"]),
+            reasons(", expired", &destination["expired"]),
+            if destination["configured"] == false {
+                "not configured any more".to_owned()
+            } else {
+                text(&destination["state"])
+            },
+        )?;
+    }
+    for discarded in rows(&status["discarded"]) {
+        writeln!(
+            out,
+            "discards  {} from {}: {} requests (no pipeline takes {})",
+            text(&discarded["signal"]),
+            text(&discarded["service"]),
+            number(&discarded["requests"]),
+            text(&discarded["signal"]),
+        )?;
+    }
+    Ok(())
+}
+
+fn rows(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn reasons(lead: &str, value: &Value) -> String {
+    let reasons = value.as_object().into_iter().flatten();
+    reasons.map(|(reason, spans)| format!("{lead} {spans} ({reason})")).collect()
+}
+
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+fn duration(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_read_well() {
+        assert_eq!((bytes(1023), bytes(10 << 20)), ("1023 B".to_owned(), "10.0 MiB".to_owned()));
+        assert_eq!(duration(Duration::from_secs(7_200)), "2 h");
+    }
+
+    #[test]
+    fn a_status_of_another_version_still_prints() {
+        assert!(describe(&serde_json::json!({ "pipelines": [{ "pipeline": "traces" }] })).contains("traces"));
+    }
+}
