@@ -67,6 +67,12 @@ pub(super) struct Engine<S, T> {
     requests_max: usize,
 }
 
+/// Whether a delivery ended as deliveries do.
+enum Progress {
+    Made,
+    Lost,
+}
+
 /// The loop's own state.
 struct Run<'a, S, T> {
     engine: &'a Engine<S, T>,
@@ -139,7 +145,12 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
-            Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => self.finish(done),
+            Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => {
+                if let Progress::Lost = self.finish(done) {
+                    // Whatever made it panic is likely still there.
+                    tokio::time::sleep(SPOOL_RETRY).await;
+                }
+            }
             () = tokio::time::sleep_until(book_at), if self.window.is_ready() => self.book().await?,
             () = self.engine.source.wait(from), if appetite.is_some() => {
                 self.follow_cursor();
@@ -160,7 +171,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         Ok(())
     }
 
-    fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) -> Progress {
         match done {
             Ok((id, Some(outcome))) => self.window.finish(id, outcome),
             // Shutting down: the cursor stays, the request goes again after the restart.
@@ -170,8 +181,10 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                 // A delivery that panicked is sent again from the cursor: nothing of it was booked.
                 error!(destination = self.engine.link.name, %error, "a delivery failed; going on at the cursor");
                 self.restart();
+                return Progress::Lost;
             }
         }
+        Progress::Made
     }
 
     /// Forgets everything that is not booked and goes on at the cursor.
