@@ -5,6 +5,7 @@
 //! list of slices that are written one after the other: no copy, no inflation.
 
 use super::settings::Compression;
+use crate::otlp;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
@@ -118,7 +119,7 @@ pub(super) enum BodyError {
     #[error("a stored frame does not inflate to the {expected} bytes that its header promises: {problem}")]
     Frame { expected: usize, problem: String },
     #[error("the stored request is not well-formed: {0}")]
-    Json(String),
+    Json(#[from] otlp::wire::WireError),
     #[error("compressing failed: {0}")]
     Compress(#[from] std::io::Error),
 }
@@ -140,7 +141,7 @@ pub(super) fn inflate(frame: &[u8], raw_bytes: usize) -> Result<Vec<u8>, BodyErr
 /// [`BodyError::Json`] if the request cannot be written as JSON.
 pub(super) fn encode(raw: Bytes, spans: u64, dialect: Dialect, codec: Codec) -> Result<Body, BodyError> {
     let plain = match dialect {
-        Dialect::HttpJson => to_json(&raw)?,
+        Dialect::HttpJson => otlp::json::protobuf_to_otlp_json(&raw)?.into(),
         _ => raw,
     };
     let encoded = match (codec, dialect) {
@@ -165,10 +166,6 @@ pub(super) fn encode(raw: Bytes, spans: u64, dialect: Dialect, codec: Codec) -> 
 /// One zstd frame of a request.
 pub(super) fn zstd_frame(raw: &[u8]) -> Result<Bytes, std::io::Error> {
     zstd::bulk::compress(raw, ZSTD_LEVEL).map(Bytes::from)
-}
-
-fn to_json(_raw: &[u8]) -> Result<Bytes, BodyError> {
-    Err(BodyError::Json("JSON encoding".to_owned()))
 }
 
 /// Slices written one after the other: the body that hyper sends.

@@ -67,6 +67,12 @@ pub(super) struct Engine<S, T> {
     requests_max: usize,
 }
 
+/// Whether a delivery ended as deliveries do.
+enum Progress {
+    Made,
+    Lost,
+}
+
 /// The loop's own state.
 struct Run<'a, S, T> {
     engine: &'a Engine<S, T>,
@@ -139,14 +145,17 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
-            Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => self.finish(done),
+            Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => {
+                if let Progress::Lost = self.finish(done) {
+                    // Whatever made it panic is likely still there.
+                    tokio::time::sleep(SPOOL_RETRY).await;
+                }
+            }
             () = tokio::time::sleep_until(book_at), if self.window.is_ready() => self.book().await?,
             () = self.engine.source.wait(from), if appetite.is_some() => {
-                let position = self.engine.source.position();
-                if self.window.is_empty() && self.cutter.start() < position {
-                    // The budget moved the cursor over what is waiting here; nothing of it is under way.
-                    self.cutter.restart(position);
-                } else if let Some(limits) = appetite {
+                self.follow_cursor();
+                let from = self.cutter.read_from();
+                if let Some(limits) = appetite {
                     let chunk = self.blocking(move |source| source.read(from, limits)).await?;
                     let is_stuck = chunk.next <= from;
                     self.cutter.push(chunk);
@@ -162,7 +171,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         Ok(())
     }
 
-    fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) -> Progress {
         match done {
             Ok((id, Some(outcome))) => self.window.finish(id, outcome),
             // Shutting down: the cursor stays, the request goes again after the restart.
@@ -172,42 +181,48 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                 // A delivery that panicked is sent again from the cursor: nothing of it was booked.
                 error!(destination = self.engine.link.name, %error, "a delivery failed; going on at the cursor");
                 self.restart();
+                return Progress::Lost;
             }
         }
+        Progress::Made
     }
 
+    /// Forgets everything that is not booked and goes on at the cursor.
     fn restart(&mut self) {
-        self.deliveries.abort_all();
+        self.deliveries = JoinSet::new();
         self.window = Window::new(self.engine.requests_max, RAW_BYTES_IN_FLIGHT_MAX);
         self.cutter.restart(self.engine.source.position());
     }
 
     /// Books the finished stretch at the front, if any.
     async fn book(&mut self) -> Result<(), ReadError> {
+        self.follow_cursor();
         while let Some(Booking { from, to, outcome }) = self.window.take_finished() {
             let is_booked = self.blocking(move |source| source.advance(from, to, outcome)).await;
             self.last_booking = Instant::now();
             match is_booked {
                 Ok(true) => {}
-                Ok(false) => {
-                    let position = self.engine.source.position();
-                    info!(
-                        destination = self.engine.link.name,
-                        position = position.0,
-                        "the spool's budget moved the cursor on"
-                    );
-                    if self.window.resync(position).is_some() || self.cutter.start() < position {
-                        self.cutter.restart(position);
-                    }
-                }
+                // The cursor was moved since it was looked at. What was taken from the window is not booked.
+                Ok(false) => self.restart(),
                 Err(error) => {
-                    // What was taken from the window is not booked: all of it goes again from the cursor.
                     self.restart();
                     return Err(error);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The spool's budget moves cursors too, and accounts for what they passed: forgets that.
+    fn follow_cursor(&mut self) {
+        let position = self.engine.source.position();
+        if self.window.first().unwrap_or(self.cutter.start()) >= position {
+            return;
+        }
+        info!(destination = self.engine.link.name, position = position.0, "the spool's budget moved the cursor on");
+        if self.window.resync(position).is_some() || self.cutter.start() < position {
+            self.cutter.restart(position);
+        }
     }
 
     /// Disk work, off the async workers.

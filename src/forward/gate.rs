@@ -123,7 +123,7 @@ impl Gate {
                 inner.waiting.insert(order);
                 wake
             };
-            waiting.get_or_insert(Waiting { gate: self, order });
+            waiting.get_or_insert_with(|| Waiting { gate: self, order });
             let until = async {
                 match wake {
                     Some(until) => tokio::time::sleep_until(until).await,

@@ -19,7 +19,8 @@ use tracing::{debug, error, info, warn};
 /// counted after decompression); 32 KiB of that stay free.
 pub(super) const REQUEST_RAW_BYTES_MAX: usize = 2 * crate::spool::Header::RAW_BYTES_MAX;
 
-/// Below this, a destination's complaint about size does not make later requests smaller: it was about one huge span.
+/// However small a request was that a destination calls too large, later ones may be of this size: the complaint may
+/// have been about one huge span.
 const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
 
 /// How often something that needs a person is tried again.

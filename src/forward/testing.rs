@@ -8,6 +8,7 @@ use crate::otlp::wire::{Fields, put_bytes};
 use crate::spool::{
     Batch, Chunk, Header, LossReason, Outcome, Parked, PipelineId, ReadError, ReadLimits, Seq, TimeRange,
 };
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -54,13 +55,18 @@ pub(super) fn span_names(request: &[u8]) -> Vec<String> {
     names
 }
 
-/// The protobuf of a body of one or more zstd frames, or of an uncompressed one.
+/// The protobuf of a body.
 pub(super) fn decoded(body: &Body) -> Vec<u8> {
     let bytes = body.segments.concat();
     match body.codec {
         body::Codec::Zstd => zstd::decode_all(&*bytes).unwrap(),
         body::Codec::Identity => bytes,
-        other => panic!("{other:?} is not used here"),
+        body::Codec::Gzip => {
+            let mut raw = Vec::new();
+            flate2::read::GzDecoder::new(&*bytes).read_to_end(&mut raw).unwrap();
+            raw
+        }
+        body::Codec::Snappy => snap::raw::Decoder::new().decompress_vec(&bytes).unwrap(),
     }
 }
 

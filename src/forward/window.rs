@@ -87,8 +87,9 @@ impl Window {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    /// Where the oldest request begins.
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.slots.front().map(|slot| slot.from)
     }
 
     /// Whether something can be booked.
