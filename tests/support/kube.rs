@@ -188,6 +188,13 @@ impl KubeCluster {
         }
     }
 
+    /// Starts a process that ends with the cluster, and returns the file that both its outputs go to.
+    pub fn spawn(&mut self, command: &mut Command, name: &str) -> PathBuf {
+        let log = self.dir.path().join(name).with_extension("log");
+        self.group.spawn(command, &log);
+        log
+    }
+
     /// Kills the API server at once, as an outage would. What etcd has stays.
     pub fn stop_api_server(&mut self) {
         if let Some(mut api_server) = self.api_server.take() {
@@ -287,8 +294,9 @@ impl KubeCluster {
 impl Drop for KubeCluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for log in ["kube-apiserver.log", "kube-controller-manager.log"] {
-                eprintln!("--- end of {log}\n{}", tail(&self.dir.path().join(log)));
+            let files = fs::read_dir(self.dir.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+            for log in files.filter(|file| file.extension().is_some_and(|extension| extension == "log")) {
+                eprintln!("--- end of {}\n{}", log.display(), tail(&log));
             }
         }
         self.stop_api_server();
