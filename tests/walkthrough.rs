@@ -143,7 +143,8 @@ async fn start_spanreel(cluster: &mut KubeCluster, folder: &Path) -> u16 {
 
 /// Applies the walk-through's two files as they stand, as soon as Spanreel has made their kinds known.
 async fn apply_custom_resources(cluster: &KubeCluster) {
-    let files = [include_str!("data/walkthrough/collector.yaml"), include_str!("data/walkthrough/instrumentation.yaml")];
+    let files =
+        [include_str!("data/walkthrough/collector.yaml"), include_str!("data/walkthrough/instrumentation.yaml")];
     for yaml in files {
         wait_until("the custom resource to be accepted", SOON, || async {
             cluster.try_apply("opentelemetry", yaml).await.ok()
