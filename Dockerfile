@@ -36,4 +36,8 @@ USER 65532:65532
 EXPOSE 4317 4318 3200 9443
 VOLUME /data
 ENTRYPOINT ["/usr/local/bin/spanreel"]
-CMD ["run", "--data", "/data"]
+# Outside a cluster the built-in configuration listens on loopback only, which in a container would be nobody.
+CMD ["run", "--data", "/data", \
+     "--set", "receivers.otlp.protocols.grpc.endpoint=0.0.0.0:4317", \
+     "--set", "receivers.otlp.protocols.http.endpoint=0.0.0.0:4318", \
+     "--set", "extensions.spanreel.query_endpoint=0.0.0.0:3200"]
