@@ -66,6 +66,7 @@ async fn the_installation_applies_twice_and_its_service_account_may_do_what_it_n
         (true, "create", "apiextensions.k8s.io", "customresourcedefinitions", ""),
         (true, "create", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
         (true, "create", "", "secrets", "spanreel"),
+        (false, "delete", "", "services", "anywhere"),
         (false, "get", "", "secrets", "spanreel"),
         (false, "list", "", "secrets", ""),
         (false, "create", "", "secrets", "anywhere"),
