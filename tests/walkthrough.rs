@@ -5,7 +5,8 @@
 //! environment of the stored pods, and an OpenTelemetry Collector in Tempo's place. Names that a cluster's DNS would know are
 //! given to Spanreel by a hosts file mounted over `/etc/hosts` in its own mount namespace, which takes root or user namespaces.
 //!
-//! The resources say `0.0.0.0:4317` and `4318`, so these ports must be free; Tempo's stand-in has 4317 of `[::1]`.
+//! The resources say `0.0.0.0:4317` and `4318`, and a collector's own metrics are on 8888 if nothing else is said, so these
+//! ports must be free; Tempo's stand-in has 4317 of `[::1]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/agents.rs"]
@@ -174,6 +175,9 @@ async fn assert_services_point_at_spanreel(cluster: &KubeCluster) {
         assert_eq!(slice["endpoints"][0]["addresses"], json!([SPANREEL_POD_IP]), "{name}");
         assert_eq!(ports_of(&slice["ports"]), [("otlp-grpc", 4317), ("otlp-http", 4318)], "{name}");
     }
+    let path = "/api/v1/namespaces/opentelemetry/services/global-optl-collector-monitoring";
+    let monitoring = wait_until(path, SOON, || cluster.get(path)).await;
+    assert_eq!(ports_of(&monitoring["spec"]["ports"]), [("monitoring", 8888)]);
 }
 
 fn ports_of(ports: &Value) -> Vec<(&str, u64)> {
@@ -268,8 +272,8 @@ fn field(name: &str, path: &str) -> Value {
 fn services_of_spans(answer: &Value) -> Vec<String> {
     let mut services = Vec::new();
     for resource in answer["trace"]["resourceSpans"].as_array().into_iter().flatten() {
-        let attributes = resource["resource"]["attributes"].as_array().into_iter().flatten();
-        let name = attributes.filter(|attribute| attribute["key"] == "service.name").next_back();
+        let mut attributes = resource["resource"]["attributes"].as_array().into_iter().flatten();
+        let name = attributes.find(|attribute| attribute["key"] == "service.name");
         let name = name.and_then(|name| name["value"]["stringValue"].as_str()).unwrap_or_default();
         let scopes = resource["scopeSpans"].as_array().into_iter().flatten();
         let spans: usize = scopes.map(|scope| scope["spans"].as_array().map_or(0, Vec::len)).sum();
@@ -299,10 +303,10 @@ impl FixedPorts {
     async fn take() -> Self {
         let path = std::env::temp_dir().join("spanreel-tests-port-4317.lock");
         let lock = File::options().create(true).append(true).open(&path).expect("a lock file");
-        wait_until("the lock of ports 4317 and 4318", PORTS_BOUND, || async { lock.try_lock().ok() }).await;
-        for address in ["0.0.0.0:4317", "0.0.0.0:4318", "[::1]:4317"] {
+        wait_until("the lock of ports 4317, 4318 and 8888", PORTS_BOUND, || async { lock.try_lock().ok() }).await;
+        for address in ["0.0.0.0:4317", "0.0.0.0:4318", "0.0.0.0:8888", "[::1]:4317"] {
             if let Err(error) = TcpListener::bind(address) {
-                panic!("{address} must be free, because the walk-through's files name the port: {error}");
+                panic!("{address} must be free, because the walk-through's files mean that port: {error}");
             }
         }
         Self { _lock: lock }

@@ -244,10 +244,10 @@ impl KubeCluster {
                 }
                 _ => {}
             }
-            let exited = self.api_server.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if let Some(status) = exited {
+            let api_server = self.api_server.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if api_server.is_some() || self.group.has_lost_a_member() {
                 let etcd_log = tail(&self.dir.path().join("etcd.log"));
-                return Err(format!("kube-apiserver ended with {status}\n{}\netcd:\n{etcd_log}", tail(&log)));
+                return Err(format!("a server ended too early\n{}\netcd:\n{etcd_log}", tail(&log)));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -387,6 +387,10 @@ impl ProcessGroup {
     fn spawn(&mut self, command: &mut Command, log: &Path) {
         let member = self.spawn_apart(command, log);
         self.members.push(member);
+    }
+
+    fn has_lost_a_member(&mut self) -> bool {
+        self.members.iter_mut().any(|member| !matches!(member.try_wait(), Ok(None)))
     }
 
     /// Starts a member that the caller may end earlier, and must then wait for.
