@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use spanreel::appliance::spanreel::settings::WebhookSettings;
 use spanreel::cluster::{Applied, Cluster, ClusterSettings, ListenerPort, Metrics, PipelineHost, PipelineSource};
@@ -298,6 +302,142 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
         host.calls.lock().unwrap().contains(&"remove telemetry/taken".to_owned()).then_some(())
     })
     .await;
+}
+
+/// Instrumentations whose content makes the operator's pods invalid, and pods of odd shapes: all are created.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_is_ever_refused_because_of_us() {
+    let kube = KubeCluster::start().await;
+    let kubeconfig = install(&kube).await;
+    let [port, second_port] = free_ports();
+    // Two that start at once agree on one certificate authority.
+    let (running, second) = tokio::join!(Running::start(&kubeconfig, port), Running::start(&kubeconfig, second_port));
+    running.registered().await;
+    second.registered().await;
+    create_namespace(&kube, "odd", json!({"pod-security.kubernetes.io/enforce": "restricted"})).await;
+
+    let instrumentations = [
+        json!({"exporter": {"tls": {"secretName": "a.dotted.secret", "configMapName": format!("{}x", "long-".repeat(14))}}}),
+        json!({"exporter": {"tls": {"secretName": "Not A Name"}}}),
+        json!({"env": [{"name": "1DIGIT", "value": "x"}, {"name": "a b=c"}, {"name": ""}]}),
+        json!({"env": [{"name": "BOTH", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+        json!({"env": [{"name": "NONE", "valueFrom": {}}, {"name": "BAD", "valueFrom": {"fieldRef": {"fieldPath": "no.such"}}}]}),
+        json!({"java": {"resources": {"limits": {"memory": "1Mi"}, "requests": {"memory": "2Mi"}}}}),
+        json!({"java": {"resources": {"requests": {"memory": "4Gi", "cpu": 4}}}}),
+        json!({"java": {"resources": {"limits": {"cpu": "1m"}}, "volumeLimitSize": "-1"}}),
+        json!({"java": {"volumeClaimTemplate": {"spec": {}}}}),
+        json!({"java": {"extensions": [{"image": "", "dir": "/x"}]}}),
+        json!({"imagePullPolicy": "Sometimes"}),
+        json!({"initContainerSecurityContext": {"privileged": true, "allowPrivilegeEscalation": false}}),
+        json!({"resource": {"addK8sUIDAttributes": true, "resourceAttributes": {"": "x", "k8s.pod.name": "é=,"}}}),
+        json!({}),
+    ];
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let shapes = [
+        json!({}),
+        json!({"env": [{"name": "JAVA_TOOL_OPTIONS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+        json!({"env": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+        json!({"env": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": ""}, {"name": "X", "value": "y".repeat(200_000)}]}),
+        json!({"volumeMounts": [{"name": "mine", "mountPath": "/otel-auto-instrumentation-java-app"}]}),
+        json!({"volumeMounts": [{"name": "opentelemetry-auto-instrumentation-java", "mountPath": "/x"}]}),
+    ];
+    let mut created = 0;
+    let mut injected = 0;
+    for (i, spec) in instrumentations.iter().enumerate() {
+        let object = json!({
+            "apiVersion": "opentelemetry.io/v1alpha1", "kind": "Instrumentation",
+            "metadata": {"name": format!("i{i}")}, "spec": spec,
+        });
+        kube.create("/apis/opentelemetry.io/v1alpha1/namespaces/odd/instrumentations", &object).await.unwrap();
+        for (s, shape) in shapes.iter().enumerate() {
+            for language in ["java", "sdk"] {
+                let key = format!("instrumentation.opentelemetry.io/inject-{language}");
+                let mut pod = pod(&format!("p{i}-{s}-{language}"), json!({key: format!("i{i}")}));
+                let container = pod["spec"]["containers"][0].as_object_mut().unwrap();
+                container.extend(shape.as_object().unwrap().clone());
+                container.insert("securityContext".to_owned(), restricted.clone());
+                let names: Vec<&str> = ["mine", "opentelemetry-auto-instrumentation-java"]
+                    .into_iter()
+                    .filter(|n| shape.to_string().contains(n))
+                    .collect();
+                pod["spec"]["volumes"] = names.iter().map(|name| json!({"name": name, "emptyDir": {}})).collect();
+                let stored = create_pod(&kube, "odd", &pod).await;
+                created += 1;
+                let env = stored["spec"]["containers"][0]["env"].to_string();
+                injected += usize::from(env.contains("OTEL_RESOURCE_ATTRIBUTES_NODE_NAME"));
+            }
+        }
+    }
+    assert_eq!(created, instrumentations.len() * shapes.len() * 2);
+    assert!(injected > created / 3, "{injected} of {created}: what is refused is the exception");
+
+    wire(&kube, port).await;
+    second.stop().await;
+    running.stop().await;
+}
+
+/// Speaks to the webhook directly, as nothing but an API server should.
+async fn wire(kube: &KubeCluster, port: u16) {
+    let secret = kube.get("/api/v1/namespaces/spanreel/secrets/spanreel-webhook-cert").await.unwrap();
+    let pem = base64::engine::general_purpose::STANDARD.decode(secret["data"]["ca.crt"].as_str().unwrap()).unwrap();
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u-1", "namespace": "odd", "operation": "CREATE", "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "object": pod("x", json!({"instrumentation.opentelemetry.io/inject-sdk": "i13"})),
+        },
+    });
+    let mut unknown = review.clone();
+    unknown["apiVersion"] = json!("admission.k8s.io/v9");
+    let mut no_pod = review.clone();
+    no_pod["request"]["object"] = json!({"spec": 7});
+    for http2 in [false, true] {
+        let send = async |path: &str, body: Vec<u8>| post(port, &pem, http2, path, body).await;
+        let (status, answer) = send("/mutate-v1-pod", review.to_string().into_bytes()).await;
+        assert_eq!((status, &answer["response"]["uid"]), (200, &json!("u-1")));
+        assert_eq!(answer["response"]["patchType"], "JSONPatch");
+        for body in [&unknown, &no_pod] {
+            let (status, answer) = send("/mutate-v1-pod", body.to_string().into_bytes()).await;
+            assert_eq!((status, &answer["response"]["allowed"]), (200, &json!(true)), "{answer}");
+            assert!(answer["response"]["warnings"][0].as_str().unwrap().contains("created unchanged"));
+        }
+        assert_eq!(send("/mutate-v1-pod", b"{\"garbage".to_vec()).await.0, 400);
+        assert_eq!(send("/mutate-v1-pod", Vec::new()).await.0, 400);
+        assert_eq!(send("/elsewhere", review.to_string().into_bytes()).await.0, 404);
+        assert_eq!(send("/mutate-v1-pod", vec![b' '; 7 << 20]).await.0, 413);
+        // Unharmed.
+        assert_eq!(send("/mutate-v1-pod", review.to_string().into_bytes()).await.0, 200);
+    }
+}
+
+async fn post(port: u16, ca: &[u8], http2: bool, path: &str, body: Vec<u8>) -> (u16, Value) {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TokioIo::new(connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap());
+    let request = http::Request::post(format!("https://127.0.0.1:{port}{path}"));
+    let request = request.header("host", "127.0.0.1").body(Full::new(bytes::Bytes::from(body))).unwrap();
+    let response = if http2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap()
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap()
+    };
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -197,8 +197,8 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     extension.value.general_names.iter().filter_map(name).collect()
 }
 
-/// How often the Secret and the registration are looked at.
-pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often the Secret and the registration are looked at: a registration that somebody deleted comes back.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -221,8 +221,7 @@ fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) 
     let mut notes = Vec::new();
     let mut config = object.data.pointer("/spec/config").cloned().unwrap_or_default();
     defaults::apply(&mut config);
-    // YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.
-    let text = serde_saphyr::to_string(&config).unwrap_or_else(|_| format!("{config:#}"));
+    let text = yaml(&config);
     let mut env = BTreeMap::new();
     for variable in object.data.pointer("/spec/env").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| variable.get(key).and_then(Value::as_str);
@@ -244,6 +243,11 @@ fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) 
     (PipelineSource { owner: owner.to_owned(), config: text, env }, notes)
 }
 
+/// YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.
+fn yaml(config: &Value) -> String {
+    serde_saphyr::to_string(config).unwrap_or_else(|_| format!("{config:#}"))
+}
+
 /// The operator's defaults leave empty objects behind.
 fn is_empty(value: &Value) -> bool {
     match value {
@@ -258,9 +262,43 @@ fn is_empty(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    fn configuration() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            prop_oneof![
+                "\\PC{0,12}",
+                "[yYnNoO~0x1e:.#-]{1,4}",
+                Just("line\n  two\n".to_owned()),
+                Just(" pad ".to_owned())
+            ]
+            .prop_map(Value::from),
+        ];
+        scalar.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z/:. 0-9-]{1,8}", inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// The reader here takes more plain words for booleans than the configuration's own does: what it reads back as
+        /// text is text everywhere.
+        #[test]
+        fn any_configuration_survives_as_yaml(config in configuration()) {
+            let text = yaml(&config);
+            let read: Value = serde_saphyr::from_str(&text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
+            prop_assert_eq!(read, config, "{}", text);
+        }
+    }
 
     #[test]
     fn a_source_has_the_defaults_and_reads_as_yaml() {

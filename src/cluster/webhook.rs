@@ -27,7 +27,7 @@ use super::certificates::Served;
 use super::index::Index;
 use super::lookup::Lookup;
 use super::{Metrics, registration};
-use crate::inject::{self, Instrumentation, OwnerMap, PodRequest, View};
+use crate::inject::{self, Decision, Instrumentation, OwnerMap, PodRequest, Verdict, View};
 
 /// The API server takes objects of up to 3 MiB as JSON; the review around it adds a little. Twice that is plenty.
 const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
@@ -93,19 +93,7 @@ impl Webhook {
         let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
         let decision = inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view });
         self.metrics.record(&decision);
-        for outcome in &decision.outcomes {
-            let pod_name = pod.metadata.name.as_deref().or(pod.metadata.generate_name.as_deref()).unwrap_or_default();
-            tracing::info!(
-                namespace,
-                pod = pod_name,
-                language = outcome.language.as_str(),
-                container = outcome.container.as_deref().unwrap_or_default(),
-                result = outcome.verdict.as_str(),
-                reason = outcome.reason.as_str(),
-                message = %outcome.message,
-                "injection"
-            );
-        }
+        log(&pod, namespace, &decision);
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { patch: None, warnings },
@@ -140,6 +128,23 @@ impl Webhook {
             }
             Err(error) => text(StatusCode::BAD_REQUEST, error),
         }
+    }
+}
+
+/// One line per language and container; what a reinvocation finds done is not worth one.
+fn log(pod: &Pod, namespace: &str, decision: &Decision) {
+    let pod = pod.metadata.name.as_deref().or(pod.metadata.generate_name.as_deref()).unwrap_or_default();
+    for outcome in decision.outcomes.iter().filter(|outcome| outcome.verdict != Verdict::Skipped) {
+        tracing::info!(
+            namespace,
+            pod,
+            language = outcome.language.as_str(),
+            container = outcome.container.as_deref().unwrap_or_default(),
+            result = outcome.verdict.as_str(),
+            reason = outcome.reason.as_str(),
+            message = %outcome.message,
+            "injection"
+        );
     }
 }
 
