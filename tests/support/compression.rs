@@ -1,6 +1,6 @@
 //! Bodies in every encoding that OTLP clients use.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -51,4 +51,18 @@ impl Compression {
             }
         }
     }
+}
+
+/// The other direction, for answers: `encoding` as in `grpc-encoding`.
+pub fn decompress(encoding: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let result = match encoding {
+        "gzip" => flate2::read::GzDecoder::new(body).read_to_end(&mut out),
+        "deflate" => flate2::read::ZlibDecoder::new(body).read_to_end(&mut out),
+        "snappy" => snap::read::FrameDecoder::new(body).read_to_end(&mut out),
+        "zstd" => zstd::stream::copy_decode(body, &mut out).map(|()| out.len()),
+        other => panic!("an answer in an encoding that nobody asked for: {other}"),
+    };
+    result.unwrap_or_else(|error| panic!("a broken {encoding} body: {error}"));
+    out
 }

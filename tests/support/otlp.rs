@@ -3,7 +3,7 @@
 //! No retries, no queue: one call, one answer. The gRPC side does its own framing over HTTP/2, so that a test can also
 //! send what no client library would.
 
-use super::compression::Compression;
+use super::compression::{self, Compression};
 use super::http::{ANSWER_BOUND, Broken, Connection};
 use super::traces;
 use base64::Engine;
@@ -295,7 +295,13 @@ fn grpc_answer(http_status: u16, headers: HeaderMap, trailers: &HeaderMap, body:
         let bytes = LENIENT.decode(encoded).expect("base64 in grpc-status-details-bin");
         RpcStatus::decode(bytes.as_slice()).expect("a google.rpc.Status in grpc-status-details-bin")
     });
-    let body = if body.len() >= 5 { body.slice(5..) } else { Bytes::new() };
+    let encoding = headers.get("grpc-encoding").and_then(|value| value.to_str().ok()).unwrap_or("identity");
+    let body = match body.first() {
+        // grpc-go answers in the encoding of the request.
+        Some(1) => compression::decompress(encoding, &body[5..]).into(),
+        Some(_) => body.slice(5..),
+        None => Bytes::new(),
+    };
     Answer {
         protocol: Protocol::Grpc,
         http_status,
