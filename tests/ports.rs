@@ -77,7 +77,7 @@ async fn metrics_and_logs_are_taken_and_counted() {
     }
     let metrics = spanreel.metrics().await;
     for signal in ["metrics", "logs"] {
-        let counted = metrics.sum("spanreel_other_signals_total", &[("signal", signal)]);
+        let counted = metrics.sum("spanreel_discarded_total", &[("signal", signal)]);
         assert!(counted.is_some_and(|count| count >= 6.0), "{signal}: {counted:?}");
     }
 }
