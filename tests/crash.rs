@@ -79,7 +79,8 @@ async fn no_acknowledged_span_is_lost_by_kill_9() {
         assert_eq!(ledger.destination(id).sent, ledger.pipeline(PIPELINE).stored, "{id}: {ledger:#?}");
         support::eventually("the destination printed every acknowledged trace", Duration::from_secs(30), async || {
             let printed = otelcol.printed_traces();
-            ids(&all_acknowledged).all(|id| printed.get(&hex(&id)).is_some_and(|spans| *spans >= TRACES.spans_per_trace))
+            ids(&all_acknowledged)
+                .all(|id| printed.get(&hex(&id)).is_some_and(|spans| *spans >= TRACES.spans_per_trace))
         })
         .await;
     }

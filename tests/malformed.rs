@@ -47,7 +47,11 @@ impl Refused {
             protocol => {
                 assert_eq!(answer.http_status, http, "{at}");
                 let content_type = answer.headers.get("content-type").and_then(|value| value.to_str().ok());
-                assert_eq!(content_type, Some(protocol.content_type()), "the Status is in the request's encoding: {at}");
+                assert_eq!(
+                    content_type,
+                    Some(protocol.content_type()),
+                    "the Status is in the request's encoding: {at}"
+                );
                 assert!(answer.code.is_some_and(|code| code != 0), "the body is no google.rpc.Status: {at}");
             }
         }
@@ -211,9 +215,8 @@ async fn values_nested_1000_deep_are_refused_and_99_deep_are_not() {
     // The JSON of the rig knows no arrays: the value is put in as text.
     let json_base = traces::json(&Traces { seed: 17, spans_per_trace: 1 }.request("malformed", 0..1));
     let json = |depth: usize| {
-        let value = (0..depth).fold(r#"{"boolValue":true}"#.to_owned(), |value, _| {
-            format!(r#"{{"arrayValue":{{"values":[{value}]}}}}"#)
-        });
+        let value = (0..depth)
+            .fold(r#"{"boolValue":true}"#.to_owned(), |value, _| format!(r#"{{"arrayValue":{{"values":[{value}]}}}}"#));
         json_base.replacen(r#"{"stringValue":"GET"}"#, &value, 1)
     };
     for protocol in Protocol::ALL {

@@ -100,7 +100,8 @@ async fn a_data_directory_that_cannot_be_written_is_named() {
 async fn a_broken_configuration_is_named_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.yaml");
-    std::fs::write(&config, "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpont: 127.0.0.1:4317\n").unwrap();
+    std::fs::write(&config, "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpont: 127.0.0.1:4317\n")
+        .unwrap();
     let mut command = binary();
     command.arg("run").arg("--config").arg(&config).arg("--data").arg(folder.path().join("data"));
     assert_fails(command, FAILED, &["config.yaml:5:9", "endpont", "endpoint"]);

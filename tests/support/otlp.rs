@@ -208,10 +208,11 @@ impl Client {
     pub async fn send(&mut self, raw: Raw<'_>) -> Result<Answer, Broken> {
         match &mut self.connection {
             Inner::Http1(connection) => {
-                let headers: Vec<(&str, &str)> = [("content-type", raw.content_type), ("content-encoding", raw.encoding)]
-                    .into_iter()
-                    .filter_map(|(name, value)| Some((name, value?)))
-                    .collect();
+                let headers: Vec<(&str, &str)> =
+                    [("content-type", raw.content_type), ("content-encoding", raw.encoding)]
+                        .into_iter()
+                        .filter_map(|(name, value)| Some((name, value?)))
+                        .collect();
                 let response = connection.send(raw.method, raw.path, &headers, raw.body).await?;
                 Ok(http_answer(self.protocol, response))
             }

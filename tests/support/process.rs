@@ -68,17 +68,21 @@ impl Process {
 
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(id, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+        rustix::process::kill_process(id, signal)
+            .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
     /// User and system time of all its threads so far.
-    pub fn cpu_time(&self) -> Duration {
+    pub fn user_and_system_time(&self) -> (Duration, Duration) {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("/proc is readable");
         // The second field is the name in parentheses and may contain anything; utime and stime are fields 14 and 15.
         let (_, rest) = stat.rsplit_once(") ").expect("the format of /proc/PID/stat");
-        let ticks: u64 =
-            rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number of ticks")).sum();
-        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+        let time = |field: usize| {
+            let ticks: u64 =
+                rest.split(' ').nth(field).and_then(|ticks| ticks.parse().ok()).expect("a number of ticks");
+            Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+        };
+        (time(11), time(12))
     }
 
     /// The largest resident set it ever had, in bytes.

@@ -24,8 +24,7 @@ impl Query {
     /// All spans of a trace, with the name of their service; empty if there is no such trace.
     pub async fn spans(&mut self, trace: [u8; 16]) -> Result<Vec<(String, Span)>, Broken> {
         let path = format!("/api/v2/traces/{}", super::traces::hex(&trace));
-        let response =
-            self.0.send(Method::GET, &path, &[("accept", "application/protobuf")], Bytes::new()).await?;
+        let response = self.0.send(Method::GET, &path, &[("accept", "application/protobuf")], Bytes::new()).await?;
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         let found = TraceByIdResponse::decode(response.body).expect("a TraceByIDResponse");
         let mut spans = Vec::new();

@@ -201,9 +201,7 @@ fn config_text(options: &Options, ports: Ports) -> String {
     let named = |list: &[(String, String)]| -> Vec<String> {
         list.iter().map(|(id, settings)| format!("{id}: {settings}")).collect()
     };
-    let ids = |list: &[(String, String)]| {
-        list.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let ids = |list: &[(String, String)]| list.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
     text.push_str("extensions:\n  spanreel:\n");
     lines(&mut text, 4, &[format!("query_endpoint: 127.0.0.1:{}", ports.query)]);
     lines(&mut text, 4, &options.appliance);
