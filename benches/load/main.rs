@@ -56,11 +56,11 @@ fn main() -> ExitCode {
     });
     let text = report::markdown(&arguments.plan, &results);
     println!("{text}");
-    if let Some(path) = arguments.report {
-        if let Err(error) = std::fs::write(&path, text) {
-            eprintln!("{} cannot be written: {error}", path.display());
-            return ExitCode::FAILURE;
-        }
+    if let Some(path) = arguments.report
+        && let Err(error) = std::fs::write(&path, text)
+    {
+        eprintln!("{} cannot be written: {error}", path.display());
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
