@@ -1,0 +1,190 @@
+//! What the load is put on, and what is read from it.
+
+use crate::driver::{self, Plan, Sent};
+use crate::payload::{self, SERVICES, SPANS_PER_TRACE_AND_SERVICE};
+use crate::sink::Sink;
+use crate::support::otelcol::Otelcol;
+use crate::support::otlp::Protocol;
+use crate::support::process::Process;
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
+use std::time::{Duration, Instant};
+
+const MEMORY_QUEUE: &str = include_str!("../../tests/otelcol/walkthrough.yaml");
+const FILE_STORAGE: &str = include_str!("../../tests/otelcol/file-storage.yaml");
+/// After the load, until the destination has everything.
+const DRAIN_BOUND: Duration = Duration::from_secs(300);
+/// Without news from the sink for this long, forwarding is over (the walk-through's batch waits up to 10 s).
+const SILENCE: Duration = Duration::from_secs(25);
+/// Traces read back by id after a run, spread over all of it.
+const SAMPLE_TRACES: u64 = 2_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Spanreel,
+    /// The walk-through's configuration: the queue in memory.
+    Otelcol,
+    /// The queue on disk, synced at each write or not.
+    OtelcolFileStorage {
+        fsync: bool,
+    },
+}
+
+/// One run on one subject.
+pub struct Measured {
+    pub subject: Subject,
+    pub sent: Sent,
+    /// User and system time from before the load until everything was forwarded.
+    pub user: Duration,
+    pub system: Duration,
+    pub peak_memory: u64,
+    pub idle_memory: u64,
+    pub written_bytes: u64,
+    /// From the last acknowledgement until the destination had everything.
+    pub drain: Duration,
+    pub forwarded_spans: u64,
+    pub forwarded_requests: u64,
+    pub forwarded_bytes: u64,
+    /// Traces that were looked up by id and were complete, if the subject can be asked.
+    pub traces_checked: Option<u64>,
+}
+
+impl Measured {
+    pub fn cpu(&self) -> Duration {
+        self.user + self.system
+    }
+}
+
+/// What `/proc` said before the load.
+struct Before {
+    user: Duration,
+    system: Duration,
+    written_bytes: u64,
+    memory: u64,
+}
+
+impl Subject {
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "spanreel" => Self::Spanreel,
+            "otelcol" => Self::Otelcol,
+            "otelcol-fsync" => Self::OtelcolFileStorage { fsync: true },
+            "otelcol-file" => Self::OtelcolFileStorage { fsync: false },
+            other => return Err(format!("unknown subject {other:?}")),
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spanreel => "Spanreel, fsync",
+            Self::Otelcol => "otelcol, walk-through config, queue in memory",
+            Self::OtelcolFileStorage { fsync: true } => "otelcol, file_storage, fsync",
+            Self::OtelcolFileStorage { fsync: false } => "otelcol, file_storage, no fsync",
+        }
+    }
+
+    pub async fn measure(self, plan: Plan) -> Measured {
+        let sink = Sink::start().await.expect("the sink listens");
+        match self {
+            Self::Spanreel => {
+                let mut options = Options::default().with_grpc_destination("otlp", sink.port);
+                let named = |id: &str, settings: &str| (id.to_owned(), settings.to_owned());
+                options.processors = vec![
+                    named("memory_limiter", "{check_interval: 1s, limit_percentage: 75, spike_limit_percentage: 15}"),
+                    named("batch", "{send_batch_size: 10000, timeout: 10s}"),
+                ];
+                let mut spanreel = Spanreel::start(&options).await;
+                let before = before(spanreel.process()).await;
+                let port = spanreel.ports.of(plan.protocol);
+                let sent = driver::drive(port, plan).await;
+                let drain = drained(&sink, sent.spans).await;
+                let mut measured = self.result(before, spanreel.process(), sent, drain, &sink);
+                let ledger = spanreel.ledger().await;
+                ledger.assert_balanced();
+                assert_eq!(ledger.pipeline(PIPELINE).stored, measured.sent.spans, "the ledger: {ledger:#?}");
+                measured.traces_checked = Some(check_sample(&spanreel, plan, &measured.sent).await);
+                measured
+            }
+            Self::Otelcol => self.measure_otelcol(MEMORY_QUEUE, plan, &sink).await,
+            Self::OtelcolFileStorage { fsync } => {
+                let config = FILE_STORAGE.replace("$FSYNC", if fsync { "true" } else { "false" });
+                self.measure_otelcol(&config, plan, &sink).await
+            }
+        }
+    }
+
+    async fn measure_otelcol(self, config: &str, plan: Plan, sink: &Sink) -> Measured {
+        let config = config.replace("$DESTINATION", &sink.port.to_string());
+        let mut otelcol = Otelcol::start(&config).await;
+        let before = before(otelcol.process()).await;
+        let port = if plan.protocol == Protocol::Grpc { otelcol.grpc } else { otelcol.http };
+        let sent = driver::drive(port, plan).await;
+        let drain = drained(sink, sent.spans).await;
+        self.result(before, otelcol.process(), sent, drain, sink)
+    }
+
+    fn result(self, before: Before, process: &Process, sent: Sent, drain: Duration, sink: &Sink) -> Measured {
+        let (user, system) = process.user_and_system_time();
+        Measured {
+            subject: self,
+            sent,
+            user: user - before.user,
+            system: system - before.system,
+            peak_memory: process.peak_memory(),
+            idle_memory: before.memory,
+            written_bytes: process.written_bytes() - before.written_bytes,
+            drain,
+            forwarded_spans: sink.spans(),
+            forwarded_requests: sink.requests(),
+            forwarded_bytes: sink.wire_bytes(),
+            traces_checked: None,
+        }
+    }
+}
+
+async fn before(process: &Process) -> Before {
+    // Whatever it still does after its start is not the load's.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (user, system) = process.user_and_system_time();
+    Before { user, system, written_bytes: process.written_bytes(), memory: process.resident_memory() }
+}
+
+/// Waits until the sink has as many spans as were acknowledged, or until nothing comes any more (the report shows the
+/// difference then).
+async fn drained(sink: &Sink, spans: u64) -> Duration {
+    let start = Instant::now();
+    let (mut last, mut news) = (sink.spans(), start);
+    while sink.spans() < spans {
+        if sink.spans() > last {
+            (last, news) = (sink.spans(), Instant::now());
+        }
+        if news.elapsed() > SILENCE || start.elapsed() > DRAIN_BOUND {
+            eprintln!("forwarding stopped at {last} of {spans} spans");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    start.elapsed()
+}
+
+/// Reads a sample of the acknowledged traces back by id; panics if one lacks a span. Returns how many were looked up.
+async fn check_sample(spanreel: &Spanreel, plan: Plan, sent: &Sent) -> u64 {
+    let mut query = spanreel.query().await;
+    let groups = sent.acknowledged.len() as u64;
+    let mut checked = 0;
+    for sample in 0..(SAMPLE_TRACES / payload::TRACES_PER_GROUP).min(groups) {
+        // The first and the last group, and between them wherever chance falls.
+        let group = match sample {
+            0 => 0,
+            1 => groups - 1,
+            _ => payload::spread(sample) % groups,
+        };
+        let services = sent.acknowledged[group as usize].count_ones() as usize;
+        debug_assert!(services <= SERVICES.len());
+        for id in payload::trace_ids(plan.seed, group) {
+            let spans = query.spans(id).await.expect("the query API answers").len();
+            assert_eq!(spans, services * SPANS_PER_TRACE_AND_SERVICE, "an acknowledged trace is incomplete");
+            checked += 1;
+        }
+    }
+    checked
+}

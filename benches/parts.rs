@@ -1,0 +1,184 @@
+//! The stations of the data path one by one: what a request costs in the scan, in the spool, and on its way out.
+//!
+//! Requests are those of the load rig: 100 spans of about 400 bytes. The spool lies in the folder for temporary files
+//! (`TMPDIR`), so `append` is as fast as that disk syncs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "load/payload.rs"]
+#[expect(dead_code, reason = "the load rig uses the rest")]
+mod payload;
+#[path = "load/sink.rs"]
+#[expect(dead_code, reason = "the load rig uses the rest")]
+mod sink;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use payload::{GRPC_HEAD_BYTES, SERVICES, SPANS_PER_REQUEST, Template};
+use sink::Sink;
+use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
+use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::forward::{self, Destination};
+use spanreel::otlp::scan::{scan, trace_keys};
+use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
+use std::hint::black_box;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+/// Requests that wait for the same sync, as 4 connections with 8 calls each make them.
+const CONCURRENT_APPENDS: u64 = 32;
+/// Requests on their way out per measured drain.
+const BACKLOG_REQUESTS: u64 = 2_000;
+const DRAIN_BOUND: Duration = Duration::from_secs(60);
+
+/// A request of traces that no other number has.
+fn request(number: u64) -> Bytes {
+    static TEMPLATES: LazyLock<Vec<Template>> =
+        LazyLock::new(|| (0..SERVICES.len()).map(|service| Template::new(service, 1)).collect());
+    let (group, service) = (number / SERVICES.len() as u64, number % SERVICES.len() as u64);
+    Bytes::from(TEMPLATES[service as usize].request(group)).slice(GRPC_HEAD_BYTES..)
+}
+
+fn scan_request(criterion: &mut Criterion) {
+    let request = request(0);
+    let mut group = criterion.benchmark_group("scan");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
+    group.bench_function("request of 100 spans", |bencher| bencher.iter(|| scan(black_box(&request)).unwrap()));
+    group.finish();
+}
+
+fn append_requests(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(&folder);
+    let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
+    let mut group = criterion.benchmark_group("append");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64 * CONCURRENT_APPENDS));
+    let mut next = 0;
+    group.bench_function("32 requests, one group commit", |bencher| {
+        bencher.iter_batched(
+            || {
+                next += CONCURRENT_APPENDS;
+                (next..next + CONCURRENT_APPENDS).map(|number| prepared(pipeline, number)).collect::<Vec<_>>()
+            },
+            |appends| {
+                runtime.block_on(async {
+                    let waiting: Vec<_> = appends
+                        .into_iter()
+                        .map(|append| {
+                            let spool = spool.clone();
+                            tokio::spawn(async move { spool.append(append).await.unwrap() })
+                        })
+                        .collect();
+                    for append in waiting {
+                        append.await.unwrap();
+                    }
+                });
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+    runtime.block_on(spool.close());
+}
+
+fn forward_backlog(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(&folder);
+    let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
+    let sink = runtime.block_on(Sink::start()).unwrap();
+    let consumer = spool.consumer("otlp", pipeline).unwrap();
+    let destination =
+        Destination::build("otlp", &to(sink.port), None, consumer.clone(), &forward::Metrics::default()).unwrap();
+    let mut group = criterion.benchmark_group("forward");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64 * BACKLOG_REQUESTS));
+    group.sample_size(10);
+    let mut next = 0;
+    group.bench_function("drain 200,000 spans", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..rounds {
+                runtime.block_on(async {
+                    fill(&spool, pipeline, next..next + BACKLOG_REQUESTS).await;
+                    next += BACKLOG_REQUESTS;
+                    let shutdown = CancellationToken::new();
+                    let start = Instant::now();
+                    let running = destination.run(shutdown.clone());
+                    let drained = async {
+                        while consumer.backlog().spans > 0 {
+                            assert!(start.elapsed() < DRAIN_BOUND, "the backlog is not drained");
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        elapsed += start.elapsed();
+                        shutdown.cancel();
+                    };
+                    tokio::join!(running, drained);
+                });
+            }
+            elapsed
+        });
+    });
+    group.finish();
+    runtime.block_on(spool.close());
+}
+
+async fn fill(spool: &Spool, pipeline: PipelineId, numbers: std::ops::Range<u64>) {
+    let waiting: Vec<_> = numbers
+        .map(|number| {
+            let (spool, append) = (spool.clone(), prepared(pipeline, number));
+            tokio::spawn(async move { spool.append(append).await.unwrap() })
+        })
+        .collect();
+    for append in waiting {
+        append.await.unwrap();
+    }
+}
+
+fn prepared(pipeline: PipelineId, number: u64) -> Append {
+    let request = request(number);
+    let scanned = scan(&request).unwrap();
+    Append {
+        pipeline,
+        request,
+        spans: scanned.spans,
+        rejected: 0,
+        time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
+        keys: scanned.keys,
+    }
+}
+
+fn to(port: u16) -> ExporterSettings {
+    ExporterSettings::OtlpGrpc(OtlpGrpcSettings {
+        endpoint: format!("127.0.0.1:{port}"),
+        tls: ClientTlsSettings { insecure: true, ..ClientTlsSettings::default() },
+        compression: Compression::Auto,
+        headers: Vec::new(),
+        authority: None,
+        timeout: Duration::from_secs(30),
+        retry: RetrySettings::default(),
+        queue: QueueSettings::default(),
+    })
+}
+
+fn open(folder: &tempfile::TempDir) -> Spool {
+    let settings = spool::Settings {
+        directory: folder.path().to_owned(),
+        bytes_max: 10 * 1024 * 1024 * 1024,
+        age_max: None,
+        free_bytes_min: 0,
+        sync_interval: Duration::ZERO,
+        trace_keys,
+    };
+    Spool::open(settings, spool::Metrics::default()).unwrap()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+criterion_group!(parts, scan_request, append_requests, forward_backlog);
+criterion_main!(parts);
