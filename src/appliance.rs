@@ -124,7 +124,7 @@ impl Appliance {
             let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
             format!("{host}:3200")
         });
-        let process = Arc::new(Process::new(&shared, metrics.clone(), Arc::clone(&host)));
+        let process = Arc::new(Process::new(&shared, cluster_metrics.clone(), metrics.clone(), Arc::clone(&host)));
         let query_address = if query_endpoint.is_empty() {
             None
         } else {

@@ -32,7 +32,7 @@ pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLi
 pub use database::{Database, OpenError};
 pub use extent::TraceKey;
 pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount};
-pub use metrics::{LedgerCollector, Metrics};
+pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 
 use bytes::Bytes;
 use committer::{Command, Committer};
@@ -277,6 +277,10 @@ impl Spool {
         }
         found.extend(open);
         Ok(found)
+    }
+
+    pub fn sync_times(&self) -> SyncTimes {
+        self.shared.metrics.sync_times()
     }
 
     pub fn database(&self) -> &Database {

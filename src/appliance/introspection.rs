@@ -4,9 +4,9 @@ use super::Shared;
 use super::host::Host;
 
 use crate::query::{Introspection, Readiness};
-use crate::receive;
 use crate::spool::Spool;
 use crate::telemetry::{self, Metrics};
+use crate::{cluster, receive};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -41,6 +41,7 @@ impl ReadinessFlag {
 pub(super) struct Process {
     spool: Spool,
     receive: receive::Metrics,
+    cluster: cluster::Metrics,
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
@@ -48,10 +49,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub fn new(shared: &Shared, metrics: Metrics, host: Arc<Host>) -> Self {
+    pub fn new(shared: &Shared, cluster: cluster::Metrics, metrics: Metrics, host: Arc<Host>) -> Self {
         Self {
             spool: shared.spool.clone(),
             receive: shared.receive_metrics.clone(),
+            cluster,
             metrics,
             readiness: shared.readiness.clone(),
             host,
@@ -138,6 +140,15 @@ impl Introspection for Process {
             .into_iter()
             .map(|(labels, requests)| json!({ "signal": labels.signal, "service": labels.service, "requests": requests }))
             .collect();
+        let injections: Vec<Value> = self
+            .cluster
+            .decisions()
+            .into_iter()
+            .map(|(labels, count)| {
+                json!({ "language": labels.language, "result": labels.result, "reason": labels.reason, "count": count })
+            })
+            .collect();
+        let syncs = self.spool.sync_times();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.started.elapsed().as_secs(),
@@ -155,7 +166,11 @@ impl Introspection for Process {
                 "oldest_age_seconds": snapshot.oldest_age().as_secs(),
                 "disk_free_bytes": snapshot.free_bytes,
                 "disk_full": snapshot.disk_full,
+                "syncs": syncs.count,
+                "sync_mean_micros": syncs.mean_micros,
+                "sync_max_micros": syncs.max_micros,
             },
+            "injections": injections,
         })
     }
 }

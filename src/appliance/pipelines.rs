@@ -13,12 +13,18 @@ use crate::receive::otlp::settings::OtlpReceiverSettings;
 use crate::receive::settings::ReceiverSettings;
 use crate::receive::{Endpoint, ListenError, Listener, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
+use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Before a destination that panicked begins again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The process or a set of pipelines could not start. Each text stands alone on one line.
 #[derive(Debug, Error)]
@@ -178,7 +184,7 @@ impl PipelineSet {
             };
             self.destinations.push(running);
             let forwarding = self.forwarding.clone();
-            self.forwarding_tasks.spawn(async move { destination.run(forwarding).await });
+            self.forwarding_tasks.spawn(keep_forwarding(log_name, destination, forwarding));
         }
         Ok(PipelineIntake { id, chain })
     }
@@ -234,6 +240,14 @@ impl PipelineSet {
                 app_protocol: Some(listening.protocol.to_owned()),
             })
             .collect()
+    }
+}
+
+/// Runs a destination; if it panics it begins again at its cursor, where nothing is lost.
+async fn keep_forwarding(name: String, destination: Arc<Destination>, shutdown: CancellationToken) {
+    while AssertUnwindSafe(destination.run(shutdown.clone())).catch_unwind().await.is_err() {
+        tracing::error!(destination = name, "forwarding panicked; it begins again at its cursor");
+        tokio::time::sleep(RESTART_PAUSE).await;
     }
 }
 

@@ -87,6 +87,15 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
         bytes(number(&spool["disk_free_bytes"])),
         if spool["disk_full"] == true { "  DISK FULL: intake is refused" } else { "" },
     )?;
+    if number(&spool["syncs"]) > 0 {
+        writeln!(
+            out,
+            "syncs     {}, {:.1} ms on average, {:.1} ms at most",
+            number(&spool["syncs"]),
+            number(&spool["sync_mean_micros"]) as f64 / 1000.0,
+            number(&spool["sync_max_micros"]) as f64 / 1000.0,
+        )?;
+    }
     for listener in rows(&status["listeners"]) {
         let owner = listener["owner"].as_str().map_or_else(String::new, |owner| format!("  for {owner}"));
         writeln!(out, "listens   {} ({}){owner}", text(&listener["address"]), text(&listener["receiver"]))?;
@@ -116,6 +125,16 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
             } else {
                 text(&destination["state"])
             },
+        )?;
+    }
+    for injection in rows(&status["injections"]) {
+        writeln!(
+            out,
+            "injects   {}: {} {} ({})",
+            text(&injection["language"]),
+            number(&injection["count"]),
+            text(&injection["result"]),
+            text(&injection["reason"]),
         )?;
     }
     for discarded in rows(&status["discarded"]) {

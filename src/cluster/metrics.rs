@@ -1,5 +1,8 @@
 //! What the cluster room counts.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,19 +18,22 @@ const LATENCY_BUCKETS: [f64; 10] = [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01
 #[derive(Debug, Clone)]
 pub struct Metrics {
     injections: Family<InjectionLabels, Counter>,
+    /// The label sets in `injections`, which cannot be listed; languages, results and reasons are few.
+    seen: Arc<Mutex<BTreeSet<InjectionLabels>>>,
     latency: Histogram,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InjectionLabels {
-    language: &'static str,
-    result: &'static str,
-    reason: &'static str,
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+pub struct InjectionLabels {
+    pub language: &'static str,
+    pub result: &'static str,
+    pub reason: &'static str,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { injections: Family::default(), latency: Histogram::new(LATENCY_BUCKETS) }
+        Self { injections: Family::default(), seen: Arc::default(), latency: Histogram::new(LATENCY_BUCKETS) }
     }
 }
 
@@ -55,7 +61,19 @@ impl Metrics {
                 reason: outcome.reason.as_str(),
             };
             self.injections.get_or_create(&labels).inc();
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(labels);
         }
+    }
+
+    /// Every decision so far with its count, for `spanreel status`.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<(InjectionLabels, u64)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let count = |labels: InjectionLabels| {
+            let count = self.injections.get_or_create(&labels).get();
+            (labels, count)
+        };
+        seen.into_iter().map(count).collect()
     }
 
     pub(super) fn record_latency(&self, taken: std::time::Duration) {

@@ -54,7 +54,17 @@ struct Written {
 type Waiting = (Append, oneshot::Sender<Result<(), AppendError>>);
 
 impl Committer {
+    /// Runs until closed. A panic costs the group it happened in (its clients are asked to retry), not the spool.
     pub fn run(mut self) {
+        while std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.commit_groups())).is_err() {
+            tracing::error!("the committer panicked; the requests it held were not acknowledged");
+        }
+        if let Err(error) = self.shared.database.raw().flush_wal(true) {
+            tracing::error!(%error, "the spool's log could not be synced at shutdown");
+        }
+    }
+
+    fn commit_groups(&mut self) {
         let mut last_sync = Instant::now() - self.shared.settings.sync_interval;
         let mut group: Vec<Waiting> = Vec::new();
         let mut closing = false;
@@ -95,9 +105,6 @@ impl Committer {
                 self.close_extent_if_full();
                 reclaim::run(&self.shared);
             }
-        }
-        if let Err(error) = self.shared.database.raw().flush_wal(true) {
-            tracing::error!(%error, "the spool's log could not be synced at shutdown");
         }
     }
 

@@ -8,6 +8,8 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// From a fast NVMe sync to a tired SD card.
@@ -19,6 +21,23 @@ pub struct Metrics {
     sync_seconds: Histogram,
     appends: Counter,
     written_bytes: Counter,
+    /// The histogram cannot be read back; these serve `spanreel status`.
+    syncs: Arc<Syncs>,
+}
+
+#[derive(Debug, Default)]
+struct Syncs {
+    count: AtomicU64,
+    total_micros: AtomicU64,
+    max_micros: AtomicU64,
+}
+
+/// How long syncs took since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncTimes {
+    pub count: u64,
+    pub mean_micros: u64,
+    pub max_micros: u64,
 }
 
 impl Default for Metrics {
@@ -27,6 +46,7 @@ impl Default for Metrics {
             sync_seconds: Histogram::new(SYNC_SECONDS),
             appends: Counter::default(),
             written_bytes: Counter::default(),
+            syncs: Arc::default(),
         }
     }
 }
@@ -50,8 +70,23 @@ impl Metrics {
 
     pub(super) fn observe_commit(&self, took: Duration, appends: usize, bytes: usize) {
         self.sync_seconds.observe(took.as_secs_f64());
+        let micros = took.as_micros() as u64;
+        self.syncs.count.fetch_add(1, Ordering::Relaxed);
+        self.syncs.total_micros.fetch_add(micros, Ordering::Relaxed);
+        self.syncs.max_micros.fetch_max(micros, Ordering::Relaxed);
         self.appends.inc_by(appends as u64);
         self.written_bytes.inc_by(bytes as u64);
+    }
+}
+
+impl Metrics {
+    pub fn sync_times(&self) -> SyncTimes {
+        let count = self.syncs.count.load(Ordering::Relaxed);
+        SyncTimes {
+            count,
+            mean_micros: self.syncs.total_micros.load(Ordering::Relaxed) / count.max(1),
+            max_micros: self.syncs.max_micros.load(Ordering::Relaxed),
+        }
     }
 }
 
