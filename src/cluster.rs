@@ -232,7 +232,11 @@ impl<H: PipelineHost> Control<H> {
         loop {
             let ensured = until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure()).await;
             let Some(certificates) = ensured else { return };
-            serve_certificates(&served, &certificates);
+            // Whoever asks already must first trust what is going to be served.
+            let known = *registered.borrow();
+            if !known {
+                serve_certificates(&served, &certificates);
+            }
             match shutdown.run_until_cancelled(synced.wait_for(|synced| synced.all())).await {
                 None | Some(Err(_)) => return,
                 Some(Ok(_)) => {}
@@ -241,6 +245,7 @@ impl<H: PipelineHost> Control<H> {
             if until_done("registering the webhook", &shutdown, register).await.is_none() {
                 return;
             }
+            serve_certificates(&served, &certificates);
             if !registered.send_replace(true) {
                 tracing::info!(?address, "the API server asks about new pods from now on");
                 if let Some(operator) = registration::operator_configuration(&client).await {

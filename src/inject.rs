@@ -7,10 +7,26 @@
 //! annotations ─▶ selection ─▶ targets ─▶ agent (java, sdk, ...) ─▶ environment, SDK configuration ─▶ patch
 //! ```
 //!
-//! Invariants: the result equals opentelemetry-operator's, known defects excepted (listed in `docs/decisions.md`); a pod
-//! that came valid leaves valid; what the pod's author wrote is never removed; deciding twice changes nothing the second
-//! time. The room knows Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up
+//! Invariants: the result equals opentelemetry-operator's, but for the departures below; a pod that came valid leaves
+//! valid; what the pod's author wrote is never removed; deciding twice changes nothing the second time. The room knows Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up
 //! it says in [`look_ups`].
+//!
+//! # Departures from the operator
+//! Each is a defect in `reference/operator.md` 3.11 or makes pods that cannot be created or start:
+//! - No container accepted the agent: no volume and no init container either.
+//! - Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language or
+//!   the container itself has them already.
+//! - `OTEL_RESOURCE_ATTRIBUTES` from a `valueFrom` stays as it is; an empty one gives no leading comma.
+//! - `service.*` of `spec.resource.resourceAttributes` count: after the pod's annotations and labels, before what is
+//!   derived.
+//! - A variable of ours that refers to a later one moves behind it; the order stays as it is where none does.
+//! - The variable that marks a container as injected is always set, and counts in init containers, too.
+//! - Listed containers that do not exist are reported.
+//! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
+//! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; an
+//!   existing mount path or volume name is not taken twice. Static pods' mirrors are left alone.
+//! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
+//! - Refusals are admission warnings, never silent; an unsupported language does not stop the others.
 
 mod agent;
 mod annotations;

@@ -77,8 +77,15 @@ impl Running {
         Self { cluster: started.await.unwrap(), host, shutdown, tracker }
     }
 
-    async fn registered(&self) {
+    /// Waits for the registration, and until the API server acts on it.
+    async fn registered(&self, kube: &KubeCluster) {
         wait_until("the registration", SOON, async || self.cluster.is_registered().then_some(())).await;
+        let probe = pod("probe", json!({"instrumentation.opentelemetry.io/inject-sdk": "true"}));
+        wait_until("the API server to ask the webhook", SOON, async || {
+            let stored = kube.create("/api/v1/namespaces/default/pods?dryRun=All", &probe).await.ok()?;
+            (!stored["spec"]["containers"][0]["env"].is_null()).then_some(())
+        })
+        .await;
     }
 
     async fn stop(self) {
@@ -160,7 +167,7 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     let kubeconfig = install(&kube).await;
     let [port] = free_ports();
     let running = Running::start(&kubeconfig, port).await;
-    running.registered().await;
+    running.registered(&kube).await;
 
     // Definitions are served, with their printer columns.
     create_namespace(&kube, "telemetry", json!({})).await;
@@ -214,7 +221,7 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     let secret = kube.get("/api/v1/namespaces/spanreel/secrets/spanreel-webhook-cert").await.unwrap();
     running.stop().await;
     let running = Running::start(&kubeconfig, port).await;
-    running.registered().await;
+    running.registered(&kube).await;
     let after = kube.get("/api/v1/namespaces/spanreel/secrets/spanreel-webhook-cert").await.unwrap();
     assert_eq!(after["data"], secret["data"]);
     assert!(is_injected(&create_pod(&kube, "shop", &pod("after-restart", asks.clone())).await));
@@ -280,6 +287,21 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
     let headless = kube.get("/api/v1/namespaces/telemetry/services/optl-collector-headless").await.unwrap();
     assert_eq!(headless["spec"]["clusterIP"], "None");
 
+    // More ports appear and go again.
+    kube.apply("telemetry", &COLLECTOR.replace("spec:\n", "spec:\n  ports: [{name: extra, port: 7}]\n")).await;
+    let slice_path = "/apis/discovery.k8s.io/v1/namespaces/telemetry/endpointslices/optl";
+    let slice_has = async |ports: &str| {
+        wait_until(&format!("ports {ports}"), SOON, async || {
+            let numbers: Vec<Value> =
+                kube.get(slice_path).await?["ports"].as_array()?.iter().map(|p| p["port"].clone()).collect();
+            (Value::from(numbers).to_string() == ports).then_some(())
+        })
+        .await;
+    };
+    slice_has("[7,4317,4318]").await;
+    kube.apply("telemetry", COLLECTOR).await;
+    slice_has("[4317,4318]").await;
+
     // What cannot run says so; what is somebody else's is left alone.
     kube.apply("telemetry", &COLLECTOR.replace("name: optl", "name: bad").replace("debug", "refuse-me")).await;
     let message = ready("bad", "False").await;
@@ -312,8 +334,8 @@ async fn no_pod_is_ever_refused_because_of_us() {
     let [port, second_port] = free_ports();
     // Two that start at once agree on one certificate authority.
     let (running, second) = tokio::join!(Running::start(&kubeconfig, port), Running::start(&kubeconfig, second_port));
-    running.registered().await;
-    second.registered().await;
+    running.registered(&kube).await;
+    second.registered(&kube).await;
     create_namespace(&kube, "odd", json!({"pod-security.kubernetes.io/enforce": "restricted"})).await;
 
     let instrumentations = [

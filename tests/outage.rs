@@ -1,6 +1,8 @@
 //! What forwarding promises while destinations are away, slow, picky or broken: over a real spool, real sockets and the
 //! real protocols.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "support/destination.rs"]
 mod destination;
 
@@ -312,6 +314,42 @@ async fn one_bad_span_is_parked_and_the_others_arrive() {
         assert!(forwarding.account().parked_bytes > 0);
         let taken = destination.taken();
         assert_eq!((taken.len(), taken.contains(&"bad-0017".to_owned())), (79, false));
+        forwarding.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_span_alone_is_parked_if_the_destination_takes_requests_at_all() {
+    let json = Way { encoding: Encoding::Json, ..Way::http() };
+    for way in [Way::grpc(), Way::http(), json] {
+        let answer = |received: &Received| match received.span_names.is_empty() {
+            true => Answer::Ok,
+            false if received.is_grpc => Answer::Grpc { code: 3, message: "no", retry_after: None },
+            false => Answer::Http { status: 400, retry_after: None, body: "no" },
+        };
+        let (directory, destination) = (TempDir::new().unwrap(), Destination::start(Options::default(), answer).await);
+        let forwarding = Forwarding::start(directory.path(), &way, destination.address).await;
+        forwarding.append(&names("bad", 1)).await;
+        forwarding.accounted(1).await;
+        assert_eq!(forwarding.lost(LossReason::Poison), 1);
+        forwarding.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_refuses_every_request_costs_nothing() {
+    for way in Way::both() {
+        let answer = |received: &Received| match received.is_grpc {
+            true => Answer::Grpc { code: 3, message: "no", retry_after: None },
+            false => Answer::Http { status: 400, retry_after: None, body: "no" },
+        };
+        let (directory, destination) = (TempDir::new().unwrap(), Destination::start(Options::default(), answer).await);
+        let forwarding = Forwarding::start(directory.path(), &way, destination.address).await;
+        forwarding.append(&names("good", 8)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(forwarding.account().accounted(), 0);
+        // Bisected once, and then it waits.
+        assert!(destination.received().len() <= 20, "{}", destination.received().len());
         forwarding.stop().await;
     }
 }

@@ -121,9 +121,6 @@ async fn start_spanreel(cluster: &mut KubeCluster, folder: &Path) -> u16 {
     command.args(["--", "sh", "-c", script, "sh"]).arg(&hosts).arg(env!("CARGO_BIN_EXE_spanreel"));
     command.arg("run").arg("--data").arg(folder.join("data")).arg("--kubeconfig").arg(kubeconfig);
     for setting in [
-        // The built-in configuration of a pod.
-        "receivers.otlp.protocols.grpc.endpoint=0.0.0.0:4317".to_owned(),
-        "receivers.otlp.protocols.http.endpoint=0.0.0.0:4318".to_owned(),
         format!("extensions.spanreel.query_endpoint=127.0.0.1:{query}"),
         format!("extensions.spanreel.webhook.endpoint=127.0.0.1:{webhook}"),
         format!("extensions.spanreel.webhook.url=https://127.0.0.1:{webhook}"),

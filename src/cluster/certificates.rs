@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -36,6 +38,7 @@ pub enum CertificateError {
 /// The authority and the serving certificate, as PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Certificates {
+    /// The authority, and behind it the one that it replaced: until all know the new one, both are trusted.
     pub(super) ca: String,
     pub(super) ca_key: String,
     pub(super) leaf: String,
@@ -75,6 +78,16 @@ impl Certificates {
         set_validity(&mut params, now, CA_LIFE);
         let ca = params.self_signed(&key)?.pem();
         Self { ca, ca_key: key.serialize_pem(), leaf: String::new(), leaf_key: String::new() }.with_new_leaf(names, now)
+    }
+
+    /// A new authority and leaf, with this one's authority still trusted.
+    pub(super) fn with_new_authority(&self, names: &[String], now: SystemTime) -> Result<Self, CertificateError> {
+        let mut next = Self::generate(names, now)?;
+        // Only the newest of what was trusted; older ones signed nothing that is still served.
+        if let Ok(previous) = certificate(&self.ca) {
+            next.ca.push_str(&pem("CERTIFICATE", &previous));
+        }
+        Ok(next)
     }
 
     /// The same authority with a new leaf.
@@ -174,6 +187,24 @@ fn certificate(pem: &str) -> Result<CertificateDer<'static>, String> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| format!("a certificate cannot be read: {e}"))
 }
 
+/// The text form of one object.
+fn pem(label: &str, der: &[u8]) -> String {
+    const LINE_BYTES: usize = 64;
+    let text = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while let Some((line, behind)) = rest.split_at_checked(LINE_BYTES) {
+        pem.push_str(line);
+        pem.push('\n');
+        rest = behind;
+    }
+    if !rest.is_empty() {
+        pem.push_str(rest);
+        pem.push('\n');
+    }
+    pem + &format!("-----END {label}-----\n")
+}
+
 fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     X509Certificate::from_der(der).map(|(_, parsed)| parsed).map_err(|e| format!("a certificate cannot be read: {e}"))
 }
@@ -229,6 +260,20 @@ mod tests {
         assert_eq!((&later.ca, &later.ca_key), (&made.ca, &made.ca_key));
         assert_ne!(later.leaf, made.leaf);
         assert_eq!(later.condition(&names(), now() + DAY * 61), Condition::Good);
+    }
+
+    #[test]
+    fn a_new_authority_leaves_the_old_one_trusted() {
+        let old = Certificates::generate(&names(), now()).unwrap();
+        let later = now() + DAY * 2500;
+        let new = old.with_new_authority(&names(), later).unwrap();
+        assert_eq!(new.condition(&names(), later), Condition::Good);
+        let trusted: Vec<_> = CertificateDer::pem_slice_iter(new.ca.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(trusted.len(), 2);
+        assert_eq!(trusted[1], certificate(&old.ca).unwrap());
+        let newest = new.with_new_authority(&names(), later + DAY).unwrap();
+        assert_eq!(CertificateDer::pem_slice_iter(newest.ca.as_bytes()).count(), 2);
+        assert_eq!(new.with_new_leaf(&names(), later).unwrap().condition(&names(), later), Condition::Good);
     }
 
     #[test]

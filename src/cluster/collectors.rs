@@ -15,6 +15,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::retry::{STEP_TIMEOUT, State};
@@ -55,6 +56,20 @@ enum ReconcileError {
     Timeout,
     #[error("the configuration was refused; its status says why")]
     Refused,
+    #[error("shutting down")]
+    Shutdown,
+}
+
+/// A call to the API server, bounded. The host's own work is never cut off half-way.
+async fn bounded<T>(
+    shutdown: &CancellationToken,
+    call: impl Future<Output = Result<T, Box<kube::Error>>>,
+) -> Result<T, ReconcileError> {
+    match shutdown.run_until_cancelled(tokio::time::timeout(STEP_TIMEOUT, call)).await {
+        None => Err(ReconcileError::Shutdown),
+        Some(Err(_)) => Err(ReconcileError::Timeout),
+        Some(Ok(result)) => Ok(result?),
+    }
 }
 
 impl<H: PipelineHost> Collectors<H> {
@@ -69,8 +84,11 @@ impl<H: PipelineHost> Collectors<H> {
         let mut watch_state = State::new("watching OpenTelemetryCollectors");
         let mut retry = tokio::time::interval(RETRY_INTERVAL);
         let mut repair = tokio::time::interval(REPAIR_INTERVAL);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut relist: Option<BTreeSet<String>> = None;
-        let mut failed = BTreeSet::new();
+        // With what was last said about each, so that the log has a line per change and not per attempt.
+        let mut failed: BTreeMap<String, String> = BTreeMap::new();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -82,18 +100,26 @@ impl<H: PipelineHost> Collectors<H> {
                     Some(Err(error)) => watch_state.failed(&error),
                     None => return,
                 },
-                _ = retry.tick() => self.dirty.append(&mut failed),
+                _ = retry.tick() => self.dirty.extend(failed.keys().cloned()),
                 _ = repair.tick() => self.dirty.extend(self.wanted.keys().cloned()),
             }
             // A list counts only when it is whole.
             while relist.is_none()
                 && let Some(owner) = self.dirty.pop_first()
             {
-                let step = tokio::time::timeout(STEP_TIMEOUT, self.reconcile(&owner));
-                let Some(outcome) = shutdown.run_until_cancelled(step).await else { return };
-                if let Err(error) = outcome.unwrap_or(Err(ReconcileError::Timeout)) {
-                    tracing::warn!(collector = %owner, %error, "not carried out; tried again in 10 s");
-                    failed.insert(owner);
+                match self.reconcile(&owner, &shutdown).await {
+                    Ok(()) => {
+                        failed.remove(&owner);
+                    }
+                    Err(ReconcileError::Shutdown) => return,
+                    Err(error) => {
+                        let text = error.to_string();
+                        // A refusal was logged with its reasons.
+                        if failed.get(&owner) != Some(&text) && !matches!(error, ReconcileError::Refused) {
+                            tracing::warn!(collector = %owner, %error, "not carried out; tried again every 10 s");
+                        }
+                        failed.insert(owner, text);
+                    }
                 }
             }
         }
@@ -137,7 +163,7 @@ impl<H: PipelineHost> Collectors<H> {
         self.dirty.insert(owner);
     }
 
-    async fn reconcile(&mut self, owner: &str) -> Result<(), ReconcileError> {
+    async fn reconcile(&mut self, owner: &str, shutdown: &CancellationToken) -> Result<(), ReconcileError> {
         let object = self.wanted.get(owner).filter(|object| object.metadata.deletion_timestamp.is_none()).cloned();
         let Some(object) = object.filter(is_managed) else {
             if self.running.remove(owner).is_some() {
@@ -152,7 +178,7 @@ impl<H: PipelineHost> Collectors<H> {
             }
             let message = "mode sidecar is not supported: Spanreel injects no sidecars. Use mode deployment and send to the Service instead of localhost.";
             let ready = Ready { ready: false, reason: "SidecarNotSupported", message: message.to_owned() };
-            return Ok(status::write(&self.client, &self.resource, &object, &ready).await?);
+            return bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await;
         }
 
         let (source, mut notes) = source(owner, &object);
@@ -169,9 +195,10 @@ impl<H: PipelineHost> Collectors<H> {
         match result {
             Ok(applied) => {
                 let services = services::Owner { object: &object };
-                notes.extend(services::apply(&self.client, services, &applied.ports, self.pod_address).await?);
+                let services = services::apply(&self.client, services, &applied.ports, self.pod_address);
+                notes.extend(bounded(shutdown, services).await?);
                 let ready = running(&applied, notes);
-                Ok(status::write(&self.client, &self.resource, &object, &ready).await?)
+                bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await
             }
             Err(lines) => {
                 let ready = Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") };

@@ -90,19 +90,31 @@ fn configuration(address: &Address, own_namespace: &str, ca_bundle: &str) -> Val
 pub(super) async fn operator_configuration(client: &Client) -> Option<String> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let all = api.list(&kube::api::ListParams::default()).await.ok()?;
-    all.items.into_iter().find_map(|configuration| {
-        let service_path = |path: &str| path == PATH;
-        let is_operator = configuration.webhooks.iter().flatten().any(|webhook| {
+    all.items.into_iter().find(is_operators).and_then(|configuration| configuration.metadata.name)
+}
+
+fn is_operators(configuration: &MutatingWebhookConfiguration) -> bool {
+    configuration.metadata.name.as_deref() != Some(NAME)
+        && configuration.webhooks.iter().flatten().any(|webhook| {
             let service = webhook.client_config.service.as_ref();
-            webhook.name == OPERATOR_WEBHOOK && service.and_then(|s| s.path.as_deref()).is_some_and(service_path)
-        });
-        configuration.metadata.name.filter(|name| is_operator && name != NAME)
-    })
+            webhook.name == OPERATOR_WEBHOOK && service.and_then(|service| service.path.as_deref()) == Some(PATH)
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_operators_registration_is_known_whatever_its_name() {
+        let registration = |webhook: &str| -> MutatingWebhookConfiguration {
+            let service = json!({"name": "w", "namespace": "n", "path": PATH});
+            let webhooks = json!([{"name": webhook, "clientConfig": {"service": service}, "sideEffects": "None", "admissionReviewVersions": ["v1"]}]);
+            serde_json::from_value(json!({"metadata": {"name": "release-mutation"}, "webhooks": webhooks})).unwrap()
+        };
+        assert!(is_operators(&registration(OPERATOR_WEBHOOK)));
+        assert!(!is_operators(&registration("mpod.other.io")));
+    }
 
     #[test]
     fn a_url_gets_the_path_and_a_service_the_port() {

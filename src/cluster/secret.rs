@@ -70,7 +70,7 @@ impl Keeper {
                         }
                         Condition::Due { authority: true, why } => {
                             tracing::info!(secret = %self.name, %why, "renewing the webhook's certificate authority");
-                            Certificates::generate(&self.names, now)?
+                            present.with_new_authority(&self.names, now)?
                         }
                         Condition::Broken(why) => {
                             tracing::warn!(secret = %self.name, %why, "the webhook's certificates are not usable; made anew");

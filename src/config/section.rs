@@ -19,7 +19,8 @@ pub use scalars::check_endpoint;
 use super::component::Role;
 use super::diagnostic::{Diagnostic, Position, Reference, Report, Severity, suggestion};
 use super::effective::Effective;
-use super::node::{Entry, Kind, Node, Value};
+use super::node::{Entry, Kind, Node, Value, excerpt};
+use std::time::Duration;
 
 /// A map of the configuration while it is read.
 pub struct Section<'a> {
@@ -338,9 +339,24 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A key of the Collector that we refuse: honest configurations rely on what it does.
+    /// As [`Section::inert`] of one of a few words.
+    pub fn inert_word(&mut self, key: &'static str, words: &[&'static str], why: &str) {
+        let Some(entry) = self.value(key) else { return };
+        match text_of(&entry.node) {
+            Some(text) if words.contains(&text.as_str()) => {
+                self.note(key, format!("accepted, without effect: {why}"));
+            }
+            Some(text) => {
+                let remedy = suggestion(&text, "one of", words.iter().copied());
+                self.error(key, format!("{} is not one of its values", excerpt(&text)), remedy);
+            }
+            None => self.mismatch(entry, "text", quotes(&entry.node)),
+        }
+    }
+
+    /// A key of the Collector that we refuse: honest configurations rely on what it does. Null says nothing.
     pub fn unsupported(&mut self, key: &'static str, why: &str, remedy: &str) {
-        if let Some(entry) = self.declare(key) {
+        if let Some(entry) = self.value(key) {
             self.report.error(&entry.position, &self.child_path(key), format!("not supported: {why}"), remedy);
         }
     }
@@ -371,9 +387,10 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Declares keys that are read only where they are written.
-    pub fn accept_absent(&mut self, keys: &[&'static str]) {
-        self.known.extend(keys);
+    /// As [`Section::accept`] of a duration; its value, for checks across keys.
+    pub fn accept_duration(&mut self, key: &'static str) -> Option<Duration> {
+        let entry = self.value(key)?;
+        self.duration_of(entry)
     }
 
     /// Declares a key; its entry if written, null included.

@@ -205,13 +205,15 @@ fn unknown_type(role: Role, id: &ComponentId, known: &[&str], others: &[(Role, &
 
 /// Whether any pipeline is written, right or wrong.
 fn has_pipelines(root: &Node) -> bool {
-    let below = |node: &Node, key: &str| -> Option<Node> {
-        node.entries()?.iter().find(|entry| entry.key == key).map(|entry| entry.node.clone())
-    };
-    let pipelines = below(root, "service").and_then(|service| below(&service, "pipelines"));
-    pipelines.is_some_and(|pipelines| {
-        pipelines.entries().is_none_or(|entries| !entries.is_empty()) && !matches!(pipelines.value, Value::Null)
-    })
+    fn below<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+        node.entries()?.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    }
+    match below(root, "service").and_then(|service| below(service, "pipelines")).map(|pipelines| &pipelines.value) {
+        None | Some(Value::Null) => false,
+        Some(Value::Map(entries)) => !entries.is_empty(),
+        // Of the wrong type, which is reported.
+        Some(Value::List(_) | Value::Scalar(_)) => true,
+    }
 }
 
 fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: &Report) -> Service {

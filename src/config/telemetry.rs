@@ -1,6 +1,6 @@
 //! `service::telemetry`: what Spanreel says about itself, in the Collector's words.
 
-use super::section::{Section, Shape, WhenNull, check_endpoint};
+use super::section::{Secrecy, Section, Shape, WhenNull, check_endpoint};
 
 /// `service::telemetry`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,18 +57,17 @@ impl TelemetrySettings {
 
 fn logs(section: &mut Section<'_>) -> (Option<LogLevel>, Option<LogEncoding>) {
     let levels = [
-        ("debug", LogLevel::Debug),
-        ("info", LogLevel::Info),
-        ("warn", LogLevel::Warn),
-        ("error", LogLevel::Error),
-        ("dpanic", LogLevel::Error),
-        ("panic", LogLevel::Error),
-        ("fatal", LogLevel::Error),
+        ("debug", Some(LogLevel::Debug)),
+        ("info", Some(LogLevel::Info)),
+        ("warn", Some(LogLevel::Warn)),
+        ("error", Some(LogLevel::Error)),
+        ("dpanic", Some(LogLevel::Error)),
+        ("panic", Some(LogLevel::Error)),
+        ("fatal", Some(LogLevel::Error)),
     ];
-    let level = section.has("level").then(|| section.word_any_case("level", &levels, LogLevel::Info));
-    let encodings = [("console", LogEncoding::Console), ("json", LogEncoding::Json)];
-    let encoding = section.has("encoding").then(|| section.word("encoding", &encodings, LogEncoding::Console));
-    section.accept_absent(&["level", "encoding"]);
+    let level = section.word_any_case("level", &levels, None);
+    let encodings = [("console", Some(LogEncoding::Console)), ("json", Some(LogEncoding::Json))];
+    let encoding = section.word("encoding", &encodings, None);
     section.inert("development", Shape::Bool, "there is no development mode");
     section.inert("disable_caller", Shape::Bool, "log lines name their module, never file and line");
     section.inert("disable_stacktrace", Shape::Bool, "log lines have no stack traces");
@@ -90,13 +89,13 @@ fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
     let level = section.word_any_case("level", &levels, MetricsLevel::Normal);
     let readers = section.has("readers");
     let listed = section.sections("readers", reader);
-    let address = if section.has("address") {
+    let address = section.optional_text("address", Secrecy::Open);
+    if let Some(address) = &address {
         section.note("address", "the Collector dropped this key in favour of readers; it still works here");
-        Some(section.endpoint("address", METRICS_ENDPOINT))
-    } else {
-        section.accept_absent(&["address"]);
-        None
-    };
+        if let Err((reason, remedy)) = check_endpoint(address, METRICS_ENDPOINT) {
+            section.error("address", reason, remedy);
+        }
+    }
     section.inert("views", Shape::List, "the metrics are fixed");
     let mut endpoints: Vec<String> = listed.into_iter().flatten().chain(address).collect();
     if endpoints.is_empty() && !readers {

@@ -18,12 +18,11 @@ use std::task::{Context, Poll};
 const ZSTD_LEVEL: i32 = 1;
 
 /// How a body is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Zstd,
     Gzip,
     Snappy,
-    #[default]
     Identity,
 }
 
@@ -95,7 +94,7 @@ impl CodecChoice {
 }
 
 /// One request's body, ready to be sent any number of times.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Body {
     pub(super) codec: Codec,
     pub(super) segments: Vec<Bytes>,
@@ -103,11 +102,6 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The request without any span: asks whether the destination takes requests at all.
-    pub(super) fn empty() -> Self {
-        Self::default()
-    }
-
     pub(super) fn encoded_bytes(&self) -> usize {
         self.segments.iter().map(Bytes::len).sum()
     }

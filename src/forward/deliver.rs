@@ -59,6 +59,9 @@ pub(super) async fn deliver<T: Transport>(
     shutdown: &CancellationToken,
 ) -> Option<Outcome> {
     let spans = request.spans();
+    if spans == 0 {
+        return Some(Outcome::default());
+    }
     let mut delivery = Delivery {
         link,
         order: request.from,
@@ -101,6 +104,9 @@ impl<T: Transport> Delivery<'_, T> {
 
     async fn attempt(&mut self, piece: Piece) -> Option<()> {
         let spans = piece.spans();
+        if spans == 0 {
+            return Some(());
+        }
         let taken_before = self.link.taken();
         let dialect = self.link.dialect;
         let verdict = self.link.attempt(self.order, self.shutdown, |codec| piece.clone().body(dialect, codec)).await?;

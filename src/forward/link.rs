@@ -1,12 +1,13 @@
 //! The way to one destination: its transport, its gate, and what was learned about it since the start.
 
 use super::answer::{Answer, bounded};
-use super::body::{Body, Codec, CodecChoice, Dialect};
+use super::body::{self, Body, Codec, CodecChoice, Dialect};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
 use super::settings::{Compression, RetrySettings};
 use super::status::{Journal, Status};
 use crate::spool::Seq;
+use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -225,7 +226,9 @@ impl<T: Transport> Link<T> {
     /// `None`: shutting down.
     pub(super) async fn takes_empty_request(&self, order: Seq, shutdown: &CancellationToken) -> Option<bool> {
         let _pass = self.gate.enter(order, shutdown).await?;
-        Some(matches!(self.send(Body::empty()).await, Answer::Delivered { .. }))
+        // Uncompressed, so that nothing but the request itself can be refused. A few bytes: no work to speak of.
+        let Ok(empty) = body::encode(Bytes::new(), 0, self.dialect, Codec::Identity) else { return Some(false) };
+        Some(matches!(self.send(empty).await, Answer::Delivered { .. }))
     }
 
     async fn send(&self, body: Body) -> Answer {

@@ -1,5 +1,6 @@
 //! What exporters can be configured, and the blocks they share.
 
+use crate::config::duration;
 use crate::config::{Role, Secrecy, Section, Shape, WhenNull};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,12 +126,7 @@ impl RetrySettings {
             multiplier: section.f64("multiplier", defaults.multiplier),
             max_interval: section.duration("max_interval", defaults.max_interval),
         };
-        section.inert_but(
-            "max_elapsed_time",
-            Shape::Duration,
-            &["0", "0s"],
-            "retries never end by time; what an outage may cost is extensions::spanreel::spool::max_size_mib and max_age",
-        );
+        settings.check_end(section);
         if !(0.0..=1.0).contains(&settings.randomization_factor) {
             section.error("randomization_factor", "must be from 0 to 1", "0.5 is the default");
         }
@@ -141,14 +137,37 @@ impl RetrySettings {
     }
 }
 
+impl RetrySettings {
+    /// `max_elapsed_time`: retries never end by time, but the Collector's checks of it hold.
+    fn check_end(&self, section: &mut Section<'_>) {
+        let Some(end) = section.accept_duration("max_elapsed_time").filter(|end| !end.is_zero()) else { return };
+        for (key, interval) in [("initial_interval", self.initial_interval), ("max_interval", self.max_interval)] {
+            if end < interval {
+                let reason = format!("must not be less than {key}, which is {}", duration::format(interval));
+                section.error("max_elapsed_time", reason, "0 means what Spanreel does: retry without end");
+                return;
+            }
+        }
+        section.note(
+            "max_elapsed_time",
+            "accepted, without effect: retries never end by time; what an outage may cost is \
+             extensions::spanreel::spool::max_size_mib and max_age",
+        );
+    }
+}
+
 impl QueueSettings {
     /// Reads a `sending_queue` block. Most of it has no meaning where the disk is the queue.
     pub fn decode(section: &mut Section<'_>) -> Self {
         let why = "the spool on disk is the queue of every exporter, bounded by extensions::spanreel::spool";
         let settings = Self { num_consumers: section.u32("num_consumers", Self::default().num_consumers) };
         section.inert_but("enabled", Shape::Bool, &["true"], why);
-        section.inert("queue_size", Shape::Int, why);
-        section.inert("sizer", Shape::Text, why);
+        match section.accept_int("queue_size") {
+            Some(size) if size <= 0 => section.error("queue_size", "must be greater than zero", "or remove it"),
+            Some(_) => section.note("queue_size", format!("accepted, without effect: {why}")),
+            None => {}
+        }
+        section.inert_word("sizer", &["requests", "items", "bytes"], why);
         section.inert("block_on_overflow", Shape::Bool, why);
         section.inert("wait_for_result", Shape::Bool, "clients are answered once their spans are on disk");
         if section.reference("storage", Role::Extension).is_some() {
@@ -171,7 +190,9 @@ impl QueueSettings {
 fn accept_batch(section: &mut Section<'_>) {
     /// The Collector's default, items.
     const MIN_SIZE: i128 = 8192;
-    section.accept("flush_timeout", Shape::Duration);
+    if section.accept_duration("flush_timeout").is_some_and(|timeout| timeout.is_zero()) {
+        section.error("flush_timeout", "must be greater than zero", "200ms is the default");
+    }
     section.accept("sizer", Shape::Text);
     section.accept("partition", Shape::Map);
     let min_size = section.accept_int("min_size").unwrap_or(MIN_SIZE);
@@ -186,15 +207,23 @@ fn accept_batch(section: &mut Section<'_>) {
 }
 
 impl Compression {
-    /// Reads `compression` among `words`; absent is [`Compression::Auto`].
+    /// Reads `compression`; absent is [`Compression::Auto`].
     pub fn decode(section: &mut Section<'_>) -> Self {
         let words = [
-            ("none", Self::None),
-            ("", Self::None),
-            ("gzip", Self::Gzip),
-            ("snappy", Self::Snappy),
-            ("zstd", Self::Zstd),
+            ("none", Some(Self::None)),
+            ("", Some(Self::None)),
+            ("gzip", Some(Self::Gzip)),
+            ("snappy", Some(Self::Snappy)),
+            ("zstd", Some(Self::Zstd)),
+            ("zlib", None),
+            ("deflate", None),
+            ("lz4", None),
+            ("x-snappy-framed", None),
         ];
-        section.word("compression", &words, Self::Auto)
+        section.word("compression", &words, Some(Self::Auto)).unwrap_or_else(|| {
+            let remedy = "one of: none, gzip, snappy, zstd; or remove it: zstd, gzip where that is refused";
+            section.error("compression", "not supported: this compression of the Collector is not sent", remedy);
+            Self::Auto
+        })
     }
 }

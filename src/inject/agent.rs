@@ -5,8 +5,8 @@
 //! the operator this last step is left out when no container was injected.
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod, SecurityContext,
-    Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -22,8 +22,11 @@ const VOLUME_LIMIT_DEFAULT: &str = "200Mi";
 
 /// What one language adds to the skeleton. One file implements it per language.
 pub(super) trait Agent {
-    /// Objections to this container, then the language's own environment and mount.
-    fn attach(&self, container: &mut Container, env: &mut Environment) -> Result<(), Refusal>;
+    /// The language's own part of the Instrumentation's variables.
+    fn env(&self) -> &[EnvVar];
+
+    /// Objections to this container, or else what the language mounts into it.
+    fn attach(&self, container: &mut Container, env: &Environment) -> Result<(), Refusal>;
 
     /// The variables by which the runtime finds the agent. A returned sentence goes to the user.
     fn load(&self, container: &str, env: &mut Environment) -> Option<String>;
@@ -107,8 +110,13 @@ impl<'a> Injection<'a> {
                 self.deliver(delivery, &first, context.as_ref());
             }
         }
-        for dropped in validity::dropped_variables(&plan.instrumentation.spec) {
-            decision.notes.push(format!("Instrumentation {}: {dropped}", plan.instrumentation.full_name()));
+        for (list, env) in [
+            (format!("spec.{language}.env"), agent.env()),
+            ("spec.env".to_owned(), plan.instrumentation.spec.env.as_slice()),
+        ] {
+            for dropped in validity::dropped_variables(env) {
+                decision.notes.push(format!("Instrumentation {}: {list} {dropped}", plan.instrumentation.full_name()));
+            }
         }
     }
 
@@ -118,7 +126,8 @@ impl<'a> Injection<'a> {
         // Changed aside, so that a refusal half-way leaves nothing behind.
         let mut container = place.clone();
         let mut env = Environment::of(container.env.take());
-        agent.attach(&mut container, &mut env)?;
+        agent.attach(&mut container, &env)?;
+        env.push_all_absent(&validity::usable_variables(agent.env()));
         env.prepend_addresses();
         env.push_all_absent(&validity::usable_variables(&plan.instrumentation.spec.env));
         let note = agent.load(name, &mut env);
@@ -191,5 +200,18 @@ pub(super) fn mount(container: &mut Container, volume: &str, path: &str, read_on
             read_only: read_only.then_some(true),
             ..VolumeMount::default()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_supported_language_has_an_agent_and_no_other() {
+        let instrumentation = Instrumentation::default();
+        for language in Language::ALL {
+            assert_eq!(for_language(language, &instrumentation).is_ok(), language.is_supported(), "{language}");
+        }
     }
 }

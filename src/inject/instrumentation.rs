@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{EnvVar, PersistentVolumeClaimTemplate, ResourceRequirements, SecurityContext};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{EnvVar, SecurityContext};
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::java::JavaSection;
 
 /// An Instrumentation that was read.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,7 +35,7 @@ pub struct InstrumentationSpec {
     pub env: Vec<EnvVar>,
     pub image_pull_policy: String,
     pub init_container_security_context: Option<SecurityContext>,
-    pub java: Java,
+    pub java: JavaSection,
 }
 
 /// `spec.exporter`.
@@ -82,26 +83,6 @@ pub struct Sampler {
 #[serde(rename_all = "camelCase", default)]
 pub struct Defaults {
     pub use_labels_for_resource_attributes: bool,
-}
-
-/// `spec.java`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Java {
-    pub image: String,
-    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
-    pub volume_limit_size: Option<Quantity>,
-    pub env: Vec<EnvVar>,
-    pub resources: ResourceRequirements,
-    pub extensions: Vec<Extension>,
-}
-
-/// One of `spec.java.extensions`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct Extension {
-    pub image: String,
-    pub dir: String,
 }
 
 impl Instrumentation {

@@ -1,10 +1,12 @@
 //! Java (`reference/operator.md` 3.2): the agent is a jar that `JAVA_TOOL_OPTIONS` names.
 
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimTemplate, ResourceRequirements, VolumeMount};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde::Deserialize;
 
 use super::agent::{Agent, Delivery, agent_volume, mount};
 use super::environment::Environment;
-use super::instrumentation::{InstrumentationSpec, Java};
+use super::instrumentation::InstrumentationSpec;
 use super::outcome::{Reason, Refusal};
 use super::validity::{self, Requests};
 
@@ -18,9 +20,29 @@ const VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 const IMAGE_DEFAULT: &str = "ghcr.io/open-telemetry/opentelemetry-operator/autoinstrumentation-java:2.30.0";
 const REQUESTS_DEFAULT: Requests = Requests { cpu: "50m", memory: "64Mi" };
 
+/// `spec.java`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JavaSection {
+    pub image: String,
+    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
+    pub volume_limit_size: Option<Quantity>,
+    pub env: Vec<EnvVar>,
+    pub resources: ResourceRequirements,
+    pub extensions: Vec<Extension>,
+}
+
+/// One of `spec.java.extensions`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    pub image: String,
+    pub dir: String,
+}
+
 #[derive(Debug)]
 pub(super) struct JavaAgent<'a> {
-    java: &'a Java,
+    java: &'a JavaSection,
     resources: ResourceRequirements,
     pull_policy: Option<String>,
 }
@@ -65,7 +87,11 @@ fn directory_in(container: &str) -> String {
 }
 
 impl Agent for JavaAgent<'_> {
-    fn attach(&self, container: &mut Container, env: &mut Environment) -> Result<(), Refusal> {
+    fn env(&self) -> &[EnvVar] {
+        &self.java.env
+    }
+
+    fn attach(&self, container: &mut Container, env: &Environment) -> Result<(), Refusal> {
         if env.get(VARIABLE).is_some_and(|var| var.value_from.is_some()) {
             return Err(Refusal::new(
                 Reason::EnvironmentFromSource,
@@ -75,7 +101,6 @@ impl Agent for JavaAgent<'_> {
                 ),
             ));
         }
-        env.push_all_absent(&validity::usable_variables(&self.java.env));
         let path = directory_in(&container.name);
         mount(container, NAME, &path, false);
         Ok(())

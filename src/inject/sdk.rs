@@ -1,6 +1,6 @@
 //! `sdk`: the application brings its own SDK, only the environment is injected.
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, EnvVar};
 
 use super::agent::{Agent, Delivery};
 use super::environment::Environment;
@@ -10,7 +10,11 @@ use super::outcome::Refusal;
 pub(super) struct SdkOnly;
 
 impl Agent for SdkOnly {
-    fn attach(&self, _container: &mut Container, _env: &mut Environment) -> Result<(), Refusal> {
+    fn env(&self) -> &[EnvVar] {
+        &[]
+    }
+
+    fn attach(&self, _container: &mut Container, _env: &Environment) -> Result<(), Refusal> {
         Ok(())
     }
 

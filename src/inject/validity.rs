@@ -144,14 +144,10 @@ pub(super) fn usable_variables(env: &[EnvVar]) -> Vec<EnvVar> {
     env.iter().filter(|var| objection(var).is_none()).cloned().collect()
 }
 
-/// A sentence for each entry of the `env` lists that is left out.
-pub(super) fn dropped_variables(spec: &InstrumentationSpec) -> Vec<String> {
-    let lists = [("spec.java.env", &spec.java.env), ("spec.env", &spec.env)];
-    lists
-        .iter()
-        .flat_map(|(list, env)| env.iter().map(move |var| (list, var)))
-        .filter_map(|(list, var)| Some(format!("{list} entry \"{}\" is left out: {}", var.name, objection(var)?)))
-        .collect()
+/// For each entry of an `env` list that is left out, why.
+pub(super) fn dropped_variables(env: &[EnvVar]) -> Vec<String> {
+    let dropped = |var: &EnvVar| Some(format!("entry \"{}\" is left out: {}", var.name, objection(var)?));
+    env.iter().filter_map(dropped).collect()
 }
 
 fn objection(variable: &EnvVar) -> Option<&'static str> {

@@ -2,7 +2,6 @@ use super::*;
 use crate::config::duration;
 use crate::config::yaml;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Reads `text` by `read`; what it returned and what was said.
 fn with<T>(text: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Effective, Vec<String>) {

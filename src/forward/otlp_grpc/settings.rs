@@ -54,7 +54,8 @@ impl OtlpGrpcSettings {
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
         };
-        section.inert("balancer_name", Shape::Text, "one connection at a time to an address of the name");
+        let why = "one connection at a time to an address of the name";
+        section.inert_word("balancer_name", &["round_robin", "pick_first"], why);
         section.inert("wait_for_ready", Shape::Bool, "requests wait in the spool anyway");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
@@ -82,7 +83,10 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
         Some(("http" | "https", rest)) => rest.trim_end_matches('/'),
         Some(("dns", rest)) => match rest.strip_prefix('/') {
             Some(target) => target,
-            None => return Err((format!("{shown} names a DNS server"), format!("write dns:///{rest}; {supported}"))),
+            None => {
+                let target = rest.split_once('/').map_or(rest, |(_, target)| target);
+                return Err((format!("{shown} names a DNS server"), format!("write dns:///{target}; {supported}")));
+            }
         },
         Some((scheme, _)) => return Err((format!("{shown} has the unsupported scheme {scheme:?}"), supported)),
         None => text,
@@ -96,8 +100,11 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err((format!("{shown} has no port number from 1 to 65535 after the last colon"), supported));
     }
+    if host.is_empty() {
+        return Err((format!("{shown} has no host"), format!("write localhost:{port}")));
+    }
     let bracketed = host.starts_with('[') && host.ends_with(']');
-    if host.is_empty() || host.contains(char::is_whitespace) || (host.contains(':') && !bracketed) {
+    if host.contains(char::is_whitespace) || (host.contains(':') && !bracketed) {
         return Err((format!("{shown} has no usable host"), supported));
     }
     Ok(())

@@ -15,9 +15,17 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// How much of a response is read, bytes; the Collector's bound. What is longer is cut off, and the connection closed.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the rest of a response may take once its status is there. The status decides; the body only says more.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that is not ready for the next request so soon after a response will not be: the server answered
+/// before it had read the request, and is about to close.
+const READY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Idle connections kept; as many as requests can be under way.
 const IDLE_CONNECTIONS_MAX: usize = 4;
@@ -116,7 +124,7 @@ impl Client {
             .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused })?;
         let (head, body) = response.into_parts();
         let (body, is_whole) = read(body).await;
-        if is_whole && connection.ready().await.is_ok() {
+        if is_whole && let Ok(Ok(())) = tokio::time::timeout(READY_TIMEOUT, connection.ready()).await {
             self.keep(connection);
         }
         Ok(reply(head.status.as_u16(), &head.headers, &body))
@@ -155,11 +163,13 @@ impl Transport for Client {
     }
 }
 
-/// The body, at most [`RESPONSE_BYTES_MAX`] of it, and whether that is all. The status counts even if the body breaks off.
+/// The body, at most [`RESPONSE_BYTES_MAX`] of it, and whether that is all. The status counts even if the body breaks
+/// off or never ends.
 async fn read(mut body: Incoming) -> (Bytes, bool) {
+    let deadline = Instant::now() + BODY_TIMEOUT;
     let mut out = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return (out.freeze(), false) };
+    while let Some(frame) = tokio::time::timeout_at(deadline, body.frame()).await.transpose() {
+        let Ok(Ok(frame)) = frame else { return (out.freeze(), false) };
         let Ok(data) = frame.into_data() else { continue };
         let room = RESPONSE_BYTES_MAX - out.len();
         out.extend_from_slice(data.get(..room).unwrap_or(&data));
