@@ -217,7 +217,8 @@ fn config_text(options: &Options, ports: Ports) -> String {
             lines(&mut text, 2, &named(list));
         }
     }
-    text.push_str("service:\n  extensions: [spanreel]\n  pipelines:\n");
+    // The Collector's own metrics would be served on one fixed port, 8888, by every instance.
+    text.push_str("service:\n  extensions: [spanreel]\n  telemetry: {metrics: {level: none}}\n  pipelines:\n");
     let _ = writeln!(text, "    {PIPELINE}:\n      receivers: [otlp]");
     let _ = writeln!(text, "      processors: [{}]", ids(&options.processors));
     let _ = writeln!(text, "      exporters: [{}]", ids(&options.exporters));
