@@ -103,7 +103,7 @@ async fn a_broken_configuration_is_named_with_its_place() {
     std::fs::write(
         &config,
         "receivers: {otlp: {protocols: {grpc: }}}\n\
-         exporters:\n  otlp/tempo:\n    endpont: tempo:4317\n    endpoint: tempo:4317\n\
+         exporters:\n  otlp/tempo:\n    endpont: tempo:4317\n    endpoint: tempo:4317\n    tls: {insecure: true}\n\
          service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp/tempo]}}}\n",
     )
     .unwrap();

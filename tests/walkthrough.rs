@@ -291,14 +291,14 @@ fn http_get(port: u16, path: &str, headers: &str) -> std::io::Result<(u16, Strin
     Ok((status, body.to_owned()))
 }
 
-/// Holds the machine-wide lock on the ports that the walk-through fixes.
+/// Holds the machine-wide lock on the standard ports, the one that `tests/start.rs` takes too.
 struct FixedPorts {
     _lock: File,
 }
 
 impl FixedPorts {
     async fn take() -> Self {
-        let path = std::env::temp_dir().join("spanreel-tests-port-4317.lock");
+        let path = std::env::temp_dir().join("spanreel-standard-ports.lock");
         let lock = File::options().create(true).append(true).open(&path).expect("a lock file");
         wait_until("the lock of ports 4317, 4318 and 8888", PORTS_BOUND, || async { lock.try_lock().ok() }).await;
         for address in ["0.0.0.0:4317", "0.0.0.0:4318", "0.0.0.0:8888", "[::1]:4317"] {

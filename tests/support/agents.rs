@@ -63,7 +63,7 @@ impl Container {
     /// Starts `java PROGRAM ARGUMENTS` in this container and waits for the port that it prints on its first line.
     ///
     /// `hosts` maps the names of Services to addresses. The JVM sees nothing of the test's own environment but `PATH`.
-    pub fn run_java(&self, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> JavaProgram {
+    pub fn run_java(self, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> JavaProgram {
         let hosts_file = self.root.path().join("hosts");
         let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
         fs::write(&hosts_file, lines + "127.0.0.1 localhost\n").expect("a writable folder");
@@ -81,7 +81,7 @@ impl Container {
             .spawn()
             .unwrap_or_else(|error| panic!("java {program}: {error}"));
         let stdout = child.stdout.take().expect("a pipe");
-        let mut program = JavaProgram { name: program.to_owned(), child, log, port: 0 };
+        let mut program = JavaProgram { name: program.to_owned(), child, log, port: 0, _container: self };
         let (port_sender, port) = mpsc::channel();
         std::thread::spawn(move || {
             // Reads on to the end, so that the program never waits for a reader.
@@ -103,6 +103,8 @@ pub struct JavaProgram {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Agent and hosts file are read as long as it runs.
+    _container: Container,
 }
 
 impl JavaProgram {
