@@ -1,6 +1,7 @@
 //! The cluster room against a real API server, as the ServiceAccount of `deploy/install.yaml` and never as admin.
 //!
 //! Pipelines are only recorded here; `tests/walkthrough.rs` runs the whole program.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -290,17 +291,17 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
     // More ports appear and go again.
     kube.apply("telemetry", &COLLECTOR.replace("spec:\n", "spec:\n  ports: [{name: extra, port: 7}]\n")).await;
     let slice_path = "/apis/discovery.k8s.io/v1/namespaces/telemetry/endpointslices/optl";
-    let slice_has = async |ports: &str| {
-        wait_until(&format!("ports {ports}"), SOON, async || {
-            let numbers: Vec<Value> =
-                kube.get(slice_path).await?["ports"].as_array()?.iter().map(|p| p["port"].clone()).collect();
-            (Value::from(numbers).to_string() == ports).then_some(())
+    let slice_has = async |ports: &[u64]| {
+        wait_until(&format!("ports {ports:?}"), SOON, async || {
+            let numbers: Vec<u64> =
+                kube.get(slice_path).await?["ports"].as_array()?.iter().filter_map(|p| p["port"].as_u64()).collect();
+            (numbers == ports).then_some(())
         })
         .await;
     };
-    slice_has("[7,4317,4318]").await;
+    slice_has(&[7, 4317, 4318]).await;
     kube.apply("telemetry", COLLECTOR).await;
-    slice_has("[4317,4318]").await;
+    slice_has(&[4317, 4318]).await;
 
     // What cannot run says so; what is somebody else's is left alone.
     kube.apply("telemetry", &COLLECTOR.replace("name: optl", "name: bad").replace("debug", "refuse-me")).await;

@@ -3,6 +3,7 @@
 //! A file has what the cluster holds (`instrumentations`, `namespaceAnnotations`, `owners`, `absent`), the pod as it is
 //! created, and what is expected: `expected`, the pod as it is stored (`null`: unchanged), one line per outcome, and
 //! texts that the warnings contain.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! `deploy/install.yaml` on a real API server, and the control plane of the tests itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/kube.rs"]
 mod kube;

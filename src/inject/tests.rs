@@ -72,7 +72,7 @@ fn valid_env() -> impl Strategy<Value = Value> {
     arbitrary_env().prop_map(|env| {
         let keep = |var: &&Value| {
             let name = var["name"].as_str().unwrap();
-            !(var.get("value").is_some() && var.get("valueFrom").is_some())
+            (var.get("value").is_none() || var.get("valueFrom").is_none())
                 && !name.is_empty()
                 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
         };
