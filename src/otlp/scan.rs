@@ -172,12 +172,15 @@ impl Ids {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn fields<'a>(name: &'static str, message: &'a [u8]) -> impl Iterator<Item = Result<Field<'a>, ScanError>> {
-    Fields::new(message).map(move |field| field.map_err(|error| ScanError::Wire { message: name, error }))
+    Fields::new(message).map(
+        #[inline(always)]
+        move |field| field.map_err(|error| ScanError::Wire { message: name, error }),
+    )
 }
 
-#[inline]
+#[inline(always)]
 fn bytes<'a>(field: &Field<'a>, message: &'static str) -> Result<&'a [u8], ScanError> {
     match field.payload {
         Payload::Bytes(bytes) => Ok(bytes),

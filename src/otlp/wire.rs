@@ -68,16 +68,21 @@ impl<'a> Fields<'a> {
         Self { message, position: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, WireProblem> {
-        let rest = &self.message[self.position..];
         // One byte is the common case by far: field tags and short lengths.
-        if let Some(&first) = rest.first()
+        if let Some(&first) = self.message.get(self.position)
             && first < 0x80
         {
             self.position += 1;
             return Ok(u64::from(first));
         }
+        self.long_varint()
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64, WireProblem> {
+        let rest = &self.message[self.position..];
         let mut value = 0u64;
         for (index, &byte) in rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -89,7 +94,7 @@ impl<'a> Fields<'a> {
         Err(WireProblem::Varint)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, len: u64) -> Result<&'a [u8], WireProblem> {
         let rest = &self.message[self.position..];
         let len = usize::try_from(len).ok().filter(|len| *len <= rest.len()).ok_or(WireProblem::Truncated)?;
@@ -97,7 +102,8 @@ impl<'a> Fields<'a> {
         Ok(&rest[..len])
     }
 
-    #[inline]
+    // Inlined into every walk, so that payloads a caller does not match on are never built.
+    #[inline(always)]
     fn field(&mut self) -> Result<Field<'a>, WireProblem> {
         let start = self.position;
         let tag = self.varint()?;
@@ -115,7 +121,7 @@ impl<'a> Fields<'a> {
         Ok(Field { number, payload, raw: &self.message[start..self.position] })
     }
 
-    #[inline]
+    #[inline(always)]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], WireProblem> {
         self.take(N as u64)?.try_into().map_err(|_| WireProblem::Truncated)
     }
@@ -124,7 +130,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<Field<'a>, WireError>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.position >= self.message.len() {
             return None;
