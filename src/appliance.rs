@@ -142,6 +142,10 @@ impl Appliance {
             return Err(error);
         }
         if let Some(access) = &options.cluster {
+            serving_tasks.spawn({
+                let (host, serving) = (Arc::clone(&host), serving.clone());
+                async move { host.tidy(serving).await }
+            });
             let started = start_cluster(access, &settings, &host, cluster_metrics, &serving, &serving_tasks).await;
             if let Err(error) = started {
                 host.stop_listening().await;

@@ -10,7 +10,7 @@ mod run;
 mod status;
 pub mod validate;
 
-use crate::config::{Diagnostic, Files, Format, Input, Secrets, Source};
+use crate::config::{Diagnostic, Files, Format, Input, Reach, Secrets, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outcome::Outcome;
 use std::path::PathBuf;
@@ -161,9 +161,8 @@ fn input<'a>(sources: &'a [Source], args: &'a ConfigArgs, env: &'a dyn Fn(&str) 
 
 fn with_sources(args: &ConfigArgs, use_them: impl FnOnce(&[Source]) -> Outcome) -> Outcome {
     match sources(args) {
-        Ok(sources) if sources.is_empty() => {
-            Outcome::failed(&["at least one --config is needed, e.g. --config collector.yaml".to_owned()])
-        }
+        // What `run` would take, outside a cluster.
+        Ok(sources) if sources.is_empty() => use_them(&[Source::built_in(Reach::Loopback)]),
         Ok(sources) => use_them(&sources),
         Err(diagnostic) => Outcome::failed(&[diagnostic.to_string()]),
     }

@@ -304,7 +304,12 @@ impl Spool {
             reclaimed: (0..state.ledger.pipelines.len() as u16)
                 .map(|id| reclaim::reclaimed(&state, PipelineId(id)))
                 .collect(),
-            consumers: consumers.values().map(snapshot_of).collect(),
+            // A destination that left the configuration with nothing to get is history.
+            consumers: consumers
+                .values()
+                .map(snapshot_of)
+                .filter(|consumer| consumer.active || consumer.queued > 0)
+                .collect(),
             frame_bytes: state.frame_bytes(),
             raw_bytes: state.raw_bytes(),
             bytes_max: self.shared.settings.bytes_max,

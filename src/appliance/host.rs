@@ -2,12 +2,17 @@
 
 use super::Shared;
 use super::components::Components;
-use super::pipelines::{PipelineSet, StartError};
+use super::pipelines::{PipelineSet, StartError, ports, probe};
 use crate::cluster::{Applied, PipelineHost, PipelineSource};
 use crate::config::{self, Config, Files, Input, Loaded, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex as StdMutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether deleted custom resources have been forwarded.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts, replaces and stops sets of pipelines, one change at a time.
 pub struct Host {
@@ -27,9 +32,9 @@ struct Sets {
 
 struct Base {
     config: Config<Components>,
+    /// The built-in configuration lends its ports to custom resources.
     built_in: bool,
-    /// `None` while a custom resource holds the built-in configuration's ports.
-    running: Option<PipelineSet>,
+    running: PipelineSet,
 }
 
 struct Owned {
@@ -53,7 +58,7 @@ impl Host {
     pub(super) async fn start_base(&self, config: Config<Components>, built_in: bool) -> Result<(), StartError> {
         let mut sets = self.sets.lock().await;
         let running = PipelineSet::start(&self.shared, None, &config).await?;
-        sets.base = Some(Base { config, built_in, running: Some(running) });
+        sets.base = Some(Base { config, built_in, running });
         self.look(&sets);
         Ok(())
     }
@@ -81,36 +86,47 @@ impl Host {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    /// Frees the built-in configuration's ports for `config`, if it wants one of them.
+    /// Lends the built-in configuration's ports that `config` wants to it; the others stay open.
     async fn make_way(&self, sets: &mut Sets, owner: &str, config: &Config<Components>) {
         let Some(base) = sets.base.as_mut().filter(|base| base.built_in) else { return };
-        if ports(&base.config).is_disjoint(&ports(config)) {
-            return;
-        }
-        if let Some(running) = base.running.take() {
-            tracing::info!(owner, "the built-in pipeline gives its ports to a custom resource");
-            running.stop_listening().await;
-            running.stop_forwarding().await;
+        let wanted = &ports(&base.config) & &ports(config);
+        if base.running.release(&wanted).await {
+            tracing::info!(owner, ports = ?wanted, "the built-in pipeline lends ports to a custom resource");
         }
     }
 
-    /// Starts the built-in configuration again once nobody holds its ports.
+    /// The built-in configuration listens again where no custom resource does.
     async fn take_back(&self, sets: &mut Sets) {
         let taken: BTreeSet<u16> = sets.by_owner.values().flat_map(|owned| ports(&owned.config)).collect();
-        let Some(base) = sets.base.as_mut().filter(|base| base.running.is_none()) else { return };
-        if !ports(&base.config).is_disjoint(&taken) {
-            return;
+        if let Some(base) = sets.base.as_mut().filter(|base| base.built_in) {
+            base.running.retake(&taken).await;
         }
-        match PipelineSet::start(&self.shared, None, &base.config).await {
-            Ok(running) => base.running = Some(running),
-            Err(error) => tracing::error!(%error, "the built-in pipeline could not take its ports back"),
+    }
+
+    /// Lets go of sets that have forwarded everything since their custom resource went. Until `shutdown`.
+    pub(super) async fn tidy(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(TIDY_INTERVAL) => {}
+            }
+            let mut sets = self.sets.lock().await;
+            let drained: Vec<String> =
+                sets.draining.iter().filter(|(_, set)| set.is_drained()).map(|(owner, _)| owner.clone()).collect();
+            for owner in drained {
+                if let Some(set) = sets.draining.remove(&owner) {
+                    set.stop_forwarding().await;
+                    tracing::info!(owner, "everything of a deleted custom resource has been forwarded");
+                }
+            }
+            self.look(&sets);
         }
     }
 }
 
 impl Sets {
     fn running(&self) -> impl Iterator<Item = (Option<&str>, &PipelineSet)> {
-        let base = self.base.iter().filter_map(|base| Some((None, base.running.as_ref()?)));
+        let base = self.base.iter().map(|base| (None, &base.running));
         base.chain(self.by_owner.iter().map(|(owner, owned)| (Some(owner.as_str()), &owned.running)))
             .chain(self.draining.iter().map(|(owner, set)| (Some(owner.as_str()), set)))
     }
@@ -121,6 +137,14 @@ impl PipelineHost for Host {
         let owner = source.owner.clone();
         let loaded = load(source)?;
         let mut sets = self.sets.lock().await;
+        // Ports that this change can free itself; any other must be free already, or nothing is touched.
+        let own = sets.by_owner.get(&owner).map(|owned| ports(&owned.config)).unwrap_or_default();
+        let lent = sets.base.as_ref().filter(|base| base.built_in).map(|base| {
+            let taken =
+                sets.by_owner.iter().filter(|(other, _)| **other != owner).flat_map(|(_, owned)| ports(&owned.config));
+            &ports(&base.config) - &taken.collect()
+        });
+        probe(&loaded.config, &(&own | &lent.unwrap_or_default())).await.map_err(|error| vec![error.to_string()])?;
         let previous = sets.by_owner.remove(&owner);
         if let Some(draining) = sets.draining.remove(&owner) {
             draining.stop_forwarding().await;
@@ -163,6 +187,15 @@ impl PipelineHost for Host {
             owned.running.stop_listening().await;
             owned.running.retire();
             owned.running.listeners.clear();
+            let spans = owned.running.backlog_spans();
+            if spans > 0 {
+                tracing::warn!(
+                    owner,
+                    spans,
+                    "a custom resource was deleted before all its spans were forwarded; they are sent while this process \
+                     runs, and wait in the spool for a resource of the same name after a restart"
+                );
+            }
             sets.draining.insert(owner.to_owned(), owned.running);
         }
         self.take_back(&mut sets).await;
@@ -175,21 +208,4 @@ fn load(source: PipelineSource) -> Result<Loaded<Components>, Vec<String>> {
     let env = |name: &str| source.env.get(name).cloned();
     let input = Input { sources: &[text], sets: &[], env: &env, files: Files::Refused };
     config::load(&input).map_err(|diagnostics| diagnostics.lines())
-}
-
-/// The ports that a configuration's used receivers listen on.
-fn ports(config: &Config<Components>) -> BTreeSet<u16> {
-    use crate::receive::settings::ReceiverSettings;
-    let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
-    let mut ports = BTreeSet::new();
-    for (_, component) in config.receivers.iter().filter(|(id, _)| used.contains(id)) {
-        let ReceiverSettings::Otlp(settings) = &component.settings;
-        let endpoints =
-            [settings.grpc.as_ref().map(|grpc| &grpc.endpoint), settings.http.as_ref().map(|http| &http.endpoint)];
-        ports.extend(
-            endpoints.into_iter().flatten().filter_map(|endpoint| endpoint.rsplit(':').next()?.parse::<u16>().ok()),
-        );
-    }
-    ports.remove(&0);
-    ports
 }

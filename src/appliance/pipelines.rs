@@ -14,7 +14,7 @@ use crate::receive::settings::ReceiverSettings;
 use crate::receive::{Endpoint, ListenError, Listener, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub enum StartError {
 pub struct PipelineSet {
     pub(super) listeners: Vec<Listening>,
     pub(super) destinations: Vec<RunningDestination>,
+    /// Every port that the configuration wants, whether or not it listens there right now.
+    wanted: Vec<Wanted>,
     listening: CancellationToken,
     listening_tasks: TaskTracker,
     forwarding: CancellationToken,
@@ -66,6 +68,16 @@ pub(super) struct Listening {
     /// `grpc` or `http`, as configured; both are spoken on each.
     pub protocol: &'static str,
     pub address: SocketAddr,
+    /// Cancelled to close this port alone; `ended` is cancelled once it is closed.
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// A port as configured.
+struct Wanted {
+    protocol: &'static str,
+    endpoint: Endpoint,
+    receiver: Arc<Receiver>,
 }
 
 /// A destination at work.
@@ -87,6 +99,7 @@ impl PipelineSet {
         let mut set = Self {
             listeners: Vec::new(),
             destinations: Vec::new(),
+            wanted: Vec::new(),
             listening: CancellationToken::new(),
             listening_tasks: TaskTracker::new(),
             forwarding: CancellationToken::new(),
@@ -118,8 +131,6 @@ impl PipelineSet {
         for extension in &config.service.extensions {
             self.start_extension(shared, config, extension).await?;
         }
-        // All ports are bound before any is served: a configuration that clashes takes no request.
-        let mut bound = Vec::new();
         for (id, pipelines) in fed_by {
             let Some(component) = config.receivers.get(id) else { continue };
             let ReceiverSettings::Otlp(settings) = &component.settings;
@@ -131,16 +142,79 @@ impl PipelineSet {
                 limits: settings.limits(),
                 metrics: shared.receive_metrics.clone(),
             });
-            for (protocol, endpoint) in endpoints(settings) {
-                let listener = Listener::bind(&endpoint).await?;
-                self.listeners.push(Listening { receiver: id.to_string(), protocol, address: listener.address() });
-                bound.push((listener, Arc::clone(&receiver)));
-            }
+            let wanted = endpoints(settings).into_iter().map(|(protocol, endpoint)| Wanted {
+                protocol,
+                endpoint,
+                receiver: Arc::clone(&receiver),
+            });
+            self.wanted.extend(wanted);
         }
-        for (listener, receiver) in bound {
-            self.listening_tasks.spawn(listener.serve(receiver, self.listening.clone()));
+        // All ports are bound before any is served: a configuration that clashes takes no request.
+        let mut bound = Vec::new();
+        for (index, wanted) in self.wanted.iter().enumerate() {
+            bound.push((index, Listener::bind(&wanted.endpoint).await?));
+        }
+        for (index, listener) in bound {
+            self.listen(index, listener);
         }
         Ok(())
+    }
+
+    fn listen(&mut self, index: usize, listener: Listener) {
+        let Some(wanted) = self.wanted.get(index) else { return };
+        let (stop, ended) = (self.listening.child_token(), CancellationToken::new());
+        self.listeners.push(Listening {
+            receiver: wanted.receiver.name.clone(),
+            protocol: wanted.protocol,
+            address: listener.address(),
+            stop: stop.clone(),
+            ended: ended.clone(),
+        });
+        let receiver = Arc::clone(&wanted.receiver);
+        self.listening_tasks.spawn(async move {
+            listener.serve(receiver, stop).await;
+            ended.cancel();
+        });
+    }
+
+    /// Closes the listeners on these ports; says whether there were any.
+    pub(super) async fn release(&mut self, ports: &BTreeSet<u16>) -> bool {
+        let (released, kept) =
+            std::mem::take(&mut self.listeners).into_iter().partition(|it| ports.contains(&it.address.port()));
+        self.listeners = kept;
+        let released: Vec<Listening> = released;
+        released.iter().for_each(|listening| listening.stop.cancel());
+        for listening in &released {
+            listening.ended.cancelled().await;
+        }
+        !released.is_empty()
+    }
+
+    /// Listens again on the configured ports that were released, unless they are in `taken`.
+    pub(super) async fn retake(&mut self, taken: &BTreeSet<u16>) {
+        for index in 0..self.wanted.len() {
+            let Some(port) = self.wanted.get(index).and_then(|wanted| port_of(&wanted.endpoint.address)) else {
+                continue;
+            };
+            if taken.contains(&port) || self.listeners.iter().any(|listening| listening.address.port() == port) {
+                continue;
+            }
+            let Some(wanted) = self.wanted.get(index) else { continue };
+            match Listener::bind(&wanted.endpoint).await {
+                Ok(listener) => self.listen(index, listener),
+                Err(error) => tracing::error!(%error, "a port that was lent could not be taken back"),
+            }
+        }
+    }
+
+    /// Whether nothing is left to forward.
+    pub(super) fn is_drained(&self) -> bool {
+        self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
+    }
+
+    /// Spans still to be forwarded, all destinations together.
+    pub(super) fn backlog_spans(&self) -> u64 {
+        self.destinations.iter().map(|running| running.consumer.backlog().spans).sum()
     }
 
     async fn start_pipeline(
@@ -256,6 +330,36 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
         None => name.to_string(),
         Some(owner) => format!("{owner}/{name}"),
     }
+}
+
+/// Whether the ports of `config`, but for those in `except`, can be had: asked before anything that runs is disturbed.
+pub(super) async fn probe(config: &Config<Components>, except: &BTreeSet<u16>) -> Result<(), ListenError> {
+    for (_, endpoint) in used_endpoints(config) {
+        if port_of(&endpoint.address).is_some_and(|port| !except.contains(&port)) {
+            Listener::bind(&endpoint).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The fixed ports that a configuration's used receivers listen on.
+pub(super) fn ports(config: &Config<Components>) -> BTreeSet<u16> {
+    used_endpoints(config).iter().filter_map(|(_, endpoint)| port_of(&endpoint.address)).collect()
+}
+
+fn used_endpoints(config: &Config<Components>) -> Vec<(&'static str, Endpoint)> {
+    let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
+    let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
+    used.flat_map(|(_, component)| {
+        let ReceiverSettings::Otlp(settings) = &component.settings;
+        endpoints(settings)
+    })
+    .collect()
+}
+
+/// `None` for port 0, which is another one each time.
+fn port_of(address: &str) -> Option<u16> {
+    address.rsplit(':').next()?.parse().ok().filter(|port| *port != 0)
 }
 
 /// The ports of a receiver. Where both protocols name the same address, it is one port: each speaks both anyway.

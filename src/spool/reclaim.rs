@@ -78,7 +78,8 @@ fn drop_oldest(shared: &Shared, reason: Option<LossReason>) -> Result<(), rocksd
             account.lose(reason.unwrap_or(LossReason::Budget), spans);
             account.position = extent.end;
             write.put_cf(meta, key, encode(&account));
-            if spans > 0 {
+            // Nobody waits for what a destination that left the configuration will not get.
+            if spans > 0 && consumer.active {
                 *lost.entry(account.destination.clone()).or_default() += spans;
             }
             moved.insert(key.clone(), account);
