@@ -20,6 +20,7 @@ mod committer;
 pub mod consumer;
 pub mod database;
 pub mod extent;
+mod high_water;
 pub mod ledger;
 mod metrics;
 mod reclaim;
@@ -36,6 +37,7 @@ pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 
 use bytes::Bytes;
 use committer::{Command, Committer};
+use high_water::HighWater;
 use state::State;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -121,7 +123,10 @@ pub(crate) struct Shared {
     consumers: Mutex<BTreeMap<String, consumer::Known>>,
     /// The first number that is not durable yet.
     durable: watch::Sender<Seq>,
+    high_water: HighWater,
     metrics: Metrics,
+    /// What the disk said when it last refused a write, until it takes one again.
+    disk_error: Mutex<Option<String>>,
     disk_full: AtomicBool,
     warned_of_loss: AtomicBool,
 }
@@ -141,6 +146,8 @@ pub struct Snapshot {
     pub oldest_received: Option<u64>,
     pub free_bytes: Option<u64>,
     pub disk_full: bool,
+    /// What the disk said when it refused the last write.
+    pub disk_error: Option<String>,
 }
 
 impl Snapshot {
@@ -164,9 +171,14 @@ pub struct ConsumerSnapshot {
 impl Spool {
     /// Opens or creates the data directory and starts the committer thread. Blocking.
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
-        let database = Database::open(&settings.directory)?;
-        let state = State::load(&database, settings.trace_keys)?;
+        let database = Database::open(&settings.directory, settings.bytes_max)?;
+        let mut state = State::load(&database, settings.trace_keys)?;
         let accounts = state::load_consumers(&database)?;
+        let (high_water, mark) = HighWater::open(&settings.directory).map_err(|problem| OpenError::NotWritable {
+            directory: settings.directory.clone(),
+            problem: problem.to_string(),
+        })?;
+        state::reconcile(&database, &mut state, mark, &accounts)?;
         let consumers = accounts
             .into_iter()
             .map(|(key, account)| (key, consumer::Known { account, active: false, parked: 0 }))
@@ -183,7 +195,9 @@ impl Spool {
             state: RwLock::new(state),
             consumers: Mutex::new(consumers),
             durable,
+            high_water,
             metrics,
+            disk_error: Mutex::default(),
             disk_full: AtomicBool::new(false),
             warned_of_loss: AtomicBool::new(false),
         });
@@ -269,10 +283,14 @@ impl Spool {
         let dict = self.shared.database.family(database::DICT);
         let mut found = Vec::new();
         for (first, page) in pages {
-            if let Some(bytes) =
-                self.shared.database.raw().get_pinned_cf(dict, extent::Extent::page_key(first, page))?
-            {
-                extent::search_page(first, &bytes, key, &mut found);
+            match self.shared.database.raw().get_pinned_cf(dict, extent::Extent::page_key(first, page)) {
+                Ok(Some(bytes)) => extent::search_page(first, &bytes, key, &mut found),
+                Ok(None) => {}
+                // One damaged page must not hide what the others know.
+                Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
+                    tracing::error!(extent = first, %error, "a page of the trace index is damaged; its traces are not found by id");
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         found.extend(open);
@@ -317,6 +335,7 @@ impl Spool {
             oldest_received: state.oldest_received(),
             free_bytes: self.shared.database.free_bytes().ok(),
             disk_full: self.shared.disk_full.load(Ordering::Relaxed),
+            disk_error: self.shared.disk_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
@@ -338,12 +357,46 @@ impl Shared {
         let mut options = rocksdb::ReadOptions::default();
         options.fill_cache(false);
         let family = self.database.family(database::BATCH);
-        let Some(value) = self.database.raw().get_pinned_cf_opt(family, seq.key(), &options)? else { return Ok(None) };
+        // Numbers below the head may still lie in a file that was not worth rewriting.
+        if seq < self.state().head() {
+            return Ok(None);
+        }
+        let value = match self.database.raw().get_pinned_cf_opt(family, seq.key(), &options) {
+            Ok(Some(value)) => value,
+            Ok(None) => return Ok(None),
+            // One damaged batch must not stop those behind it: readers pass over it and cursors book it as damaged.
+            Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
+                tracing::error!(batch = seq.0, %error, "a stored batch is damaged");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let Some(header) = Header::decode(&value) else {
             tracing::error!(batch = seq.0, "a stored batch has no readable header");
             return Ok(None);
         };
         Ok(Some(Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+    }
+
+    /// Says once when the disk begins to refuse writes, and once when it takes them again.
+    fn note_write(&self, result: &Result<(), AppendError>) {
+        let mut disk_error = self.disk_error.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(AppendError::Disk(problem)) => {
+                if disk_error.replace(problem.clone()).is_none() {
+                    tracing::error!(
+                        problem,
+                        "the disk refuses writes: intake is refused until it takes them again; check the disk, then restart"
+                    );
+                }
+            }
+            Ok(()) => {
+                if disk_error.take().is_some() {
+                    tracing::info!("the disk takes writes again");
+                }
+            }
+            Err(_) => {}
+        }
     }
 
     fn check_free_space(&self) -> Result<(), AppendError> {

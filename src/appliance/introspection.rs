@@ -166,6 +166,8 @@ impl Introspection for Process {
                 "oldest_age_seconds": snapshot.oldest_age().as_secs(),
                 "disk_free_bytes": snapshot.free_bytes,
                 "disk_full": snapshot.disk_full,
+                "disk_error": snapshot.disk_error,
+                "lost_to_damage": snapshot.ledger.lost_to_damage,
                 "syncs": syncs.count,
                 "sync_mean_micros": syncs.mean_micros,
                 "sync_max_micros": syncs.max_micros,

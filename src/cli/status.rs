@@ -87,6 +87,12 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
         bytes(number(&spool["disk_free_bytes"])),
         if spool["disk_full"] == true { "  DISK FULL: intake is refused" } else { "" },
     )?;
+    if let Some(problem) = spool["disk_error"].as_str() {
+        writeln!(out, "          THE DISK REFUSES WRITES: intake is refused: {problem}")?;
+    }
+    if number(&spool["lost_to_damage"]) > 0 {
+        writeln!(out, "          {} spans were lost to a damaged log", number(&spool["lost_to_damage"]))?;
+    }
     if number(&spool["syncs"]) > 0 {
         writeln!(
             out,

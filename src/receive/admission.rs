@@ -9,6 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a request waits for room before it is refused as retryable.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a request that holds bytes already waits for more room.
+const RAISE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Reservations are counted in these units, so that permits fit the semaphore's 32 bits.
 const UNIT_BYTES: usize = 1024;
 
@@ -59,8 +61,22 @@ impl Admission {
 }
 
 impl Reservation {
-    /// Raises the reservation to `bytes` in all, without waiting: whoever asks is holding bytes already, and waiting
-    /// for one another with full hands would never end.
+    /// Raises the reservation to `bytes` in all, waiting for room a little: whoever asks is holding bytes already, so the
+    /// wait ends for some by refusal, which frees what they hold for the others.
+    pub async fn raise(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let missing = (self.admission.units_of(bytes) as usize).saturating_sub(self.permit.num_permits());
+        let missing = u32::try_from(missing).map_err(|_| NoRoom)?;
+        let more = Arc::clone(&self.admission.room).acquire_many_owned(missing);
+        match tokio::time::timeout(RAISE_WAIT_MAX, more).await {
+            Ok(Ok(more)) => {
+                self.permit.merge(more);
+                Ok(())
+            }
+            _ => Err(NoRoom),
+        }
+    }
+
+    /// Raises the reservation to `bytes` in all, without waiting.
     pub fn try_raise(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let wanted = self.admission.units_of(bytes) as usize;
         let missing = wanted.saturating_sub(self.permit.num_permits());

@@ -95,9 +95,7 @@ impl Refusal {
 
     /// `google.rpc.Status` in protobuf.
     fn status_protobuf(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_uint(&mut out, 1, self.code() as u64);
-        put_bytes(&mut out, 2, self.to_string().as_bytes());
+        let mut out = status_protobuf(self.code(), &self.to_string());
         if let Some(delay) = self.retry_after() {
             let mut duration = Vec::new();
             put_uint(&mut duration, 1, delay.as_secs());
@@ -207,6 +205,22 @@ fn http_answer(status: StatusCode, encoding: BodyEncoding, body: Vec<u8>) -> Res
     };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// An answer that only says no: a `google.rpc.Status` without details.
+pub fn status_answer(status: StatusCode, code: Code, text: &str, encoding: BodyEncoding) -> Response<AnswerBody> {
+    let body = match encoding {
+        BodyEncoding::Protobuf => status_protobuf(code, text),
+        BodyEncoding::Json => serde_json::json!({ "code": code as i32, "message": text }).to_string().into_bytes(),
+    };
+    http_answer(status, encoding, body)
+}
+
+fn status_protobuf(code: Code, text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_uint(&mut out, 1, code as u64);
+    put_bytes(&mut out, 2, text.as_bytes());
+    out
 }
 
 /// A plain text answer, for requests whose encoding is not known.

@@ -9,11 +9,14 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// A client that sends nothing for this long has gone away.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Reserved for a body whose length is not declared; it is raised as the body grows.
-const UNDECLARED_BYTES: usize = 64 * 1024;
+/// A body has this long to arrive, and a second more for every [`BYTES_PER_SECOND_MIN`] that came: a client that drips
+/// must not hold room for long.
+const ARRIVAL_GRACE: Duration = Duration::from_secs(15);
+const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+/// Reserved at first, whatever length is declared: a declaration costs the client nothing. Raised as the body grows.
+const FIRST_BYTES: usize = 256 * 1024;
 /// What a client that met a full budget is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -35,16 +38,20 @@ pub async fn read(
     if declared.is_some_and(|len| len > max) {
         return Err(too_large());
     }
-    let mut room = reserve(receiver, declared.unwrap_or(UNDECLARED_BYTES.min(max))).await?;
+    let mut reserved = declared.unwrap_or(max).min(FIRST_BYTES);
+    let mut room = reserve(receiver, reserved).await?;
+    let started = Instant::now();
     let mut bytes = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    while let Some(data) = next_data(&mut body).await? {
-        let len = first.as_ref().map_or(bytes.len(), Bytes::len) + data.len();
+    let mut len = 0;
+    while let Some(data) = next_data(&mut body, started, len).await? {
+        len += data.len();
         if len > max {
             return Err(too_large());
         }
-        if declared.is_none_or(|declared| len > declared) {
-            room.try_raise(len).map_err(|NoRoom| overloaded())?;
+        if len > reserved {
+            reserved = (len * 2).min(declared.unwrap_or(max)).max(len);
+            room.raise(reserved).await.map_err(|NoRoom| overloaded())?;
         }
         // A body in one piece is passed on as it came, without a copy.
         if bytes.is_empty() && first.is_none() {
@@ -55,20 +62,23 @@ pub async fn read(
             continue;
         }
         if let Some(first) = first.take() {
-            bytes.reserve(declared.unwrap_or(len).max(len));
             bytes.extend_from_slice(&first);
+        }
+        if bytes.capacity() < len {
+            bytes.reserve(reserved - bytes.len());
         }
         bytes.extend_from_slice(&data);
     }
     Ok(HeldBody { bytes: first.unwrap_or_else(|| bytes.freeze()), room })
 }
 
-/// The next piece of data; trailers are skipped.
-async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+/// The next piece of data; trailers are skipped. `len` bytes have come since `started`.
+async fn next_data(body: &mut Incoming, started: Instant, len: usize) -> Result<Option<Bytes>, Refusal> {
+    let deadline = started + ARRIVAL_GRACE + Duration::from_secs(len as u64 / BYTES_PER_SECOND_MIN);
     loop {
-        let frame = tokio::time::timeout(SILENCE_MAX, body.frame())
-            .await
-            .map_err(|_| Refusal::BadData(format!("no data for {} s", SILENCE_MAX.as_secs())))?;
+        let frame = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| {
+            Refusal::BadData(format!("the body arrives too slowly: {len} bytes in {} s", started.elapsed().as_secs()))
+        })?;
         match frame {
             None => return Ok(None),
             Some(Err(error)) => return Err(Refusal::BadData(format!("the body broke off: {error}"))),

@@ -1,6 +1,6 @@
 //! OTLP/HTTP: POST of protobuf or JSON, answered in the same encoding.
 
-use super::answer::{Accepted, AnswerBody, BodyEncoding, Refusal, plain};
+use super::answer::{Accepted, AnswerBody, BodyEncoding, Code, Refusal, plain, status_answer};
 use super::body::{decompress, read};
 use super::inflate::{Encoding, SUPPORTED};
 use super::other_signals::Signal;
@@ -16,15 +16,16 @@ pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response
         _ if path == paths.traces => None,
         _ if path == paths.metrics => Some(Signal::Metrics),
         _ if path == paths.logs => Some(Signal::Logs),
-        _ => return (plain(StatusCode::NOT_FOUND, "404 page not found"), "unknown_path"),
+        _ => return (not_found(request.headers()), "unknown_path"),
     };
     if let Some(signal) = signal
         && receiver.other_signals.admit_http(signal).is_err()
     {
-        return (plain(StatusCode::NOT_FOUND, "404 page not found"), "unimplemented");
+        return (not_found(request.headers()), "unimplemented");
     }
     if request.method() != Method::POST {
-        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed, supported: [POST]");
+        let text = "405 method not allowed, supported: [POST]";
+        let mut answer = refused(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, text, request.headers());
         answer.headers_mut().insert(header::ALLOW, ::http::HeaderValue::from_static("POST"));
         return (answer, "method");
     }
@@ -35,6 +36,18 @@ pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response
     match export(receiver, signal, encoding, request).await {
         Ok(accepted) => (accepted.to_http(encoding), "ok"),
         Err(refusal) => (refusal.to_http(encoding), refusal.outcome()),
+    }
+}
+
+fn not_found(headers: &HeaderMap) -> Response<AnswerBody> {
+    refused(StatusCode::NOT_FOUND, Code::Unimplemented, "404 page not found", headers)
+}
+
+/// A Status in the request's encoding, as the specification asks for; plain text where that is not known.
+fn refused(status: StatusCode, code: Code, text: &str, headers: &HeaderMap) -> Response<AnswerBody> {
+    match body_encoding(headers) {
+        Some(encoding) => status_answer(status, code, text, encoding),
+        None => plain(status, text),
     }
 }
 

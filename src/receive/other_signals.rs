@@ -9,11 +9,17 @@ use super::metrics::Metrics;
 use crate::appliance::spanreel::settings::OtherSignals as Policy;
 use crate::otlp::view::messages;
 use crate::otlp::wire::Fields;
-use serde::Deserialize;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const UNKNOWN_SERVICE: &str = "unknown_service";
+/// Resources of one request whose service is looked up; agents send one.
+const SERVICES_LOOKED_AT_MAX: usize = 64;
 
 /// A signal that is not traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,22 +71,22 @@ impl OtherSignals {
 
     /// Counts a request by the services in it. Resources lie at the same field numbers in every signal.
     pub fn discard_protobuf(&self, signal: Signal, request: &[u8]) {
-        let mut any = false;
-        for resource in messages(request, 1).flat_map(|envelope| messages(envelope, 1)) {
-            any = true;
-            self.count(signal, service_name(resource).unwrap_or(UNKNOWN_SERVICE));
-        }
-        if !any {
-            self.count(signal, UNKNOWN_SERVICE);
-        }
+        let resources = messages(request, 1).flat_map(|envelope| messages(envelope, 1));
+        let services = resources.map(|resource| service_name(resource).unwrap_or(UNKNOWN_SERVICE));
+        self.count_request(signal, services.take(SERVICES_LOOKED_AT_MAX).collect());
     }
 
     pub fn discard_json(&self, signal: Signal, request: &[u8]) {
         let services = serde_json::from_slice::<JsonRequest>(request).map(JsonRequest::services).unwrap_or_default();
-        services.iter().for_each(|service| self.count(signal, service));
+        self.count_request(signal, services.iter().map(String::as_str).collect());
+    }
+
+    /// One request counts once for each service in it.
+    fn count_request(&self, signal: Signal, services: BTreeSet<&str>) {
         if services.is_empty() {
             self.count(signal, UNKNOWN_SERVICE);
         }
+        services.into_iter().for_each(|service| self.count(signal, service));
     }
 
     fn count(&self, signal: Signal, service: &str) {
@@ -117,9 +123,9 @@ fn service_name(resource: &[u8]) -> Option<&str> {
 #[serde(rename_all = "camelCase")]
 struct JsonRequest {
     #[serde(default)]
-    resource_metrics: Vec<JsonEnvelope>,
+    resource_metrics: FirstFew<JsonEnvelope>,
     #[serde(default)]
-    resource_logs: Vec<JsonEnvelope>,
+    resource_logs: FirstFew<JsonEnvelope>,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +137,7 @@ struct JsonEnvelope {
 #[derive(Deserialize, Default)]
 struct JsonResource {
     #[serde(default)]
-    attributes: Vec<JsonAttribute>,
+    attributes: FirstFew<JsonAttribute>,
 }
 
 #[derive(Deserialize)]
@@ -139,16 +145,81 @@ struct JsonAttribute {
     #[serde(default)]
     key: String,
     #[serde(default)]
-    value: serde_json::Value,
+    value: JsonValue,
+}
+
+/// Only a string is kept; every other value is passed over without being built.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct JsonValue {
+    string_value: Option<String>,
+}
+
+/// The first elements of an array; the others are read and forgotten, so that `[{},{},...]` costs no memory.
+struct FirstFew<T>(Vec<T>);
+
+impl<T> Default for FirstFew<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for FirstFew<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+            type Value = FirstFew<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut few = Vec::new();
+                while few.len() < SERVICES_LOOKED_AT_MAX {
+                    match array.next_element()? {
+                        Some(element) => few.push(element),
+                        None => return Ok(FirstFew(few)),
+                    }
+                }
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(FirstFew(few))
+            }
+        }
+        deserializer.deserialize_seq(Elements(PhantomData))
+    }
 }
 
 impl JsonRequest {
     fn services(self) -> Vec<String> {
-        let attributes = |envelope: JsonEnvelope| envelope.resource.attributes;
+        let attributes = |envelope: JsonEnvelope| envelope.resource.attributes.0;
         let name = |attribute: JsonAttribute| {
-            let value = attribute.value.get("stringValue")?.as_str()?.to_owned();
-            (attribute.key == "service.name").then_some(value)
+            (attribute.key == "service.name").then_some(attribute.value.string_value).flatten()
         };
-        self.resource_metrics.into_iter().chain(self.resource_logs).flat_map(attributes).filter_map(name).collect()
+        self.resource_metrics.0.into_iter().chain(self.resource_logs.0).flat_map(attributes).filter_map(name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn services(json: &str) -> Vec<String> {
+        serde_json::from_str::<JsonRequest>(json).map(JsonRequest::services).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_service_is_found_whatever_stands_around_it() {
+        let json = r#"{"resourceMetrics":[{"scopeMetrics":[1,[2]],"resource":{"attributes":[
+            {"key":"a","value":{"arrayValue":{"values":[{}]}}},{"key":"service.name","value":{"stringValue":"shop"}}]}}]}"#;
+        assert_eq!(services(json), ["shop"]);
+        assert_eq!(services(r#"{"resourceLogs":[{}]}"#), Vec::<String>::new());
+    }
+
+    #[test]
+    fn long_arrays_are_read_without_being_kept() {
+        let many = vec!["{}"; 100_000].join(",");
+        let parsed: JsonRequest = serde_json::from_str(&format!(r#"{{"resourceLogs":[{many}]}}"#)).unwrap();
+        assert_eq!(parsed.resource_logs.0.len(), SERVICES_LOOKED_AT_MAX);
     }
 }

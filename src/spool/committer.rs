@@ -4,7 +4,7 @@
 //! who waited is answered. An idle spool therefore syncs at once, and under load the groups grow by themselves.
 
 use super::batch::{Header, PipelineId, TimeRange};
-use super::database::{BATCH, DICT, META, synced};
+use super::database::{BATCH, DICT, Database, META, synced};
 use super::extent::{Extent, OpenExtent, TraceKey};
 use super::ledger::{DropReason, Ledger};
 use super::state::LEDGER_KEY;
@@ -68,12 +68,14 @@ impl Committer {
         let mut last_sync = Instant::now() - self.shared.settings.sync_interval;
         let mut group: Vec<Waiting> = Vec::new();
         let mut closing = false;
+        let mut was_full = false;
         while !closing {
             let Some(command) = self.commands.blocking_recv() else { break };
             let mut housekeep = false;
             let mut group_bytes = 0;
             let mut next = Some(command);
-            if matches!(next, Some(Command::Append(..))) {
+            // A group that was full says that there is company enough already.
+            if matches!(next, Some(Command::Append(..))) && !was_full {
                 // A stretched interval spares flash: company gathers until the last sync is old enough.
                 let wait = self.shared.settings.sync_interval.saturating_sub(last_sync.elapsed());
                 std::thread::sleep(wait);
@@ -92,8 +94,10 @@ impl Committer {
                 }
                 next = (group_bytes < GROUP_RAW_BYTES_MAX).then(|| self.commands.try_recv().ok()).flatten();
             }
+            was_full = group_bytes >= GROUP_RAW_BYTES_MAX;
             if !group.is_empty() {
                 let result = self.commit(&mut group);
+                self.shared.note_write(&result);
                 last_sync = Instant::now();
                 for (_, reply) in group.drain(..) {
                     // The client may have left; its spans are stored all the same.
@@ -163,6 +167,7 @@ impl Committer {
             state.open.push(batch.frame_bytes, batch.raw_bytes, now, &batch.keys);
         }
         let end = state.end();
+        shared.high_water.record(end, state.ledger.stored_spans());
         drop(state);
         shared.durable.send_replace(end);
         Ok(())
@@ -193,19 +198,12 @@ impl Committer {
     fn close_extent_if_full(&self) {
         let (extent, pages) = {
             let state = self.shared.state();
-            if !state.open.is_full(unix_nanos()) {
+            if !state.open.is_full(unix_nanos(), self.shared.settings.age_max) {
                 return;
             }
             state.open.close(state.spans_at_end())
         };
-        let mut write = WriteBatch::default();
-        let dict = self.shared.database.family(DICT);
-        for (number, page) in (0u16..).zip(&pages) {
-            write.put_cf(dict, Extent::page_key(extent.first, number), page);
-        }
-        write.put_cf(self.shared.database.family(META), Extent::meta_key(extent.first), encode(&extent));
-        // Not synced: after a crash the same extent is found again by rescanning its batches.
-        match self.shared.database.raw().write(write) {
+        match write_extent(&self.shared.database, &extent, &pages) {
             Ok(()) => {
                 let mut state = self.shared.state_mut();
                 state.open = OpenExtent::starting_at(super::Seq(extent.end));
@@ -214,6 +212,17 @@ impl Committer {
             Err(error) => tracing::warn!(%error, "an extent's index could not be written; it stays in memory"),
         }
     }
+}
+
+/// Not synced: after a crash the same extent is found again by rescanning its batches.
+pub(super) fn write_extent(database: &Database, extent: &Extent, pages: &[Vec<u8>]) -> Result<(), rocksdb::Error> {
+    let mut write = WriteBatch::default();
+    let dict = database.family(DICT);
+    for (number, page) in (0u16..).zip(pages) {
+        write.put_cf(dict, Extent::page_key(extent.first, number), page);
+    }
+    write.put_cf(database.family(META), Extent::meta_key(extent.first), encode(extent));
+    database.raw().write(write)
 }
 
 /// Appends grouped by pipeline and cut into batches, in the order of arrival.

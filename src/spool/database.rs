@@ -4,8 +4,8 @@
 //! the cursor that releases the spool move in one atomic write.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
+    Options, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +27,9 @@ const BLOCK_CACHE_BYTES: usize = 8 * MIB;
 /// A batch memtable is flushed at this size; two may exist at once.
 const BATCH_MEMTABLE_BYTES: usize = 8 * MIB;
 const SMALL_MEMTABLE_BYTES: usize = MIB;
-/// Bounds the log that a restart replays, and the disk that logs take.
+/// Bounds the log that a restart replays, and the disk that logs take; a small spool has a smaller log.
 const WAL_BYTES_MAX: u64 = 64 * MIB as u64;
+const WAL_BYTES_MIN: u64 = 16 * MIB as u64;
 /// Log files are reused: overwriting allocated blocks makes a sync cheaper than growing a file.
 const WAL_FILES_REUSED: usize = 2;
 
@@ -44,7 +45,7 @@ pub enum OpenError {
     NotWritable { directory: PathBuf, problem: String },
     #[error("the data directory {} has format {found}, this version reads up to {FORMAT_VERSION}; use a newer spanreel or another directory", .directory.display())]
     NewerFormat { directory: PathBuf, found: String },
-    #[error("the data directory {} cannot be opened: {problem}", .directory.display())]
+    #[error("the data directory {} is damaged: {problem}; restore it from a copy, or move it away and start with an empty one (its traces stay in the moved one)", .directory.display())]
     Damaged { directory: PathBuf, problem: String },
 }
 
@@ -56,7 +57,8 @@ pub struct Database {
 }
 
 impl Database {
-    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+    /// Opens or creates the directory; `bytes_max` is what the spool may hold.
+    pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, OpenError> {
         let not_writable = |problem: std::io::Error| OpenError::NotWritable {
             directory: directory.into(),
             problem: problem.to_string(),
@@ -67,9 +69,10 @@ impl Database {
         std::fs::write(&probe, b"").map_err(not_writable)?;
         std::fs::remove_file(&probe).map_err(not_writable)?;
 
-        let db = DB::open_cf_descriptors(&options(), directory, families()).map_err(|error| {
+        let db = DB::open_cf_descriptors(&options(bytes_max), directory, families()).map_err(|error| {
             let problem = error.to_string();
-            if problem.contains("lock") {
+            // RocksDB names its lock file; "block checksum mismatch" is another matter.
+            if error.kind() == ErrorKind::IOError && problem.contains("/LOCK") {
                 OpenError::Locked(directory.into())
             } else {
                 OpenError::Damaged { directory: directory.into(), problem }
@@ -126,12 +129,13 @@ pub fn synced() -> WriteOptions {
     options
 }
 
-fn options() -> Options {
+fn options(bytes_max: u64) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_total_wal_size((bytes_max / 4).clamp(WAL_BYTES_MIN, WAL_BYTES_MAX));
     options.set_recycle_log_file_num(WAL_FILES_REUSED);
     options.set_max_open_files(256);
     options.set_max_background_jobs(2);

@@ -11,6 +11,7 @@
 use super::{PipelineId, Seq};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A fingerprint of a trace id. Several ids may share one: what is found by it must be checked.
 pub type TraceKey = u32;
@@ -130,11 +131,13 @@ impl OpenExtent {
         self.newest_received = received;
     }
 
-    pub fn is_full(&self, now: u64) -> bool {
+    /// With a maximum age, extents are short against it: they go as a whole.
+    pub fn is_full(&self, now: u64, age_max: Option<Duration>) -> bool {
+        let share = age_max.map_or(u64::MAX, |age| u64::try_from(age.as_nanos() / 8).unwrap_or(u64::MAX));
         self.keys.len() >= KEYS_MAX
             || self.frame_bytes >= FRAME_BYTES_MAX
             || self.end - self.first >= BATCHES_MAX
-            || (!self.is_empty() && now.saturating_sub(self.oldest_received) >= AGE_NANOS_MAX)
+            || (!self.is_empty() && now.saturating_sub(self.oldest_received) >= AGE_NANOS_MAX.min(share))
     }
 
     /// The batches that hold `key`. A plain scan: a million keys take well under a millisecond.

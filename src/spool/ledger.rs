@@ -50,11 +50,18 @@ impl PipelineAccount {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ledger {
     pub pipelines: Vec<PipelineAccount>,
+    /// Spans that were durable once and were gone at a start, because something damaged the log.
+    #[serde(default)]
+    pub lost_to_damage: u64,
 }
 
 impl Ledger {
     pub fn account(&self, id: PipelineId) -> Option<&PipelineAccount> {
         self.pipelines.get(usize::from(id.0))
+    }
+
+    pub(super) fn stored_spans(&self) -> u64 {
+        self.pipelines.iter().map(|account| account.stored).sum()
     }
 
     pub(super) fn account_mut(&mut self, id: PipelineId) -> Option<&mut PipelineAccount> {

@@ -109,6 +109,11 @@ impl Collector for LedgerCollector {
                 ConstCounter::new(value).encode(family.encode_family(&labels)?)
             })
         };
+        counters(
+            "spanreel_spans_lost_to_damage",
+            "Spans that were durable and gone at a start, because the log on disk was damaged",
+            &mut std::iter::once((Labels::new(), snapshot.ledger.lost_to_damage)),
+        )?;
         let of = |account: &PipelineAccount| vec![("pipeline", account.name.clone())];
         counters(
             "spanreel_spans_received",
@@ -185,6 +190,11 @@ impl Collector for LedgerCollector {
             "spanreel_spool_disk_full",
             "1 while intake is refused for lack of disk space",
             &mut one(u64::from(snapshot.disk_full)),
+        )?;
+        gauges(
+            "spanreel_spool_disk_error",
+            "1 while the disk refuses writes",
+            &mut one(u64::from(snapshot.disk_error.is_some())),
         )?;
         gauges(
             "spanreel_disk_free_bytes",

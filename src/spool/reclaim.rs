@@ -2,7 +2,7 @@
 //! disk runs out of space. Spans that a destination had still to get are booked as lost to it in the same write.
 
 use super::committer::{encode, unix_nanos};
-use super::consumer::LossReason;
+use super::consumer::{Known, LossReason};
 use super::database::{BATCH, DICT, META};
 use super::extent::Extent;
 use super::state::{HEAD_KEY, HEAD_SPANS_KEY, State};
@@ -46,17 +46,15 @@ fn reason_to_drop_oldest(shared: &Shared) -> Option<Option<LossReason>> {
     (short && everybody_has(shared, &state, oldest)).then_some(None)
 }
 
-/// Whether each pipeline in the extent has a destination, and all of them are past it.
+/// Whether every pipeline in the extent has, or had, a destination that is past it, and no configured one is behind.
 fn everybody_has(shared: &Shared, state: &State, extent: &Extent) -> bool {
     let consumers = shared.consumers();
     extent.spans_at_end.iter().all(|(pipeline, spans_at_end)| {
         let before = state.spans_at_head.get(pipeline).copied().unwrap_or(0);
-        let mut of_pipeline = consumers
-            .values()
-            .filter(|consumer| consumer.active && consumer.account.pipeline.0 == *pipeline)
-            .peekable();
+        let of_pipeline = || consumers.values().filter(|consumer| consumer.account.pipeline.0 == *pipeline);
+        let is_past = |consumer: &Known| consumer.account.position >= extent.end;
         *spans_at_end == before
-            || (of_pipeline.peek().is_some() && of_pipeline.all(|consumer| consumer.account.position >= extent.end))
+            || (of_pipeline().any(is_past) && !of_pipeline().any(|consumer| consumer.active && !is_past(consumer)))
     })
 }
 
@@ -85,16 +83,16 @@ fn drop_oldest(shared: &Shared, reason: Option<LossReason>) -> Result<(), rocksd
             moved.insert(key.clone(), account);
         }
     }
-    let (first, end) = (Seq(extent.first).key(), Seq(extent.end).key());
+    let end = Seq(extent.end).key();
     write.put_cf(meta, HEAD_SPANS_KEY, encode(&extent.spans_at_end));
     write.put_cf(meta, HEAD_KEY, end);
     write.delete_cf(meta, Extent::meta_key(extent.first));
-    write.delete_range_cf(batch, first, end);
-    let dict = database.family(DICT);
-    write.delete_range_cf(dict, Extent::page_key(extent.first, 0), Extent::page_key(extent.end, 0));
     database.raw().write(write)?;
-    // Whole files go without compaction; the range delete above covers what straddles their edges.
-    database.raw().delete_file_in_range_cf(batch, first, end)?;
+    // Whole files go. Nothing is deleted by key: a tombstone would make compactions rewrite, and trip over, data at rest.
+    // What straddles a file's edge goes with its file; nobody reads below the head. Both ends are inclusive.
+    database.raw().delete_file_in_range_cf(batch, Seq(0).key(), Seq(extent.end - 1).key())?;
+    let dict = database.family(DICT);
+    database.raw().delete_file_in_range_cf(dict, Extent::page_key(0, 0), Extent::page_key(extent.first, u16::MAX))?;
     for (key, account) in moved {
         if let Some(consumer) = consumers.get_mut(&key) {
             consumer.account = account;

@@ -1,8 +1,10 @@
 //! What the spool knows in memory, and how it is found again at a start.
 
 use super::batch::{Header, PipelineId, Seq};
+use super::committer::{encode, write_extent};
 use super::database::{BATCH, Database, META, OpenError};
 use super::extent::{Extent, OpenExtent, TraceKey};
+use super::high_water::Mark;
 use super::ledger::{ConsumerAccount, Ledger};
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 use std::collections::{BTreeMap, VecDeque};
@@ -107,6 +109,46 @@ pub(super) fn load_consumers(database: &Database) -> Result<BTreeMap<String, Con
     Ok(accounts)
 }
 
+/// Compares what was found with what is known to have been acknowledged. After a damaged log, numbers that were given
+/// out before are not given out again (cursors may be past them), and what is missing is counted and said.
+pub(super) fn reconcile(
+    database: &Database,
+    state: &mut State,
+    mark: Mark,
+    consumers: &BTreeMap<String, ConsumerAccount>,
+) -> Result<(), OpenError> {
+    let end = consumers.values().map(|account| account.position).fold(mark.end, u64::max);
+    if end <= state.end().0 {
+        return Ok(());
+    }
+    let lost = mark.stored_spans.saturating_sub(state.ledger.stored_spans());
+    tracing::error!(
+        batches = end - state.end().0,
+        spans = lost,
+        "the log in the data directory is damaged: acknowledged spans are gone; check the disk"
+    );
+    state.ledger.lost_to_damage += lost;
+    for account in consumers.values() {
+        // What was sent was stored: the account must say so, or later spans would seem sent already.
+        if let Some(pipeline) = state.ledger.account_mut(account.pipeline) {
+            let missing = account.accounted().saturating_sub(pipeline.stored);
+            pipeline.stored += missing;
+            pipeline.received += missing;
+        }
+    }
+    let damaged = |problem: rocksdb::Error| OpenError::Damaged {
+        directory: database.directory().to_path_buf(),
+        problem: problem.to_string(),
+    };
+    if !state.open.is_empty() {
+        let (extent, pages) = state.open.close(state.spans_at_end());
+        write_extent(database, &extent, &pages).map_err(damaged)?;
+        state.extents.push_back(extent);
+    }
+    state.open = OpenExtent::starting_at(Seq(end));
+    database.raw().put_cf(database.family(META), LEDGER_KEY, encode(&state.ledger)).map_err(damaged)
+}
+
 type KeyValue = (Box<[u8]>, Box<[u8]>);
 
 /// The entries of `meta` whose keys start with `prefix`, in order.
@@ -132,6 +174,10 @@ fn rescan(database: &Database, first: Seq, trace_keys: fn(&[u8], &mut Vec<TraceK
     for item in batches {
         let (key, value) = item.map_err(|error| error.to_string())?;
         let seq = Seq(u64::from_be_bytes(key.as_ref().try_into().map_err(|_| "a batch key of a wrong length")?));
+        // Numbers may jump between extents, after a damaged log.
+        if open.is_empty() && seq.0 > open.end {
+            open = OpenExtent::starting_at(seq);
+        }
         if seq.0 != open.end {
             return Err(format!("batch {} is missing: the next one found is {}", open.end, seq.0));
         }

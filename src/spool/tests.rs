@@ -200,6 +200,52 @@ fn a_directory_in_use_a_file_and_a_newer_format_are_named() {
     assert!(matches!(not_a_directory, OpenError::NotWritable { .. }), "{not_a_directory}");
 }
 
+#[tokio::test]
+async fn a_damaged_log_is_loud_counted_and_gives_no_number_twice() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let consumer = spool.consumer("otlp", traces).unwrap();
+    for key in 0..50u32 {
+        spool.append(append(traces, &(key * 1000..key * 1000 + 500).collect::<Vec<_>>(), 2)).await.unwrap();
+    }
+    let chunk = consumer.read(consumer.position(), ALL).unwrap();
+    consumer.advance(chunk.from, chunk.next, Outcome { sent: 100, ..Outcome::default() }).unwrap();
+    let end = spool.snapshot().batches + 1;
+    spool.close().await;
+    drop((spool, consumer));
+
+    // The log's middle is overwritten: what follows is not recovered.
+    let logs = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let log = logs
+        .filter(|path| path.extension().is_some_and(|ext| ext == "log"))
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2..used / 2 + 64].fill(0xff);
+    std::fs::write(&log, bytes).unwrap();
+
+    let spool = open(&directory);
+    let lost = spool.snapshot().ledger.lost_to_damage;
+    assert!(lost > 0 && lost < 100, "{lost}");
+    check_ledger(&spool);
+    let consumer = spool.consumer("otlp", traces).unwrap();
+    spool.append(append(traces, &[424_242], 3)).await.unwrap();
+    assert_eq!(spool.find(424_242).unwrap(), [Seq(end)], "numbers go on behind those that were given out");
+    let chunk = consumer.read(consumer.position(), ALL).unwrap();
+    assert_eq!(chunk.next, Seq(end + 1));
+    let sent = chunk.batches.iter().map(|batch| u64::from(batch.header.spans)).sum();
+    assert!(consumer.advance(chunk.from, chunk.next, Outcome { sent, ..Outcome::default() }).unwrap());
+    check_ledger(&spool);
+    assert_eq!(consumer.backlog().spans, 0);
+    spool.close().await;
+    drop((spool, consumer));
+    let spool = open(&directory);
+    assert_eq!((spool.find(424_242).unwrap(), spool.snapshot().ledger.lost_to_damage), (vec![Seq(end)], lost));
+    check_ledger(&spool);
+}
+
 /// What a random history may do.
 #[derive(Debug, Clone)]
 enum Step {
