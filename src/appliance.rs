@@ -141,6 +141,7 @@ impl Appliance {
             spool.close().await;
             return Err(error);
         }
+        warn_of_stranded(&spool, in_cluster);
         if let Some(access) = &options.cluster {
             serving_tasks.spawn({
                 let (host, serving) = (Arc::clone(&host), serving.clone());
@@ -179,6 +180,23 @@ impl Appliance {
     /// Every listener of receivers, for tests and status.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+}
+
+/// Says which spans nobody will send: a renamed or removed exporter or pipeline leaves its cursor behind.
+fn warn_of_stranded(spool: &spool::Spool, in_cluster: bool) {
+    for consumer in spool.snapshot().consumers {
+        // Pipelines of custom resources carry their owner, `namespace/name/`; those are applied later.
+        let owned = in_cluster && consumer.pipeline.matches('/').count() >= 2;
+        if !consumer.active && consumer.queued > 0 && !owned {
+            tracing::warn!(
+                destination = consumer.account.destination,
+                pipeline = consumer.pipeline,
+                spans = consumer.queued,
+                "spans wait for an exporter that is not configured any more; configure it again under this name and in this \
+                 pipeline to have them sent, otherwise they go with the spool's budget"
+            );
+        }
     }
 }
 
