@@ -96,5 +96,7 @@ fn machine() -> String {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("Machine: {cores} cores, {}, Linux {}.", model.trim_start_matches(['\t', ' ', ':']), kernel.trim())
+    // Whose build of the kernel it is does not matter.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("Machine: {cores} cores, {}, Linux {kernel}.", model.trim_start_matches(['\t', ' ', ':']))
 }
