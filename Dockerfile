@@ -32,7 +32,7 @@ COPY --from=build /image/spanreel /usr/local/bin/spanreel
 # A named volume takes over the owner of the folder that it covers.
 COPY --from=build --chown=65532:65532 /image/data /data
 USER 65532:65532
-# OTLP on each; query API, web UI and metrics; webhook.
+# OTLP on each; query API and metrics; webhook.
 EXPOSE 4317 4318 3200 9443
 VOLUME /data
 ENTRYPOINT ["/usr/local/bin/spanreel"]
