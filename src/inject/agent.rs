@@ -5,7 +5,7 @@
 //! the operator this last step is left out when no container was injected.
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod,
+    Container, EmptyDirVolumeSource, EnvVar, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod, PodSpec,
     SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -72,8 +72,8 @@ impl<'a> Injection<'a> {
     /// Applies one language and records what became of each container.
     pub(super) fn apply(&mut self, plan: &Plan, decision: &mut Decision) {
         let language = plan.language;
-        let prepared =
-            validity::check(&plan.instrumentation.spec).and_then(|()| for_language(language, &plan.instrumentation));
+        let prepared = validity::check(&plan.instrumentation.spec, self.pod.spec.as_ref())
+            .and_then(|()| for_language(language, &plan.instrumentation));
         let agent = match prepared {
             Ok(agent) => agent,
             Err(refusal) => {
@@ -84,6 +84,11 @@ impl<'a> Injection<'a> {
             }
         };
         let Some(spec) = &self.pod.spec else { return };
+        let delivery = agent.delivery();
+        if let Some(refusal) = delivery.as_ref().and_then(|delivery| name_clash(language, delivery, spec)) {
+            decision.outcomes.push(Outcome::refused(language, None, &refusal));
+            return;
+        }
         let names = targets::in_processing_order(spec, &plan.containers);
         for listed in plan.containers.iter().filter(|listed| !names.contains(listed)) {
             let message = format!("{language}: the pod has no container \"{listed}\"");
@@ -105,7 +110,7 @@ impl<'a> Injection<'a> {
         }
         if let Some(first) = first_injected {
             self.changed = true;
-            if let Some(delivery) = agent.delivery() {
+            if let Some(delivery) = delivery {
                 let context = &plan.instrumentation.spec.init_container_security_context;
                 self.deliver(delivery, &first, context.as_ref());
             }
@@ -147,13 +152,9 @@ impl<'a> Injection<'a> {
         Ok(note)
     }
 
-    /// Adds volume and init containers, unless an init container of that name is there.
+    /// Adds volume and init containers; their names are free.
     fn deliver(&mut self, delivery: Delivery, first: &str, context: Option<&SecurityContext>) {
         let Some(spec) = &mut self.pod.spec else { return };
-        let present = |name: &str| spec.init_containers.iter().flatten().any(|c| c.name == name);
-        if delivery.init_containers.first().is_some_and(|c| present(&c.name)) {
-            return;
-        }
         let target = targets::container(spec, first);
         let context = context.or(target.and_then(|c| c.security_context.as_ref())).cloned();
         let volumes = spec.volumes.get_or_insert_default();
@@ -168,6 +169,14 @@ impl<'a> Injection<'a> {
             init_containers.insert(at + offset, container);
         }
     }
+}
+
+/// A container of the pod that is called as one of ours; names are unique within a pod. That it is ours cannot be: such
+/// pods are left alone from the start.
+fn name_clash(language: Language, delivery: &Delivery, spec: &PodSpec) -> Option<Refusal> {
+    let taken = delivery.init_containers.iter().find(|ours| targets::container(spec, &ours.name).is_some())?;
+    let message = format!("{language}: the pod has a container \"{}\" already, a name that is needed", taken.name);
+    Some(Refusal::new(Reason::NameTaken, message))
 }
 
 /// The volume that agents are copied to: an emptyDir, or what the claim template says.

@@ -50,11 +50,13 @@ pub(super) struct JavaAgent<'a> {
 impl<'a> JavaAgent<'a> {
     pub(super) fn new(spec: &'a InstrumentationSpec) -> Result<Self, Refusal> {
         let java = &spec.java;
-        if let Some(at) = java.extensions.iter().position(|extension| extension.image.is_empty()) {
-            return Err(Refusal::new(
-                Reason::InstrumentationInvalid,
-                format!("spec.java.extensions[{at}] has no image"),
-            ));
+        validity::check_image("spec.java.image", &java.image)?;
+        for (at, extension) in java.extensions.iter().enumerate() {
+            let field = format!("spec.java.extensions[{at}]");
+            if extension.image.is_empty() {
+                return Err(Refusal::new(Reason::InstrumentationInvalid, format!("{field} has no image")));
+            }
+            validity::check_image(&format!("{field}.image"), &extension.image)?;
         }
         validity::check_volume("java", java.volume_claim_template.as_ref(), java.volume_limit_size.as_ref())?;
         Ok(Self {
