@@ -27,6 +27,7 @@ mod defaults;
 mod index;
 mod lookup;
 mod metrics;
+mod refusals;
 mod registration;
 mod retry;
 mod secret;
