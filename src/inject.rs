@@ -23,8 +23,8 @@
 //! - The variable that marks a container as injected is always set, and counts in init containers, too.
 //! - Listed containers that do not exist are reported.
 //! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
-//! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; an
-//!   existing mount path or volume name is not taken twice. Static pods' mirrors are left alone.
+//! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
+//!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
 //! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
 //! - Refusals are admission warnings, never silent; an unsupported language does not stop the others.
 
@@ -47,6 +47,7 @@ mod selection;
 mod targets;
 mod tls;
 mod validity;
+mod volumes;
 
 use std::collections::BTreeMap;
 

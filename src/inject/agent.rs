@@ -4,21 +4,14 @@
 //! load the agent; the SDK's configuration. Then, once per pod, the volume and the init container that fills it. Unlike
 //! the operator this last step is left out when no container was injected.
 
-use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod, PodSpec,
-    SecurityContext, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, SecurityContext, Volume};
 
 use super::environment::Environment;
 use super::java::JavaAgent;
 use super::outcome::{Decision, Outcome, Reason, Refusal};
 use super::owners::Owner;
 use super::sdk::SdkOnly;
-use super::{Instrumentation, Language, Plan, PodRequest, sdk_config, targets, validity};
-
-/// `volumeLimitSize` where the Instrumentation sets none.
-const VOLUME_LIMIT_DEFAULT: &str = "200Mi";
+use super::{Instrumentation, Language, Plan, PodRequest, sdk_config, targets, validity, volumes};
 
 /// What one language adds to the skeleton. One file implements it per language.
 pub(super) trait Agent {
@@ -142,8 +135,8 @@ impl<'a> Injection<'a> {
             owners: self.owners,
             spec: &plan.instrumentation.spec,
         };
-        let mut volumes = spec.volumes.take().unwrap_or_default();
-        sdk_config::apply(&facts, &mut container, &mut env, &mut volumes);
+        let mut volumes = spec.volumes.clone().unwrap_or_default();
+        sdk_config::apply(&facts, &mut container, &mut env, &mut volumes)?;
         spec.volumes = (!volumes.is_empty()).then_some(volumes);
         container.env = Some(env.into_variables());
         if let Some(place) = targets::container_mut(spec, name) {
@@ -158,7 +151,7 @@ impl<'a> Injection<'a> {
         let target = targets::container(spec, first);
         let context = context.or(target.and_then(|c| c.security_context.as_ref())).cloned();
         let volumes = spec.volumes.get_or_insert_default();
-        // A second volume of that name would make the pod invalid; what is there serves as well.
+        // One that is there is ours, see `name_clash`.
         if !volumes.iter().any(|volume| volume.name == delivery.volume.name) {
             volumes.push(delivery.volume);
         }
@@ -171,45 +164,19 @@ impl<'a> Injection<'a> {
     }
 }
 
-/// A container of the pod that is called as one of ours; names are unique within a pod. That it is ours cannot be: such
-/// pods are left alone from the start.
+/// A container or volume of the pod that is called as one of ours; names are unique within a pod. That the container is
+/// ours cannot be: such pods are left alone from the start.
 fn name_clash(language: Language, delivery: &Delivery, spec: &PodSpec) -> Option<Refusal> {
-    let taken = delivery.init_containers.iter().find(|ours| targets::container(spec, &ours.name).is_some())?;
-    let message = format!("{language}: the pod has a container \"{}\" already, a name that is needed", taken.name);
+    let container = delivery.init_containers.iter().find(|ours| targets::container(spec, &ours.name).is_some());
+    let ours = &delivery.volume;
+    let volume =
+        || spec.volumes.iter().flatten().find(|volume| volume.name == ours.name && !volumes::is_same(volume, ours));
+    let (kind, name) = match container {
+        Some(container) => ("container", &container.name),
+        None => ("volume", &volume()?.name),
+    };
+    let message = format!("{language}: the pod has a {kind} \"{name}\" already, a name that is needed; rename it");
     Some(Refusal::new(Reason::NameTaken, message))
-}
-
-/// The volume that agents are copied to: an emptyDir, or what the claim template says.
-pub(super) fn agent_volume(
-    name: &str,
-    claim: Option<&PersistentVolumeClaimTemplate>,
-    limit: Option<&Quantity>,
-) -> Volume {
-    let name = name.to_owned();
-    match claim {
-        Some(template) => {
-            let source = EphemeralVolumeSource { volume_claim_template: Some(template.clone()) };
-            Volume { name, ephemeral: Some(source), ..Volume::default() }
-        }
-        None => {
-            let limit = limit.cloned().unwrap_or_else(|| Quantity(VOLUME_LIMIT_DEFAULT.to_owned()));
-            let source = EmptyDirVolumeSource { size_limit: Some(limit), ..EmptyDirVolumeSource::default() };
-            Volume { name, empty_dir: Some(source), ..Volume::default() }
-        }
-    }
-}
-
-/// Mounts a volume unless something is mounted at that path already; two mounts at one path make a pod invalid.
-pub(super) fn mount(container: &mut Container, volume: &str, path: &str, read_only: bool) {
-    let mounts = container.volume_mounts.get_or_insert_default();
-    if !mounts.iter().any(|mount| mount.mount_path == path) {
-        mounts.push(VolumeMount {
-            name: volume.to_owned(),
-            mount_path: path.to_owned(),
-            read_only: read_only.then_some(true),
-            ..VolumeMount::default()
-        });
-    }
 }
 
 #[cfg(test)]

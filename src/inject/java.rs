@@ -4,11 +4,12 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimTemplat
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
-use super::agent::{Agent, Delivery, agent_volume, mount};
+use super::agent::{Agent, Delivery};
 use super::environment::Environment;
 use super::instrumentation::InstrumentationSpec;
 use super::outcome::{Reason, Refusal};
 use super::validity::{self, Requests};
+use super::volumes::{agent_volume, mount};
 
 /// Volume and init container have the same name; it is a marker of injected pods.
 const NAME: &str = "opentelemetry-auto-instrumentation-java";
@@ -104,8 +105,7 @@ impl Agent for JavaAgent<'_> {
             ));
         }
         let path = directory_in(&container.name);
-        mount(container, NAME, &path, false);
-        Ok(())
+        mount(container, NAME, &path, false, |name| name == NAME)
     }
 
     fn load(&self, container: &str, env: &mut Environment) -> Option<String> {
