@@ -24,6 +24,9 @@ pub(super) trait Agent {
     /// The variables by which the runtime finds the agent. A returned sentence goes to the user.
     fn load(&self, container: &str, env: &mut Environment) -> Option<String>;
 
+    /// What of the language's section has no effect as it is written, a sentence each.
+    fn doubts(&self) -> Vec<String>;
+
     /// What brings the agent into the pod; `None` where nothing needs to.
     fn delivery(&self) -> Option<Delivery>;
 }
@@ -107,6 +110,10 @@ impl<'a> Injection<'a> {
                 let context = &plan.instrumentation.spec.init_container_security_context;
                 self.deliver(delivery, &first, context.as_ref());
             }
+        }
+        let sampler = validity::doubtful_sampler(&plan.instrumentation.spec.sampler);
+        for doubt in agent.doubts().into_iter().chain(sampler) {
+            decision.notes.push(format!("Instrumentation {}: {doubt}", plan.instrumentation.full_name()));
         }
         for (list, env) in [
             (format!("spec.{language}.env"), agent.env()),

@@ -120,6 +120,13 @@ impl Agent for JavaAgent<'_> {
         })
     }
 
+    fn doubts(&self) -> Vec<String> {
+        let both = self.java.volume_claim_template.is_some() && self.java.volume_limit_size.is_some();
+        both.then(|| "spec.java has volumeClaimTemplate and volumeLimitSize; the limit has no effect".to_owned())
+            .into_iter()
+            .collect()
+    }
+
     fn delivery(&self) -> Option<Delivery> {
         let java = self.java;
         let image = if java.image.is_empty() { IMAGE_DEFAULT } else { &java.image };

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec};
 pub(super) use resources::{Requests, resources};
 pub(super) use volume::check_volume;
 
-use super::instrumentation::InstrumentationSpec;
+use super::instrumentation::{InstrumentationSpec, Sampler};
 use super::outcome::{Reason, Refusal};
 use super::quantity;
 
@@ -34,6 +34,19 @@ pub(super) fn check(spec: &InstrumentationSpec, pod: Option<&PodSpec>) -> Result
         }
     }
     Ok(())
+}
+
+/// A sampler that SDKs will not follow as it is written. No pod fails for it, so its author is only told.
+pub(super) fn doubtful_sampler(sampler: &Sampler) -> Option<String> {
+    const RATIO_SAMPLERS: [&str; 2] = ["traceidratio", "parentbased_traceidratio"];
+    let (kind, argument) = (&sampler.kind, &sampler.argument);
+    if !RATIO_SAMPLERS.contains(&kind.as_str()) || argument.is_empty() {
+        return None;
+    }
+    let is_ratio = argument.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio));
+    (!is_ratio).then(|| {
+        format!("spec.sampler.argument \"{argument}\" must be a number from 0 to 1 for {kind}; SDKs ignore it as it is")
+    })
 }
 
 /// An image that is given; blanks at an end make a pod invalid, and what else is wrong with it shows when it is pulled.
@@ -153,6 +166,23 @@ mod tests {
         for image in [" agent:1", "agent:1\n", " ", "\u{a0}agent"] {
             let refusal = check_image("spec.java.image", image).unwrap_err();
             assert_eq!(refusal.reason, Reason::InstrumentationInvalid, "{image:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_numbers_from_0_to_1() {
+        for (kind, argument, doubtful) in [
+            ("traceidratio", "0.25", false),
+            ("parentbased_traceidratio", "1", false),
+            ("traceidratio", "", false),
+            ("always_on", "25%", false),
+            ("traceidratio", "25%", true),
+            ("parentbased_traceidratio", "25", true),
+            ("traceidratio", "-0.1", true),
+            ("traceidratio", "NaN", true),
+        ] {
+            let sampler = Sampler { kind: kind.to_owned(), argument: argument.to_owned() };
+            assert_eq!(doubtful_sampler(&sampler).is_some(), doubtful, "{kind} {argument}");
         }
     }
 
