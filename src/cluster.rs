@@ -24,6 +24,7 @@ mod certificates;
 mod collectors;
 mod crds;
 mod defaults;
+mod ignored;
 mod index;
 mod lookup;
 mod metrics;
