@@ -12,7 +12,7 @@
 //! it says in [`look_ups`].
 //!
 //! # Departures from the operator
-//! Each is a defect in `reference/operator.md` 3.11 or makes pods that cannot be created or start:
+//! Each is a defect of the operator or makes pods that cannot be created or start:
 //! - No container accepted the agent: no volume and no init container either.
 //! - Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language or
 //!   the container itself has them already.
@@ -140,7 +140,7 @@ pub fn unseen_instrumentations(request: &PodRequest<'_>, view: &View<'_>) -> Vec
     unseen
 }
 
-/// Decides about one pod (`reference/operator.md` 1 to 3). Never fails: what cannot be done is an [`Outcome`].
+/// Decides about one pod by opentelemetry-operator's rules. Never fails: what cannot be done is an [`Outcome`].
 #[must_use]
 pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
     let mut decision = Decision::default();

@@ -1,4 +1,4 @@
-//! The skeleton of an injection (`reference/operator.md` 3.1), the same for every language that loads an agent.
+//! The skeleton of an injection, the same for every language that loads an agent.
 //!
 //! Per container: the language's objections, its environment and mount; the common environment; what makes the runtime
 //! load the agent; the SDK's configuration. Then, once per pod, the volume and the init container that fills it. Unlike

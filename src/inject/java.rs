@@ -1,4 +1,4 @@
-//! Java (`reference/operator.md` 3.2): the agent is a jar that `JAVA_TOOL_OPTIONS` names.
+//! Java, as opentelemetry-operator injects it: the agent is a jar that `JAVA_TOOL_OPTIONS` names.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimTemplate, ResourceRequirements, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -17,7 +17,7 @@ const EXTENSION_PREFIX: &str = "opentelemetry-auto-instrumentation-extension-";
 const DIRECTORY: &str = "/otel-auto-instrumentation-java";
 const VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 
-/// The operator's default of the release that the reference describes.
+/// opentelemetry-operator's default as of its java agent 2.30.0.
 const IMAGE_DEFAULT: &str = "ghcr.io/open-telemetry/opentelemetry-operator/autoinstrumentation-java:2.30.0";
 const REQUESTS_DEFAULT: Requests = Requests { cpu: "50m", memory: "64Mi" };
 

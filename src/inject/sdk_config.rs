@@ -1,4 +1,4 @@
-//! The configuration that every SDK reads from its environment (`reference/operator.md` 3.9), in the operator's order.
+//! The configuration that every SDK reads from its environment, in opentelemetry-operator's order.
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
