@@ -12,7 +12,7 @@
 //! it says in [`look_ups`].
 //!
 //! # Departures from the operator
-//! Each is a defect in `reference/operator.md` 3.11 or makes pods that cannot be created or start:
+//! Each is a defect of the operator or makes pods that cannot be created or start:
 //! - No container accepted the agent: no volume and no init container either.
 //! - Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language or
 //!   the container itself has them already.
@@ -23,8 +23,8 @@
 //! - The variable that marks a container as injected is always set, and counts in init containers, too.
 //! - Listed containers that do not exist are reported.
 //! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
-//! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; an
-//!   existing mount path or volume name is not taken twice. Static pods' mirrors are left alone.
+//! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
+//!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
 //! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
 //! - Refusals are admission warnings, never silent; an unsupported language does not stop the others.
 
@@ -47,6 +47,7 @@ mod selection;
 mod targets;
 mod tls;
 mod validity;
+mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -139,7 +140,7 @@ pub fn unseen_instrumentations(request: &PodRequest<'_>, view: &View<'_>) -> Vec
     unseen
 }
 
-/// Decides about one pod (`reference/operator.md` 1 to 3). Never fails: what cannot be done is an [`Outcome`].
+/// Decides about one pod by opentelemetry-operator's rules. Never fails: what cannot be done is an [`Outcome`].
 #[must_use]
 pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
     let mut decision = Decision::default();

@@ -1,7 +1,7 @@
 //! Tempo's HTTP API, as Grafana speaks it.
 //!
 //! In: requests from the listener on 3200. Out: traces in Tempo's JSON and protobuf, error texts to the letter, because
-//! Grafana shows them to people (reference `tempo.md` 1 and 2).
+//! Grafana shows them to people.
 //!
 //! ```text
 //! request ─▶ ids and parameters ─▶ admission ─▶ blocking thread: source ─▶ assemble ─▶ encode, gzip ─▶ answer

@@ -1,4 +1,4 @@
-//! Injected pods, each written by hand from the reference: `tests/data/inject/*.yaml`.
+//! Injected pods, each written by hand from opentelemetry-operator's rules: `tests/data/inject/*.yaml`.
 //!
 //! A file has what the cluster holds (`instrumentations`, `namespaceAnnotations`, `owners`, `absent`), the pod as it is
 //! created, and what is expected: `expected`, the pod as it is stored (`null`: unchanged), one line per outcome, and
@@ -20,7 +20,7 @@ use spanreel::inject::{
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
-    /// Section of the reference and what is peculiar.
+    /// What is peculiar.
     #[allow(dead_code)]
     about: String,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Tempo's trace-by-id and operational endpoints, line by line of the reference (`tempo.md` 1.1 to 1.3), against the
+//! Tempo's trace-by-id and operational endpoints, line by line, against the
 //! router itself: bodies, types, codes and texts as Grafana sees them.
 
 // In a test a panic is the finding, in its support code too.

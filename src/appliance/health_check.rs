@@ -1,4 +1,4 @@
-//! The `health_check` extension: the Collector's probe, in its own words (reference `collector.md` 9).
+//! The `health_check` extension: the Collector's probe, in its own words.
 
 pub mod settings;
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::retry::{STEP_TIMEOUT, State};
 use super::status::Ready;
-use super::{Applied, PipelineHost, PipelineSource, defaults, services, status};
+use super::{Applied, PipelineHost, PipelineSource, defaults, ignored, services, status};
 
 /// Resources beyond this are not run, and the log says so: each has listeners and pipelines of its own.
 const COLLECTORS_MAX: usize = 256;
@@ -202,7 +202,7 @@ impl<H: PipelineHost> Collectors<H> {
             }
             Err(lines) => {
                 let ready = Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") };
-                status::write(&self.client, &self.resource, &object, &ready).await?;
+                bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
                 Err(ReconcileError::Refused)
             }
         }
@@ -259,32 +259,13 @@ fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) 
             env.insert(name.to_owned(), text("value").unwrap_or_default().to_owned());
         }
     }
-    for key in
-        ["envFrom", "ingress", "targetAllocator", "autoscaler", "initContainers", "additionalContainers", "volumes"]
-    {
-        let given = object.data.pointer(&format!("/spec/{key}"));
-        if given.is_some_and(|value| !is_empty(value)) {
-            notes.push(format!("spec.{key} has no effect in Spanreel"));
-        }
-    }
+    notes.extend(ignored::notes(object));
     (PipelineSource { owner: owner.to_owned(), config: text, env }, notes)
 }
 
 /// YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.
 fn yaml(config: &Value) -> String {
     serde_saphyr::to_string(config).unwrap_or_else(|_| format!("{config:#}"))
-}
-
-/// The operator's defaults leave empty objects behind.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.values().all(is_empty),
-        Value::Array(items) => items.is_empty(),
-        Value::Bool(on) => !on,
-        Value::String(text) => text.is_empty(),
-        Value::Number(_) => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the operator's webhook writes into a collector's configuration (`reference/operator.md` 6.2), done in memory.
+//! What opentelemetry-operator's webhook writes into a collector's configuration, done in memory.
 //!
 //! Only components that pipelines or the service use are completed. A host that is given stays, even localhost.
 

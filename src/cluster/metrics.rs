@@ -21,6 +21,13 @@ pub struct Metrics {
     /// The label sets in `injections`, which cannot be listed; languages, results and reasons are few.
     seen: Arc<Mutex<BTreeSet<InjectionLabels>>>,
     latency: Histogram,
+    refusals: Family<RefusalLabels, Counter>,
+}
+
+/// Why the webhook decided nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    cause: &'static str,
 }
 
 /// What was decided.
@@ -33,7 +40,12 @@ pub struct InjectionLabels {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { injections: Family::default(), seen: Arc::default(), latency: Histogram::new(LATENCY_BUCKETS) }
+        Self {
+            injections: Family::default(),
+            seen: Arc::default(),
+            latency: Histogram::new(LATENCY_BUCKETS),
+            refusals: Family::default(),
+        }
     }
 }
 
@@ -50,6 +62,11 @@ impl Metrics {
             "Time from an admission request's last byte to its answer",
             Unit::Seconds,
             self.latency.clone(),
+        );
+        registry.register(
+            "spanreel_webhook_refusals",
+            "Admission requests and connections turned away; their pods are created unchanged",
+            self.refusals.clone(),
         );
     }
 
@@ -74,6 +91,10 @@ impl Metrics {
             (labels, count)
         };
         seen.into_iter().map(count).collect()
+    }
+
+    pub(super) fn record_refusal(&self, cause: &'static str) {
+        self.refusals.get_or_create(&RefusalLabels { cause }).inc();
     }
 
     pub(super) fn record_latency(&self, taken: std::time::Duration) {

@@ -1,4 +1,4 @@
-//! Services and EndpointSlices of a collector resource (`reference/operator.md` 6.4 and 6.5).
+//! Services and EndpointSlices of a collector resource, named as opentelemetry-operator names them.
 //!
 //! The pod that serves is ours, usually in another namespace, so no selector can find it: Services have none, and each
 //! gets an EndpointSlice with our address. They belong to the resource, so that they go when it goes.

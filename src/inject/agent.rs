@@ -1,24 +1,17 @@
-//! The skeleton of an injection (`reference/operator.md` 3.1), the same for every language that loads an agent.
+//! The skeleton of an injection, the same for every language that loads an agent.
 //!
 //! Per container: the language's objections, its environment and mount; the common environment; what makes the runtime
 //! load the agent; the SDK's configuration. Then, once per pod, the volume and the init container that fills it. Unlike
 //! the operator this last step is left out when no container was injected.
 
-use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EphemeralVolumeSource, PersistentVolumeClaimTemplate, Pod,
-    SecurityContext, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, SecurityContext, Volume};
 
 use super::environment::Environment;
 use super::java::JavaAgent;
 use super::outcome::{Decision, Outcome, Reason, Refusal};
 use super::owners::Owner;
 use super::sdk::SdkOnly;
-use super::{Instrumentation, Language, Plan, PodRequest, sdk_config, targets, validity};
-
-/// `volumeLimitSize` where the Instrumentation sets none.
-const VOLUME_LIMIT_DEFAULT: &str = "200Mi";
+use super::{Instrumentation, Language, Plan, PodRequest, sdk_config, targets, validity, volumes};
 
 /// What one language adds to the skeleton. One file implements it per language.
 pub(super) trait Agent {
@@ -30,6 +23,9 @@ pub(super) trait Agent {
 
     /// The variables by which the runtime finds the agent. A returned sentence goes to the user.
     fn load(&self, container: &str, env: &mut Environment) -> Option<String>;
+
+    /// What of the language's section has no effect as it is written, a sentence each.
+    fn doubts(&self) -> Vec<String>;
 
     /// What brings the agent into the pod; `None` where nothing needs to.
     fn delivery(&self) -> Option<Delivery>;
@@ -72,8 +68,8 @@ impl<'a> Injection<'a> {
     /// Applies one language and records what became of each container.
     pub(super) fn apply(&mut self, plan: &Plan, decision: &mut Decision) {
         let language = plan.language;
-        let prepared =
-            validity::check(&plan.instrumentation.spec).and_then(|()| for_language(language, &plan.instrumentation));
+        let prepared = validity::check(&plan.instrumentation.spec, self.pod.spec.as_ref())
+            .and_then(|()| for_language(language, &plan.instrumentation));
         let agent = match prepared {
             Ok(agent) => agent,
             Err(refusal) => {
@@ -84,6 +80,11 @@ impl<'a> Injection<'a> {
             }
         };
         let Some(spec) = &self.pod.spec else { return };
+        let delivery = agent.delivery();
+        if let Some(refusal) = delivery.as_ref().and_then(|delivery| name_clash(language, delivery, spec)) {
+            decision.outcomes.push(Outcome::refused(language, None, &refusal));
+            return;
+        }
         let names = targets::in_processing_order(spec, &plan.containers);
         for listed in plan.containers.iter().filter(|listed| !names.contains(listed)) {
             let message = format!("{language}: the pod has no container \"{listed}\"");
@@ -105,10 +106,14 @@ impl<'a> Injection<'a> {
         }
         if let Some(first) = first_injected {
             self.changed = true;
-            if let Some(delivery) = agent.delivery() {
+            if let Some(delivery) = delivery {
                 let context = &plan.instrumentation.spec.init_container_security_context;
                 self.deliver(delivery, &first, context.as_ref());
             }
+        }
+        let sampler = validity::doubtful_sampler(&plan.instrumentation.spec.sampler);
+        for doubt in agent.doubts().into_iter().chain(sampler) {
+            decision.notes.push(format!("Instrumentation {}: {doubt}", plan.instrumentation.full_name()));
         }
         for (list, env) in [
             (format!("spec.{language}.env"), agent.env()),
@@ -137,8 +142,8 @@ impl<'a> Injection<'a> {
             owners: self.owners,
             spec: &plan.instrumentation.spec,
         };
-        let mut volumes = spec.volumes.take().unwrap_or_default();
-        sdk_config::apply(&facts, &mut container, &mut env, &mut volumes);
+        let mut volumes = spec.volumes.clone().unwrap_or_default();
+        sdk_config::apply(&facts, &mut container, &mut env, &mut volumes)?;
         spec.volumes = (!volumes.is_empty()).then_some(volumes);
         container.env = Some(env.into_variables());
         if let Some(place) = targets::container_mut(spec, name) {
@@ -147,17 +152,13 @@ impl<'a> Injection<'a> {
         Ok(note)
     }
 
-    /// Adds volume and init containers, unless an init container of that name is there.
+    /// Adds volume and init containers; their names are free.
     fn deliver(&mut self, delivery: Delivery, first: &str, context: Option<&SecurityContext>) {
         let Some(spec) = &mut self.pod.spec else { return };
-        let present = |name: &str| spec.init_containers.iter().flatten().any(|c| c.name == name);
-        if delivery.init_containers.first().is_some_and(|c| present(&c.name)) {
-            return;
-        }
         let target = targets::container(spec, first);
         let context = context.or(target.and_then(|c| c.security_context.as_ref())).cloned();
         let volumes = spec.volumes.get_or_insert_default();
-        // A second volume of that name would make the pod invalid; what is there serves as well.
+        // One that is there is ours, see `name_clash`.
         if !volumes.iter().any(|volume| volume.name == delivery.volume.name) {
             volumes.push(delivery.volume);
         }
@@ -170,37 +171,19 @@ impl<'a> Injection<'a> {
     }
 }
 
-/// The volume that agents are copied to: an emptyDir, or what the claim template says.
-pub(super) fn agent_volume(
-    name: &str,
-    claim: Option<&PersistentVolumeClaimTemplate>,
-    limit: Option<&Quantity>,
-) -> Volume {
-    let name = name.to_owned();
-    match claim {
-        Some(template) => {
-            let source = EphemeralVolumeSource { volume_claim_template: Some(template.clone()) };
-            Volume { name, ephemeral: Some(source), ..Volume::default() }
-        }
-        None => {
-            let limit = limit.cloned().unwrap_or_else(|| Quantity(VOLUME_LIMIT_DEFAULT.to_owned()));
-            let source = EmptyDirVolumeSource { size_limit: Some(limit), ..EmptyDirVolumeSource::default() };
-            Volume { name, empty_dir: Some(source), ..Volume::default() }
-        }
-    }
-}
-
-/// Mounts a volume unless something is mounted at that path already; two mounts at one path make a pod invalid.
-pub(super) fn mount(container: &mut Container, volume: &str, path: &str, read_only: bool) {
-    let mounts = container.volume_mounts.get_or_insert_default();
-    if !mounts.iter().any(|mount| mount.mount_path == path) {
-        mounts.push(VolumeMount {
-            name: volume.to_owned(),
-            mount_path: path.to_owned(),
-            read_only: read_only.then_some(true),
-            ..VolumeMount::default()
-        });
-    }
+/// A container or volume of the pod that is called as one of ours; names are unique within a pod. That the container is
+/// ours cannot be: such pods are left alone from the start.
+fn name_clash(language: Language, delivery: &Delivery, spec: &PodSpec) -> Option<Refusal> {
+    let container = delivery.init_containers.iter().find(|ours| targets::container(spec, &ours.name).is_some());
+    let ours = &delivery.volume;
+    let volume =
+        || spec.volumes.iter().flatten().find(|volume| volume.name == ours.name && !volumes::is_same(volume, ours));
+    let (kind, name) = match container {
+        Some(container) => ("container", &container.name),
+        None => ("volume", &volume()?.name),
+    };
+    let message = format!("{language}: the pod has a {kind} \"{name}\" already, a name that is needed; rename it");
+    Some(Refusal::new(Reason::NameTaken, message))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn is_false(value: &str) -> bool {
     value.eq_ignore_ascii_case("false")
 }
 
-/// The value that counts (`reference/operator.md` 1.2). Nothing is trimmed.
+/// The value that counts by opentelemetry-operator's rules for pod versus namespace. Nothing is trimmed.
 fn effective<'a>(request: &PodRequest<'a>, key: &str) -> &'a str {
     let pod = value_of(request.pod.metadata.annotations.as_ref(), key);
     let namespace = value_of(Some(request.namespace_annotations), key);

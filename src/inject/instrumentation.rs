@@ -23,7 +23,7 @@ pub struct Instrumentation {
 #[error("{0}")]
 pub struct MalformedInstrumentation(String);
 
-/// `spec` (`reference/operator.md` 2.1). Sections of languages that are not supported yet are not read.
+/// `spec`. Sections of languages that are not supported yet are not read.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InstrumentationSpec {

@@ -1,14 +1,15 @@
-//! Java (`reference/operator.md` 3.2): the agent is a jar that `JAVA_TOOL_OPTIONS` names.
+//! Java, as opentelemetry-operator injects it: the agent is a jar that `JAVA_TOOL_OPTIONS` names.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimTemplate, ResourceRequirements, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
-use super::agent::{Agent, Delivery, agent_volume, mount};
+use super::agent::{Agent, Delivery};
 use super::environment::Environment;
 use super::instrumentation::InstrumentationSpec;
 use super::outcome::{Reason, Refusal};
 use super::validity::{self, Requests};
+use super::volumes::{agent_volume, mount};
 
 /// Volume and init container have the same name; it is a marker of injected pods.
 const NAME: &str = "opentelemetry-auto-instrumentation-java";
@@ -16,7 +17,7 @@ const EXTENSION_PREFIX: &str = "opentelemetry-auto-instrumentation-extension-";
 const DIRECTORY: &str = "/otel-auto-instrumentation-java";
 const VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 
-/// The operator's default of the release that the reference describes.
+/// opentelemetry-operator's default as of its java agent 2.30.0.
 const IMAGE_DEFAULT: &str = "ghcr.io/open-telemetry/opentelemetry-operator/autoinstrumentation-java:2.30.0";
 const REQUESTS_DEFAULT: Requests = Requests { cpu: "50m", memory: "64Mi" };
 
@@ -50,11 +51,13 @@ pub(super) struct JavaAgent<'a> {
 impl<'a> JavaAgent<'a> {
     pub(super) fn new(spec: &'a InstrumentationSpec) -> Result<Self, Refusal> {
         let java = &spec.java;
-        if let Some(at) = java.extensions.iter().position(|extension| extension.image.is_empty()) {
-            return Err(Refusal::new(
-                Reason::InstrumentationInvalid,
-                format!("spec.java.extensions[{at}] has no image"),
-            ));
+        validity::check_image("spec.java.image", &java.image)?;
+        for (at, extension) in java.extensions.iter().enumerate() {
+            let field = format!("spec.java.extensions[{at}]");
+            if extension.image.is_empty() {
+                return Err(Refusal::new(Reason::InstrumentationInvalid, format!("{field} has no image")));
+            }
+            validity::check_image(&format!("{field}.image"), &extension.image)?;
         }
         validity::check_volume("java", java.volume_claim_template.as_ref(), java.volume_limit_size.as_ref())?;
         Ok(Self {
@@ -102,8 +105,7 @@ impl Agent for JavaAgent<'_> {
             ));
         }
         let path = directory_in(&container.name);
-        mount(container, NAME, &path, false);
-        Ok(())
+        mount(container, NAME, &path, false, |name| name == NAME)
     }
 
     fn load(&self, container: &str, env: &mut Environment) -> Option<String> {
@@ -116,6 +118,13 @@ impl Agent for JavaAgent<'_> {
         (!extended).then(|| {
             format!("java: the Instrumentation takes {VARIABLE} from a valueFrom; it must hold{options} itself")
         })
+    }
+
+    fn doubts(&self) -> Vec<String> {
+        let both = self.java.volume_claim_template.is_some() && self.java.volume_limit_size.is_some();
+        both.then(|| "spec.java has volumeClaimTemplate and volumeLimitSize; the limit has no effect".to_owned())
+            .into_iter()
+            .collect()
     }
 
     fn delivery(&self) -> Option<Delivery> {

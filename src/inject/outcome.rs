@@ -65,6 +65,10 @@ pub enum Reason {
     ContainerNamesIncomplete,
     ContainerNamesNeeded,
     ContainerNotFound,
+    /// A container or volume of the pod has a name that the agent's needs.
+    NameTaken,
+    /// Something else is mounted where the agent's files must be.
+    MountPathTaken,
     /// The variable that must be extended comes from a `valueFrom`.
     EnvironmentFromSource,
     TlsObjectMissing,
@@ -90,6 +94,8 @@ impl Reason {
             Self::ContainerNamesIncomplete => "container_names_incomplete",
             Self::ContainerNamesNeeded => "container_names_needed",
             Self::ContainerNotFound => "container_not_found",
+            Self::NameTaken => "name_taken",
+            Self::MountPathTaken => "mount_path_taken",
             Self::EnvironmentFromSource => "environment_from_source",
             Self::TlsObjectMissing => "tls_object_missing",
             Self::OtherLanguageRefused => "other_language_refused",

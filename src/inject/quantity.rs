@@ -33,7 +33,7 @@ pub(super) fn value(quantity: &Quantity) -> Option<f64> {
             10f64.powi(digits.parse().ok()?)
         }
     };
-    Some(number * factor)
+    Some(number * factor).filter(|value| value.is_finite())
 }
 
 #[cfg(test)]
@@ -54,6 +54,7 @@ mod tests {
             ("1 Mi", None),
             ("1Mib", None),
             ("1-2", None),
+            ("1e999", None),
         ] {
             assert_eq!(value(&Quantity(text.to_owned())), expected, "{text}");
         }

@@ -1,4 +1,4 @@
-//! `OTEL_RESOURCE_ATTRIBUTES` and the service's name (`reference/operator.md` 3.10).
+//! `OTEL_RESOURCE_ATTRIBUTES` and the service's name, by opentelemetry-operator's rules for resource attributes.
 //!
 //! Rising precedence: the Instrumentation's attributes, what Kubernetes knows, the pod's `resource.opentelemetry.io/`
 //! annotations. Keys in the container's own variable are left to it. Three departures from the operator, all listed in

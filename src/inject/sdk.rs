@@ -22,6 +22,10 @@ impl Agent for SdkOnly {
         None
     }
 
+    fn doubts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn delivery(&self) -> Option<Delivery> {
         None
     }

@@ -1,4 +1,4 @@
-//! The configuration that every SDK reads from its environment (`reference/operator.md` 3.9), in the operator's order.
+//! The configuration that every SDK reads from its environment, in opentelemetry-operator's order.
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
@@ -6,6 +6,7 @@ use super::InstrumentationSpec;
 use super::environment::{
     Environment, POD_UID_VARIABLE, RESOURCE_ATTRIBUTES_VARIABLE, literal, node_name, pod_name, pod_uid, reference,
 };
+use super::outcome::Refusal;
 use super::owners::Owner;
 use super::resource_attributes::Attributes;
 use super::tls;
@@ -22,7 +23,14 @@ pub(super) struct Facts<'a> {
     pub(super) spec: &'a InstrumentationSpec,
 }
 
-pub(super) fn apply(facts: &Facts<'_>, container: &mut Container, env: &mut Environment, volumes: &mut Vec<Volume>) {
+/// # Errors
+/// The TLS files cannot be where they must be.
+pub(super) fn apply(
+    facts: &Facts<'_>,
+    container: &mut Container,
+    env: &mut Environment,
+    volumes: &mut Vec<Volume>,
+) -> Result<(), Refusal> {
     let spec = facts.spec;
     let mut attributes = Attributes::collect(facts, container, env);
 
@@ -30,7 +38,7 @@ pub(super) fn apply(facts: &Facts<'_>, container: &mut Container, env: &mut Envi
     if !spec.exporter.endpoint.is_empty() {
         env.push_absent(literal("OTEL_EXPORTER_OTLP_ENDPOINT", spec.exporter.endpoint.as_str()));
     }
-    tls::apply(&spec.exporter.tls, container, env, volumes);
+    tls::apply(&spec.exporter.tls, container, env, volumes)?;
 
     env.push_absent(pod_name());
     if spec.resource.add_k8s_uid_attributes && !attributes.has("k8s.pod.uid") {
@@ -58,4 +66,5 @@ pub(super) fn apply(facts: &Facts<'_>, container: &mut Container, env: &mut Envi
         let existing = own.and_then(|var| var.value.clone()).unwrap_or_default();
         env.set_last(literal(RESOURCE_ATTRIBUTES_VARIABLE, attributes.appended_to(&existing)));
     }
+    Ok(())
 }

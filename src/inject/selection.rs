@@ -15,7 +15,8 @@ pub(super) struct Choice {
     pub(super) note: Option<String>,
 }
 
-/// `reference/operator.md` 1.3, and the built-in default where the namespace has no Instrumentation at all.
+/// opentelemetry-operator's rules for choosing an Instrumentation, and the built-in default where the namespace has none
+/// at all.
 pub(super) fn choose(asked: &Asked, pod_namespace: &str, view: &View<'_>) -> Result<Choice, Refusal> {
     let language = asked.language;
     if is_true(&asked.value) {

@@ -34,8 +34,8 @@ pub(super) fn reason_to_skip(pod: &Pod) -> Option<Refusal> {
     mirrored.then(|| Refusal::new(Reason::MirrorPod, "a static pod's mirror cannot be changed"))
 }
 
-/// The markers of `reference/operator.md` 1.6, so that the operator and Spanreel never both inject. Unlike the operator
-/// the variable counts in init containers too: an `sdk` injection into one of them leaves no other trace.
+/// opentelemetry-operator's markers of injected pods, so that the operator and Spanreel never both inject. Unlike for the
+/// operator the variable counts in init containers too: an `sdk` injection into one of them leaves no other trace.
 pub(super) fn already_instrumented(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let init_containers = spec.init_containers.as_deref().unwrap_or_default();
@@ -66,7 +66,7 @@ pub(super) fn listed_containers(request: &PodRequest<'_>, language: Language) ->
     Ok(names)
 }
 
-/// Combinations that leave open which container gets what (`reference/operator.md` 1.5).
+/// Combinations that leave open which container gets what; opentelemetry-operator's rules for several languages.
 pub(super) fn check_lists(plans: &[Plan]) -> Result<(), Refusal> {
     for plan in plans {
         let duplicate = plan

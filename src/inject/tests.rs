@@ -42,6 +42,27 @@ fn every_unsupported_language_warns_and_admits() {
 }
 
 #[test]
+fn what_has_no_effect_is_said_and_injected_nevertheless() {
+    let pod = pod(json!({
+        "metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-java": "i"}},
+        "spec": {"containers": [{"name": "a"}]},
+    }));
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let decision = decide_in(
+        &pod,
+        &catalog(json!({
+            "sampler": {"type": "traceidratio", "argument": "25%"},
+            "java": {"volumeClaimTemplate": claim, "volumeLimitSize": "1Gi"},
+        })),
+    );
+    assert!(decision.pod.is_some());
+    let warnings = decision.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("Instrumentation ns/i: spec.java has volumeClaimTemplate and volumeLimitSize"));
+    assert!(warnings[1].contains("Instrumentation ns/i: spec.sampler.argument \"25%\" must be a number"));
+}
+
+#[test]
 fn warnings_are_few_and_short() {
     let refusal = Outcome::refused(Language::Java, None, &Refusal::new(Reason::ContainerNotFound, "é".repeat(4000)));
     let mut decision = Decision { outcomes: vec![refusal], ..Decision::default() };

@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Container, SecretVolumeSource, Volume};
 
 use super::InstrumentationSpec;
-use super::agent::mount;
 use super::environment::{Environment, literal};
 use super::instrumentation::Tls;
 use super::outcome::{Reason, Refusal};
+use super::volumes::mount;
 
 /// Volume names are DNS labels.
 const VOLUME_NAME_BYTES_MAX: usize = 63;
@@ -60,20 +60,26 @@ pub(super) fn check(spec: &InstrumentationSpec, namespace: &str, absent: &[TlsOb
 }
 
 /// Variables, volumes (once per pod) and mounts (once per container).
-pub(super) fn apply(tls: &Tls, container: &mut Container, env: &mut Environment, volumes: &mut Vec<Volume>) {
+///
+/// # Errors
+/// The container has something else at one of the paths.
+pub(super) fn apply(
+    tls: &Tls,
+    container: &mut Container,
+    env: &mut Environment,
+    volumes: &mut Vec<Volume>,
+) -> Result<(), Refusal> {
     let secret_path = format!("/otel-auto-instrumentation-secret-{}", tls.secret_name);
     let config_map_path = format!("/otel-auto-instrumentation-configmap-{}", tls.config_map_name);
     if !tls.secret_name.is_empty() {
         let source = SecretVolumeSource { secret_name: Some(tls.secret_name.clone()), ..SecretVolumeSource::default() };
         let volume = Volume { secret: Some(source), ..Volume::default() };
-        let name = add_volume(volumes, &format!("otel-auto-secret-{}", tls.secret_name), volume);
-        mount(container, &name, &secret_path, true);
+        add(container, volumes, &format!("otel-auto-secret-{}", tls.secret_name), volume, &secret_path)?;
     }
     if !tls.config_map_name.is_empty() {
         let source = ConfigMapVolumeSource { name: tls.config_map_name.clone(), ..ConfigMapVolumeSource::default() };
         let volume = Volume { config_map: Some(source), ..Volume::default() };
-        let name = add_volume(volumes, &format!("otel-auto-configmap-{}", tls.config_map_name), volume);
-        mount(container, &name, &config_map_path, true);
+        add(container, volumes, &format!("otel-auto-configmap-{}", tls.config_map_name), volume, &config_map_path)?;
     }
     let ca_directory = if tls.config_map_name.is_empty() { &secret_path } else { &config_map_path };
     for (name, directory, file) in [
@@ -86,6 +92,24 @@ pub(super) fn apply(tls: &Tls, container: &mut Container, env: &mut Environment,
             env.push_absent(literal(name, path));
         }
     }
+    Ok(())
+}
+
+/// Adds and mounts a volume. What the author mounted from the same source at that path serves as well.
+fn add(
+    container: &mut Container,
+    volumes: &mut Vec<Volume>,
+    wanted: &str,
+    volume: Volume,
+    path: &str,
+) -> Result<(), Refusal> {
+    let serves = |volumes: &[Volume], name: &str| volumes.iter().any(|v| v.name == name && same_source(v, &volume));
+    let mounted = container.volume_mounts.iter().flatten().any(|m| m.mount_path == path && serves(volumes, &m.name));
+    if mounted {
+        return Ok(());
+    }
+    let name = add_volume(volumes, wanted, volume);
+    mount(container, &name, path, true, |_| false)
 }
 
 /// Adds the volume unless one with the same content is there; returns the name it has.

@@ -3,29 +3,21 @@
 //! The operator patches such pods and they are denied. A pod must never become un-creatable by us: such content is
 //! refused, with a sentence, or left out where the rest makes sense without it.
 
-use std::collections::BTreeMap;
+mod resources;
+mod security_context;
+mod volume;
 
-use k8s_openapi::api::core::v1::{
-    EnvVar, EnvVarSource, PersistentVolumeClaimTemplate, ResourceRequirements, SecurityContext,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec};
 
-use super::instrumentation::InstrumentationSpec;
+pub(super) use resources::{Requests, resources};
+pub(super) use volume::check_volume;
+
+use super::instrumentation::{InstrumentationSpec, Sampler};
 use super::outcome::{Reason, Refusal};
 use super::quantity;
 
-/// Limits of every language where the Instrumentation sets none (`reference/operator.md` 2.2).
-const LIMITS_DEFAULT: [(&str, &str); 2] = [("cpu", "500m"), ("memory", "256Mi")];
-
-/// Requests of a language where the Instrumentation sets none.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Requests {
-    pub(super) cpu: &'static str,
-    pub(super) memory: &'static str,
-}
-
-/// Checks what concerns every language.
-pub(super) fn check(spec: &InstrumentationSpec) -> Result<(), Refusal> {
+/// Checks what concerns every language; `pod` is where it is going to be.
+pub(super) fn check(spec: &InstrumentationSpec, pod: Option<&PodSpec>) -> Result<(), Refusal> {
     if !["", "Always", "Never", "IfNotPresent"].contains(&spec.image_pull_policy.as_str()) {
         return Err(invalid(format!(
             "spec.imagePullPolicy \"{}\" must be Always, Never or IfNotPresent",
@@ -33,7 +25,7 @@ pub(super) fn check(spec: &InstrumentationSpec) -> Result<(), Refusal> {
         )));
     }
     if let Some(context) = &spec.init_container_security_context {
-        check_security_context(context)?;
+        security_context::check(context, pod)?;
     }
     let tls = &spec.exporter.tls;
     for (key, name) in [("secretName", &tls.secret_name), ("configMapName", &tls.config_map_name)] {
@@ -44,99 +36,25 @@ pub(super) fn check(spec: &InstrumentationSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_security_context(context: &SecurityContext) -> Result<(), Refusal> {
-    let no_escalation = context.allow_privilege_escalation == Some(false);
-    let added = context.capabilities.iter().flat_map(|c| c.add.iter().flatten());
-    let admin = added.into_iter().any(|capability| capability == "CAP_SYS_ADMIN");
-    if no_escalation && (context.privileged == Some(true) || admin) {
-        return Err(invalid(
-            "spec.initContainerSecurityContext sets allowPrivilegeEscalation: false together with privileged: true or CAP_SYS_ADMIN",
-        ));
+/// A sampler that SDKs will not follow as it is written. No pod fails for it, so its author is only told.
+pub(super) fn doubtful_sampler(sampler: &Sampler) -> Option<String> {
+    const RATIO_SAMPLERS: [&str; 2] = ["traceidratio", "parentbased_traceidratio"];
+    let (kind, argument) = (&sampler.kind, &sampler.argument);
+    if !RATIO_SAMPLERS.contains(&kind.as_str()) || argument.is_empty() {
+        return None;
     }
-    if context.run_as_user.is_some_and(|id| id < 0) || context.run_as_group.is_some_and(|id| id < 0) {
-        return Err(invalid("spec.initContainerSecurityContext has a negative user or group"));
-    }
-    Ok(())
+    let is_ratio = argument.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio));
+    (!is_ratio).then(|| {
+        format!("spec.sampler.argument \"{argument}\" must be a number from 0 to 1 for {kind}; SDKs ignore it as it is")
+    })
 }
 
-/// The language's resources with defaults where a map is missing. A default gives way to what the user set: requests
-/// never exceed limits, which the API server would refuse.
-pub(super) fn resources(
-    language: &str,
-    given: &ResourceRequirements,
-    requests_default: &Requests,
-) -> Result<ResourceRequirements, Refusal> {
-    for (map, quantities) in [("limits", &given.limits), ("requests", &given.requests)] {
-        for (name, quantity) in quantities.iter().flatten() {
-            if quantity::value(quantity).is_none_or(|value| value < 0.0) {
-                let text = &quantity.0;
-                return Err(invalid(format!("spec.{language}.resources.{map}.{name} \"{text}\" is no amount")));
-            }
-        }
+/// An image that is given; blanks at an end make a pod invalid, and what else is wrong with it shows when it is pulled.
+pub(super) fn check_image(field: &str, image: &str) -> Result<(), Refusal> {
+    if image.trim() == image {
+        return Ok(());
     }
-    let default_requests = || {
-        let defaults = [("cpu", requests_default.cpu), ("memory", requests_default.memory)];
-        let limits = given.limits.as_ref();
-        amounts(&defaults, |name, default| limits.and_then(|l| l.get(name)).filter(|limit| less(limit, default)))
-    };
-    let default_limits = || {
-        let requests = given.requests.as_ref();
-        amounts(&LIMITS_DEFAULT, |name, default| requests.and_then(|r| r.get(name)).filter(|r| less(default, r)))
-    };
-    let requests = given.requests.clone().unwrap_or_else(default_requests);
-    let limits = given.limits.clone().unwrap_or_else(default_limits);
-    for (name, request) in &requests {
-        if let Some(limit) = limits.get(name)
-            && less(limit, request)
-        {
-            return Err(invalid(format!(
-                "spec.{language}.resources requests more {name} ({}) than its limit ({})",
-                request.0, limit.0
-            )));
-        }
-    }
-    // Claims name a pod's resource claims, which an Instrumentation cannot know.
-    Ok(ResourceRequirements { claims: None, limits: Some(limits), requests: Some(requests) })
-}
-
-fn amounts<'a>(
-    defaults: &[(&str, &str)],
-    instead: impl Fn(&str, &Quantity) -> Option<&'a Quantity>,
-) -> BTreeMap<String, Quantity> {
-    defaults
-        .iter()
-        .map(|(name, default)| {
-            let default = Quantity((*default).to_owned());
-            let amount = instead(name, &default).cloned().unwrap_or(default);
-            ((*name).to_owned(), amount)
-        })
-        .collect()
-}
-
-fn less(a: &Quantity, b: &Quantity) -> bool {
-    matches!((quantity::value(a), quantity::value(b)), (Some(a), Some(b)) if a < b)
-}
-
-/// Checks what becomes the agent's volume.
-pub(super) fn check_volume(
-    language: &str,
-    claim: Option<&PersistentVolumeClaimTemplate>,
-    limit: Option<&Quantity>,
-) -> Result<(), Refusal> {
-    if let Some(claim) = claim {
-        let modes = claim.spec.access_modes.as_deref().unwrap_or_default();
-        let storage = claim.spec.resources.as_ref().and_then(|r| r.requests.as_ref()?.get("storage"));
-        if modes.is_empty() || storage.and_then(quantity::value).is_none_or(|bytes| bytes <= 0.0) {
-            return Err(invalid(format!(
-                "spec.{language}.volumeClaimTemplate needs accessModes and resources.requests.storage"
-            )));
-        }
-    } else if let Some(limit) = limit
-        && quantity::value(limit).is_none_or(|bytes| bytes < 0.0)
-    {
-        return Err(invalid(format!("spec.{language}.volumeLimitSize \"{}\" is no amount", limit.0)));
-    }
-    Ok(())
+    Err(invalid(format!("{field} \"{image}\" has blanks at an end")))
 }
 
 /// The entries of an `env` list that a pod may have.
@@ -218,6 +136,70 @@ fn is_object_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && name.split('.').all(label)
 }
 
+/// `name` or `domain/name`: keys of labels and annotations, names of resources.
+fn is_qualified_name(text: &str) -> bool {
+    let (domain, name) = text.split_once('/').map_or((None, text), |(domain, name)| (Some(domain), name));
+    domain.is_none_or(is_object_name) && !name.is_empty() && is_label_value(name)
+}
+
+fn is_label_value(text: &str) -> bool {
+    const BYTES_MAX: usize = 63;
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    text.is_empty()
+        || (text.len() <= BYTES_MAX
+            && text.starts_with(edge)
+            && text.ends_with(edge)
+            && text.chars().all(|c| edge(c) || "-_.".contains(c)))
+}
+
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(Reason::InstrumentationInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_no_blanks_at_their_ends() {
+        assert!(check_image("spec.java.image", "registry.example:5000/agent:9").is_ok());
+        for image in [" agent:1", "agent:1\n", " ", "\u{a0}agent"] {
+            let refusal = check_image("spec.java.image", image).unwrap_err();
+            assert_eq!(refusal.reason, Reason::InstrumentationInvalid, "{image:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_numbers_from_0_to_1() {
+        for (kind, argument, doubtful) in [
+            ("traceidratio", "0.25", false),
+            ("parentbased_traceidratio", "1", false),
+            ("traceidratio", "", false),
+            ("always_on", "25%", false),
+            ("traceidratio", "25%", true),
+            ("parentbased_traceidratio", "25", true),
+            ("traceidratio", "-0.1", true),
+            ("traceidratio", "NaN", true),
+        ] {
+            let sampler = Sampler { kind: kind.to_owned(), argument: argument.to_owned() };
+            assert_eq!(doubtful_sampler(&sampler).is_some(), doubtful, "{kind} {argument}");
+        }
+    }
+
+    #[test]
+    fn qualified_names() {
+        for (text, expected) in [
+            ("a", true),
+            ("A_b.c-1", true),
+            ("a.b/C", true),
+            ("", false),
+            ("/a", false),
+            ("a/", false),
+            ("a/b/c", false),
+            ("A/b", false),
+            ("-a", false),
+        ] {
+            assert_eq!(is_qualified_name(text), expected, "{text}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! No tree of objects is built in either direction; memory is the input's size times a small constant. What a Collector
-//! tolerates in JSON is tolerated here (reference `collector.md` 1.2): snake_case keys, enum names, numbers as strings,
+//! tolerates in JSON is tolerated here: snake_case keys, enum names, numbers as strings,
 //! unknown keys, trailing garbage, `null` for a missing value. One departure, on purpose: a Collector refuses a whole
 //! body for one bad id; here an id that is hex of the wrong length is passed on as it is, and one that is not hex becomes
 //! a single zero byte, so that the scan refuses the one span and keeps the rest.
@@ -142,7 +142,7 @@ pub enum TopKey {
     ResourceSpans,
 }
 
-/// Appends a trace (the bytes of an `ExportTraceServiceRequest`) as an object in Tempo's JSON (reference `tempo.md` 1.1).
+/// Appends a trace (the bytes of an `ExportTraceServiceRequest`) as an object in Tempo's JSON.
 ///
 /// # Errors
 /// As [`protobuf_to_otlp_json`]; what was appended until then must be thrown away.

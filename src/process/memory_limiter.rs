@@ -1,6 +1,6 @@
 //! The `memory_limiter` processor: refuses requests while the process holds too much memory.
 //!
-//! The Collector's rule (reference `collector.md` 3) with one difference: it measures Go's heap, this measures the
+//! The rule of the Collector's `memory_limiter` with one difference: it measures Go's heap, this measures the
 //! process's anonymous resident memory, which is what the kernel kills for. There is no garbage to collect, so crossing
 //! the soft limit refuses at once, until the next check finds less.
 

@@ -11,7 +11,7 @@ use super::source::SourceError;
 use super::trace_id::TraceIdError;
 use crate::otlp::wire::WireError;
 
-/// Answered as one plain line, which Grafana shows as it is (reference `tempo.md` 1.1).
+/// Answered as one plain line, which Grafana shows as it is, as Tempo's errors are.
 #[derive(Debug, Error)]
 pub enum QueryError {
     #[error(transparent)]

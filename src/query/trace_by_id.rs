@@ -1,4 +1,4 @@
-//! `/api/traces/{id}` and `/api/v2/traces/{id}` (reference `tempo.md` 1.3).
+//! `/api/traces/{id}` and `/api/v2/traces/{id}`, as Tempo answers them.
 //!
 //! They differ in three things: the first answers a missing trace with 404 and one that is too large with 422, and its
 //! body is the trace itself; the second always answers 200, with a trace that is present even if empty, because

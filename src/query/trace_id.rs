@@ -18,7 +18,7 @@ pub enum TraceIdError {
 }
 
 /// Reads up to 32 hex digits of any case; fewer stand for an id with zeros in front, such as Jaeger's 64-bit ids
-/// (reference `tempo.md` 1.3).
+/// (as Tempo does).
 ///
 /// # Errors
 /// A character that is no hex digit, else more than 32 digits.

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A pure function of bytes. Spans, resources, scopes and unknown fields are copied verbatim, with two exceptions: an
-//! absent resource, scope or status becomes an empty one, because Grafana insists on them (reference `tempo.md` 2.2); and
-//! a Zipkin server span gets an id of its own ([`shared_ids`], reference `tempo.md` 1.3).
+//! absent resource, scope or status becomes an empty one, because Grafana insists on them; and a
+//! Zipkin server span gets an id of its own ([`shared_ids`]), as with Tempo.
 
 mod shared_ids;
 #[cfg(test)]

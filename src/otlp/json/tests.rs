@@ -1,4 +1,4 @@
-//! Both directions against prost's own types, and every rule of the reference by example.
+//! Both directions against prost's own types, and every rule of OTLP's JSON by example.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
