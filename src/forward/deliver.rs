@@ -10,7 +10,7 @@
 //! request was taken since the refusal, or (for refusals in so many words) a request without spans is taken. Without
 //! evidence the culprits wait and are tried again: a back end that answers 400 or 500 to everything loses nothing.
 
-use super::link::{Link, Transport, Verdict};
+use super::link::{Link, REQUEST_RAW_BYTES_MAX, Transport, Verdict};
 use super::request::{Halves, Piece, Request};
 use super::retry::Backoff;
 use crate::spool::{LossReason, Outcome, Parked, Seq};
@@ -90,15 +90,13 @@ pub(super) async fn deliver<T: Transport>(
 }
 
 impl<T: Transport> Delivery<'_, T> {
-    /// The first pieces: the whole, or ones of at most the configured number of spans.
+    /// The first pieces: the whole, or ones of at most the configured number of spans and the size that receivers
+    /// accept, which a single large request to this process exceeds as one batch.
     async fn start(&mut self, whole: Piece) {
         let spans = whole.spans();
-        match self.link.spans_max {
-            None => self.work.push(whole),
-            Some(spans_max) => match whole.capped(spans_max).await {
-                Ok(pieces) => self.work.extend(pieces.into_iter().rev()),
-                Err(why) => self.lose(LossReason::Damaged, spans, &why),
-            },
+        match whole.capped(self.link.spans_max.unwrap_or(u64::MAX), REQUEST_RAW_BYTES_MAX).await {
+            Ok(pieces) => self.work.extend(pieces.into_iter().rev()),
+            Err(why) => self.lose(LossReason::Damaged, spans, &why),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::forward::body::Dialect;
 use crate::forward::metrics::Metrics;
 use crate::forward::settings::{Compression, RetrySettings};
 use crate::forward::status::State;
-use crate::forward::testing::{Model, Scripted, batch_of, span_name};
+use crate::forward::testing::{Model, Scripted, batch_of, padded_batch_of, span_name};
 use crate::spool::{Batch, LossReason};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -162,6 +162,28 @@ async fn too_large_requests_are_split_and_later_ones_are_smaller() {
     drain(&engine, &model).await;
     assert_eq!((model.sent(), largest.load(Ordering::Relaxed)), (400, 3));
     assert!(engine.link.request_raw_bytes_max() < crate::forward::link::REQUEST_RAW_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_receivers_accept_is_cut_before_it_is_sent() {
+    const LIMIT: usize = crate::forward::link::REQUEST_RAW_BYTES_MAX;
+    let model = Model::new(vec![batch_of(1, 3), padded_batch_of(2, &[50_000; 110]), batch_of(3, 3)]);
+    let large = engine(&model, Box::new(|_| delivered()), None);
+    drain(&large, &model).await;
+    assert_eq!((model.sent(), taken(&large).len()), (116, 116));
+    assert!(large.link.transport().raw_bytes_seen.load(Ordering::Relaxed) <= LIMIT);
+    // Nothing is smaller than a span: it goes as it is, alone, and its neighbours in requests of their own.
+    let model = Model::new(vec![padded_batch_of(1, &[100, LIMIT + 1, 100])]);
+    let huge = engine(
+        &model,
+        Box::new(|names| {
+            assert!(names.len() == 1 || !names.contains(&span_name(1, 1)));
+            delivered()
+        }),
+        None,
+    );
+    drain(&huge, &model).await;
+    assert_eq!(model.sent(), 3);
 }
 
 #[tokio::test]
