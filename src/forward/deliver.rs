@@ -115,7 +115,7 @@ impl<T: Transport> Delivery<'_, T> {
                 self.book(LossReason::RejectedByDestination, rejected);
                 self.backoff.reset();
             }
-            Verdict::GivenUp { why } => self.lose(LossReason::RejectedByDestination, spans, &why),
+            Verdict::GivenUp { why } => self.lose(LossReason::RetryDisabled, spans, &why),
             Verdict::Damaged { why } => self.damaged(piece, why).await,
             Verdict::TooLarge { why } => {
                 self.link.learn_size(piece.raw_bytes());

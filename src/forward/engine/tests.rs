@@ -18,7 +18,17 @@ fn delivered() -> Answer {
 }
 
 fn engine(model: &Model, answer: Answering, batch: Option<&BatchSettings>) -> Engine<Model, Scripted<Answering>> {
+    engine_retrying(model, answer, batch, true)
+}
+
+fn engine_retrying(
+    model: &Model,
+    answer: Answering,
+    batch: Option<&BatchSettings>,
+    enabled: bool,
+) -> Engine<Model, Scripted<Answering>> {
     let retry = RetrySettings {
+        enabled,
         initial_interval: Duration::from_millis(10),
         max_interval: Duration::from_millis(10),
         ..Default::default()
@@ -142,6 +152,15 @@ async fn a_destination_that_refuses_everything_loses_nothing() {
         tokio::join!(drain(&engine, &model), cure);
         assert_eq!(model.sent(), 6);
     }
+}
+
+#[tokio::test]
+async fn without_retries_a_failed_request_is_booked_as_that() {
+    let model = Model::new(vec![batch_of(1, 6)]);
+    let answer = Box::new(|_: &[String]| Answer::Retry { after: None, why: "away".to_owned() });
+    let engine = engine_retrying(&model, answer, None, false);
+    drain(&engine, &model).await;
+    assert_eq!((model.sent(), model.lost(LossReason::RetryDisabled)), (0, 6));
 }
 
 #[tokio::test]
