@@ -83,6 +83,8 @@ struct Run<'a, S, T> {
     /// Of the next request.
     next_id: RequestId,
     last_booking: Instant,
+    /// What the spool could not book yet: taken from the window, tried again before anything else.
+    unbooked: Option<Booking>,
 }
 
 impl<S: Source, T: Transport> Engine<S, T> {
@@ -102,11 +104,12 @@ impl<S: Source, T: Transport> Engine<S, T> {
             deliveries: JoinSet::new(),
             next_id: RequestId(0),
             last_booking: Instant::now(),
+            unbooked: None,
         };
         while !shutdown.is_cancelled() {
             let step = run.step();
             if let Err(problem) = step.await {
-                error!(destination = self.link.name, error = %problem, "the spool cannot be read; trying again");
+                error!(destination = self.link.name, error = %problem, "the spool cannot be read or the cursor not be moved; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(SPOOL_RETRY) => {}
                     () = shutdown.cancelled() => {}
@@ -121,7 +124,8 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
     /// Sends what can be sent, then waits for the next thing to happen and deals with it.
     async fn step(&mut self) -> Result<(), ReadError> {
         let mut wait_at_most = None;
-        while self.window.has_room() {
+        // Nothing new while the spool does not book: what is sent would only be sent again after a crash.
+        while self.unbooked.is_none() && self.window.has_room() {
             match self.cutter.cut(unix_nanos(), self.engine.link.request_raw_bytes_max()) {
                 Cut::Request(request) => {
                     let (range, raw_bytes) = ((request.from, request.to), request.raw_bytes());
@@ -151,7 +155,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                     tokio::time::sleep(SPOOL_RETRY).await;
                 }
             }
-            () = tokio::time::sleep_until(book_at), if self.window.is_ready() => self.book().await?,
+            () = tokio::time::sleep_until(book_at), if self.unbooked.is_some() || self.window.is_ready() => self.book().await?,
             () = self.engine.source.wait(from), if appetite.is_some() => {
                 self.follow_cursor();
                 let from = self.cutter.read_from();
@@ -190,14 +194,17 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
     /// Forgets everything that is not booked and goes on at the cursor.
     fn restart(&mut self) {
         self.deliveries = JoinSet::new();
+        self.unbooked = None;
         self.window = Window::new(self.engine.requests_max, RAW_BYTES_IN_FLIGHT_MAX);
         self.cutter.restart(self.engine.source.position());
     }
 
-    /// Books the finished stretch at the front, if any.
+    /// Books the finished stretch at the front, if any. What cannot be booked is kept for the next call.
     async fn book(&mut self) -> Result<(), ReadError> {
         self.follow_cursor();
-        while let Some(Booking { from, to, outcome }) = self.window.take_finished() {
+        while let Some(booking) = self.unbooked.take().or_else(|| self.window.take_finished()) {
+            // The copy is of counts and of references to parked frames.
+            let Booking { from, to, outcome } = booking.clone();
             let is_booked = self.blocking(move |source| source.advance(from, to, outcome)).await;
             self.last_booking = Instant::now();
             match is_booked {
@@ -205,7 +212,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                 // The cursor was moved since it was looked at. What was taken from the window is not booked.
                 Ok(false) => self.restart(),
                 Err(error) => {
-                    self.restart();
+                    self.unbooked = Some(booking);
                     return Err(error);
                 }
             }

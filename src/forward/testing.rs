@@ -121,12 +121,15 @@ struct Inner {
     sent: u64,
     lost: Vec<(LossReason, u64)>,
     parked: Vec<Parked>,
+    /// So many calls of `advance` fail.
+    advances_to_fail: u32,
 }
 
 impl Model {
     pub(super) fn new(batches: Vec<Batch>) -> Self {
         let end = batches.last().map_or(1, |batch| batch.seq.0 + 1);
-        let inner = Inner { batches, position: Seq::FIRST, sent: 0, lost: Vec::new(), parked: Vec::new() };
+        let inner =
+            Inner { batches, position: Seq::FIRST, sent: 0, lost: Vec::new(), parked: Vec::new(), advances_to_fail: 0 };
         Self { inner: Arc::new(Mutex::new(inner)), end: watch::Sender::new(end) }
     }
 
@@ -138,6 +141,11 @@ impl Model {
         let gone: u64 = gone.map(|batch| u64::from(batch.header.spans)).sum();
         inner.position = position;
         inner.lost.push((LossReason::Budget, gone));
+    }
+
+    /// The next `count` bookings fail.
+    pub(super) fn fail_to_advance(&self, count: u32) {
+        self.inner.lock().unwrap().advances_to_fail = count;
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -190,6 +198,11 @@ impl Source for Model {
 
     fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
         let mut inner = self.inner.lock().unwrap();
+        if inner.advances_to_fail > 0 {
+            inner.advances_to_fail -= 1;
+            let error = rocksdb::DB::open(&rocksdb::Options::default(), "/dev/null/none").unwrap_err();
+            return Err(error.into());
+        }
         if inner.position != from {
             return Ok(false);
         }

@@ -256,6 +256,16 @@ async fn the_budget_moving_the_cursor_is_followed() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_booked_is_booked_later_and_not_sent_again() {
+    let batches: Vec<Batch> = (1..=3).map(|seq| batch_of(seq, 5)).collect();
+    let model = Model::new(batches);
+    model.fail_to_advance(2);
+    let engine = engine(&model, Box::new(|_| delivered()), None);
+    drain(&engine, &model).await;
+    assert_eq!((model.sent(), taken(&engine).len()), (15, 15));
+}
+
+#[tokio::test]
 async fn shutdown_abandons_what_hangs_and_books_what_is_done() {
     let model = Model::new(vec![batch_of(1, 5)]);
     let engine = engine(&model, Box::new(|_| Answer::Retry { after: None, why: "away".to_owned() }), None);
