@@ -5,13 +5,15 @@
 //! spool ─────────▶ cutter ─────▶ request ─▶ window ──────────────────▶ outcome ─────────────────────▶ cursor
 //! ```
 
+use super::budget::Share;
 use super::cutter::{Cut, Cutter, spans_max};
 use super::deliver::deliver;
 use super::link::{Link, Transport};
-use super::window::{Booking, RequestId, Window};
+use super::window::{Booking, RequestId, Sending, Window};
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::{Chunk, Consumer, Outcome, ReadError, ReadLimits, Seq};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,6 +29,9 @@ const RAW_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
 
 /// Bookings of requests that finish shortly after one another share a write.
 const BOOKING_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the loop looks up while requests are under way: the gate may have closed, or memory come free.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long requests under way may still take when the process stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -124,16 +129,31 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
     /// Sends what can be sent, then waits for the next thing to happen and deals with it.
     async fn step(&mut self) -> Result<(), ReadError> {
         let mut wait_at_most = None;
+        let is_away = self.engine.link.is_away();
+        if is_away {
+            self.let_go();
+        }
         // Nothing new while the spool does not book: what is sent would only be sent again after a crash.
         while self.unbooked.is_none() && self.window.has_room() {
+            let Some(mut ahead) = self.room_ahead(is_away) else { break };
             match self.cutter.cut(unix_nanos(), self.engine.link.request_raw_bytes_max()) {
                 Cut::Request(request) => {
                     let (range, raw_bytes) = ((request.from, request.to), request.raw_bytes());
                     let id = self.next_id;
                     self.next_id = RequestId(id.0 + 1);
                     let (link, shutdown) = (Arc::clone(&self.engine.link), self.shutdown.clone());
-                    let task = self.deliveries.spawn(async move { (id, deliver(&link, request, &shutdown).await) });
-                    self.window.sending(id, range, raw_bytes, task);
+                    let is_begun = Arc::new(AtomicBool::new(false));
+                    if let Some(share) = &mut ahead {
+                        share.shrink(raw_bytes);
+                    }
+                    let task = self.deliveries.spawn({
+                        let is_begun = Arc::clone(&is_begun);
+                        async move {
+                            let _ahead = ahead;
+                            (id, deliver(&link, request, &is_begun, &shutdown).await)
+                        }
+                    });
+                    self.window.sending(range, Sending { id, raw_bytes, task, is_begun });
                 }
                 Cut::Skip { from, to } => self.window.skip(from, to),
                 Cut::Wait(left) => {
@@ -143,7 +163,8 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                 Cut::Nothing => break,
             }
         }
-        let appetite = self.cutter.appetite(self.engine.link.request_raw_bytes_max());
+        let appetite =
+            self.room_ahead(is_away).and_then(|_| self.cutter.appetite(self.engine.link.request_raw_bytes_max()));
         let from = self.cutter.read_from();
         let book_at = self.last_booking + BOOKING_INTERVAL;
         tokio::select! {
@@ -169,10 +190,31 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                     }
                 }
             }
+            () = tokio::time::sleep(LOOK_INTERVAL), if !self.window.is_idle() => {}
             () = tokio::time::sleep(wait_at_most.unwrap_or(SPOOL_RETRY)), if wait_at_most.is_some() => {}
         }
         self.engine.link.show_state();
         Ok(())
+    }
+
+    /// Whether another request may be read and sent. The first always may; further ones need a share of the memory,
+    /// and a destination that is not away.
+    fn room_ahead(&self, is_away: bool) -> Option<Option<Share>> {
+        if self.window.is_idle() {
+            return Some(None);
+        }
+        let link = &self.engine.link;
+        if is_away { None } else { link.budget().ahead(link.request_raw_bytes_max()).map(Some) }
+    }
+
+    /// The destination is away: keeps the oldest request, which is the probe, and what was begun; the rest is read
+    /// again when the gate opens.
+    fn let_go(&mut self) {
+        let link = &self.engine.link;
+        let retreated = self.window.retreat(|from| link.is_waiting(from));
+        if !self.window.is_idle() {
+            self.cutter.restart(retreated.unwrap_or(self.cutter.start()));
+        }
     }
 
     fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) -> Progress {

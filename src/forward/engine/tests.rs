@@ -1,6 +1,7 @@
 use super::*;
 use crate::forward::answer::Answer;
 use crate::forward::body::Dialect;
+use crate::forward::budget::Budget;
 use crate::forward::metrics::Metrics;
 use crate::forward::settings::{Compression, RetrySettings};
 use crate::forward::status::State;
@@ -34,7 +35,8 @@ fn engine_retrying(
         ..Default::default()
     };
     let metrics = Metrics::default().of("test");
-    let mut link = Link::new("test", Scripted::new(answer), Dialect::Grpc, Compression::Auto, retry, metrics);
+    let mut link =
+        Link::new("test", Scripted::new(answer), Dialect::Grpc, Compression::Auto, retry, metrics, &Budget::default());
     link.hold = Duration::from_millis(10);
     Engine::new(model.clone(), link, batch, 10)
 }
@@ -263,6 +265,57 @@ async fn what_could_not_be_booked_is_booked_later_and_not_sent_again() {
     let engine = engine(&model, Box::new(|_| delivered()), None);
     drain(&engine, &model).await;
     assert_eq!((model.sent(), taken(&engine).len()), (15, 15));
+}
+
+/// Takes long to give no answer, and knows how many bytes are on their way to all of its kind.
+#[derive(Clone, Default)]
+struct Hanging {
+    bytes: Arc<AtomicUsize>,
+    bytes_seen: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Transport for Hanging {
+    async fn send(&self, body: crate::forward::body::Body) -> crate::forward::link::Reply {
+        let bytes = self.bytes.fetch_add(body.encoded_bytes(), Ordering::Relaxed) + body.encoded_bytes();
+        self.bytes_seen.fetch_max(bytes, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.bytes.fetch_sub(body.encoded_bytes(), Ordering::Relaxed);
+        crate::forward::link::Reply::no_answer("timeout")
+    }
+}
+
+#[tokio::test]
+async fn many_destinations_that_hang_share_the_memory_and_leave_the_others_alone() {
+    const LANE: usize = 8 * 1024 * 1024;
+    let batches: Vec<Batch> = (1..=8).map(|seq| padded_batch_of(seq, &[1_900_000])).collect();
+    let (budget, hanging, shutdown) = (Budget::default(), Hanging::default(), CancellationToken::new());
+    let retry = RetrySettings {
+        initial_interval: Duration::from_millis(10),
+        max_interval: Duration::from_millis(10),
+        ..Default::default()
+    };
+    let mut running = JoinSet::new();
+    for _ in 0..12 {
+        let (metrics, transport) = (Metrics::default().of("hanging"), hanging.clone());
+        let link =
+            Link::new("hanging", transport, Dialect::HttpProtobuf, Compression::None, retry.clone(), metrics, &budget);
+        let (engine, shutdown) = (Engine::new(Model::new(batches.clone()), link, None, 10), shutdown.clone());
+        running.spawn(async move { engine.run(shutdown).await });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let model = Model::new(batches);
+    let answer: Answering = Box::new(|_| delivered());
+    let metrics = Metrics::default().of("well");
+    let link =
+        Link::new("well", Scripted::new(answer), Dialect::HttpProtobuf, Compression::None, retry, metrics, &budget);
+    drain(&Engine::new(model.clone(), link, None, 10), &model).await;
+    assert_eq!(model.sent(), 8);
+    shutdown.cancel();
+    running.join_all().await;
+    assert!(hanging.requests.load(Ordering::Relaxed) > 4);
+    assert!(hanging.bytes_seen.load(Ordering::Relaxed) <= LANE);
 }
 
 #[tokio::test]
