@@ -92,8 +92,8 @@ fn forward_backlog(criterion: &mut Criterion) {
     let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
     let sink = runtime.block_on(Sink::start()).unwrap();
     let consumer = spool.consumer("otlp", pipeline).unwrap();
-    let destination =
-        Destination::build("otlp", &to(sink.port), None, consumer.clone(), &forward::Metrics::default()).unwrap();
+    let (metrics, budget) = Default::default();
+    let destination = Destination::build("otlp", &to(sink.port), None, consumer.clone(), &metrics, &budget).unwrap();
     let mut group = criterion.benchmark_group("forward");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64 * BACKLOG_REQUESTS));
     group.sample_size(10);

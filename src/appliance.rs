@@ -73,6 +73,7 @@ struct Shared {
     pub admission: Admission,
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
+    pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
     readiness: ReadinessFlag,
 }
@@ -113,6 +114,7 @@ impl Appliance {
             other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
             receive_metrics,
             forward_metrics,
+            forward_budget: forward::Budget::default(),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));

@@ -12,10 +12,11 @@
 //! Bias: keep the spans. A destination that is away, overloaded, misconfigured, or refuses everything costs disk and a
 //! log line, never data; only what is proven to be the culprit is parked. At least once: a request whose answer was lost
 //! goes again. Invariants: `sent + lost` is what was read, exactly; the cursor passes finished requests only, in order;
-//! stored frames are not inflated unless the destination demands it. The room must not know who filled the spool.
+//! stored frames are not inflated unless the destination demands it; bodies under way are bounded for all together. The room must not know who filled the spool.
 
 mod answer;
 mod body;
+mod budget;
 mod connect;
 mod cutter;
 pub mod debug;
@@ -35,6 +36,7 @@ mod status;
 mod testing;
 mod window;
 
+pub use budget::Budget;
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
@@ -62,7 +64,7 @@ enum Kind {
 
 impl Destination {
     /// `name` is what logs and metrics call it. `batch` are the settings of the pipeline's `batch` processor, if it has
-    /// one. Opens no connection.
+    /// one; `budget` is the memory that all destinations share. Opens no connection.
     ///
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
@@ -72,13 +74,14 @@ impl Destination {
         batch: Option<&BatchSettings>,
         consumer: Consumer,
         metrics: &Metrics,
+        budget: &Budget,
     ) -> Result<Self, BuildError> {
         let metrics = metrics.of(name);
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
                 let client = otlp_grpc::Client::new(settings)?;
                 let retry = settings.retry.clone();
-                let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics);
+                let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
                 Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
@@ -88,13 +91,13 @@ impl Destination {
                     Encoding::Json => Dialect::HttpJson,
                 };
                 let retry = settings.retry.clone();
-                let link = Link::new(name, client, dialect, settings.compression, retry, metrics);
+                let link = Link::new(name, client, dialect, settings.compression, retry, metrics, budget);
                 Kind::Http(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
                 let printer = debug::Printer::new(name, settings);
                 let retry = RetrySettings::default();
-                let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics);
+                let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.
                 Kind::Debug(Engine::new(consumer, link, batch, 1))
             }

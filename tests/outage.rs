@@ -110,7 +110,8 @@ impl Forwarding {
         let pipeline = spool.pipeline("traces").await.expect("a pipeline");
         let consumer = spool.consumer("otlp/test", pipeline).expect("a cursor");
         let exporter = way.exporter(address);
-        let destination = forward::Destination::build("otlp/test", &exporter, None, consumer, &Default::default());
+        let (metrics, budget) = Default::default();
+        let destination = forward::Destination::build("otlp/test", &exporter, None, consumer, &metrics, &budget);
         let destination = Arc::new(destination.expect("usable settings"));
         let shutdown = CancellationToken::new();
         let task = {

@@ -247,6 +247,7 @@ impl PipelineSet {
                 chain.batch(),
                 consumer.clone(),
                 &shared.forward_metrics,
+                &shared.forward_budget,
             )
             .map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
             let destination = Arc::new(destination);

@@ -1,8 +1,9 @@
 //! What a destination's answer means for the spans of a request: pure functions, one table per protocol.
 //!
 //! The tables implement the OTLP specification's client duties and what Tempo and the Collector really say, which
-//! differs where RESOURCE_EXHAUSTED is concerned: only the text tells a full token bucket from a message that will
-//! never fit. When in doubt the answer is one that keeps the spans: waiting costs disk, a wrong verdict costs data.
+//! differs where RESOURCE_EXHAUSTED and OUT_OF_RANGE are concerned: only the text tells a full token bucket from a
+//! message that will never fit. When in doubt the answer is one that keeps the spans: waiting costs disk, a wrong
+//! verdict costs data.
 
 use crate::otlp::wire::{Fields, Payload};
 use std::time::{Duration, SystemTime};
@@ -109,7 +110,7 @@ pub fn classify_grpc(answer: GrpcAnswer<'_>) -> Answer {
         return Answer::CompressionRefused { why };
     }
     match answer.code {
-        code::RESOURCE_EXHAUSTED if says_too_large(&text) => Answer::TooLarge { why },
+        code::RESOURCE_EXHAUSTED | code::OUT_OF_RANGE if says_too_large(&text) => Answer::TooLarge { why },
         code::RESOURCE_EXHAUSTED
         | code::CANCELLED
         | code::DEADLINE_EXCEEDED
@@ -190,9 +191,17 @@ fn delivered((rejected_spans, message): (u64, String)) -> Answer {
     Answer::Delivered { rejected_spans, message: bounded(&message) }
 }
 
-/// Every text by which Tempo, the Collector and grpc-go say that a request will never fit.
+/// Every text by which Tempo, the Collector, and gRPC of Go, Java, Rust (tonic, OUT_OF_RANGE) say that a request will
+/// never fit. Lower case.
 fn says_too_large(text: &str) -> bool {
-    text.contains("larger than max") || text.contains("exceeds ingestion limit") || text.contains("body too large")
+    const WORDS: [&str; 5] = [
+        "larger than max",
+        "exceeds ingestion limit",
+        "body too large",
+        "message length too large",
+        "message exceeds maximum size",
+    ];
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// grpc-go, grpc-java, tonic and gRPC core, each in its own words.

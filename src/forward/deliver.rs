@@ -10,11 +10,12 @@
 //! request was taken since the refusal, or (for refusals in so many words) a request without spans is taken. Without
 //! evidence the culprits wait and are tried again: a back end that answers 400 or 500 to everything loses nothing.
 
-use super::link::{Link, Transport, Verdict};
+use super::link::{Link, REQUEST_RAW_BYTES_MAX, Transport, Verdict};
 use super::request::{Halves, Piece, Request};
 use super::retry::Backoff;
 use crate::spool::{LossReason, Outcome, Parked, Seq};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -42,6 +43,7 @@ struct Delivery<'a, T> {
     link: &'a Link<T>,
     order: Seq,
     shutdown: &'a CancellationToken,
+    is_begun: &'a AtomicBool,
     /// What is still to be sent; the last is the oldest.
     work: Vec<Piece>,
     culprits: Vec<Culprit>,
@@ -52,10 +54,12 @@ struct Delivery<'a, T> {
     parked: Vec<Parked>,
 }
 
-/// Sends a request until all of its spans are accounted for. `None`: shutting down, nothing may be booked.
+/// Sends a request until all of its spans are accounted for. `None`: shutting down, nothing may be booked. `is_begun`
+/// becomes true with the first verdict: until then nothing is lost by forgetting the delivery.
 pub(super) async fn deliver<T: Transport>(
     link: &Link<T>,
     request: Request,
+    is_begun: &AtomicBool,
     shutdown: &CancellationToken,
 ) -> Option<Outcome> {
     let spans = request.spans();
@@ -66,6 +70,7 @@ pub(super) async fn deliver<T: Transport>(
         link,
         order: request.from,
         shutdown,
+        is_begun,
         work: Vec::new(),
         culprits: Vec::new(),
         internal_tries: 0,
@@ -90,15 +95,13 @@ pub(super) async fn deliver<T: Transport>(
 }
 
 impl<T: Transport> Delivery<'_, T> {
-    /// The first pieces: the whole, or ones of at most the configured number of spans.
+    /// The first pieces: the whole, or ones of at most the configured number of spans and the size that receivers
+    /// accept, which a single large request to this process exceeds as one batch.
     async fn start(&mut self, whole: Piece) {
         let spans = whole.spans();
-        match self.link.spans_max {
-            None => self.work.push(whole),
-            Some(spans_max) => match whole.capped(spans_max).await {
-                Ok(pieces) => self.work.extend(pieces.into_iter().rev()),
-                Err(why) => self.lose(LossReason::Damaged, spans, &why),
-            },
+        match whole.capped(self.link.spans_max.unwrap_or(u64::MAX), REQUEST_RAW_BYTES_MAX).await {
+            Ok(pieces) => self.work.extend(pieces.into_iter().rev()),
+            Err(why) => self.lose(LossReason::Damaged, spans, &why),
         }
     }
 
@@ -108,8 +111,8 @@ impl<T: Transport> Delivery<'_, T> {
             return Some(());
         }
         let taken_before = self.link.taken();
-        let dialect = self.link.dialect;
-        let verdict = self.link.attempt(self.order, self.shutdown, |codec| piece.clone().body(dialect, codec)).await?;
+        let verdict = self.link.attempt(self.order, self.shutdown, &piece).await?;
+        self.is_begun.store(true, Ordering::Relaxed);
         match verdict {
             Verdict::Delivered { rejected_spans } => {
                 let rejected = rejected_spans.min(spans);
@@ -117,7 +120,7 @@ impl<T: Transport> Delivery<'_, T> {
                 self.book(LossReason::RejectedByDestination, rejected);
                 self.backoff.reset();
             }
-            Verdict::GivenUp { why } => self.lose(LossReason::RejectedByDestination, spans, &why),
+            Verdict::GivenUp { why } => self.lose(LossReason::RetryDisabled, spans, &why),
             Verdict::Damaged { why } => self.damaged(piece, why).await,
             Verdict::TooLarge { why } => {
                 self.link.learn_size(piece.raw_bytes());
@@ -221,8 +224,7 @@ impl<T: Transport> Delivery<'_, T> {
     /// Tries a culprit once more. `Some(None)`: it was taken, or is accounted for otherwise.
     async fn retry(&mut self, culprit: Culprit) -> Option<Option<Culprit>> {
         let spans = culprit.piece.spans();
-        let dialect = self.link.dialect;
-        let again = self.link.attempt(self.order, self.shutdown, |codec| culprit.piece.clone().body(dialect, codec));
+        let again = self.link.attempt(self.order, self.shutdown, &culprit.piece);
         Some(match again.await? {
             Verdict::Delivered { rejected_spans } => {
                 let rejected = rejected_spans.min(spans);

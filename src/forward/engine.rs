@@ -5,13 +5,15 @@
 //! spool ─────────▶ cutter ─────▶ request ─▶ window ──────────────────▶ outcome ─────────────────────▶ cursor
 //! ```
 
+use super::budget::Share;
 use super::cutter::{Cut, Cutter, spans_max};
 use super::deliver::deliver;
 use super::link::{Link, Transport};
-use super::window::{Booking, RequestId, Window};
+use super::window::{Booking, RequestId, Sending, Window};
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::{Chunk, Consumer, Outcome, ReadError, ReadLimits, Seq};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,6 +29,9 @@ const RAW_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
 
 /// Bookings of requests that finish shortly after one another share a write.
 const BOOKING_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the loop looks up while requests are under way: the gate may have closed, or memory come free.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long requests under way may still take when the process stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -83,6 +88,8 @@ struct Run<'a, S, T> {
     /// Of the next request.
     next_id: RequestId,
     last_booking: Instant,
+    /// What the spool could not book yet: taken from the window, tried again before anything else.
+    unbooked: Option<Booking>,
 }
 
 impl<S: Source, T: Transport> Engine<S, T> {
@@ -102,11 +109,12 @@ impl<S: Source, T: Transport> Engine<S, T> {
             deliveries: JoinSet::new(),
             next_id: RequestId(0),
             last_booking: Instant::now(),
+            unbooked: None,
         };
         while !shutdown.is_cancelled() {
             let step = run.step();
             if let Err(problem) = step.await {
-                error!(destination = self.link.name, error = %problem, "the spool cannot be read; trying again");
+                error!(destination = self.link.name, error = %problem, "the spool cannot be read or the cursor not be moved; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(SPOOL_RETRY) => {}
                     () = shutdown.cancelled() => {}
@@ -121,15 +129,31 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
     /// Sends what can be sent, then waits for the next thing to happen and deals with it.
     async fn step(&mut self) -> Result<(), ReadError> {
         let mut wait_at_most = None;
-        while self.window.has_room() {
+        let is_away = self.engine.link.is_away();
+        if is_away {
+            self.let_go();
+        }
+        // Nothing new while the spool does not book: what is sent would only be sent again after a crash.
+        while self.unbooked.is_none() && self.window.has_room() {
+            let Some(mut ahead) = self.room_ahead(is_away) else { break };
             match self.cutter.cut(unix_nanos(), self.engine.link.request_raw_bytes_max()) {
                 Cut::Request(request) => {
                     let (range, raw_bytes) = ((request.from, request.to), request.raw_bytes());
                     let id = self.next_id;
                     self.next_id = RequestId(id.0 + 1);
                     let (link, shutdown) = (Arc::clone(&self.engine.link), self.shutdown.clone());
-                    let task = self.deliveries.spawn(async move { (id, deliver(&link, request, &shutdown).await) });
-                    self.window.sending(id, range, raw_bytes, task);
+                    let is_begun = Arc::new(AtomicBool::new(false));
+                    if let Some(share) = &mut ahead {
+                        share.shrink(raw_bytes);
+                    }
+                    let task = self.deliveries.spawn({
+                        let is_begun = Arc::clone(&is_begun);
+                        async move {
+                            let _ahead = ahead;
+                            (id, deliver(&link, request, &is_begun, &shutdown).await)
+                        }
+                    });
+                    self.window.sending(range, Sending { id, raw_bytes, task, is_begun });
                 }
                 Cut::Skip { from, to } => self.window.skip(from, to),
                 Cut::Wait(left) => {
@@ -139,7 +163,8 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                 Cut::Nothing => break,
             }
         }
-        let appetite = self.cutter.appetite(self.engine.link.request_raw_bytes_max());
+        let appetite =
+            self.room_ahead(is_away).and_then(|_| self.cutter.appetite(self.engine.link.request_raw_bytes_max()));
         let from = self.cutter.read_from();
         let book_at = self.last_booking + BOOKING_INTERVAL;
         tokio::select! {
@@ -151,7 +176,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                     tokio::time::sleep(SPOOL_RETRY).await;
                 }
             }
-            () = tokio::time::sleep_until(book_at), if self.window.is_ready() => self.book().await?,
+            () = tokio::time::sleep_until(book_at), if self.unbooked.is_some() || self.window.is_ready() => self.book().await?,
             () = self.engine.source.wait(from), if appetite.is_some() => {
                 self.follow_cursor();
                 let from = self.cutter.read_from();
@@ -165,10 +190,31 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                     }
                 }
             }
+            () = tokio::time::sleep(LOOK_INTERVAL), if !self.window.is_idle() => {}
             () = tokio::time::sleep(wait_at_most.unwrap_or(SPOOL_RETRY)), if wait_at_most.is_some() => {}
         }
         self.engine.link.show_state();
         Ok(())
+    }
+
+    /// Whether another request may be read and sent. The first always may; further ones need a share of the memory,
+    /// and a destination that is not away.
+    fn room_ahead(&self, is_away: bool) -> Option<Option<Share>> {
+        if self.window.is_idle() {
+            return Some(None);
+        }
+        let link = &self.engine.link;
+        if is_away { None } else { link.budget().ahead(link.request_raw_bytes_max()).map(Some) }
+    }
+
+    /// The destination is away: keeps the oldest request, which is the probe, and what was begun; the rest is read
+    /// again when the gate opens.
+    fn let_go(&mut self) {
+        let link = &self.engine.link;
+        let retreated = self.window.retreat(|from| link.is_waiting(from));
+        if !self.window.is_idle() {
+            self.cutter.restart(retreated.unwrap_or(self.cutter.start()));
+        }
     }
 
     fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) -> Progress {
@@ -190,14 +236,17 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
     /// Forgets everything that is not booked and goes on at the cursor.
     fn restart(&mut self) {
         self.deliveries = JoinSet::new();
+        self.unbooked = None;
         self.window = Window::new(self.engine.requests_max, RAW_BYTES_IN_FLIGHT_MAX);
         self.cutter.restart(self.engine.source.position());
     }
 
-    /// Books the finished stretch at the front, if any.
+    /// Books the finished stretch at the front, if any. What cannot be booked is kept for the next call.
     async fn book(&mut self) -> Result<(), ReadError> {
         self.follow_cursor();
-        while let Some(Booking { from, to, outcome }) = self.window.take_finished() {
+        while let Some(booking) = self.unbooked.take().or_else(|| self.window.take_finished()) {
+            // The copy is of counts and of references to parked frames.
+            let Booking { from, to, outcome } = booking.clone();
             let is_booked = self.blocking(move |source| source.advance(from, to, outcome)).await;
             self.last_booking = Instant::now();
             match is_booked {
@@ -205,7 +254,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                 // The cursor was moved since it was looked at. What was taken from the window is not booked.
                 Ok(false) => self.restart(),
                 Err(error) => {
-                    self.restart();
+                    self.unbooked = Some(booking);
                     return Err(error);
                 }
             }

@@ -138,6 +138,11 @@ impl Gate {
         }
     }
 
+    /// Whether the request that begins at `order` waits for its permission.
+    pub(super) fn is_waiting(&self, order: Seq) -> bool {
+        self.lock().waiting.contains(&order)
+    }
+
     pub(super) fn state(&self) -> State {
         let inner = self.lock();
         match &inner.closed {
@@ -150,6 +155,11 @@ impl Gate {
 }
 
 impl Pass<'_> {
+    /// Whether the gate was not closed since the permission was given.
+    pub(super) fn is_current(&self) -> bool {
+        self.generation == self.gate.lock().generation
+    }
+
     /// The destination answered: the gate is open, and the next failure is a first one.
     pub(super) fn answered(self) -> Change {
         let mut inner = self.gate.lock();

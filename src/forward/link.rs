@@ -2,14 +2,16 @@
 
 use super::answer::{Answer, bounded};
 use super::body::{self, Body, Codec, CodecChoice, Dialect};
+use super::budget::{Budget, Lane};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
+use super::request::Piece;
 use super::settings::{Compression, RetrySettings};
-use super::status::{Journal, Status};
+use super::status::{Journal, State, Status};
 use crate::spool::Seq;
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,6 +38,9 @@ pub(super) trait Transport: Send + Sync + 'static {
     fn send(&self, body: Body) -> impl Future<Output = Reply> + Send;
 }
 
+/// The name of [`Reply::no_answer`].
+const NO_ANSWER: &str = "transport";
+
 /// An answer, and its name for the metrics.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
@@ -46,7 +51,7 @@ pub(super) struct Reply {
 impl Reply {
     /// No answer came: connection refused, reset, timeout.
     pub(super) fn no_answer(why: &str) -> Self {
-        Self { name: "transport".into(), answer: Answer::Retry { after: None, why: bounded(why) } }
+        Self { name: NO_ANSWER.into(), answer: Answer::Retry { after: None, why: bounded(why) } }
     }
 }
 
@@ -92,6 +97,9 @@ pub(super) struct Link<T> {
     partial_logged: Mutex<Option<Instant>>,
     journal: Journal,
     metrics: DestinationMetrics,
+    budget: Budget,
+    /// Whether the last attempt got an answer, whatever it was.
+    is_answering: AtomicBool,
 }
 
 impl<T: Transport> Link<T> {
@@ -102,6 +110,7 @@ impl<T: Transport> Link<T> {
         compression: Compression,
         retry: RetrySettings,
         metrics: DestinationMetrics,
+        budget: &Budget,
     ) -> Self {
         let link = Self {
             name: name.to_owned(),
@@ -117,6 +126,8 @@ impl<T: Transport> Link<T> {
             partial_logged: Mutex::new(None),
             journal: Journal::default(),
             metrics,
+            budget: budget.clone(),
+            is_answering: AtomicBool::new(false),
         };
         link.show_state();
         link
@@ -126,8 +137,10 @@ impl<T: Transport> Link<T> {
         self.codec.current()
     }
 
+    /// How large the next request may be; a destination that may not answer is asked with a small one.
     pub(super) fn request_raw_bytes_max(&self) -> usize {
-        self.request_raw_bytes_max.load(Ordering::Relaxed)
+        let learned = self.request_raw_bytes_max.load(Ordering::Relaxed);
+        if self.is_answering.load(Ordering::Relaxed) { learned } else { learned.min(REQUEST_RAW_BYTES_MIN) }
     }
 
     pub(super) fn taken(&self) -> u64 {
@@ -136,6 +149,21 @@ impl<T: Transport> Link<T> {
 
     pub(super) fn status(&self) -> Status {
         self.journal.status(self.gate.state())
+    }
+
+    /// Whether the destination is away or may be (it was never asked): one request at a time goes out, as a probe.
+    pub(super) fn is_away(&self) -> bool {
+        !self.is_answering.load(Ordering::Relaxed)
+            || matches!(self.gate.state(), State::BackingOff { .. } | State::Held { .. })
+    }
+
+    /// Whether the request that begins at `order` waits at the gate.
+    pub(super) fn is_waiting(&self, order: Seq) -> bool {
+        self.gate.is_waiting(order)
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     pub(super) fn show_state(&self) {
@@ -151,33 +179,31 @@ impl<T: Transport> Link<T> {
         }
     }
 
-    /// Sends what `encode` makes for the codec in use until there is a verdict on its content; waits at the gate while
-    /// the destination is away. `None`: shutting down.
-    pub(super) async fn attempt<F>(
-        &self,
-        order: Seq,
-        shutdown: &CancellationToken,
-        mut encode: impl FnMut(Codec) -> F,
-    ) -> Option<Verdict>
-    where
-        F: Future<Output = Result<Body, String>>,
-    {
-        // Kept over retries, so that an outage does not inflate and compress the same spans again and again.
-        let mut kept: Option<Body> = None;
+    /// Sends a piece in the codec in use until there is a verdict on its content; waits at the gate while the
+    /// destination is away, and for room in the budget. `None`: shutting down.
+    pub(super) async fn attempt(&self, order: Seq, shutdown: &CancellationToken, piece: &Piece) -> Option<Verdict> {
+        let mut tried = None;
         loop {
             let pass = self.gate.enter(order, shutdown).await?;
             let codec = self.codec();
-            let body = match kept.take().filter(|body| body.codec == codec) {
-                Some(body) => {
-                    self.metrics.retried();
-                    body
-                }
-                None => match encode(codec).await {
-                    Ok(body) => body,
-                    Err(why) => return Some(Verdict::Damaged { why }),
-                },
+            let lane = if self.is_answering.load(Ordering::Relaxed) { Lane::Answering } else { Lane::Silent };
+            let _share = tokio::select! {
+                share = self.budget.sending(lane, piece.body_bytes(self.dialect, codec)) => share,
+                () = shutdown.cancelled() => return None,
             };
-            kept = Some(body.clone());
+            // Much may have happened meanwhile; a destination that went away must not hold memory.
+            if !pass.is_current() || codec != self.codec() {
+                continue;
+            }
+            // Encoded anew for each try: between two tries nothing is held, and they are seconds apart.
+            let body = match piece.clone().body(self.dialect, codec).await {
+                Ok(body) => body,
+                Err(why) => return Some(Verdict::Damaged { why }),
+            };
+            // The same in another codec is a first try of that.
+            if tried.replace(codec) == Some(codec) {
+                self.metrics.retried();
+            }
             match self.send(body).await {
                 Answer::Delivered { rejected_spans, message } => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
@@ -235,6 +261,7 @@ impl<T: Transport> Link<T> {
         let _in_flight = self.metrics.sending(body.encoded_bytes());
         self.show_state();
         let reply = self.transport.send(body).await;
+        self.is_answering.store(reply.name != NO_ANSWER, Ordering::Relaxed);
         self.metrics.answered(reply.name);
         match &reply.answer {
             Answer::Delivered { .. } => {}
@@ -259,7 +286,7 @@ impl<T: Transport> Link<T> {
 
     /// One line when a destination goes away, one when it is back; what needs a person is repeated at every try.
     fn log(&self, change: Change, why: &str) {
-        let is_held = matches!(self.gate.state(), super::status::State::Held { .. });
+        let is_held = matches!(self.gate.state(), State::Held { .. });
         match change {
             Change::Nothing => {}
             Change::Closed(delay) | Change::ClosedAgain(delay) if is_held => error!(

@@ -63,6 +63,19 @@ impl Piece {
         }
     }
 
+    /// What a body takes in memory, nearly.
+    pub(super) fn body_bytes(&self, dialect: Dialect, codec: Codec) -> usize {
+        /// Of OTLP JSON, compared with protobuf.
+        const JSON_FACTOR: usize = 3;
+        match (self, dialect) {
+            (Self::Batches(batches), Dialect::Grpc | Dialect::HttpProtobuf) if codec == Codec::Zstd => {
+                batches.iter().map(|batch| batch.frame.len()).sum()
+            }
+            (_, Dialect::HttpJson) => self.raw_bytes().saturating_mul(JSON_FACTOR),
+            _ => self.raw_bytes(),
+        }
+    }
+
     /// The body for a codec. Frames that can go as they are do so without a copy; anything else is blocking work.
     pub(super) async fn body(self, dialect: Dialect, codec: Codec) -> Result<Body, String> {
         let spans = self.spans();
@@ -111,10 +124,12 @@ impl Piece {
         Ok(Halves::Two(Self::Part(left), Self::Part(right)))
     }
 
-    /// Cuts the piece into ones of at most `spans_max` spans, oldest first. `Err`: the stored bytes cannot be read.
-    pub(super) async fn capped(self, spans_max: u64) -> Result<Vec<Piece>, String> {
+    /// Cuts the piece into ones of at most `spans_max` spans and `raw_bytes_max` bytes, oldest first. What cannot be
+    /// cut to that size, such as a single span, stays as it is. `Err`: the stored bytes cannot be read.
+    pub(super) async fn capped(self, spans_max: u64, raw_bytes_max: usize) -> Result<Vec<Piece>, String> {
         let part = match self {
-            piece if piece.spans() <= spans_max => return Ok(vec![piece]),
+            piece if piece.spans() <= spans_max && piece.raw_bytes() <= raw_bytes_max => return Ok(vec![piece]),
+            piece if piece.spans() <= 1 => return Ok(vec![piece]),
             // The cutter puts several batches together only where they fit.
             Self::Batches(batches) => match part_of(batches).await? {
                 Some(part) => part,
@@ -126,13 +141,25 @@ impl Piece {
             let mut done = Vec::new();
             let mut rest = vec![part];
             while let Some(part) = rest.pop() {
-                if part.spans <= spans_max {
+                let has_too_many = part.spans > spans_max;
+                let is_too_long = part.raw.len() > raw_bytes_max && part.spans > 1;
+                if !has_too_many && !is_too_long {
                     done.push(Self::Part(part));
                     continue;
                 }
-                // The multiple of the cap that is nearest to the middle: every piece but the last is full.
-                let at = (part.spans / 2).div_ceil(spans_max) * spans_max;
+                let at = match has_too_many {
+                    // The multiple of the cap that is nearest to the middle: every piece but the last is full.
+                    true => (part.spans / 2).div_ceil(spans_max) * spans_max,
+                    false => part.spans / 2,
+                };
                 let (left, right) = part.cut(at)?;
+                // A resource that is larger than its spans is repeated by each cut: that would multiply it, not
+                // make requests smaller.
+                let repeated_bytes = (left.raw.len() + right.raw.len()).saturating_sub(part.raw.len());
+                if !has_too_many && repeated_bytes > part.raw.len() / 2 {
+                    done.push(Self::Part(part));
+                    continue;
+                }
                 rest.push(right);
                 rest.push(left);
             }

@@ -9,6 +9,7 @@ use crate::spool::{
     Batch, Chunk, Header, LossReason, Outcome, Parked, PipelineId, ReadError, ReadLimits, Seq, TimeRange,
 };
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -19,10 +20,19 @@ pub(super) fn span_name(seq: u64, index: u32) -> String {
 
 /// A batch of spans that have nothing but a name.
 pub(super) fn batch_of(seq: u64, spans: u32) -> Batch {
+    padded_batch_of(seq, &vec![0; spans as usize])
+}
+
+/// A batch of spans that have a name, and so many bytes of something else.
+pub(super) fn padded_batch_of(seq: u64, span_bytes: &[usize]) -> Batch {
+    let spans = u32::try_from(span_bytes.len()).unwrap();
     let mut scope_spans = Vec::new();
-    for index in 0..spans {
+    for (index, bytes) in (0..).zip(span_bytes) {
         let mut span = Vec::new();
         put_bytes(&mut span, 5, span_name(seq, index).as_bytes());
+        if *bytes > 0 {
+            put_bytes(&mut span, 3, &vec![b'x'; *bytes]);
+        }
         put_bytes(&mut scope_spans, 2, &span);
     }
     let (mut resource_spans, mut request) = (Vec::new(), Vec::new());
@@ -74,17 +84,21 @@ pub(super) fn decoded(body: &Body) -> Vec<u8> {
 pub(super) struct Scripted<F> {
     pub(super) answer: F,
     pub(super) taken: Mutex<Vec<String>>,
+    /// The protobuf of the longest request.
+    pub(super) raw_bytes_seen: AtomicUsize,
 }
 
 impl<F: Fn(&[String]) -> Answer> Scripted<F> {
     pub(super) fn new(answer: F) -> Self {
-        Self { answer, taken: Mutex::default() }
+        Self { answer, taken: Mutex::default(), raw_bytes_seen: AtomicUsize::new(0) }
     }
 }
 
 impl<F: Fn(&[String]) -> Answer + Send + Sync + 'static> Transport for Scripted<F> {
     async fn send(&self, body: Body) -> Reply {
-        let names = span_names(&decoded(&body));
+        let raw = decoded(&body);
+        self.raw_bytes_seen.fetch_max(raw.len(), Ordering::Relaxed);
+        let names = span_names(&raw);
         assert_eq!(names.len() as u64, body.spans);
         let answer = (self.answer)(&names);
         if matches!(answer, Answer::Delivered { .. }) {
@@ -107,12 +121,15 @@ struct Inner {
     sent: u64,
     lost: Vec<(LossReason, u64)>,
     parked: Vec<Parked>,
+    /// So many calls of `advance` fail.
+    advances_to_fail: u32,
 }
 
 impl Model {
     pub(super) fn new(batches: Vec<Batch>) -> Self {
         let end = batches.last().map_or(1, |batch| batch.seq.0 + 1);
-        let inner = Inner { batches, position: Seq::FIRST, sent: 0, lost: Vec::new(), parked: Vec::new() };
+        let inner =
+            Inner { batches, position: Seq::FIRST, sent: 0, lost: Vec::new(), parked: Vec::new(), advances_to_fail: 0 };
         Self { inner: Arc::new(Mutex::new(inner)), end: watch::Sender::new(end) }
     }
 
@@ -124,6 +141,11 @@ impl Model {
         let gone: u64 = gone.map(|batch| u64::from(batch.header.spans)).sum();
         inner.position = position;
         inner.lost.push((LossReason::Budget, gone));
+    }
+
+    /// The next `count` bookings fail.
+    pub(super) fn fail_to_advance(&self, count: u32) {
+        self.inner.lock().unwrap().advances_to_fail = count;
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -176,6 +198,11 @@ impl Source for Model {
 
     fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
         let mut inner = self.inner.lock().unwrap();
+        if inner.advances_to_fail > 0 {
+            inner.advances_to_fail -= 1;
+            let error = rocksdb::DB::open(&rocksdb::Options::default(), "/dev/null/none").unwrap_err();
+            return Err(error.into());
+        }
         if inner.position != from {
             return Ok(false);
         }

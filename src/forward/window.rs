@@ -2,6 +2,8 @@
 
 use crate::spool::{Outcome, Parked, Seq};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::AbortHandle;
 
 #[derive(Debug)]
@@ -27,8 +29,19 @@ struct Slot {
 
 #[derive(Debug)]
 enum SlotState {
-    Sending { id: RequestId, raw_bytes: usize, task: AbortHandle },
+    Sending(Sending),
+
     Finished(Outcome),
+}
+
+/// A request that is not finished.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) id: RequestId,
+    pub(super) raw_bytes: usize,
+    pub(super) task: AbortHandle,
+    /// Whether a part of it has met a verdict.
+    pub(super) is_begun: Arc<AtomicBool>,
 }
 
 /// Slots kept while the oldest is not finished. The younger ones hold only their outcome then, but a crash would send
@@ -59,10 +72,15 @@ impl Window {
                 && self.slots.len() < SLOTS_MAX)
     }
 
-    pub(super) fn sending(&mut self, id: RequestId, (from, to): (Seq, Seq), raw_bytes: usize, task: AbortHandle) {
+    /// Whether no request is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests == 0
+    }
+
+    pub(super) fn sending(&mut self, (from, to): (Seq, Seq), sending: Sending) {
         self.requests += 1;
-        self.raw_bytes += raw_bytes;
-        self.slots.push_back(Slot { from, to, state: SlotState::Sending { id, raw_bytes, task } });
+        self.raw_bytes += sending.raw_bytes;
+        self.slots.push_back(Slot { from, to, state: SlotState::Sending(sending) });
     }
 
     /// Nothing of this pipeline lies in `[from, to)`.
@@ -76,11 +94,11 @@ impl Window {
     /// A request is done. One that was forgotten meanwhile is ignored.
     pub(super) fn finish(&mut self, done: RequestId, outcome: Outcome) {
         for slot in &mut self.slots {
-            if let SlotState::Sending { id, raw_bytes, .. } = &slot.state
-                && *id == done
+            if let SlotState::Sending(sending) = &slot.state
+                && sending.id == done
             {
                 self.requests -= 1;
-                self.raw_bytes -= raw_bytes;
+                self.raw_bytes -= sending.raw_bytes;
                 slot.state = SlotState::Finished(outcome);
                 return;
             }
@@ -142,11 +160,32 @@ impl Window {
         is_cut_through.then_some(position)
     }
 
+    /// Forgets the youngest requests, all but the first, as long as they only wait and nothing of them was sent.
+    /// Returns where to go on cutting if there were any.
+    pub(super) fn retreat(&mut self, is_waiting: impl Fn(Seq) -> bool) -> Option<Seq> {
+        let mut position = None;
+        while self.slots.len() > 1
+            && let Some(Slot { from, state: SlotState::Sending(sending), .. }) = self.slots.back()
+            && !sending.is_begun.load(Ordering::Relaxed)
+            && is_waiting(*from)
+        {
+            position = Some(*from);
+            let slot = self.slots.pop_back();
+            self.forget(slot);
+        }
+        position
+    }
+
     fn forget_front(&mut self) {
-        if let Some(Slot { state: SlotState::Sending { raw_bytes, task, .. }, .. }) = self.slots.pop_front() {
-            task.abort();
+        let slot = self.slots.pop_front();
+        self.forget(slot);
+    }
+
+    fn forget(&mut self, slot: Option<Slot>) {
+        if let Some(Slot { state: SlotState::Sending(sending), .. }) = slot {
+            sending.task.abort();
             self.requests -= 1;
-            self.raw_bytes -= raw_bytes;
+            self.raw_bytes -= sending.raw_bytes;
         }
     }
 }
@@ -156,8 +195,9 @@ mod tests {
     use super::*;
     use crate::spool::LossReason;
 
-    async fn task() -> AbortHandle {
-        tokio::spawn(std::future::pending::<()>()).abort_handle()
+    async fn sending(id: u64, raw_bytes: usize) -> Sending {
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        Sending { id: RequestId(id), raw_bytes, task, is_begun: Arc::default() }
     }
 
     fn outcome(sent: u64, poison: u64) -> Outcome {
@@ -169,7 +209,7 @@ mod tests {
         let mut window = Window::new(3, 100);
         for (from, to) in [(1, 3), (3, 4), (4, 9)] {
             assert!(window.has_room());
-            window.sending(RequestId(from), (Seq(from), Seq(to)), 10, task().await);
+            window.sending((Seq(from), Seq(to)), sending(from, 10).await);
         }
         assert!(!window.has_room());
         window.finish(RequestId(3), outcome(5, 1));
@@ -185,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_bound_the_window_but_one_request_always_goes() {
         let mut window = Window::new(4, 100);
-        window.sending(RequestId(1), (Seq(1), Seq(2)), 1000, task().await);
+        window.sending((Seq(1), Seq(2)), sending(1, 1000).await);
         assert!(!window.has_room());
         window.finish(RequestId(1), Outcome::default());
         assert!(window.has_room());
@@ -195,7 +235,7 @@ mod tests {
     async fn a_moved_cursor_keeps_what_lies_beyond() {
         let mut window = Window::new(4, 100);
         for (from, to) in [(1, 3), (3, 5), (5, 9)] {
-            window.sending(RequestId(from), (Seq(from), Seq(to)), 10, task().await);
+            window.sending((Seq(from), Seq(to)), sending(from, 10).await);
         }
         assert_eq!(window.resync(Seq(3)), None);
         window.finish(RequestId(3), Outcome::default());
@@ -204,6 +244,19 @@ mod tests {
         assert_eq!(window.resync(Seq(6)), Some(Seq(6)));
         window.finish(RequestId(5), Outcome::default());
         assert!(window.take_finished().is_none() && window.has_room());
+    }
+
+    #[tokio::test]
+    async fn a_retreat_keeps_the_first_and_what_was_begun() {
+        let mut window = Window::new(8, 100);
+        for from in 1..=5 {
+            let sending = sending(from, 10).await;
+            sending.is_begun.store(from == 2, Ordering::Relaxed);
+            window.sending((Seq(from), Seq(from + 1)), sending);
+        }
+        assert_eq!(window.retreat(|from| from != Seq(5)), None);
+        assert_eq!(window.retreat(|_| true), Some(Seq(3)));
+        assert_eq!((window.requests, window.raw_bytes), (2, 20));
     }
 
     #[test]

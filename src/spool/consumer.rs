@@ -44,6 +44,8 @@ pub enum LossReason {
     Poison,
     /// The destination took the request and reported these spans as rejected (`partial_success`).
     RejectedByDestination,
+    /// The only attempt failed, and `retry_on_failure` is switched off.
+    RetryDisabled,
     /// The batch could not be read back from disk.
     Damaged,
     /// Stored before the destination was configured.
@@ -51,8 +53,15 @@ pub enum LossReason {
 }
 
 impl LossReason {
-    pub const ALL: [LossReason; 6] =
-        [Self::Budget, Self::Age, Self::Poison, Self::RejectedByDestination, Self::Damaged, Self::BeforeDestination];
+    pub const ALL: [LossReason; 7] = [
+        Self::Budget,
+        Self::Age,
+        Self::Poison,
+        Self::RejectedByDestination,
+        Self::RetryDisabled,
+        Self::Damaged,
+        Self::BeforeDestination,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,6 +69,7 @@ impl LossReason {
             Self::Age => "age",
             Self::Poison => "poison",
             Self::RejectedByDestination => "rejected_by_destination",
+            Self::RetryDisabled => "retry_disabled",
             Self::Damaged => "damaged",
             Self::BeforeDestination => "before_destination",
         }

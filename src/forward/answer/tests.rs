@@ -55,6 +55,16 @@ fn grpc_answers() {
         (8, batch, &hint, TooLarge),
         (8, "grpc: received message after decompression larger than max (5000000 vs. 4194304)", b"", TooLarge),
         (8, "grpc: received message larger than max (5000000 vs. 4194304)", b"", TooLarge),
+        (8, "gRPC message exceeds maximum size 4194304: 5000000", b"", TooLarge),
+        (8, "gRPC message exceeds maximum size 4194304: 5000000", &hint, TooLarge),
+        (
+            11,
+            "Error, decoded message length too large: found 5000000 bytes, the limit is: 4194304 bytes",
+            b"",
+            TooLarge,
+        ),
+        // A hint of a code is not one of the text.
+        (14, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes", b"", Retry(None)),
         (3, "trace ids must be 128 bit, received 64 bits", b"", Refused),
         (14, "no live-stores available", b"", Retry(None)),
         (14, "starting", &hint, Retry(Some(5))),

@@ -1,10 +1,11 @@
 use super::*;
 use crate::forward::answer::Answer;
 use crate::forward::body::Dialect;
+use crate::forward::budget::Budget;
 use crate::forward::metrics::Metrics;
 use crate::forward::settings::{Compression, RetrySettings};
 use crate::forward::status::State;
-use crate::forward::testing::{Model, Scripted, batch_of, span_name};
+use crate::forward::testing::{Model, Scripted, batch_of, padded_batch_of, span_name};
 use crate::spool::{Batch, LossReason};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -18,13 +19,24 @@ fn delivered() -> Answer {
 }
 
 fn engine(model: &Model, answer: Answering, batch: Option<&BatchSettings>) -> Engine<Model, Scripted<Answering>> {
+    engine_retrying(model, answer, batch, true)
+}
+
+fn engine_retrying(
+    model: &Model,
+    answer: Answering,
+    batch: Option<&BatchSettings>,
+    enabled: bool,
+) -> Engine<Model, Scripted<Answering>> {
     let retry = RetrySettings {
+        enabled,
         initial_interval: Duration::from_millis(10),
         max_interval: Duration::from_millis(10),
         ..Default::default()
     };
     let metrics = Metrics::default().of("test");
-    let mut link = Link::new("test", Scripted::new(answer), Dialect::Grpc, Compression::Auto, retry, metrics);
+    let mut link =
+        Link::new("test", Scripted::new(answer), Dialect::Grpc, Compression::Auto, retry, metrics, &Budget::default());
     link.hold = Duration::from_millis(10);
     Engine::new(model.clone(), link, batch, 10)
 }
@@ -145,6 +157,15 @@ async fn a_destination_that_refuses_everything_loses_nothing() {
 }
 
 #[tokio::test]
+async fn without_retries_a_failed_request_is_booked_as_that() {
+    let model = Model::new(vec![batch_of(1, 6)]);
+    let answer = Box::new(|_: &[String]| Answer::Retry { after: None, why: "away".to_owned() });
+    let engine = engine_retrying(&model, answer, None, false);
+    drain(&engine, &model).await;
+    assert_eq!((model.sent(), model.lost(LossReason::RetryDisabled)), (0, 6));
+}
+
+#[tokio::test]
 async fn too_large_requests_are_split_and_later_ones_are_smaller() {
     let model = Model::new((1..=40).map(|seq| batch_of(seq, 10)).collect());
     let largest = Arc::new(AtomicUsize::new(0));
@@ -162,6 +183,28 @@ async fn too_large_requests_are_split_and_later_ones_are_smaller() {
     drain(&engine, &model).await;
     assert_eq!((model.sent(), largest.load(Ordering::Relaxed)), (400, 3));
     assert!(engine.link.request_raw_bytes_max() < crate::forward::link::REQUEST_RAW_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_receivers_accept_is_cut_before_it_is_sent() {
+    const LIMIT: usize = crate::forward::link::REQUEST_RAW_BYTES_MAX;
+    let model = Model::new(vec![batch_of(1, 3), padded_batch_of(2, &[50_000; 110]), batch_of(3, 3)]);
+    let large = engine(&model, Box::new(|_| delivered()), None);
+    drain(&large, &model).await;
+    assert_eq!((model.sent(), taken(&large).len()), (116, 116));
+    assert!(large.link.transport().raw_bytes_seen.load(Ordering::Relaxed) <= LIMIT);
+    // Nothing is smaller than a span: it goes as it is, alone, and its neighbours in requests of their own.
+    let model = Model::new(vec![padded_batch_of(1, &[100, LIMIT + 1, 100])]);
+    let huge = engine(
+        &model,
+        Box::new(|names| {
+            assert!(names.len() == 1 || !names.contains(&span_name(1, 1)));
+            delivered()
+        }),
+        None,
+    );
+    drain(&huge, &model).await;
+    assert_eq!(model.sent(), 3);
 }
 
 #[tokio::test]
@@ -212,6 +255,67 @@ async fn the_budget_moving_the_cursor_is_followed() {
     // At least once: everything that did not expire arrived.
     let taken: BTreeSet<String> = taken(&engine).into_iter().collect();
     assert!((700..=2000).all(|seq| taken.contains(&span_name(seq, 0))));
+}
+
+#[tokio::test]
+async fn what_could_not_be_booked_is_booked_later_and_not_sent_again() {
+    let batches: Vec<Batch> = (1..=3).map(|seq| batch_of(seq, 5)).collect();
+    let model = Model::new(batches);
+    model.fail_to_advance(2);
+    let engine = engine(&model, Box::new(|_| delivered()), None);
+    drain(&engine, &model).await;
+    assert_eq!((model.sent(), taken(&engine).len()), (15, 15));
+}
+
+/// Takes long to give no answer, and knows how many bytes are on their way to all of its kind.
+#[derive(Clone, Default)]
+struct Hanging {
+    bytes: Arc<AtomicUsize>,
+    bytes_seen: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Transport for Hanging {
+    async fn send(&self, body: crate::forward::body::Body) -> crate::forward::link::Reply {
+        let bytes = self.bytes.fetch_add(body.encoded_bytes(), Ordering::Relaxed) + body.encoded_bytes();
+        self.bytes_seen.fetch_max(bytes, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.bytes.fetch_sub(body.encoded_bytes(), Ordering::Relaxed);
+        crate::forward::link::Reply::no_answer("timeout")
+    }
+}
+
+#[tokio::test]
+async fn many_destinations_that_hang_share_the_memory_and_leave_the_others_alone() {
+    const LANE: usize = 8 * 1024 * 1024;
+    let batches: Vec<Batch> = (1..=8).map(|seq| padded_batch_of(seq, &[1_900_000])).collect();
+    let (budget, hanging, shutdown) = (Budget::default(), Hanging::default(), CancellationToken::new());
+    let retry = RetrySettings {
+        initial_interval: Duration::from_millis(10),
+        max_interval: Duration::from_millis(10),
+        ..Default::default()
+    };
+    let mut running = JoinSet::new();
+    for _ in 0..12 {
+        let (metrics, transport) = (Metrics::default().of("hanging"), hanging.clone());
+        let link =
+            Link::new("hanging", transport, Dialect::HttpProtobuf, Compression::None, retry.clone(), metrics, &budget);
+        let (engine, shutdown) = (Engine::new(Model::new(batches.clone()), link, None, 10), shutdown.clone());
+        running.spawn(async move { engine.run(shutdown).await });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let model = Model::new(batches);
+    let answer: Answering = Box::new(|_| delivered());
+    let metrics = Metrics::default().of("well");
+    let link =
+        Link::new("well", Scripted::new(answer), Dialect::HttpProtobuf, Compression::None, retry, metrics, &budget);
+    drain(&Engine::new(model.clone(), link, None, 10), &model).await;
+    assert_eq!(model.sent(), 8);
+    shutdown.cancel();
+    running.join_all().await;
+    assert!(hanging.requests.load(Ordering::Relaxed) > 4);
+    assert!(hanging.bytes_seen.load(Ordering::Relaxed) <= LANE);
 }
 
 #[tokio::test]
