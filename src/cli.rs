@@ -13,6 +13,7 @@ pub mod validate;
 use crate::config::{Diagnostic, Files, Format, Input, Reach, Secrets, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outcome::Outcome;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -173,7 +174,35 @@ fn sources(args: &ConfigArgs) -> Result<Vec<Source>, Diagnostic> {
 }
 
 fn finish(outcome: Outcome) -> ExitCode {
-    print!("{}", outcome.stdout);
-    eprint!("{}", outcome.stderr);
-    ExitCode::from(outcome.code)
+    let printed = print(&mut std::io::stdout().lock(), &outcome.stdout);
+    // Nobody is left to be told if stderr cannot be written.
+    let _ = print(&mut std::io::stderr().lock(), &outcome.stderr);
+    match printed {
+        Ok(()) => ExitCode::from(outcome.code),
+        Err(error) => {
+            let _ = print(&mut std::io::stderr().lock(), &format!("spanreel: writing the output: {error}\n"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// A reader that has seen enough, such as `head`, is no error.
+fn print(stream: &mut impl Write, text: &str) -> std::io::Result<()> {
+    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        drop(reader);
+        print(&mut writer, "text\n").unwrap();
+        assert!(print(&mut [0u8; 2].as_mut_slice(), "text\n").is_err());
+    }
 }

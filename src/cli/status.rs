@@ -32,6 +32,9 @@ pub fn status(endpoint: &str, as_json: bool) -> Outcome {
 
 async fn fetch(endpoint: &str) -> Result<Value, String> {
     let uri: http::Uri = endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
+    if let Some(scheme) = uri.scheme_str().filter(|scheme| *scheme != "http") {
+        return Err(format!("only http:// can be asked, not {scheme}://"));
+    }
     let authority = uri.authority().ok_or("a URL such as http://127.0.0.1:3200 is needed")?;
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(3200));
     let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
@@ -194,6 +197,13 @@ mod tests {
     fn sizes_and_times_read_well() {
         assert_eq!((bytes(1023), bytes(10 << 20)), ("1023 B".to_owned(), "10.0 MiB".to_owned()));
         assert_eq!(duration(Duration::from_secs(7_200)), "2 h");
+    }
+
+    #[test]
+    fn only_http_is_asked() {
+        let outcome = status("https://127.0.0.1:3200", false);
+        assert_eq!(outcome.code, 1);
+        assert!(outcome.stderr.contains("only http:// can be asked, not https://"), "{}", outcome.stderr);
     }
 
     #[test]

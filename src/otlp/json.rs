@@ -29,15 +29,23 @@ pub const ANY_VALUE_DEPTH_MAX: usize = super::scan::NESTING_MAX;
 /// at most three messages (AnyValue, KeyValueList, KeyValue), and a little room.
 const MESSAGE_DEPTH_MAX: usize = 3 * ANY_VALUE_DEPTH_MAX + 20;
 
+/// What [`JsonLimits::for_body`] lets a conversion hold besides twice the body.
+const HELD_BYTES_MIN: usize = 64 * 1024;
+
 /// What a JSON body may contain. Its size is limited by whoever read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonLimits {
     pub any_value_depth_max: usize,
+    /// Bytes that a conversion may hold besides the body: what to reserve before it starts.
+    pub held_bytes_max: usize,
 }
 
-impl Default for JsonLimits {
-    fn default() -> Self {
-        Self { any_value_depth_max: ANY_VALUE_DEPTH_MAX }
+impl JsonLimits {
+    /// The limits for a body of this length. Twice the body is the protobuf, which is nearly always shorter than its
+    /// JSON, and as much again for the string in hand and long messages' lengths.
+    pub fn for_body(body_len: usize) -> Self {
+        let held_bytes_max = body_len.saturating_mul(2).saturating_add(HELD_BYTES_MIN);
+        Self { any_value_depth_max: ANY_VALUE_DEPTH_MAX, held_bytes_max }
     }
 }
 
@@ -78,6 +86,8 @@ pub enum JsonProblem {
     TooDeep(usize),
     #[error("the document is longer than 4 GiB")]
     TooLong,
+    #[error("as protobuf the document takes more than the {0} bytes that are held for it")]
+    TooMuchHeld(usize),
 }
 
 impl JsonError {
@@ -97,7 +107,7 @@ fn in_path(path: &str) -> String {
 /// (see above); the result must be scanned before it is believed.
 ///
 /// # Errors
-/// The text is not JSON, a value has the wrong type or range, or values nest too deep.
+/// The text is not JSON, a value has the wrong type or range, values nest too deep, or the result outgrows its limit.
 pub fn json_to_protobuf(body: &[u8], limits: &JsonLimits) -> Result<Vec<u8>, JsonError> {
     read::convert(&schema::EXPORT_TRACE_SERVICE_REQUEST, body, limits)
 }

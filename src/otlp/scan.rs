@@ -11,6 +11,10 @@ use thiserror::Error;
 /// AnyValue may nest this deep (the Collector's limit since v0.165).
 pub const NESTING_MAX: usize = 100;
 
+/// The deprecated field of `ResourceSpans` (`InstrumentationLibrarySpans`, of the same shape as `ScopeSpans`). A Collector
+/// reads it where there is no field 2, and so does the scan.
+pub const LEGACY_SCOPE_SPANS: u32 = 1000;
+
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
@@ -24,6 +28,9 @@ pub struct Scanned {
     pub max_end: u64,
     /// Fingerprints of the distinct traces, sorted.
     pub keys: Vec<u32>,
+    /// Some spans stand where only a Collector looks: [`super::view::promote_legacy_scopes`] moves them before anything
+    /// else reads the request.
+    pub legacy_scopes: bool,
 }
 
 /// Why a request as a whole is refused. Offsets are relative to the innermost message named.
@@ -41,10 +48,7 @@ pub enum ScanError {
 
 /// Walks the request. Linear in its length, no recursion beyond [`NESTING_MAX`].
 pub fn scan(request: &[u8]) -> Result<Scanned, ScanError> {
-    let mut scanner = Scanner {
-        found: Scanned { spans: 0, invalid: 0, min_start: u64::MAX, max_end: 0, keys: Vec::new() },
-        last_key: None,
-    };
+    let mut scanner = Scanner::new();
     for field in fields("ExportTraceServiceRequest", request) {
         if let Some(resource_spans) = message_field(&field?, 1, "ExportTraceServiceRequest")? {
             scanner.resource_spans(resource_spans)?;
@@ -77,15 +81,41 @@ struct Scanner {
 }
 
 impl Scanner {
+    fn new() -> Self {
+        let found =
+            Scanned { spans: 0, invalid: 0, min_start: u64::MAX, max_end: 0, keys: Vec::new(), legacy_scopes: false };
+        Self { found, last_key: None }
+    }
+
     fn resource_spans(&mut self, message: &[u8]) -> Result<(), ScanError> {
         const NAME: &str = "ResourceSpans";
+        let (mut scopes, mut legacy_scopes) = (false, false);
         for field in fields(NAME, message) {
             let field = field?;
             match field.number {
                 1 => attributes_of("Resource", 1, bytes(&field, NAME)?)?,
-                2 => self.scope_spans(bytes(&field, NAME)?)?,
+                2 => {
+                    scopes = true;
+                    self.scope_spans(bytes(&field, NAME)?)?;
+                }
                 3 => drop(bytes(&field, NAME)?),
+                LEGACY_SCOPE_SPANS => legacy_scopes = true,
                 _ => {}
+            }
+        }
+        if legacy_scopes { self.legacy_scope_spans(message, scopes) } else { Ok(()) }
+    }
+
+    /// As a Collector reads them: where there are scope spans, the deprecated ones do not count, but must be well-formed.
+    #[cold]
+    fn legacy_scope_spans(&mut self, resource_spans: &[u8], ignored: bool) -> Result<(), ScanError> {
+        const NAME: &str = "ResourceSpans";
+        let mut unread = Scanner::new();
+        let reader = if ignored { &mut unread } else { self };
+        reader.found.legacy_scopes = true;
+        for field in fields(NAME, resource_spans) {
+            if let Some(scope_spans) = message_field(&field?, LEGACY_SCOPE_SPANS, NAME)? {
+                reader.scope_spans(scope_spans)?;
             }
         }
         Ok(())
@@ -289,7 +319,7 @@ fn check_any_value(message: &[u8], depth: usize) -> Result<(), ScanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::otlp::view::retain_spans;
+    use crate::otlp::view::{promote_legacy_scopes, retain_spans};
     use crate::otlp::wire::{put_bytes, put_uint};
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -336,6 +366,59 @@ mod tests {
         assert_eq!((scanned.spans, scanned.invalid), (1, bad.len() as u32));
         let kept = ExportTraceServiceRequest::decode(retain_spans(&bytes, is_valid).as_slice()).unwrap();
         assert_eq!(kept, request(vec![good]));
+    }
+
+    /// Resource spans with one scope under each of these field numbers.
+    fn resource_spans(scopes: &[(u32, Vec<Span>)]) -> Vec<u8> {
+        let mut message = Vec::new();
+        put_bytes(&mut message, 1, b"");
+        for (number, spans) in scopes {
+            let scope_spans = ScopeSpans { spans: spans.clone(), ..ScopeSpans::default() };
+            put_bytes(&mut message, *number, &scope_spans.encode_to_vec());
+        }
+        put_bytes(&mut message, 3, b"schema");
+        let mut request = Vec::new();
+        put_bytes(&mut request, 1, &message);
+        request
+    }
+
+    #[test]
+    fn deprecated_scopes_count_where_there_are_no_others() {
+        let modern = resource_spans(&[(2, vec![span(1, 1)])]);
+        let legacy = resource_spans(&[(1000, vec![span(2, 2), Span { span_id: vec![], ..span(2, 3) }])]);
+        let two_legacy = resource_spans(&[(1000, vec![span(3, 4)]), (1000, vec![span(3, 5)])]);
+        let mixed = resource_spans(&[(1000, vec![span(4, 6)]), (2, vec![span(5, 7)])]);
+        let bytes = [modern.clone(), legacy, two_legacy, mixed.clone()].concat();
+
+        let scanned = scan(&bytes).unwrap();
+        assert_eq!((scanned.spans, scanned.invalid, scanned.keys.len()), (5, 1, 4));
+        assert!(scanned.legacy_scopes);
+
+        let promoted = promote_legacy_scopes(&bytes);
+        let legacy = resource_spans(&[(2, vec![span(2, 2), Span { span_id: vec![], ..span(2, 3) }])]);
+        let two_legacy = resource_spans(&[(2, vec![span(3, 4)]), (2, vec![span(3, 5)])]);
+        assert_eq!(promoted, [modern, legacy, two_legacy, mixed.clone()].concat(), "all else stays verbatim");
+        assert_eq!(scan(&promoted).unwrap(), Scanned { legacy_scopes: false, ..scanned });
+        assert!(!scan(&mixed).unwrap().legacy_scopes);
+    }
+
+    #[test]
+    fn malformed_deprecated_scopes_are_refused_wherever_they_stand() {
+        let with = |scope_spans: &[(u32, &[u8])]| {
+            let mut message = Vec::new();
+            scope_spans.iter().for_each(|(number, bytes)| put_bytes(&mut message, *number, bytes));
+            let mut request = Vec::new();
+            put_bytes(&mut request, 1, &message);
+            request
+        };
+        assert!(scan(&with(&[(1000, b"")])).is_ok());
+        assert!(scan(&with(&[(1000, b"\x12\x05")])).is_err());
+        assert!(scan(&with(&[(2, b""), (1000, b"\x12\x05")])).is_err());
+        let mut wrong_type = Vec::new();
+        put_uint(&mut wrong_type, 1000, 7);
+        let mut request = Vec::new();
+        put_bytes(&mut request, 1, &wrong_type);
+        assert_eq!(scan(&request), Err(ScanError::WireType { message: "ResourceSpans", field: 1000 }));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Everything here works on bytes that [`super::scan::scan`] accepted; on others it stops early instead of failing.
 
+use super::scan::LEGACY_SCOPE_SPANS;
 use super::wire::{Field, Fields, put_bytes};
 
 /// Calls `look(resource_spans, scope_spans, span)` for every span, with the bytes of the three messages.
@@ -29,6 +30,23 @@ pub fn retain_spans(request: &[u8], mut keep: impl FnMut(&[u8]) -> bool) -> Vec<
             has_field(&kept, 2).then_some(kept)
         });
         has_field(&kept, 2).then_some(kept)
+    })
+}
+
+/// The request with deprecated scopes as scope spans in those resource spans that have no others; all else verbatim.
+pub fn promote_legacy_scopes(request: &[u8]) -> Vec<u8> {
+    rebuild(request, 1, &mut |resource_spans| {
+        if has_field(resource_spans, 2) {
+            return Some(resource_spans.to_vec());
+        }
+        let mut promoted = Vec::with_capacity(resource_spans.len());
+        for field in Fields::new(resource_spans).map_while(Result::ok) {
+            match field.bytes(LEGACY_SCOPE_SPANS) {
+                Some(scope_spans) => put_bytes(&mut promoted, 2, scope_spans),
+                None => promoted.extend_from_slice(field.raw),
+            }
+        }
+        Some(promoted)
     })
 }
 

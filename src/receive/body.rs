@@ -108,7 +108,7 @@ async fn reserve(receiver: &Receiver, bytes: usize) -> Result<Reservation, Refus
     receiver.admission.reserve(bytes).await.map_err(|NoRoom| overloaded())
 }
 
-fn overloaded() -> Refusal {
+pub(super) fn overloaded() -> Refusal {
     Refusal::Unavailable { message: "too many bytes in flight".to_owned(), retry_after: RETRY_AFTER }
 }
 

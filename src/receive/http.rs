@@ -1,7 +1,8 @@
 //! OTLP/HTTP: POST of protobuf or JSON, answered in the same encoding.
 
+use super::admission::NoRoom;
 use super::answer::{Accepted, AnswerBody, BodyEncoding, Code, Refusal, plain, status_answer};
-use super::body::{decompress, read};
+use super::body::{decompress, overloaded, read};
 use super::inflate::{Encoding, SUPPORTED};
 use super::other_signals::Signal;
 use super::{Receiver, traces};
@@ -72,13 +73,16 @@ async fn export(
     }
     let content_encoding = content_encoding(&head.headers)?;
     let max = receiver.limits.http_body_bytes_max;
-    let held = decompress(content_encoding, read(receiver, body, &head.headers, max).await?, max)?;
+    let mut held = decompress(content_encoding, read(receiver, body, &head.headers, max).await?, max)?;
     match (signal, body_encoding) {
         (Some(signal), BodyEncoding::Protobuf) => receiver.other_signals.discard_protobuf(signal, &held.bytes),
         (Some(signal), BodyEncoding::Json) => receiver.other_signals.discard_json(signal, &held.bytes),
         (None, BodyEncoding::Protobuf) => return traces::accept(receiver, held.bytes.clone()).await,
         (None, BodyEncoding::Json) => {
-            let request = json_to_protobuf(&held.bytes, &JsonLimits::default())
+            let limits = JsonLimits::for_body(held.bytes.len());
+            let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
+            held.room.try_raise(in_all).map_err(|NoRoom| overloaded())?;
+            let request = json_to_protobuf(&held.bytes, &limits)
                 .map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest in JSON: {error}")))?;
             return traces::accept(receiver, request.into()).await;
         }

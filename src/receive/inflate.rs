@@ -39,9 +39,9 @@ pub enum InflateError {
 }
 
 impl Encoding {
-    /// From `Content-Encoding` or `grpc-encoding`; `None` for one that is not supported.
+    /// From `Content-Encoding` or `grpc-encoding`, in any case (RFC 9110, 8.4.1); `None` for one that is not supported.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name.trim() {
+        match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" | "none" => Some(Self::Identity),
             "gzip" | "x-gzip" => Some(Self::Gzip),
             "zstd" => Some(Self::Zstd),
@@ -179,6 +179,13 @@ mod tests {
 
     const ALL: [Encoding; 5] =
         [Encoding::Identity, Encoding::Gzip, Encoding::Zstd, Encoding::Deflate, Encoding::Snappy];
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        assert_eq!(Encoding::from_name("GZIP"), Some(Encoding::Gzip));
+        assert_eq!(Encoding::from_name(" X-Gzip "), Some(Encoding::Gzip));
+        assert_eq!(Encoding::from_name("Br"), None);
+    }
 
     fn deflate(encoding: Encoding, raw: &[u8]) -> Bytes {
         match encoding {

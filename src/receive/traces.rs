@@ -3,7 +3,7 @@
 use super::Receiver;
 use super::answer::{Accepted, Refusal};
 use crate::otlp::scan::{is_valid, scan};
-use crate::otlp::view::retain_spans;
+use crate::otlp::view::{promote_legacy_scopes, retain_spans};
 use bytes::Bytes;
 
 pub async fn accept(receiver: &Receiver, request: Bytes) -> Result<Accepted, Refusal> {
@@ -13,6 +13,7 @@ pub async fn accept(receiver: &Receiver, request: Bytes) -> Result<Accepted, Ref
     if scanned.spans == 0 && rejected == 0 {
         return Ok(Accepted::default());
     }
+    let request = if scanned.legacy_scopes { promote_legacy_scopes(&request).into() } else { request };
     let request = if rejected > 0 { retain_spans(&request, is_valid).into() } else { request };
     receiver.sink.store(request, scanned).await?;
     if rejected == 0 {

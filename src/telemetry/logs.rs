@@ -24,14 +24,23 @@ impl Format {
 #[error("the log level {filter:?} is not understood: {problem}; try error, warn, info, debug, trace or spanreel=debug")]
 pub struct LevelError {
     filter: String,
-    problem: ParseError,
+    problem: LevelProblem,
+}
+
+#[derive(Debug, Error)]
+enum LevelProblem {
+    #[error(transparent)]
+    Filter(ParseError),
+    /// `EnvFilter` would take the word for a target, and silence all others.
+    #[error("{0:?} is no level")]
+    NoLevel(String),
 }
 
 /// Starts logging. `level` wins over `RUST_LOG`; without both, `default`.
 pub fn init(level: Option<&str>, default: &str, format: Format) -> Result<(), LevelError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
     let filter = level.map(str::to_owned).or(from_environment).unwrap_or_else(|| default.to_owned());
-    let env_filter = EnvFilter::try_new(&filter).map_err(|problem| LevelError { filter, problem })?;
+    let env_filter = parse(&filter).map_err(|problem| LevelError { filter, problem })?;
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(env_filter).with_target(false);
     // An error here means that a subscriber is set already, as in tests; that one stays.
     let _ = match format {
@@ -39,4 +48,39 @@ pub fn init(level: Option<&str>, default: &str, format: Format) -> Result<(), Le
         Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
     Ok(())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LevelProblem> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    for directive in directives {
+        if !directive.contains('=') && !is_level(directive) {
+            return Err(LevelProblem::NoLevel(directive.to_owned()));
+        }
+    }
+    EnvFilter::try_new(filter).map_err(LevelProblem::Filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for filter in ["verbose", "info,verbose", "spanreel", "spanreel=loud"] {
+            assert!(parse(filter).is_err(), "{filter}");
+        }
+        for filter in
+            ["off", "error", "warn", "info", "debug", "TRACE", "spanreel=debug", "warn,spanreel::spool=trace,"]
+        {
+            assert!(parse(filter).is_ok(), "{filter}");
+        }
+        let error = init(Some("verbose"), "info", Format::Text).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the log level \"verbose\" is not understood: \"verbose\" is no level; \
+             try error, warn, info, debug, trace or spanreel=debug"
+        );
+    }
 }

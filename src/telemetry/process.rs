@@ -8,7 +8,6 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const PAGE_BYTES: u64 = 4096;
 /// The kernel's USER_HZ, which is 100 on every Linux that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -50,8 +49,13 @@ impl Collector for Process {
 
 /// Resident memory; `None` without /proc.
 pub fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    Some(statm.split_whitespace().nth(1)?.parse::<u64>().ok()? * PAGE_BYTES)
+    vm_rss(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// In /proc/self/status and not in its neighbour statm, which counts in pages whose size differs by machine.
+fn vm_rss(status: &str) -> Option<u64> {
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 fn cpu_seconds() -> Option<f64> {
@@ -59,4 +63,16 @@ fn cpu_seconds() -> Option<f64> {
     // The second field is the command in parentheses and may hold blanks; utime and stime are the 14th and 15th.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).map(|field| field.parse::<f64>().ok());
     Some((fields.next()?? + fields.next()??) / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read() {
+        assert_eq!(vm_rss("VmHWM:\t   20 kB\nVmRSS:\t   16 kB\nRssAnon:\t    8 kB\n"), Some(16 * 1024));
+        assert_eq!(vm_rss("Name:\tspanreel\n"), None);
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 0));
+    }
 }

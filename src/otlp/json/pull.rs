@@ -107,7 +107,9 @@ impl<'a> Pull<'a> {
             self.position += 1;
             return Ok(Cow::Borrowed(plain));
         }
-        let mut contents = plain.to_vec();
+        // What is escaped is longer than what it stands for, so this never grows.
+        let mut contents = Vec::with_capacity(plain.len() + self.bytes_to_quote());
+        contents.extend_from_slice(plain);
         loop {
             // A run ends at a quote or a backslash.
             let closing = self.text.get(self.position) == Some(&b'"');
@@ -118,6 +120,18 @@ impl<'a> Pull<'a> {
             self.escape(&mut contents)?;
             contents.extend_from_slice(self.plain_run()?);
         }
+    }
+
+    /// How far the quote is that ends the string.
+    fn bytes_to_quote(&self) -> usize {
+        let rest = self.text.get(self.position..).unwrap_or_default();
+        let mut escaped = false;
+        let ends = |byte: &u8| {
+            let quote = *byte == b'"' && !escaped;
+            escaped = *byte == b'\\' && !escaped;
+            quote
+        };
+        rest.iter().position(ends).unwrap_or(rest.len())
     }
 
     /// Bytes up to the next quote or backslash.

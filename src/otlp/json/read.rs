@@ -1,8 +1,8 @@
 //! OTLP/JSON to protobuf, driven by the schema, in one pass over the text.
 //!
-//! A protobuf message is preceded by its length, which is known only when its object ends. So bytes are first written
-//! without lengths, the lengths noted aside ([`Draft`]), and both are woven together at the end: linear in the input
-//! however deep messages nest. Open objects are a list, not the call stack; the list is also the error's field path.
+//! A protobuf message is preceded by its length, which is known only when its object ends. So one byte is left for it,
+//! which is enough for most; longer lengths are noted aside ([`Draft`]) and woven in at the end, in place: linear in the
+//! input however deep messages nest. Open objects are a list, not the call stack; the list is also the error's field path.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,7 @@ pub(super) fn convert(
     text: &[u8],
     limits: &JsonLimits,
 ) -> std::result::Result<Vec<u8>, JsonError> {
-    let mut reader = Reader { pull: Pull::new(text), draft: Draft::default(), open: Vec::new(), limits };
+    let mut reader = Reader { pull: Pull::new(text), draft: Draft::new(text.len(), limits), open: Vec::new(), limits };
     if u32::try_from(text.len()).is_err() {
         return Err(JsonError::new(JsonProblem::TooLong, text, 0, String::new()));
     }
@@ -81,7 +81,7 @@ impl Reader<'_, '_> {
             current.field = None;
             let Some(key) = self.pull.key(&mut current.first_key)? else {
                 if let Some(OpenMessage { length: Some(length), .. }) = self.open.pop() {
-                    self.draft.close(length);
+                    self.draft.close(length)?;
                 }
                 continue;
             };
@@ -123,28 +123,24 @@ impl Reader<'_, '_> {
                 if !null {
                     self.pull.expect(b'{', "an object")?;
                 }
-                let length = self.draft.open(field.number);
+                let length = self.draft.open(field.number)?;
                 if null {
-                    self.draft.close(length);
-                    return Ok(());
+                    return self.draft.close(length);
                 }
                 self.push(message, Some(length))
             }
             Kind::String => {
                 let text = if null { Cow::Borrowed(&[][..]) } else { self.pull.string()? };
-                self.draft.bytes(field, &text);
-                Ok(())
+                self.draft.bytes(field, &text)
             }
             Kind::Bytes => {
                 let text = self.pull.string()?;
                 let bytes = BASE64.decode(text).map_err(|_| JsonProblem::Base64)?;
-                self.draft.bytes(field, &bytes);
-                Ok(())
+                self.draft.bytes(field, &bytes)
             }
             Kind::Id(_) => {
                 let text = self.pull.string()?;
-                self.draft.bytes(field, hex(&text).as_deref().unwrap_or(UNREADABLE_ID));
-                Ok(())
+                self.draft.bytes(field, hex(&text).as_deref().unwrap_or(UNREADABLE_ID))
             }
             _ => self.number(field),
         }
@@ -154,19 +150,19 @@ impl Reader<'_, '_> {
         match field.kind {
             Kind::Bool => {
                 let value = self.pull.boolean()?;
-                self.draft.varint(field, u64::from(value));
+                self.draft.varint(field, u64::from(value))
             }
             Kind::Int32 => {
                 let value = self.integer(i64::from(i32::MIN), i128::from(i32::MAX))?;
-                self.draft.varint(field, value as u64);
+                self.draft.varint(field, value as u64)
             }
             Kind::Uint32 => {
                 let value = self.integer(0, i128::from(u32::MAX))?;
-                self.draft.varint(field, value as u64);
+                self.draft.varint(field, value as u64)
             }
             Kind::Int64 => {
                 let value = self.integer(i64::MIN, i128::from(i64::MAX))?;
-                self.draft.varint(field, value as u64);
+                self.draft.varint(field, value as u64)
             }
             Kind::Enum(names) => {
                 let value = if self.pull.peek()? == b'"' {
@@ -175,23 +171,22 @@ impl Reader<'_, '_> {
                 } else {
                     self.integer(i64::from(i32::MIN), i128::from(i32::MAX))? as i64
                 };
-                self.draft.varint(field, value as u64);
+                self.draft.varint(field, value as u64)
             }
             Kind::Fixed32 => {
                 let value = self.integer(0, i128::from(u32::MAX))?;
-                self.draft.fixed32(field, value as u32);
+                self.draft.fixed32(field, value as u32)
             }
             Kind::Fixed64 => {
                 let value = self.integer(0, i128::from(u64::MAX))?;
-                self.draft.fixed64(field, value as u64);
+                self.draft.fixed64(field, value as u64)
             }
             Kind::Double => {
                 let value = self.double()?;
-                self.draft.fixed64(field, value.to_bits());
+                self.draft.fixed64(field, value.to_bits())
             }
-            Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_) => {}
+            Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// A whole number, or a string that holds one.
@@ -261,81 +256,129 @@ fn shown(name: &[u8]) -> String {
 
 /// Where a message began in the draft.
 struct OpenLength {
-    index: usize,
-    content_start: usize,
-    /// [`Draft::lengths_len`] at that time.
-    lengths_len: usize,
+    /// Of the byte that is left for its length.
+    position: usize,
+    /// [`Draft::missing`] at that time.
+    missing: usize,
 }
 
-/// A length to be inserted into the draft's content.
-struct Length {
-    /// Below 4 GiB, like the text that is being converted.
+/// A length that does not fit the byte left for it.
+struct LongLength {
+    /// Of that byte; below 4 GiB, like the text that is being converted.
     position: u32,
     value: u32,
 }
 
-/// Protobuf without the lengths of messages, and these lengths.
-#[derive(Default)]
+/// Protobuf with one byte for each length, and the lengths that need more.
+///
+/// Most messages are shorter than 128 bytes, and a longer one takes 128 bytes or an object inside it that does: so a
+/// document cannot make what is noted aside outgrow it by much, as it could if each `{}` were noted.
 struct Draft {
     content: Vec<u8>,
-    /// In the order of their positions.
-    lengths: Vec<Length>,
-    /// How many bytes the lengths that are known will take.
-    lengths_len: usize,
+    /// In the order in which messages ended.
+    long: Vec<LongLength>,
+    /// How many bytes the long lengths will take beyond the one that is left for each.
+    missing: usize,
+    held_bytes_max: usize,
 }
 
 impl Draft {
-    fn open(&mut self, number: u32) -> OpenLength {
+    fn new(text_len: usize, limits: &JsonLimits) -> Self {
+        // Protobuf is nearly always shorter than its JSON, so this never grows; pages it does not need stay untouched.
+        let content = Vec::with_capacity(text_len.min(limits.held_bytes_max));
+        Self { content, long: Vec::new(), missing: 0, held_bytes_max: limits.held_bytes_max }
+    }
+
+    fn open(&mut self, number: u32) -> Result<OpenLength> {
+        self.room_for(0)?;
         wire::put_varint(&mut self.content, u64::from(number) << 3 | 2);
-        let open =
-            OpenLength { index: self.lengths.len(), content_start: self.content.len(), lengths_len: self.lengths_len };
-        self.lengths.push(Length { position: self.content.len() as u32, value: 0 });
-        open
+        let open = OpenLength { position: self.content.len(), missing: self.missing };
+        self.content.push(0);
+        Ok(open)
     }
 
-    fn close(&mut self, open: OpenLength) {
-        let len = self.content.len() - open.content_start + self.lengths_len - open.lengths_len;
-        self.lengths_len += wire::varint_len(len as u64);
-        if let Some(length) = self.lengths.get_mut(open.index) {
-            length.value = len as u32;
+    fn close(&mut self, open: OpenLength) -> Result<()> {
+        let len = self.content.len() - (open.position + 1) + self.missing - open.missing;
+        if len < 0x80 {
+            if let Some(byte) = self.content.get_mut(open.position) {
+                *byte = len as u8;
+            }
+            return Ok(());
         }
+        let (Ok(position), Ok(value)) = (u32::try_from(open.position), u32::try_from(len)) else {
+            return Err(JsonProblem::TooLong);
+        };
+        // A full list doubles.
+        let growth = if self.long.len() == self.long.capacity() { self.long.capacity() } else { 0 };
+        self.room_for(growth * size_of::<LongLength>())?;
+        self.long.push(LongLength { position, value });
+        self.missing += wire::varint_len(len as u64) - 1;
+        Ok(())
     }
 
-    fn bytes(&mut self, field: &Field, bytes: &[u8]) {
+    fn bytes(&mut self, field: &Field, bytes: &[u8]) -> Result<()> {
+        self.room_for(bytes.len())?;
         if written(field, bytes.is_empty()) {
             wire::put_bytes(&mut self.content, field.number, bytes);
         }
+        Ok(())
     }
 
-    fn varint(&mut self, field: &Field, value: u64) {
+    fn varint(&mut self, field: &Field, value: u64) -> Result<()> {
+        self.room_for(0)?;
         if written(field, value == 0) {
             wire::put_uint(&mut self.content, field.number, value);
         }
+        Ok(())
     }
 
-    fn fixed32(&mut self, field: &Field, value: u32) {
+    fn fixed32(&mut self, field: &Field, value: u32) -> Result<()> {
+        self.room_for(0)?;
         if written(field, value == 0) {
             wire::put_fixed32(&mut self.content, field.number, value);
         }
+        Ok(())
     }
 
-    fn fixed64(&mut self, field: &Field, value: u64) {
+    fn fixed64(&mut self, field: &Field, value: u64) -> Result<()> {
+        self.room_for(0)?;
         if written(field, value == 0) {
             wire::put_fixed64(&mut self.content, field.number, value);
         }
+        Ok(())
     }
 
-    fn weave(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.content.len() + self.lengths_len);
-        let mut copied = 0;
-        for Length { position, value } in self.lengths {
-            let position = position as usize;
-            out.extend_from_slice(self.content.get(copied..position).unwrap_or_default());
-            wire::put_varint(&mut out, u64::from(value));
-            copied = position;
+    /// Asked before anything is written. A tag, a number or a length that follows is a few bytes that are not counted
+    /// here but the next time.
+    fn room_for(&self, bytes: usize) -> Result<()> {
+        let noted = self.long.capacity() * size_of::<LongLength>() + self.missing;
+        if self.content.len() + noted + bytes > self.held_bytes_max {
+            return Err(JsonProblem::TooMuchHeld(self.held_bytes_max));
         }
-        out.extend_from_slice(self.content.get(copied..).unwrap_or_default());
-        out
+        Ok(())
+    }
+
+    /// Moves the content apart from its end, so that each long length finds its place.
+    fn weave(mut self) -> Vec<u8> {
+        self.long.sort_unstable_by_key(|length| length.position);
+        let mut unmoved = self.content.len();
+        let mut moved = unmoved + self.missing;
+        self.content.reserve_exact(self.missing);
+        self.content.resize(moved, 0);
+        for LongLength { position, value } in self.long.into_iter().rev() {
+            let after = position as usize + 1;
+            moved -= unmoved - after;
+            self.content.copy_within(after..unmoved, moved);
+            moved -= wire::varint_len(u64::from(value));
+            let mut rest = value;
+            for byte in self.content.iter_mut().skip(moved).take(wire::varint_len(u64::from(value))) {
+                let more = if rest < 0x80 { 0 } else { 0x80 };
+                *byte = (rest & 0x7f) as u8 | more;
+                rest >>= 7;
+            }
+            unmoved = position as usize;
+        }
+        self.content
     }
 }
 

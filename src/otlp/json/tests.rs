@@ -123,7 +123,7 @@ fn request() -> impl Strategy<Value = ExportTraceServiceRequest> {
 }
 
 fn read(json: &str) -> Result<ExportTraceServiceRequest, JsonError> {
-    let bytes = json_to_protobuf(json.as_bytes(), &JsonLimits::default())?;
+    let bytes = json_to_protobuf(json.as_bytes(), &JsonLimits::for_body(json.len()))?;
     Ok(ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap())
 }
 
@@ -145,7 +145,7 @@ proptest! {
     fn what_is_written_as_otlp_json_reads_back_equal(request in request()) {
         let json = protobuf_to_otlp_json(&request.encode_to_vec()).unwrap();
         serde_json::from_slice::<serde_json::Value>(&json).unwrap();
-        let bytes = json_to_protobuf(&json, &JsonLimits::default()).unwrap();
+        let bytes = json_to_protobuf(&json, &JsonLimits::for_body(json.len())).unwrap();
         prop_assert_eq!(ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap(), request.clone());
         // Canonical protobuf, so as long as prost's.
         prop_assert_eq!(bytes.len(), request.encoded_len());
@@ -163,22 +163,22 @@ proptest! {
         let json = protobuf_to_otlp_json(&request.encode_to_vec()).unwrap();
         let unknown = "\"unknown\": [1, {\"a\": [null, true, \"\\u00e9\"]}, {}, []] \n, \"spans\" :\t[ ";
         let widened = String::from_utf8(json).unwrap().replace("\"spans\":[", unknown);
-        let again = json_to_protobuf(widened.as_bytes(), &JsonLimits::default()).unwrap();
+        let again = json_to_protobuf(widened.as_bytes(), &JsonLimits::for_body(widened.len())).unwrap();
         prop_assert_eq!(ExportTraceServiceRequest::decode(again.as_slice()).unwrap(), request);
     }
 
     #[test]
     fn any_text_is_refused_or_read_without_panic(text: Vec<u8>) {
-        let _ = json_to_protobuf(&text, &JsonLimits::default());
+        let _ = json_to_protobuf(&text, &JsonLimits::for_body(text.len()));
     }
 
     #[test]
     fn any_damage_to_a_document_is_refused_or_read_without_panic(request in request(), cut: prop::sample::Index, byte: u8) {
         let mut json = protobuf_to_otlp_json(&request.encode_to_vec()).unwrap();
         let at = cut.index(json.len());
-        prop_assert!(json_to_protobuf(&json[..at], &JsonLimits::default()).is_err());
+        prop_assert!(json_to_protobuf(&json[..at], &JsonLimits::for_body(at)).is_err());
         json[at] = byte;
-        let _ = json_to_protobuf(&json, &JsonLimits::default());
+        let _ = json_to_protobuf(&json, &JsonLimits::for_body(json.len()));
     }
 
     #[test]
@@ -310,7 +310,7 @@ fn surrogates_and_control_characters() {
 #[test]
 fn errors_say_where() {
     let text = "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[\n{},{\"kind\":\"NOPE\"}]}]}]}";
-    let error = json_to_protobuf(text.as_bytes(), &JsonLimits::default()).unwrap_err();
+    let error = json_to_protobuf(text.as_bytes(), &JsonLimits::for_body(text.len())).unwrap_err();
     assert_eq!(
         error.to_string(),
         "unknown enum value \"NOPE\" at line 2, column 18, in resourceSpans[0].scopeSpans[0].spans[1].kind"
@@ -328,7 +328,7 @@ fn nested(levels: usize) -> String {
 
 #[test]
 fn nesting_is_bounded_in_both_directions() {
-    let limits = JsonLimits::default();
+    let limits = JsonLimits::for_body(0);
     let deepest = json_to_protobuf(nested(ANY_VALUE_DEPTH_MAX - 1).as_bytes(), &limits).unwrap();
     assert!(protobuf_to_otlp_json(&deepest).is_ok());
     assert!(crate::otlp::scan::scan(&deepest).is_ok());
@@ -337,7 +337,7 @@ fn nesting_is_bounded_in_both_directions() {
     let error = json_to_protobuf(nested(100_000).as_bytes(), &limits).unwrap_err();
     assert!(error.path.len() < 400, "{}", error.path);
 
-    let loose = JsonLimits { any_value_depth_max: usize::MAX };
+    let loose = JsonLimits { any_value_depth_max: usize::MAX, held_bytes_max: usize::MAX };
     let bytes = json_to_protobuf(nested(100_000).as_bytes(), &loose).unwrap();
     assert_eq!(protobuf_to_otlp_json(&bytes).unwrap_err().problem, crate::otlp::wire::WireProblem::Nesting);
 }
@@ -419,9 +419,52 @@ fn split_messages_and_repeated_alternatives_follow_protobuf() {
 fn responses_and_status() {
     let json = br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"why"}}"#;
     let message = &schema::EXPORT_TRACE_SERVICE_RESPONSE;
-    let bytes = message_from_json(message, json, &JsonLimits::default()).unwrap();
+    let bytes = message_from_json(message, json, &JsonLimits::for_body(json.len())).unwrap();
     assert_eq!(message_to_json(message, &bytes).unwrap(), json);
     assert_eq!(message_to_json(message, &[]).unwrap(), b"{}");
     let status = message_to_json(&schema::RPC_STATUS, &[0x08, 3, 0x12, 1, b'x']).unwrap();
     assert_eq!(status, br#"{"code":3,"message":"x"}"#);
+}
+
+/// A request whose only resource attribute is an array of `count` values.
+fn array_of(value: &str, count: usize) -> String {
+    let values = vec![value; count].join(",");
+    let attribute = format!(r#"{{"key":"k","value":{{"arrayValue":{{"values":[{values}]}}}}}}"#);
+    format!(r#"{{"resourceSpans":[{{"resource":{{"attributes":[{attribute}]}}}}]}}"#)
+}
+
+#[test]
+fn empty_objects_cost_no_more_than_their_text() {
+    let json = array_of("{}", 100_000);
+    let limits = JsonLimits { held_bytes_max: json.len(), ..JsonLimits::for_body(0) };
+    let bytes = json_to_protobuf(json.as_bytes(), &limits).unwrap();
+    let request = ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap();
+    assert_eq!(request.encode_to_vec(), bytes);
+    assert!(bytes.capacity() <= json.len());
+}
+
+#[test]
+fn a_conversion_that_outgrows_its_limit_is_refused() {
+    for value in ["{}", r#"{"stringValue":"some text"}"#, r#"{"intValue":-1}"#] {
+        let json = array_of(value, 10_000);
+        let limits = JsonLimits { held_bytes_max: 10_000, ..JsonLimits::for_body(json.len()) };
+        let error = json_to_protobuf(json.as_bytes(), &limits).unwrap_err();
+        assert_eq!(error.problem, JsonProblem::TooMuchHeld(10_000));
+        assert!(json_to_protobuf(json.as_bytes(), &JsonLimits::for_body(json.len())).is_ok());
+    }
+}
+
+#[test]
+fn lengths_of_every_size_are_woven_in() {
+    for len in [0, 100, 115, 120, 121, 122, 123, 124, 125, 126, 127, 128, 200, 16_370, 16_380, 16_384, 2_097_150] {
+        let text = "x".repeat(len);
+        let small = r#""attributes":[{"key":"a"},{}]"#;
+        let span = format!(r#"{{"name":"{text}",{small},"status":{{"message":"{text}"}}}},{{}},{{{small}}}"#);
+        let json = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}},{{}}]}}]}}"#);
+        let bytes = json_to_protobuf(json.as_bytes(), &JsonLimits::for_body(json.len())).unwrap();
+        let request = ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap();
+        assert_eq!(request.encode_to_vec(), bytes, "{len}");
+        let spans = &request.resource_spans[0].scope_spans[0].spans;
+        assert_eq!((spans.len(), spans[0].name.len(), spans[0].attributes.len()), (3, len, 2));
+    }
 }

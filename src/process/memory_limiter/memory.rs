@@ -2,19 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-const PAGE_BYTES: u64 = 4096;
-
 /// Anonymous resident bytes of this process; `None` where /proc is not to be had.
 pub fn held() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let mut fields = statm.split_whitespace().skip(1).map(|field| field.parse::<u64>().ok());
-    let (resident, shared) = (fields.next()??, fields.next()??);
-    Some(resident.saturating_sub(shared) * PAGE_BYTES)
+    // Not from statm, which counts in pages whose size differs by machine.
+    row_bytes(&std::fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
 /// The least of what the cgroup, all its ancestors, and the machine allow.
 pub fn total() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text)).unwrap_or(u64::MAX);
+    let machine = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| row_bytes(&text, "MemTotal:"))
+        .unwrap_or(u64::MAX);
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limit_files(&cgroup)
         .into_iter()
@@ -22,8 +21,9 @@ pub fn total() -> u64 {
         .fold(machine, u64::min)
 }
 
-fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
+/// A row such as `MemTotal:   16 kB` of a file in /proc.
+fn row_bytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn the_machines_memory_is_read() {
-        assert_eq!(mem_total("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16 * 1024));
+        assert_eq!(row_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n", "MemTotal:"), Some(16 * 1024));
+        assert_eq!(row_bytes("VmRSS:\t      16 kB\nRssAnon:\t       8 kB\n", "RssAnon:"), Some(8 * 1024));
         assert!(total() > 0 && held().is_some_and(|held| held > 0));
     }
 }
