@@ -31,8 +31,11 @@ fn collector(grpc: u16, http: Option<u16>) -> String {
 }
 
 async fn start(directory: &TempDir, grpc: u16, http: u16) -> Appliance {
-    let text = collector(grpc, Some(http))
-        .replace("exporters:", "extensions: { spanreel: { query_endpoint: \"\" } }\nexporters:");
+    let text = collector(grpc, Some(http)).replacen(
+        "exporters:",
+        "extensions: { spanreel: { query_endpoint: \"\" } }\nexporters:",
+        1,
+    );
     let sources = [Source::Text { name: "base".to_owned(), text }];
     let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
     let loaded = config::load(&input).map_err(|errors| errors.lines()).unwrap();

@@ -20,7 +20,7 @@ pub enum WireProblem {
     Varint,
     #[error("a field is longer than the bytes that are left")]
     Truncated,
-    #[error("field number 0")]
+    #[error("a field number of 0 or beyond 29 bits")]
     FieldNumber,
     #[error("wire type {0} (groups and unknown types are not accepted)")]
     WireType(u8),
@@ -107,7 +107,11 @@ impl<'a> Fields<'a> {
     fn field(&mut self) -> Result<Field<'a>, WireProblem> {
         let start = self.position;
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|number| *number != 0).ok_or(WireProblem::FieldNumber)?;
+        // A tag has 32 bits: 29 of field number, 3 of wire type.
+        let number = u32::try_from(tag).map_or(0, |tag| tag >> 3);
+        if number == 0 {
+            return Err(WireProblem::FieldNumber);
+        }
         let payload = match tag & 7 {
             0 => Payload::Varint(self.varint()?),
             1 => Payload::Fixed64(u64::from_le_bytes(self.fixed()?)),
@@ -231,5 +235,8 @@ mod tests {
         assert_eq!(error, WireError { offset: 3, problem: WireProblem::Truncated });
         let error = Fields::new(&[0x0b]).find_map(Result::err).unwrap();
         assert_eq!(error.problem, WireProblem::WireType(3));
+        let mut tag = Vec::new();
+        put_varint(&mut tag, 1 << 32 | 0x0a);
+        assert_eq!(Fields::new(&tag).find_map(Result::err).unwrap().problem, WireProblem::FieldNumber);
     }
 }

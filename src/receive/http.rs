@@ -81,7 +81,7 @@ async fn export(
         (None, BodyEncoding::Json) => {
             let limits = JsonLimits::for_body(held.bytes.len());
             let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
-            held.room.try_raise(in_all).map_err(|NoRoom| overloaded())?;
+            held.room.raise(in_all).await.map_err(|NoRoom| overloaded())?;
             let request = json_to_protobuf(&held.bytes, &limits)
                 .map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest in JSON: {error}")))?;
             return traces::accept(receiver, request.into()).await;
