@@ -230,6 +230,10 @@ fn attributes_of(name: &'static str, number: u32, message: &[u8]) -> Result<(), 
             check_key_value(bytes(&field, name)?, 1)?;
             continue;
         }
+        if name == "Resource" && field.number == 3 {
+            check_entity_ref(bytes(&field, name)?)?;
+            continue;
+        }
         let fits = match (name, field.number, field.payload) {
             ("Resource", 2, payload) | ("InstrumentationScope", 4, payload) | ("Link", 5, payload) => {
                 matches!(payload, Payload::Varint(_))
@@ -277,9 +281,9 @@ fn check_key_value(message: &[u8], depth: usize) -> Result<(), ScanError> {
     for field in fields(NAME, message) {
         let field = field?;
         match (field.number, field.payload) {
-            (1, Payload::Bytes(_)) => {}
+            (1, Payload::Bytes(_)) | (3, Payload::Varint(_)) => {}
             (2, Payload::Bytes(value)) => check_any_value(value, depth)?,
-            (1 | 2, _) => return Err(ScanError::WireType { message: NAME, field: field.number }),
+            (1..=3, _) => return Err(ScanError::WireType { message: NAME, field: field.number }),
             _ => {}
         }
     }
@@ -294,7 +298,7 @@ fn check_any_value(message: &[u8], depth: usize) -> Result<(), ScanError> {
     for field in fields(NAME, message) {
         let field = field?;
         match (field.number, field.payload) {
-            (1 | 7, Payload::Bytes(_)) | (2 | 3, Payload::Varint(_)) | (4, Payload::Fixed64(_)) => {}
+            (1 | 7, Payload::Bytes(_)) | (2 | 3 | 8, Payload::Varint(_)) | (4, Payload::Fixed64(_)) => {}
             (5, Payload::Bytes(array)) => {
                 for value in fields("ArrayValue", array) {
                     if let Some(value) = message_field(&value?, 1, "ArrayValue")? {
@@ -309,8 +313,20 @@ fn check_any_value(message: &[u8], depth: usize) -> Result<(), ScanError> {
                     }
                 }
             }
-            (1..=7, _) => return Err(ScanError::WireType { message: NAME, field: field.number }),
+            (1..=8, _) => return Err(ScanError::WireType { message: NAME, field: field.number }),
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Strings in all four known fields.
+fn check_entity_ref(message: &[u8]) -> Result<(), ScanError> {
+    const NAME: &str = "EntityRef";
+    for field in fields(NAME, message) {
+        let field = field?;
+        if matches!(field.number, 1..=4) {
+            bytes(&field, NAME)?;
         }
     }
     Ok(())

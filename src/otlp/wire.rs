@@ -16,7 +16,7 @@ pub struct WireError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireProblem {
-    #[error("a varint is cut off or longer than 10 bytes")]
+    #[error("a varint is cut off or longer than 64 bits")]
     Varint,
     #[error("a field is longer than the bytes that are left")]
     Truncated,
@@ -85,6 +85,10 @@ impl<'a> Fields<'a> {
         let rest = &self.message[self.position..];
         let mut value = 0u64;
         for (index, &byte) in rest.iter().take(10).enumerate() {
+            // The tenth byte has room for one bit.
+            if index == 9 && byte > 1 {
+                return Err(WireProblem::Varint);
+            }
             value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
                 self.position += index + 1;
