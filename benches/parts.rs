@@ -19,7 +19,7 @@ use payload::{GRPC_HEAD_BYTES, SERVICES, SPANS_PER_REQUEST, Template};
 use sink::Sink;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
-use spanreel::forward::{self, Destination};
+use spanreel::forward::Destination;
 use spanreel::otlp::scan::{scan, trace_keys};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
 use std::hint::black_box;
