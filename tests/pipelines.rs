@@ -8,14 +8,19 @@ use spanreel::cluster::{PipelineHost, PipelineSource};
 use spanreel::config::{self, Files, Input, Source};
 use std::collections::BTreeMap;
 use std::net::TcpListener as StdListener;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// The next port to try; tests of this process run side by side and must not be given the same one.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
 /// Ports that are free now; they are below the ephemeral range, so no client sits on one by chance.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let mut candidates = 18_000 + (std::process::id() % 1_000) as u16..20_000;
+    let first = 18_000 + (std::process::id() % 1_000) as u16;
+    let mut candidates = std::iter::repeat_with(|| first + NEXT_PORT.fetch_add(1, Ordering::Relaxed)).take(500);
     std::array::from_fn(|_| {
         candidates.find(|port| StdListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port below 20000")
     })
