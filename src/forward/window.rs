@@ -160,11 +160,11 @@ impl Window {
         is_cut_through.then_some(position)
     }
 
-    /// Forgets the youngest requests, all but the first, as long as they only wait and nothing of them was sent.
-    /// Returns where to go on cutting if there were any.
+    /// Forgets the youngest requests, all but the oldest that is not finished, as long as they only wait and nothing of
+    /// them was sent. Returns where to go on cutting if there were any.
     pub(super) fn retreat(&mut self, is_waiting: impl Fn(Seq) -> bool) -> Option<Seq> {
         let mut position = None;
-        while self.slots.len() > 1
+        while self.requests > 1
             && let Some(Slot { from, state: SlotState::Sending(sending), .. }) = self.slots.back()
             && !sending.is_begun.load(Ordering::Relaxed)
             && is_waiting(*from)
@@ -202,6 +202,21 @@ mod tests {
 
     fn outcome(sent: u64, poison: u64) -> Outcome {
         Outcome { sent, lost: vec![(LossReason::Poison, poison)], parked: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_retreat_leaves_the_oldest_unfinished_request_also_behind_finished_ones() {
+        let mut window = Window::new(4, 100);
+        for from in 1..=4 {
+            window.sending((Seq(from), Seq(from + 1)), sending(from, 10).await);
+        }
+        window.finish(RequestId(1), outcome(1, 0));
+        assert_eq!(window.retreat(|_| true), Some(Seq(3)));
+        assert_eq!(window.retreat(|_| true), None);
+        assert!(!window.is_idle());
+        window.finish(RequestId(2), outcome(1, 0));
+        let booking = window.take_finished().unwrap();
+        assert_eq!((booking.from, booking.to), (Seq(1), Seq(3)));
     }
 
     #[tokio::test]
