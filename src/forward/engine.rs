@@ -212,8 +212,8 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
     fn let_go(&mut self) {
         let link = &self.engine.link;
         let retreated = self.window.retreat(|from| link.is_waiting(from));
-        // What waits to be cut may stay while nothing is under way: it is the next probe.
-        if retreated.is_some() || !self.window.is_idle() {
+        // A retreat leaves one under way. With none, what waits to be cut stays: it is the next probe.
+        if !self.window.is_idle() {
             self.cutter.restart(retreated.unwrap_or(self.cutter.start()));
         }
     }
