@@ -215,7 +215,7 @@ async fn start_cluster(
         ClusterAccess::Kubeconfig(path) => Some(path.clone()),
     };
     let pod_ip = std::env::var("POD_IP").ok();
-    let settings = ClusterSettings::new(&settings.webhook, kubeconfig, pod_ip.as_deref())?;
+    let settings = ClusterSettings::new(settings, kubeconfig, pod_ip.as_deref())?;
     Cluster::start(settings, Arc::clone(host), metrics, serving.clone(), tasks).await?;
     Ok(())
 }

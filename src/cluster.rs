@@ -24,8 +24,10 @@ mod certificates;
 mod collectors;
 mod crds;
 mod defaults;
+mod events;
 mod ignored;
 mod index;
+mod life;
 mod lookup;
 mod metrics;
 mod refusals;
@@ -36,6 +38,7 @@ mod services;
 mod settings;
 mod status;
 mod webhook;
+mod workloads;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -150,7 +153,13 @@ impl Cluster {
 
         let index = Arc::new(Index::default());
         let built_in = Instrumentation::built_in(&settings.own_endpoint(&namespace));
-        let webhook = Webhook::new(Arc::clone(&index), Lookup::new(client.clone()), built_in, metrics);
+        let webhook = Webhook::new(
+            Arc::clone(&index),
+            Lookup::new(client.clone()),
+            settings.injection.clone(),
+            built_in,
+            metrics,
+        );
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
         let (registered_sender, registered) = tokio::sync::watch::channel(false);

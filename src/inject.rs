@@ -40,10 +40,12 @@ mod outcome;
 mod owners;
 mod patch;
 mod quantity;
+mod record;
 mod resource_attributes;
 mod sdk;
 mod sdk_config;
 mod selection;
+mod settings;
 mod targets;
 mod tls;
 mod validity;
@@ -57,8 +59,10 @@ pub use catalog::{Catalog, Entry};
 pub use instrumentation::{Instrumentation, InstrumentationSpec, MalformedInstrumentation};
 pub use language::Language;
 pub use outcome::{Decision, Outcome, Reason, Verdict};
-pub use owners::{OwnerKey, OwnerKind, OwnerMap};
+pub use owners::{OwnerKey, OwnerKind, OwnerMap, workload};
 pub use patch::{PatchError, patch};
+pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
+pub use settings::{Delivery, Images, Settings};
 pub use tls::{TlsObject, TlsObjectKind};
 
 use agent::Injection;
@@ -77,6 +81,7 @@ pub struct PodRequest<'a> {
 /// What is known of the cluster while deciding.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
+    pub settings: &'a Settings,
     pub catalog: &'a Catalog,
     /// Used for annotation value `true` in a namespace without any Instrumentation.
     pub built_in: &'a Instrumentation,
@@ -176,6 +181,9 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
         injection.apply(plan, &mut decision);
     }
     decision.pod = injection.into_changed_pod();
+    if let (Some(record), Some(pod)) = (Record::new(&decision), decision.pod.as_mut()) {
+        record.write(pod);
+    }
     decision
 }
 

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use spanreel::appliance::spanreel::settings::WebhookSettings;
+use spanreel::appliance::spanreel::settings::{SpanreelSettings, WebhookSettings};
 use spanreel::cluster::{Applied, Cluster, ClusterSettings, ListenerPort, Metrics, PipelineHost, PipelineSource};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,7 +72,8 @@ impl Running {
             service: "spanreel".to_owned(),
             pod_address: Some(POD_ADDRESS.to_owned()),
         };
-        let settings = ClusterSettings::new(&webhook, Some(kubeconfig.to_owned()), None).unwrap();
+        let spanreel = SpanreelSettings { webhook, ..SpanreelSettings::default() };
+        let settings = ClusterSettings::new(&spanreel, Some(kubeconfig.to_owned()), None).unwrap();
         let (host, shutdown, tracker) = (Arc::<RecordingHost>::default(), CancellationToken::new(), TaskTracker::new());
         let started = Cluster::start(settings, Arc::clone(&host), Metrics::default(), shutdown.clone(), &tracker);
         Self { cluster: started.await.unwrap(), host, shutdown, tracker }

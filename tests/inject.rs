@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 use serde_json::Value;
 use spanreel::inject::{
-    Catalog, Instrumentation, OwnerMap, PodRequest, TlsObject, TlsObjectKind, View, decide, look_ups, patch,
+    Catalog, Instrumentation, OwnerMap, PodRequest, Settings, TlsObject, TlsObjectKind, View, decide, look_ups, patch,
 };
 
 #[derive(Deserialize)]
@@ -79,7 +79,9 @@ fn check(file: &Path) -> Result<(), String> {
     }
     let request = PodRequest { pod: &pod, namespace: NAMESPACE, namespace_annotations: &case.namespace_annotations };
     let built_in = Instrumentation::built_in("http://spanreel.spanreel:4318");
-    let first = View { catalog: &catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] };
+    let settings = Settings::default();
+    let first =
+        View { settings: &settings, catalog: &catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] };
     // As the cluster room does it: look up what is wanted, as far as it exists.
     let wanted = look_ups(&request, &first);
     let mut owners = OwnerMap::new();

@@ -1,3 +1,5 @@
 //! The `spanreel` extension.
 
+pub mod catch_up;
+mod injection;
 pub mod settings;

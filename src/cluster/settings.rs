@@ -9,7 +9,9 @@ use kube::{Client, Config};
 
 use super::StartError;
 use super::registration::Address;
-use crate::appliance::spanreel::settings::WebhookSettings;
+use crate::appliance::spanreel::catch_up::CatchUpSettings;
+use crate::appliance::spanreel::settings::SpanreelSettings;
+use crate::inject;
 
 /// A connection to the API server that is not made by then is not going to be.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +33,8 @@ pub struct ClusterSettings {
     pub service: String,
     /// The address in EndpointSlices; none: Services of collectors lead nowhere, and their status says so.
     pub pod_address: Option<IpAddr>,
+    pub injection: inject::Settings,
+    pub catch_up: CatchUpSettings,
 }
 
 /// A setting of `extensions::spanreel::webhook` has no usable value.
@@ -45,15 +49,16 @@ pub enum SettingsError {
 }
 
 impl ClusterSettings {
-    /// Reads what `webhook` says; `pod_ip` is the environment's `POD_IP`.
+    /// Reads what `spanreel` says of the cluster; `pod_ip` is the environment's `POD_IP`.
     ///
     /// # Errors
     /// The first setting that cannot be used.
     pub fn new(
-        webhook: &WebhookSettings,
+        spanreel: &SpanreelSettings,
         kubeconfig: Option<PathBuf>,
         pod_ip: Option<&str>,
     ) -> Result<Self, SettingsError> {
+        let webhook = &spanreel.webhook;
         let endpoint = webhook.endpoint.parse().map_err(|_| SettingsError::Endpoint(webhook.endpoint.clone()))?;
         if let Some(url) = &webhook.url
             && host_of(url).is_none()
@@ -69,6 +74,8 @@ impl ClusterSettings {
             namespace: webhook.namespace.clone(),
             service: webhook.service.clone(),
             pod_address: address.map(parse).transpose()?,
+            injection: spanreel.injection.clone(),
+            catch_up: spanreel.catch_up.clone(),
         })
     }
 
@@ -123,19 +130,21 @@ fn host_of(url: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::appliance::spanreel::settings::WebhookSettings;
 
     #[test]
     fn settings_are_checked() {
         let webhook = WebhookSettings { url: Some("https://[::1]:9443".to_owned()), ..WebhookSettings::default() };
-        let settings = ClusterSettings::new(&webhook, None, Some("192.0.2.1")).unwrap();
+        let spanreel = SpanreelSettings { webhook, ..SpanreelSettings::default() };
+        let settings = ClusterSettings::new(&spanreel, None, Some("192.0.2.1")).unwrap();
         assert_eq!(settings.pod_address, Some("192.0.2.1".parse().unwrap()));
         assert!(settings.certificate_names("n").contains(&"::1".to_owned()));
         assert_eq!(settings.own_endpoint("n"), "http://spanreel.n:4318");
 
         let with = |change: fn(&mut WebhookSettings)| {
-            let mut webhook = WebhookSettings::default();
-            change(&mut webhook);
-            ClusterSettings::new(&webhook, None, None)
+            let mut spanreel = SpanreelSettings::default();
+            change(&mut spanreel.webhook);
+            ClusterSettings::new(&spanreel, None, None)
         };
         assert_eq!(with(|w| w.endpoint = "x".to_owned()), Err(SettingsError::Endpoint("x".to_owned())));
         assert_eq!(with(|w| w.url = Some("http://h".to_owned())), Err(SettingsError::Url("http://h".to_owned())));

@@ -30,7 +30,7 @@ use super::index::Index;
 use super::lookup::Lookup;
 use super::refusals::{Cause, Refusals};
 use super::{Metrics, registration};
-use crate::inject::{self, Decision, Instrumentation, OwnerMap, PodRequest, Verdict, View};
+use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Verdict, View};
 
 /// The API server takes objects of up to 3 MiB as JSON; the review around it adds a little. Twice that is plenty.
 const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
@@ -59,6 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Webhook {
     pub(super) index: Arc<Index>,
     pub(super) lookup: Lookup,
+    pub(super) settings: inject::Settings,
     pub(super) built_in: Instrumentation,
     pub(super) metrics: Metrics,
     /// One permit per byte of a body.
@@ -90,10 +91,16 @@ impl BodyError {
 }
 
 impl Webhook {
-    pub(super) fn new(index: Arc<Index>, lookup: Lookup, built_in: Instrumentation, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        index: Arc<Index>,
+        lookup: Lookup,
+        settings: inject::Settings,
+        built_in: Instrumentation,
+        metrics: Metrics,
+    ) -> Self {
         let refusals = Refusals::new(metrics.clone());
         let (body_bytes, turns) = (Semaphore::new(BODIES_BYTES_MAX), Semaphore::new(DECISIONS_MAX));
-        Self { index, lookup, built_in, metrics, body_bytes, turns, refusals }
+        Self { index, lookup, settings, built_in, metrics, body_bytes, turns, refusals }
     }
 
     /// The answer to one review, as JSON; `Err`: it cannot be answered as a review.
@@ -103,6 +110,11 @@ impl Webhook {
             Err(Unreadable::NoPod { uid, why }) => Ok(Answer::unchanged(&why).into_review(&uid)),
             Err(error @ Unreadable::NoReview(_)) => Err(error.to_string()),
         }
+    }
+
+    /// What is known without asking.
+    fn view<'a>(&'a self, catalog: &'a Catalog, owners: &'a OwnerMap) -> View<'a> {
+        View { settings: &self.settings, catalog, built_in: &self.built_in, owners, absent: &[] }
     }
 
     async fn answer(&self, request: &admission::Request) -> Answer {
@@ -123,13 +135,14 @@ impl Webhook {
         };
         let asked = PodRequest { pod: &pod, namespace, namespace_annotations: &annotations };
         let mut catalog = self.index.catalog();
-        let view = View { catalog: &catalog, built_in: &self.built_in, owners: &OwnerMap::new(), absent: &[] };
+        let unknown = OwnerMap::new();
+        let view = self.view(&catalog, &unknown);
         // An Instrumentation that was applied together with the pod may not have reached the watch.
         let unseen = inject::unseen_instrumentations(&asked, &view);
         if !unseen.is_empty() {
             self.lookup.add_instrumentations(Arc::make_mut(&mut catalog), &unseen).await;
         }
-        let view = View { catalog: &catalog, built_in: &self.built_in, owners: &OwnerMap::new(), absent: &[] };
+        let view = self.view(&catalog, &unknown);
         let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
         let decision = inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view });
         self.metrics.record(&decision);
@@ -352,7 +365,7 @@ mod tests {
         let config = kube::Config::new("http://192.0.2.1".parse().unwrap());
         let client = kube::Client::try_from(config).unwrap();
         let built_in = Instrumentation::built_in("http://x:4318");
-        Webhook::new(Arc::default(), Lookup::new(client), built_in, Metrics::default())
+        Webhook::new(Arc::default(), Lookup::new(client), inject::Settings::default(), built_in, Metrics::default())
     }
 
     fn post<B>(body: B) -> Request<B> {

@@ -227,3 +227,13 @@ impl Compression {
         })
     }
 }
+
+/// Keys by which exporters of the Collector call extensions, of which there are none here.
+pub(super) fn refuse_extensions(section: &mut Section<'_>) {
+    section.unsupported(
+        "auth",
+        "there are no authenticator extensions yet",
+        "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}",
+    );
+    section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+}

@@ -96,8 +96,7 @@ impl<'a> Injection<'a> {
         for name in names {
             match self.apply_to_container(&name, plan, agent.as_ref()) {
                 Ok(note) => {
-                    let used = plan.instrumentation.full_name();
-                    decision.outcomes.push(Outcome::injected(language, &name, &used));
+                    decision.outcomes.push(Outcome::injected(language, &name, &plan.instrumentation));
                     decision.notes.extend(note);
                     first_injected.get_or_insert(name);
                 }

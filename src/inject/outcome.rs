@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::Language;
+use super::{Instrumentation, Language};
 
 /// Everything decided about one pod.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,6 +24,8 @@ pub struct Outcome {
     pub reason: Reason,
     /// `namespace/name` of the Instrumentation, once one was chosen.
     pub instrumentation: Option<String>,
+    /// That Instrumentation's `metadata.generation`.
+    pub generation: Option<i64>,
     pub message: String,
 }
 
@@ -117,14 +119,16 @@ impl Refusal {
 }
 
 impl Outcome {
-    pub(super) fn injected(language: Language, container: &str, instrumentation: &str) -> Self {
+    pub(super) fn injected(language: Language, container: &str, instrumentation: &Instrumentation) -> Self {
+        let name = instrumentation.full_name();
         Self {
             language,
             container: Some(container.to_owned()),
             verdict: Verdict::Injected,
             reason: Reason::Asked,
-            instrumentation: Some(instrumentation.to_owned()),
-            message: format!("{language}: container {container} instrumented as {instrumentation} says"),
+            message: format!("{language}: container {container} instrumented as {name} says"),
+            instrumentation: Some(name),
+            generation: Some(instrumentation.generation),
         }
     }
 
@@ -139,6 +143,7 @@ impl Outcome {
             verdict: Verdict::Refused,
             reason: why.reason,
             instrumentation: None,
+            generation: None,
             message: why.message.clone(),
         }
     }

@@ -53,6 +53,19 @@ impl OwnerKind {
         }
     }
 
+    /// As manifests write it.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::CronJob => "CronJob",
+            Self::Job => "Job",
+        }
+    }
+
     fn parse(kind: &str) -> Option<Self> {
         Self::NAMING_ORDER.into_iter().find(|known| known.attribute().eq_ignore_ascii_case(kind))
     }
@@ -76,6 +89,17 @@ pub(super) fn of_pod(pod: &Pod, namespace: &str, known: &OwnerMap) -> Vec<Owner>
     let references = pod.metadata.owner_references.as_deref().unwrap_or_default();
     collect(pod, namespace, references, known, DEPTH_MAX, &mut owners);
     owners
+}
+
+/// The owner behind all others that are known: what people call the workload.
+#[must_use]
+pub fn workload(pod: &Pod, namespace: &str, known: &OwnerMap) -> Option<(OwnerKind, String)> {
+    let controller = |reference: &&OwnerReference| reference.controller == Some(true);
+    let references = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let reference = references.iter().find(controller).or(references.first())?;
+    let mut owners = Vec::new();
+    collect(pod, namespace, std::slice::from_ref(reference), known, DEPTH_MAX, &mut owners);
+    owners.pop().map(|owner| (owner.kind, owner.name))
 }
 
 /// Owners whose owners cannot be derived; with `uids` also those that can, as uids cannot.

@@ -21,7 +21,10 @@ fn catalog(spec: Value) -> Catalog {
 fn decide_in(pod: &Pod, catalog: &Catalog) -> Decision {
     let built_in = Instrumentation::built_in("http://spanreel.spanreel:4318");
     let request = PodRequest { pod, namespace: "ns", namespace_annotations: &BTreeMap::new() };
-    decide(&request, &View { catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] })
+    decide(
+        &request,
+        &View { settings: &Settings::default(), catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] },
+    )
 }
 
 #[test]

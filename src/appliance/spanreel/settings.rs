@@ -1,8 +1,11 @@
 //! Spanreel's own settings, for which the Collector has no word: `extensions::spanreel`.
 
+use super::catch_up::CatchUpSettings;
+use super::injection;
 use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
 use crate::config::{Declaration, Secrecy, Section, Stability};
+use crate::inject;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +29,8 @@ pub struct SpanreelSettings {
     /// `other_signals`: what becomes of metrics and logs that no pipeline asked for.
     pub other_signals: OtherSignals,
     pub webhook: WebhookSettings,
+    pub injection: inject::Settings,
+    pub catch_up: CatchUpSettings,
 }
 
 /// `extensions::spanreel::spool`.
@@ -102,6 +107,8 @@ impl SpanreelSettings {
             spool: section.section("spool", SpoolSettings::decode),
             other_signals: section.word("other_signals", &words, OtherSignals::Discard),
             webhook: section.section("webhook", WebhookSettings::decode),
+            injection: section.section("injection", injection::decode),
+            catch_up: section.section("catch_up", CatchUpSettings::decode),
         }
     }
 }

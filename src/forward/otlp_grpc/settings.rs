@@ -1,7 +1,9 @@
 //! Settings of the `otlp_grpc` exporter, with the Collector's names and defaults.
 
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
-use crate::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use crate::forward::settings::{
+    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
+};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -61,12 +63,7 @@ impl OtlpGrpcSettings {
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("keepalive", Shape::Map, "connections are watched by the appliance's own keep-alive");
         section.inert("user_agent", Shape::Text, "requests say that they come from Spanreel");
-        section.unsupported(
-            "auth",
-            "there are no authenticator extensions yet",
-            "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}",
-        );
-        section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+        refuse_extensions(section);
         settings
     }
 }

@@ -1,7 +1,9 @@
 //! Settings of the `otlp_http` exporter, with the Collector's names and defaults.
 
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
-use crate::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use crate::forward::settings::{
+    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
+};
 use std::time::Duration;
 
 /// The `otlp_http` exporter, formerly `otlphttp`.
@@ -68,12 +70,7 @@ impl OtlpHttpSettings {
         section.inert("keepalive", Shape::Map, "connections are few and kept");
         section.only("proxy_url", &[""], "there is no way through a proxy yet", "remove it");
         section.only("cookies", &["{}"], "cookies are not kept", "remove it");
-        section.unsupported(
-            "auth",
-            "there are no authenticator extensions yet",
-            "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}",
-        );
-        section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+        refuse_extensions(section);
         settings
     }
 }
