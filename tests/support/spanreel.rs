@@ -35,6 +35,8 @@ pub struct Options {
     pub http: Vec<String>,
     /// Lines under `receivers::otlp::protocols::grpc`.
     pub grpc: Vec<String>,
+    /// Further arguments of `spanreel run`, e.g. `--kubeconfig` and its file.
+    pub arguments: Vec<String>,
 }
 
 impl Options {
@@ -76,6 +78,7 @@ pub struct Spanreel {
     pub ports: Ports,
     pub data: PathBuf,
     config: PathBuf,
+    arguments: Vec<String>,
     log: PathBuf,
     process: Option<Process>,
     /// Holds configuration, log and, by default, data.
@@ -100,6 +103,7 @@ impl Spanreel {
             ports,
             data: options.data.clone().unwrap_or_else(|| folder.path().join("data")),
             config,
+            arguments: options.arguments.clone(),
             log: folder.path().join("spanreel.log"),
             process: None,
             _folder: folder,
@@ -114,6 +118,7 @@ impl Spanreel {
     pub fn command(&self) -> Command {
         let mut command = binary();
         command.arg("run").arg("--config").arg(&self.config).arg("--data").arg(&self.data);
+        command.args(&self.arguments);
         command
     }
 
