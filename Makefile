@@ -46,5 +46,7 @@ bench:
 	.ci/tools
 	$(rocksdb)
 	.ci/otelcol
+	.ci/kube
 	cargo bench --locked --bench parts
 	cargo bench --locked --bench load -- $(BENCH)
+	cargo bench --locked --bench admission

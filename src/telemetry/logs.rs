@@ -36,6 +36,10 @@ enum LevelProblem {
     NoLevel(String),
 }
 
+/// Libraries that report the same trouble again at each attempt; Spanreel says it once, with what becomes of it. A filter
+/// that names them is obeyed.
+const QUIET_LIBRARIES: &str = "kube_client=off,kube_runtime=off";
+
 /// Starts logging. `level` wins over `RUST_LOG`; without both, `default`.
 pub fn init(level: Option<&str>, default: &str, format: Format) -> Result<(), LevelError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
@@ -59,7 +63,7 @@ fn parse(filter: &str) -> Result<EnvFilter, LevelProblem> {
             return Err(LevelProblem::NoLevel(directive.to_owned()));
         }
     }
-    EnvFilter::try_new(filter).map_err(LevelProblem::Filter)
+    EnvFilter::try_new(format!("{QUIET_LIBRARIES},{filter}")).map_err(LevelProblem::Filter)
 }
 
 #[cfg(test)]
@@ -76,6 +80,8 @@ mod tests {
         {
             assert!(parse(filter).is_ok(), "{filter}");
         }
+        let named = parse("warn,kube_client=debug").map(|filter| filter.to_string());
+        assert!(named.is_ok_and(|filter| filter.contains("kube_client=debug") && !filter.contains("kube_client=off")));
         let error = init(Some("verbose"), "info", Format::Text).unwrap_err();
         assert_eq!(
             error.to_string(),
