@@ -4,8 +4,9 @@
 //! from a node, and all that differs:
 //! - fields that only a node gives (addresses, the node's name) have made-up values, the same for every pod;
 //! - a mount point such as `/otel-auto-instrumentation-java-app` lies below a temporary folder, so wherever a variable names it,
-//!   that folder comes before;
-//! - Service names resolve through a hosts file that the JVM is told of by a flag on its command line; no variable changes.
+//!   that folder comes before; files of the application's image lie where they were built, so that place stands instead;
+//! - Service names resolve through a hosts file, mounted over `/etc/hosts` in a mount namespace of the program's own, which
+//!   takes root or user namespaces.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
@@ -18,11 +19,37 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A JVM with the agent needs two to five seconds on an idle machine.
+/// A program with an agent needs one to five seconds on an idle machine.
 const START_MAX: Duration = Duration::from_secs(120);
 const POD_IP: &str = "192.0.2.20";
 const NODE_IP: &str = "192.0.2.1";
-const NODE_NAME: &str = "node-1";
+pub const NODE_NAME: &str = "node-1";
+/// Where the images of Node.js and Python carry their agents.
+const AGENT_FOLDER: &str = "/autoinstrumentation";
+
+/// The image of a language's agent: what its init container finds there, and where that lies on this machine.
+pub struct AgentImage {
+    language: &'static str,
+    path: &'static str,
+    here: PathBuf,
+}
+
+impl AgentImage {
+    /// `jar` is what `.ci/java-agent` prints.
+    pub fn java(jar: impl Into<PathBuf>) -> Self {
+        Self { language: "java", path: "/javaagent.jar", here: jar.into() }
+    }
+
+    /// `folder` is what `.ci/node-agent` prints.
+    pub fn nodejs(folder: impl AsRef<Path>) -> Self {
+        Self { language: "nodejs", path: AGENT_FOLDER, here: below(folder.as_ref(), AGENT_FOLDER) }
+    }
+
+    /// `folder` is what `.ci/python-agent` prints.
+    pub fn python(folder: impl AsRef<Path>) -> Self {
+        Self { language: "python", path: AGENT_FOLDER, here: below(folder.as_ref(), AGENT_FOLDER) }
+    }
+}
 
 /// A container of a stored pod, made runnable below a temporary folder.
 pub struct Container {
@@ -32,27 +59,30 @@ pub struct Container {
 }
 
 impl Container {
-    /// `agent_jar` stands for the file that the agent's image carries.
-    pub fn of_pod(pod: &Value, container: &str, agent_jar: &Path) -> Self {
+    /// The container as it is once the pod's init container has done its work with that image.
+    pub fn of_pod(pod: &Value, container: &str, agent: &AgentImage) -> Self {
         let root = tempfile::Builder::new().prefix("spanreel-container-").tempdir().expect("a temporary folder");
         let spec = named(&pod["spec"]["containers"], container);
-        let volumes = run_agent_init_containers(pod, agent_jar, root.path());
-        let mut mounts = Vec::new();
+        let volumes = run_agent_init_container(pod, agent, root.path());
+        let mut container = Self { environment: environment_of(pod, spec), root };
         for mount in spec["volumeMounts"].as_array().into_iter().flatten() {
             let path = mount["mountPath"].as_str().expect("a mount path");
             let Some(volume) = mount["name"].as_str().and_then(|name| volumes.get(name)) else { continue };
-            let place = below(root.path(), path);
+            let place = below(container.root.path(), path);
             fs::create_dir_all(place.parent().expect("a parent")).expect("a writable folder");
             std::os::unix::fs::symlink(volume, &place).expect("a link");
-            mounts.push((path.to_owned(), place.display().to_string()));
+            container = container.with_files(path, &place);
         }
-        let mut environment = environment_of(pod, spec);
-        for (_, value) in &mut environment {
-            for (path, place) in &mounts {
-                *value = value.replace(path.as_str(), place);
-            }
+        container
+    }
+
+    /// What the container sees at `path` lies at `here`, so every variable that names it names that place instead.
+    pub fn with_files(mut self, path: &str, here: &Path) -> Self {
+        let here = here.display().to_string();
+        for (_, value) in &mut self.environment {
+            *value = value.replace(path, &here);
         }
-        Self { root, environment }
+        self
     }
 
     /// The environment as the program gets it.
@@ -60,16 +90,14 @@ impl Container {
         &self.environment
     }
 
-    /// Starts `java PROGRAM ARGUMENTS` in this container and waits for the port that it prints on its first line.
+    /// Starts `INTERPRETER PROGRAM ARGUMENTS` in this container, with a program of `tests/agents`, and waits for the port that it
+    /// prints on its first line.
     ///
-    /// `hosts` maps the names of Services to addresses. The JVM sees nothing of the test's own environment but `PATH`.
-    pub fn run_java(self, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> JavaProgram {
-        let hosts_file = self.root.path().join("hosts");
-        let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
-        fs::write(&hosts_file, lines + "127.0.0.1 localhost\n").expect("a writable folder");
+    /// `hosts` maps the names of Services to addresses. The program sees nothing of the test's own environment but `PATH`.
+    pub fn run(self, interpreter: &str, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> Program {
         let log = self.root.path().join("stderr.log");
-        let mut child = Command::new("java")
-            .arg(format!("-Djdk.net.hosts.file={}", hosts_file.display()))
+        let mut child = with_hosts(hosts, &self.root.path().join("hosts"))
+            .arg(interpreter)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents").join(program))
             .args(arguments)
             .env_clear()
@@ -79,9 +107,9 @@ impl Container {
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
-            .unwrap_or_else(|error| panic!("java {program}: {error}"));
+            .unwrap_or_else(|error| panic!("{interpreter} {program}: {error}"));
         let stdout = child.stdout.take().expect("a pipe");
-        let mut program = JavaProgram { name: program.to_owned(), child, log, port: 0, _container: self };
+        let mut program = Program { name: program.to_owned(), child, log, port: 0, _container: self };
         let (port_sender, port) = mpsc::channel();
         std::thread::spawn(move || {
             // Reads on to the end, so that the program never waits for a reader.
@@ -98,7 +126,7 @@ impl Container {
 }
 
 /// A running program; killed when dropped, its stderr shown if the test fails.
-pub struct JavaProgram {
+pub struct Program {
     pub port: u16,
     name: String,
     child: Child,
@@ -107,14 +135,14 @@ pub struct JavaProgram {
     _container: Container,
 }
 
-impl JavaProgram {
-    /// What it wrote to stderr so far: the agent's log.
+impl Program {
+    /// What it wrote to stderr so far: its own log and the agent's.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
-impl Drop for JavaProgram {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -124,27 +152,46 @@ impl Drop for JavaProgram {
     }
 }
 
-/// Does what the agent's init containers do: `cp FILE_OF_THE_IMAGE MOUNT/NAME`. Returns the folder of each volume they fill.
-fn run_agent_init_containers(pod: &Value, agent_jar: &Path, root: &Path) -> HashMap<String, PathBuf> {
-    let mut volumes = HashMap::new();
-    for init in pod["spec"]["initContainers"].as_array().into_iter().flatten() {
-        if init["name"] != "opentelemetry-auto-instrumentation-java" {
-            continue;
-        }
-        let mount = &init["volumeMounts"][0];
-        let (volume, mount_path) =
-            (mount["name"].as_str().expect("a volume"), mount["mountPath"].as_str().expect("a mount path"));
-        named(&pod["spec"]["volumes"], volume);
-        let command: Vec<&str> = init["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let [cp, source, target] = command[..] else { panic!("an init container that copies one file: {command:?}") };
-        assert_eq!((cp, source), ("cp", "/javaagent.jar"), "what the agent's image offers");
-        let folder = root.join("volumes").join(volume);
-        let target = target.strip_prefix(mount_path).unwrap_or_else(|| panic!("{target} lies outside {mount_path}"));
-        fs::create_dir_all(&folder).expect("a writable folder");
-        std::os::unix::fs::symlink(agent_jar, below(&folder, target)).expect("a link");
-        volumes.insert(volume.to_owned(), folder);
+/// A command that runs its arguments as a program for which names resolve by `hosts` and nothing else, written to `file`.
+pub fn with_hosts(hosts: &[(&str, &str)], file: &Path) -> Command {
+    let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+    fs::write(file, format!("127.0.0.1 localhost\n{lines}")).expect("a writable folder");
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
     }
-    volumes
+    let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
+    command.args(["--", "sh", "-c", script, "sh"]).arg(file);
+    command
+}
+
+/// Does what the agent's init container does: its `cp`, from the image to the mounted volume. Returns the folder of that volume.
+fn run_agent_init_container(pod: &Value, agent: &AgentImage, root: &Path) -> HashMap<String, PathBuf> {
+    let init = named(&pod["spec"]["initContainers"], &format!("opentelemetry-auto-instrumentation-{}", agent.language));
+    let mount = &init["volumeMounts"][0];
+    let (volume, mount_path) =
+        (mount["name"].as_str().expect("a volume"), mount["mountPath"].as_str().expect("a mount path"));
+    named(&pod["spec"]["volumes"], volume);
+    let folder = root.join("volumes").join(volume);
+    fs::create_dir_all(&folder).expect("a writable folder");
+
+    let command: Vec<&str> = init["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let [program, options @ .., source, target] = &command[..] else {
+        panic!("an init container that copies, not {command:?}")
+    };
+    assert!(*program == "cp" && matches!(options, [] | ["-r"]), "all that the images have is cp: {command:?}");
+    let source = moved(source, agent.path, &agent.here);
+    let target = moved(target, mount_path, &folder);
+    let status = Command::new(program).args(options).args([&source, &target]).status().expect("cp can be run");
+    assert!(status.success(), "cp {options:?} {source} {target} ended with {status}");
+    HashMap::from([(volume.to_owned(), folder)])
+}
+
+/// A path at or below `from`, as it is if `from` lies at `here`.
+fn moved(path: &str, from: &str, here: &Path) -> String {
+    let rest = path.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    format!("{}{}", here.display(), rest.unwrap_or_else(|| panic!("{path} lies outside {from}")))
 }
 
 /// The kubelet's rules: in order, each value may refer to those before it, the last of a name counts.
