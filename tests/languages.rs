@@ -124,7 +124,7 @@ impl Spanreel {
 
 /// Applies the Instrumentation as soon as its kind is known, and waits until a pod that asks for it, not stored, is injected.
 async fn apply_instrumentation(cluster: &KubeCluster, port: u16) {
-    let yaml = include_str!("data/languages/instrumentation.yaml").replace("PORT", &port.to_string());
+    let yaml = include_str!("data/languages/instrumentation.yaml").replace("<port>", &port.to_string());
     wait_until("the Instrumentation to be accepted", SOON, || async { cluster.try_apply("shop", &yaml).await.ok() })
         .await;
     let pod = json!({
