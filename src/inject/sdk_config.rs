@@ -21,6 +21,8 @@ pub(super) struct Facts<'a> {
     pub(super) namespace: &'a str,
     pub(super) owners: &'a [Owner],
     pub(super) spec: &'a InstrumentationSpec,
+    /// `strict_operator_compat`.
+    pub(super) strict: bool,
 }
 
 /// # Errors
