@@ -14,19 +14,26 @@ mod kube;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agents::{AgentImage, Container, Program};
-use kube::{KubeCluster, POD_CONTROLLERS, free_ports, script_output, wait_until};
+use kube::{KubeCluster, POD_CONTROLLERS, documents, free_ports, script_output, wait_until};
 use serde_json::{Value, json};
+use spanreel::inject::{Catalog, Delivery, Instrumentation, OwnerMap, PodRequest, Settings, View, decide};
 use support::http;
 use support::metrics::Metrics;
+use support::spanreel::{Options, Spanreel};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Agents export spans every 5 s, and the machine may be busy.
 const EXPORTED: Duration = Duration::from_secs(120);
 /// What nobody talks to, but EndpointSlices must not hold a loopback address.
 const SPANREEL_POD_IP: &str = "192.0.2.10";
+const DEPLOYMENTS: &str = include_str!("data/languages/deployments.yaml");
+const APPS: [&str; 3] = ["edge", "middle", "back"];
+/// The programs of two tests and a cluster at once would be too much for a small machine.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 const HOSTS: &[(&str, &str)] = &[("spanreel.spanreel", "127.0.0.1")];
 
 /// What a span of the chain must be: service, kind, `telemetry.sdk.language`.
@@ -40,60 +47,122 @@ const CHAIN: [(&str, &str, &str); 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_runs_through_nodejs_python_and_java() {
-    let java = AgentImage::java(script_output(".ci/java-agent"));
-    let nodejs = AgentImage::nodejs(script_output(".ci/node-agent"));
-    let python_folder = PathBuf::from(script_output(".ci/python-agent"));
-    let python = AgentImage::python(&python_folder);
+    let _turn = TURN.lock().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
-
     let mut cluster = KubeCluster::start_with(POD_CONTROLLERS).await;
     cluster.apply("default", include_str!("../deploy/install.yaml")).await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
     cluster.create("/api/v1/namespaces", &namespace).await.expect("a new namespace");
-    let spanreel = Spanreel::start(&mut cluster, folder.path()).await;
+    let spanreel = InCluster::start(&mut cluster, folder.path()).await;
     apply_instrumentation(&cluster, spanreel.otlp).await;
-    cluster.apply("shop", include_str!("data/languages/deployments.yaml")).await;
+    cluster.apply("shop", DEPLOYMENTS).await;
+    let mut pods = BTreeMap::new();
+    for app in APPS {
+        pods.insert(app.to_owned(), pod_of(&cluster, app).await);
+    }
 
-    let pods = BTreeMap::from([
-        ("edge", pod_of(&cluster, "edge").await),
-        ("middle", pod_of(&cluster, "middle").await),
-        ("back", pod_of(&cluster, "back").await),
-    ]);
-    let back = Container::of_pod(&pods["back"], "back", &java).run("java", "Back.java", &[], HOSTS);
-    let middle = Container::of_pod(&pods["middle"], "middle", &python)
-        .with_files("/srv/packages", &python_folder.join("packages"))
-        .run("python3", "middle.py", &[back.port.to_string()], HOSTS);
-    let edge = Container::of_pod(&pods["edge"], "edge", &nodejs);
-    let edge = edge.run("node", "edge.js", &[middle.port.to_string()], HOSTS);
-
-    // An id that nobody else has: the pod's own.
-    let trace_id = pods["edge"]["metadata"]["uid"].as_str().expect("a uid").replace('-', "");
-    let traceparent = format!("00-{trace_id}-00f067aa0ba902b7-01");
-    let answer = http::get(edge.port, "/", &[("traceparent", &traceparent)]).await.expect("an answer");
-    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "5 stars"));
-
-    let spans = wait_until("five spans of the trace", EXPORTED, || async {
-        let answer = http::get(spanreel.query, &format!("/api/v2/traces/{trace_id}"), &[]).await.ok()?;
-        let spans = Span::all_of(&serde_json::from_slice(&answer.body).ok()?);
-        CHAIN.iter().all(|(service, kind, _)| Span::find(&spans, service, kind).is_some()).then_some(spans)
-    })
-    .await;
+    let chain = Chain::start(&pods);
+    let spans = chain.trace(spanreel.query).await;
     assert_chain(&spans);
     for span in &spans {
         assert_describes(&span.resource, &pods[span.service()]);
     }
-    assert_other_signals_are_discarded_quietly(&spanreel, &[("edge", &edge), ("middle", &middle), ("back", &back)])
-        .await;
+    assert_other_signals_are_discarded_quietly(&spanreel, &chain).await;
+}
+
+/// No API server here; `tests/support/agents.rs` mounts the images' folders, read-only, where the volumes say.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_work_from_image_volumes_too() {
+    let _turn = TURN.lock().await;
+    let spanreel = Spanreel::start(&Options::default()).await;
+    let settings = Settings { delivery: Delivery::ImageVolume, image_volumes_served: true, ..Settings::default() };
+    let pods: BTreeMap<String, Value> = documents(DEPLOYMENTS)
+        .map(|document| {
+            let deployment: Value = serde_saphyr::from_str(document).expect("a Deployment");
+            let app = deployment["metadata"]["name"].as_str().expect("a name").to_owned();
+            let pod = injected(&deployment, &instrumentation(spanreel.ports.http), &settings);
+            assert!(pod["spec"]["initContainers"].is_null(), "nothing is copied: {pod:#}");
+            (app, pod)
+        })
+        .collect();
+    assert_chain(&Chain::start(&pods).trace(spanreel.ports.query).await);
+}
+
+/// The three programs, each in the container of its pod.
+struct Chain {
+    edge: Program,
+    middle: Program,
+    back: Program,
+    trace_id: String,
+}
+
+impl Chain {
+    /// `pods` by app, injected.
+    fn start(pods: &BTreeMap<String, Value>) -> Self {
+        let image = |language, script| AgentImage::new(language, script_output(script));
+        let container = |app: &str, image| Container::of_pod(&pods[app], app, &image);
+
+        let back = container("back", image("java", ".ci/java-agent")).run("java", "Back.java", &[], HOSTS);
+        let packages = Path::new(&script_output(".ci/python-agent")).join("packages");
+        let middle = container("middle", image("python", ".ci/python-agent")).with_files("/srv/packages", &packages);
+        let middle = middle.run("python3", "middle.py", &[back.port.to_string()], HOSTS);
+        let edge = container("edge", image("nodejs", ".ci/node-agent"));
+        let edge = edge.run("node", "edge.js", &[middle.port.to_string()], HOSTS);
+
+        // An id that nobody else has: the pod's own.
+        let trace_id = pods["edge"]["metadata"]["uid"].as_str().expect("a uid").replace('-', "");
+        Self { edge, middle, back, trace_id }
+    }
+
+    /// Sends one request along the chain and returns what the query API at that port knows of it, once it is complete.
+    async fn trace(&self, query: u16) -> Vec<Span> {
+        let trace_id = &self.trace_id;
+        let traceparent = format!("00-{trace_id}-00f067aa0ba902b7-01");
+        let answer = http::get(self.edge.port, "/", &[("traceparent", &traceparent)]).await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "5 stars"));
+        wait_until("the five spans of the trace", EXPORTED, || async {
+            let answer = http::get(query, &format!("/api/v2/traces/{trace_id}"), &[]).await.ok()?;
+            let spans = Span::all_of(&serde_json::from_slice(&answer.body).ok()?);
+            CHAIN.iter().all(|(service, kind, _)| Span::find(&spans, service, kind).is_some()).then_some(spans)
+        })
+        .await
+    }
+}
+
+/// The pod of a Deployment as it would be stored, with a uid.
+fn injected(deployment: &Value, instrumentation: &str, settings: &Settings) -> Value {
+    let template = &deployment["spec"]["template"];
+    let name = &deployment["metadata"]["name"];
+    let mut metadata = template["metadata"].clone();
+    metadata["name"] = name.clone();
+    metadata["uid"] = Value::from("3f2c9a54-6c1f-4c7e-9d0b-7a1e5b8d2c46");
+    let pod = serde_json::from_value(json!({"metadata": metadata, "spec": template["spec"]})).expect("a pod");
+
+    let instrumentation: Value = serde_saphyr::from_str(instrumentation).expect("an Instrumentation");
+    let read = Instrumentation::read("shop", "agents", 1, instrumentation["spec"].clone()).map(Arc::new);
+    let mut catalog = Catalog::default();
+    catalog.insert("shop", "agents", read);
+    let view = View {
+        settings,
+        catalog: &catalog,
+        built_in: &Instrumentation::built_in("http://nobody.example:4318"),
+        owners: &OwnerMap::new(),
+        absent: &[],
+    };
+    let request = PodRequest { pod: &pod, namespace: "shop", namespace_annotations: &BTreeMap::new() };
+    let decision = decide(&request, &view);
+    let stored = decision.pod.as_ref().unwrap_or_else(|| panic!("{name} is not injected: {:?}", decision.outcomes));
+    serde_json::to_value(stored).expect("JSON")
 }
 
 /// The binary in a cluster, on ports of its own.
-struct Spanreel {
+struct InCluster {
     otlp: u16,
     query: u16,
     log: PathBuf,
 }
 
-impl Spanreel {
+impl InCluster {
     /// Starts it as the pod of `deploy/install.yaml` would run.
     async fn start(cluster: &mut KubeCluster, folder: &Path) -> Self {
         let kubeconfig = cluster.service_account("spanreel", "spanreel").await;
@@ -122,9 +191,14 @@ impl Spanreel {
     }
 }
 
+/// The Instrumentation whose agents send to that port.
+fn instrumentation(port: u16) -> String {
+    include_str!("data/languages/instrumentation.yaml").replace("<port>", &port.to_string())
+}
+
 /// Applies the Instrumentation as soon as its kind is known, and waits until a pod that asks for it, not stored, is injected.
 async fn apply_instrumentation(cluster: &KubeCluster, port: u16) {
-    let yaml = include_str!("data/languages/instrumentation.yaml").replace("<port>", &port.to_string());
+    let yaml = instrumentation(port);
     wait_until("the Instrumentation to be accepted", SOON, || async { cluster.try_apply("shop", &yaml).await.ok() })
         .await;
     let pod = json!({
@@ -222,7 +296,7 @@ fn assert_describes(resource: &BTreeMap<String, String>, pod: &Value) {
 }
 
 /// All three send metrics and Python sends logs unasked: counted, said once, and no agent hears of it.
-async fn assert_other_signals_are_discarded_quietly(spanreel: &Spanreel, programs: &[(&str, &Program)]) {
+async fn assert_other_signals_are_discarded_quietly(spanreel: &InCluster, chain: &Chain) {
     let expected = [("metrics", "edge"), ("metrics", "middle"), ("metrics", "back"), ("logs", "middle")];
     wait_until("metrics of all three, and logs", EXPORTED, || async {
         let metrics = Metrics::scrape(spanreel.query).await.ok()?;
@@ -234,7 +308,7 @@ async fn assert_other_signals_are_discarded_quietly(spanreel: &Spanreel, program
         repeated.then_some(())
     })
     .await;
-    for (name, program) in programs {
+    for (name, program) in [("edge", &chain.edge), ("middle", &chain.middle), ("back", &chain.back)] {
         let stderr = program.stderr();
         assert!(!stderr.to_lowercase().contains("export"), "{name} complains:\n{stderr}");
     }

@@ -47,7 +47,7 @@ service:
 #[tokio::test(flavor = "multi_thread")]
 async fn annotated_pods_send_traces_through_spanreel_to_tempo() {
     let _ports = FixedPorts::take().await;
-    let agent = AgentImage::java(script_output(".ci/java-agent"));
+    let agent = AgentImage::new("java", script_output(".ci/java-agent"));
     let otelcol = script_output(".ci/otelcol");
     let folder = tempfile::tempdir().expect("a temporary folder");
 

@@ -5,11 +5,11 @@
 //! - fields that only a node gives (addresses, the node's name) have made-up values, the same for every pod;
 //! - a mount point such as `/otel-auto-instrumentation-java-app` lies below a temporary folder, so wherever a variable names it,
 //!   that folder comes before; files of the application's image lie where they were built, so that place stands instead;
-//! - Service names resolve through a hosts file, mounted over `/etc/hosts` in a mount namespace of the program's own, which
-//!   takes root or user namespaces.
+//! - Service names resolve through a hosts file.
+//!
+//! Volume and hosts file are mounted in a mount namespace of the program's own, which takes root or user namespaces.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -24,31 +24,30 @@ const START_MAX: Duration = Duration::from_secs(120);
 const POD_IP: &str = "192.0.2.20";
 const NODE_IP: &str = "192.0.2.1";
 pub const NODE_NAME: &str = "node-1";
-/// Where the images of Node.js and Python carry their agents.
-const AGENT_FOLDER: &str = "/autoinstrumentation";
 
-/// The image of a language's agent: what its init container finds there, and where that lies on this machine.
+/// The image of a language's agent: a folder with the files that are in the operator's.
 pub struct AgentImage {
     language: &'static str,
-    path: &'static str,
-    here: PathBuf,
+    root: PathBuf,
 }
 
 impl AgentImage {
-    /// `jar` is what `.ci/java-agent` prints.
-    pub fn java(jar: impl Into<PathBuf>) -> Self {
-        Self { language: "java", path: "/javaagent.jar", here: jar.into() }
+    /// `root` is what `.ci/java-agent` and its siblings print.
+    pub fn new(language: &'static str, root: impl Into<PathBuf>) -> Self {
+        Self { language, root: root.into() }
     }
 
-    /// `folder` is what `.ci/node-agent` prints.
-    pub fn nodejs(folder: impl AsRef<Path>) -> Self {
-        Self { language: "nodejs", path: AGENT_FOLDER, here: below(folder.as_ref(), AGENT_FOLDER) }
+    /// Of the volume with the agent, and of the init container that fills it.
+    fn name(&self) -> String {
+        format!("opentelemetry-auto-instrumentation-{}", self.language)
     }
+}
 
-    /// `folder` is what `.ci/python-agent` prints.
-    pub fn python(folder: impl AsRef<Path>) -> Self {
-        Self { language: "python", path: AGENT_FOLDER, here: below(folder.as_ref(), AGENT_FOLDER) }
-    }
+/// A folder of this machine that a program sees elsewhere as well.
+struct BindMount {
+    from: PathBuf,
+    to: PathBuf,
+    read_only: bool,
 }
 
 /// A container of a stored pod, made runnable below a temporary folder.
@@ -56,24 +55,23 @@ pub struct Container {
     root: tempfile::TempDir,
     /// In the pod's order, later ones winning, as the kubelet passes them.
     environment: Vec<(String, String)>,
+    agent: BindMount,
 }
 
 impl Container {
-    /// The container as it is once the pod's init container has done its work with that image.
+    /// The container with the agent's volume: filled by the pod's init container, or that image itself, read-only.
     pub fn of_pod(pod: &Value, container: &str, agent: &AgentImage) -> Self {
         let root = tempfile::Builder::new().prefix("spanreel-container-").tempdir().expect("a temporary folder");
         let spec = named(&pod["spec"]["containers"], container);
-        let volumes = run_agent_init_container(pod, agent, root.path());
-        let mut container = Self { environment: environment_of(pod, spec), root };
-        for mount in spec["volumeMounts"].as_array().into_iter().flatten() {
-            let path = mount["mountPath"].as_str().expect("a mount path");
-            let Some(volume) = mount["name"].as_str().and_then(|name| volumes.get(name)) else { continue };
-            let place = below(container.root.path(), path);
-            fs::create_dir_all(place.parent().expect("a parent")).expect("a writable folder");
-            std::os::unix::fs::symlink(volume, &place).expect("a link");
-            container = container.with_files(path, &place);
-        }
-        container
+        let mount = named(&spec["volumeMounts"], &agent.name());
+        let path = mount["mountPath"].as_str().expect("a mount path").to_owned();
+        let place = below(root.path(), &path);
+        fs::create_dir_all(&place).expect("a writable folder");
+        let is_image = named(&pod["spec"]["volumes"], &agent.name())["image"].is_object();
+        let volume = if is_image { agent.root.clone() } else { run_init_container(pod, agent, root.path()) };
+        let from = volume.join(mount["subPath"].as_str().unwrap_or_default());
+        let agent = BindMount { from, to: place.clone(), read_only: is_image };
+        Self { environment: environment_of(pod, spec), root, agent }.with_files(&path, &place)
     }
 
     /// What the container sees at `path` lies at `here`, so every variable that names it names that place instead.
@@ -96,7 +94,8 @@ impl Container {
     /// `hosts` maps the names of Services to addresses. The program sees nothing of the test's own environment but `PATH`.
     pub fn run(self, interpreter: &str, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> Program {
         let log = self.root.path().join("stderr.log");
-        let mut child = with_hosts(hosts, &self.root.path().join("hosts"))
+        let hosts = hosts_file(hosts, &self.root.path().join("hosts"));
+        let mut child = with_mounts(&[&hosts, &self.agent])
             .arg(interpreter)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents").join(program))
             .args(arguments)
@@ -154,26 +153,37 @@ impl Drop for Program {
 
 /// A command that runs its arguments as a program for which names resolve by `hosts` and nothing else, written to `file`.
 pub fn with_hosts(hosts: &[(&str, &str)], file: &Path) -> Command {
+    with_mounts(&[&hosts_file(hosts, file)])
+}
+
+fn hosts_file(hosts: &[(&str, &str)], file: &Path) -> BindMount {
     let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
     fs::write(file, format!("127.0.0.1 localhost\n{lines}")).expect("a writable folder");
+    BindMount { from: file.to_owned(), to: PathBuf::from("/etc/hosts"), read_only: false }
+}
+
+/// A command that runs its arguments as a program in a mount namespace of its own.
+fn with_mounts(mounts: &[&BindMount]) -> Command {
     let mut command = Command::new("unshare");
     command.arg("--mount");
     if !rustix::process::geteuid().is_root() {
         command.arg("--map-root-user");
     }
-    let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
-    command.args(["--", "sh", "-c", script, "sh"]).arg(file);
+    let script = r#"while [ "$1" != -- ]; do mount -o "$1" "$2" "$3" || exit; shift 3; done; shift; exec "$@""#;
+    command.args(["--", "sh", "-c", script, "sh"]);
+    for mount in mounts {
+        command.arg(if mount.read_only { "bind,ro" } else { "bind" }).arg(&mount.from).arg(&mount.to);
+    }
+    command.arg("--");
     command
 }
 
-/// Does what the agent's init container does: its `cp`, from the image to the mounted volume. Returns the folder of that volume.
-fn run_agent_init_container(pod: &Value, agent: &AgentImage, root: &Path) -> HashMap<String, PathBuf> {
-    let init = named(&pod["spec"]["initContainers"], &format!("opentelemetry-auto-instrumentation-{}", agent.language));
-    let mount = &init["volumeMounts"][0];
-    let (volume, mount_path) =
-        (mount["name"].as_str().expect("a volume"), mount["mountPath"].as_str().expect("a mount path"));
-    named(&pod["spec"]["volumes"], volume);
-    let folder = root.join("volumes").join(volume);
+/// Does what the agent's init container does: its `cp`, from the image to the volume. Returns the folder of that volume.
+fn run_init_container(pod: &Value, agent: &AgentImage, root: &Path) -> PathBuf {
+    let init = named(&pod["spec"]["initContainers"], &agent.name());
+    let mount = &named(&init["volumeMounts"], &agent.name())["mountPath"];
+    let mount = mount.as_str().expect("a mount path");
+    let folder = root.join("volumes").join(agent.name());
     fs::create_dir_all(&folder).expect("a writable folder");
 
     let command: Vec<&str> = init["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -181,17 +191,12 @@ fn run_agent_init_container(pod: &Value, agent: &AgentImage, root: &Path) -> Has
         panic!("an init container that copies, not {command:?}")
     };
     assert!(*program == "cp" && matches!(options, [] | ["-r"]), "all that the images have is cp: {command:?}");
-    let source = moved(source, agent.path, &agent.here);
-    let target = moved(target, mount_path, &folder);
+    let source = format!("{}{source}", agent.root.display());
+    let target = target.strip_prefix(mount).unwrap_or_else(|| panic!("{target} lies outside {mount}"));
+    let target = format!("{}{target}", folder.display());
     let status = Command::new(program).args(options).args([&source, &target]).status().expect("cp can be run");
     assert!(status.success(), "cp {options:?} {source} {target} ended with {status}");
-    HashMap::from([(volume.to_owned(), folder)])
-}
-
-/// A path at or below `from`, as it is if `from` lies at `here`.
-fn moved(path: &str, from: &str, here: &Path) -> String {
-    let rest = path.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-    format!("{}{}", here.display(), rest.unwrap_or_else(|| panic!("{path} lies outside {from}")))
+    folder
 }
 
 /// The kubelet's rules: in order, each value may refer to those before it, the last of a name counts.
