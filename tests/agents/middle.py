@@ -15,6 +15,8 @@ class Reviews:
             response.text = answer.read().decode()
 
 
+# On stderr, where the agent's complaints go as well then.
+logging.basicConfig()
 application = falcon.App()
 application.add_route("/reviews", Reviews())
 server = make_server("127.0.0.1", 0, application)
