@@ -18,11 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agents::{AgentImage, Container, Program};
-use kube::{KubeCluster, POD_CONTROLLERS, documents, free_ports, script_output, wait_until};
+use kube::{KubeCluster, POD_CONTROLLERS, documents, script_output, wait_until};
 use serde_json::{Value, json};
 use spanreel::inject::{Catalog, Delivery, Instrumentation, OwnerMap, PodRequest, Settings, View, decide};
 use support::http;
 use support::metrics::Metrics;
+use support::ports;
 use support::spanreel::{Options, Spanreel};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -166,7 +167,7 @@ impl InCluster {
     /// Starts it as the pod of `deploy/install.yaml` would run.
     async fn start(cluster: &mut KubeCluster, folder: &Path) -> Self {
         let kubeconfig = cluster.service_account("spanreel", "spanreel").await;
-        let [otlp, http, query, webhook] = free_ports();
+        let [otlp, http, query, webhook] = std::array::from_fn(|_| ports::free());
         let mut command = support::spanreel::binary();
         command.arg("run").arg("--data").arg(folder.join("data")).arg("--kubeconfig").arg(kubeconfig);
         for setting in [
