@@ -37,6 +37,8 @@ test:
 	.ci/step "otelcol" .ci/otelcol
 	.ci/step "telemetrygen" .ci/telemetrygen
 	.ci/step "Java agent" .ci/java-agent
+	.ci/step "Python agent" .ci/python-agent
+	.ci/step "Node.js agent" .ci/node-agent
 	.ci/step "Kubernetes" .ci/kube
 	.ci/step "clippy" cargo clippy --release --locked --all-targets -- -D warnings
 	.ci/step "build" cargo test --release --locked --no-run

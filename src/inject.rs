@@ -29,16 +29,21 @@
 //! - Refusals are admission warnings, never silent; an unsupported language does not stop the others.
 
 mod agent;
+mod agent_files;
 mod annotations;
 mod catalog;
+mod dotnet;
 mod environment;
 mod image;
 mod instrumentation;
 mod java;
 mod language;
+mod nodejs;
 mod outcome;
 mod owners;
 mod patch;
+mod pod_security;
+mod python;
 mod quantity;
 mod record;
 mod resource_attributes;
@@ -108,7 +113,7 @@ pub fn look_ups(request: &PodRequest<'_>, view: &View<'_>) -> LookUps {
     }
     let chosen: Vec<Choice> = annotations::asked(request)
         .into_iter()
-        .filter(|asked| asked.language.is_supported())
+        .filter(|asked| asked.language.is_supported() && view.settings.enables(asked.language))
         .filter_map(|asked| selection::choose(&asked, request.namespace, view).ok())
         .collect();
     if chosen.is_empty() {
@@ -166,17 +171,19 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
     for asked in &unsupported {
         decision.outcomes.push(Outcome::refused(asked.language, None, &asked.language.not_supported()));
     }
-    let languages: Vec<Language> = supported.iter().map(|asked| asked.language).collect();
-    let plans = match plan(request, view, supported, &mut decision.notes) {
+    let mut languages: Vec<Language> = supported.iter().map(|asked| asked.language).collect();
+    let plans = match plan(request, view, supported, &mut decision) {
         Ok(plans) => plans,
         Err((culprit, refusal)) => {
+            // Those that are switched off have had their say.
+            languages.retain(|language| !decision.outcomes.iter().any(|outcome| outcome.language == *language));
             decision.refuse_all(&languages, culprit, &refusal);
             return decision;
         }
     };
 
     let owners = owners::of_pod(request.pod, request.namespace, view.owners);
-    let mut injection = Injection::new(request, &owners);
+    let mut injection = Injection::new(request, view.settings, &owners);
     for plan in &plans {
         injection.apply(plan, &mut decision);
     }
@@ -194,21 +201,29 @@ pub(crate) struct Plan {
     pub(crate) containers: targets::ContainerList,
 }
 
-/// The steps that concern all languages at once: the first refusal stops everything, as the operator has it.
+/// The steps that concern all languages at once: the first refusal stops everything, as the operator has it. A language
+/// that is switched off is looked up as well, and only it is refused.
 fn plan(
     request: &PodRequest<'_>,
     view: &View<'_>,
     asked: Vec<annotations::Asked>,
-    notes: &mut Vec<String>,
+    decision: &mut Decision,
 ) -> Result<Vec<Plan>, (Option<Language>, Refusal)> {
     let mut plans = Vec::with_capacity(asked.len());
     for asked in asked {
         let choice = selection::choose(&asked, request.namespace, view).map_err(|r| (Some(asked.language), r))?;
-        notes.extend(choice.note);
-        let containers = targets::listed_containers(request, asked.language).map_err(|r| (Some(asked.language), r))?;
+        if !view.settings.enables(asked.language) {
+            decision.outcomes.push(Outcome::refused(asked.language, None, &asked.language.disabled()));
+            continue;
+        }
+        decision.notes.extend(choice.note);
+        let containers = targets::listed_containers(request, asked.language, view.settings)
+            .map_err(|r| (Some(asked.language), r))?;
         plans.push(Plan { language: asked.language, instrumentation: choice.instrumentation, containers });
     }
-    targets::check_lists(&plans).map_err(|r| (None, r))?;
+    if view.settings.multi_instrumentation {
+        targets::check_lists(&plans).map_err(|r| (None, r))?;
+    }
     for plan in &plans {
         tls::check(&plan.instrumentation.spec, request.namespace, view.absent).map_err(|r| (Some(plan.language), r))?;
     }

@@ -18,11 +18,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use agents::Container;
+use agents::{AgentImage, Container, with_hosts};
 use kube::{KubeCluster, POD_CONTROLLERS, free_ports, script_output, wait_until};
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ service:
 #[tokio::test(flavor = "multi_thread")]
 async fn annotated_pods_send_traces_through_spanreel_to_tempo() {
     let _ports = FixedPorts::take().await;
-    let agent = PathBuf::from(script_output(".ci/java-agent"));
+    let agent = AgentImage::new("java", script_output(".ci/java-agent"));
     let otelcol = script_output(".ci/otelcol");
     let folder = tempfile::tempdir().expect("a temporary folder");
 
@@ -70,10 +70,10 @@ async fn annotated_pods_send_traces_through_spanreel_to_tempo() {
 
     let hosts = [(ENDPOINT_HOST, "127.0.0.1")];
     let ratings = pod_of(&cluster, "ratings-v1").await;
-    let back = Container::of_pod(&ratings, "ratings", &agent).run_java("Back.java", &[], &hosts);
+    let back = Container::of_pod(&ratings, "ratings", &agent).run("java", "Back.java", &[], &hosts);
     let reviews = pod_of(&cluster, "reviews-v2").await;
     let container = Container::of_pod(&reviews, "reviews", &agent);
-    let front = container.run_java("Front.java", &[back.port.to_string()], &hosts);
+    let front = container.run("java", "Front.java", &[back.port.to_string()], &hosts);
 
     // An id that nobody else has: the pod's own.
     let trace_id = reviews["metadata"]["uid"].as_str().expect("a uid").replace('-', "");
@@ -108,17 +108,10 @@ async fn annotated_pods_send_traces_through_spanreel_to_tempo() {
 /// The addresses that differ: how the API server reaches the webhook, and free ports instead of 3200 and 9443.
 async fn start_spanreel(cluster: &mut KubeCluster, folder: &Path) -> u16 {
     let kubeconfig = cluster.service_account("spanreel", "spanreel").await;
-    let hosts = folder.join("hosts");
-    fs::write(&hosts, "127.0.0.1 localhost\n::1 tempo.tempo\n").expect("a writable folder");
     let [query, webhook] = free_ports();
 
-    let mut command = Command::new("unshare");
-    command.arg("--mount");
-    if !rustix::process::geteuid().is_root() {
-        command.arg("--map-root-user");
-    }
-    let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
-    command.args(["--", "sh", "-c", script, "sh"]).arg(&hosts).arg(env!("CARGO_BIN_EXE_spanreel"));
+    let mut command = with_hosts(&[("tempo.tempo", "::1")], &folder.join("hosts"));
+    command.arg(env!("CARGO_BIN_EXE_spanreel"));
     command.arg("run").arg("--data").arg(folder.join("data")).arg("--kubeconfig").arg(kubeconfig);
     for setting in [
         format!("extensions.spanreel.query_endpoint=127.0.0.1:{query}"),

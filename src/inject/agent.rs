@@ -1,17 +1,22 @@
 //! The skeleton of an injection, the same for every language that loads an agent.
 //!
 //! Per container: the language's objections, its environment and mount; the common environment; what makes the runtime
-//! load the agent; the SDK's configuration. Then, once per pod, the volume and the init container that fills it. Unlike
-//! the operator this last step is left out when no container was injected.
+//! load the agent; the SDK's configuration. Then, once per pod, what brings the agent's files. Unlike the operator this
+//! last step is left out when no container was injected, unless strict compatibility is set.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, SecurityContext, Volume};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Volume};
 
+use super::dotnet::DotNetAgent;
 use super::environment::Environment;
 use super::java::JavaAgent;
+use super::nodejs::NodeJsAgent;
 use super::outcome::{Decision, Outcome, Reason, Refusal};
 use super::owners::Owner;
+use super::python::PythonAgent;
 use super::sdk::SdkOnly;
-use super::{Instrumentation, Language, Plan, PodRequest, sdk_config, targets, validity, volumes};
+use super::{
+    InstrumentationSpec, Language, Plan, PodRequest, Settings, pod_security, sdk_config, targets, validity, volumes,
+};
 
 /// What one language adds to the skeleton. One file implements it per language.
 pub(super) trait Agent {
@@ -21,8 +26,13 @@ pub(super) trait Agent {
     /// Objections to this container, or else what the language mounts into it.
     fn attach(&self, container: &mut Container, env: &Environment) -> Result<(), Refusal>;
 
-    /// The variables by which the runtime finds the agent. A returned sentence goes to the user.
-    fn load(&self, container: &str, env: &mut Environment) -> Option<String>;
+    /// Variables that come before the Instrumentation's common ones. Returned sentences go to the user.
+    fn load_early(&self, _env: &mut Environment) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The variables by which the runtime finds the agent. Returned sentences go to the user.
+    fn load(&self, container: &str, env: &mut Environment) -> Vec<String>;
 
     /// What of the language's section has no effect as it is written, a sentence each.
     fn doubts(&self) -> Vec<String>;
@@ -31,33 +41,73 @@ pub(super) trait Agent {
     fn delivery(&self) -> Option<Delivery>;
 }
 
-/// A volume and the init containers that fill it, in order.
+/// Volumes and the init containers that fill them, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Delivery {
-    pub(super) volume: Volume,
+    pub(super) volumes: Vec<Volume>,
     pub(super) init_containers: Vec<Container>,
 }
 
+/// What an agent is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Preparation<'a> {
+    pub(super) request: PodRequest<'a>,
+    pub(super) settings: &'a Settings,
+    pub(super) spec: &'a InstrumentationSpec,
+}
+
 /// The agent of a supported language; what would make pods invalid is refused here, before any container is touched.
-fn for_language(language: Language, instrumentation: &Instrumentation) -> Result<Box<dyn Agent + '_>, Refusal> {
+fn for_language<'a>(language: Language, preparation: &Preparation<'a>) -> Result<Box<dyn Agent + 'a>, Refusal> {
     match language {
-        Language::Java => Ok(Box::new(JavaAgent::new(&instrumentation.spec)?)),
+        Language::Java => Ok(Box::new(JavaAgent::new(preparation)?)),
+        Language::NodeJs => Ok(Box::new(NodeJsAgent::new(preparation)?)),
+        Language::Python => Ok(Box::new(PythonAgent::new(preparation)?)),
+        Language::DotNet => Ok(Box::new(DotNetAgent::new(preparation)?)),
         Language::Sdk => Ok(Box::new(SdkOnly)),
         other => Err(other.not_supported()),
     }
 }
 
+/// A variable of the container that is to be extended must have a literal value.
+pub(super) fn check_extensible(
+    language: Language,
+    container: &str,
+    env: &Environment,
+    variable: &str,
+) -> Result<(), Refusal> {
+    if env.get(variable).is_none_or(|var| var.value_from.is_none()) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::EnvironmentFromSource,
+        format!(
+            "{language}: container {container} takes {variable} from a valueFrom, which cannot be extended; give it a plain value"
+        ),
+    ))
+}
+
+/// What to say of an Instrumentation's variable that could not be extended. `ours` begins with a blank.
+pub(super) fn note_unless(extended: bool, language: Language, variable: &str, ours: &str) -> Vec<String> {
+    let note =
+        || format!("{language}: the Instrumentation takes {variable} from a valueFrom; it must hold{ours} itself");
+    (!extended).then(note).into_iter().collect()
+}
+
 /// A pod while languages are applied to it, one after the other.
 pub(super) struct Injection<'a> {
     request: PodRequest<'a>,
+    settings: &'a Settings,
     owners: &'a [Owner],
+    /// Whether the pod as it came passes Pod Security `restricted`.
+    restricted: bool,
     pod: Pod,
     changed: bool,
 }
 
 impl<'a> Injection<'a> {
-    pub(super) fn new(request: &PodRequest<'a>, owners: &'a [Owner]) -> Self {
-        Self { request: *request, owners, pod: request.pod.clone(), changed: false }
+    pub(super) fn new(request: &PodRequest<'a>, settings: &'a Settings, owners: &'a [Owner]) -> Self {
+        let restricted = pod_security::is_restricted(request.pod);
+        Self { request: *request, settings, owners, restricted, pod: request.pod.clone(), changed: false }
     }
 
     /// The pod, if any container was injected.
@@ -68,13 +118,17 @@ impl<'a> Injection<'a> {
     /// Applies one language and records what became of each container.
     pub(super) fn apply(&mut self, plan: &Plan, decision: &mut Decision) {
         let language = plan.language;
-        let prepared = validity::check(&plan.instrumentation.spec, self.pod.spec.as_ref())
-            .and_then(|()| for_language(language, &plan.instrumentation));
+        let spec = &plan.instrumentation.spec;
+        let preparation = Preparation { request: self.request, settings: self.settings, spec };
+        let prepared =
+            validity::check(spec, self.pod.spec.as_ref()).and_then(|()| for_language(language, &preparation));
         let agent = match prepared {
             Ok(agent) => agent,
-            Err(refusal) => {
-                let name = plan.instrumentation.full_name();
-                let refusal = Refusal::new(refusal.reason, format!("Instrumentation {name}: {}", refusal.message));
+            Err(mut refusal) => {
+                if refusal.reason == Reason::InstrumentationInvalid {
+                    let name = plan.instrumentation.full_name();
+                    refusal.message = format!("Instrumentation {name}: {}", refusal.message);
+                }
                 decision.outcomes.push(Outcome::refused(language, None, &refusal));
                 return;
             }
@@ -92,30 +146,30 @@ impl<'a> Injection<'a> {
             decision.outcomes.push(Outcome::refused(language, Some(listed), &refusal));
         }
 
-        let mut first_injected: Option<String> = None;
+        // The operator brings the files even to a pod whose containers were all refused.
+        let strict = self.settings.strict_operator_compat;
+        let mut first = names.first().filter(|_| strict).cloned();
         for name in names {
             match self.apply_to_container(&name, plan, agent.as_ref()) {
-                Ok(note) => {
+                Ok(notes) => {
                     decision.outcomes.push(Outcome::injected(language, &name, &plan.instrumentation));
-                    decision.notes.extend(note);
-                    first_injected.get_or_insert(name);
+                    decision.notes.extend(notes);
+                    self.changed = true;
+                    first.get_or_insert(name);
                 }
                 Err(refusal) => decision.outcomes.push(Outcome::refused(language, Some(&name), &refusal)),
             }
         }
-        if let Some(first) = first_injected {
+        if let (Some(first), Some(delivery)) = (first, delivery) {
             self.changed = true;
-            if let Some(delivery) = delivery {
-                let context = &plan.instrumentation.spec.init_container_security_context;
-                self.deliver(delivery, &first, context.as_ref());
-            }
+            decision.notes.extend(self.deliver(delivery, &first, plan));
         }
         let sampler = validity::doubtful_sampler(&plan.instrumentation.spec.sampler);
         for doubt in agent.doubts().into_iter().chain(sampler) {
             decision.notes.push(format!("Instrumentation {}: {doubt}", plan.instrumentation.full_name()));
         }
         for (list, env) in [
-            (format!("spec.{language}.env"), agent.env()),
+            (format!("spec.{}.env", language.section()), agent.env()),
             ("spec.env".to_owned(), plan.instrumentation.spec.env.as_slice()),
         ] {
             for dropped in validity::dropped_variables(env) {
@@ -124,49 +178,75 @@ impl<'a> Injection<'a> {
         }
     }
 
-    fn apply_to_container(&mut self, name: &str, plan: &Plan, agent: &dyn Agent) -> Result<Option<String>, Refusal> {
-        let Some(spec) = &mut self.pod.spec else { return Ok(None) };
-        let Some(place) = targets::container_mut(spec, name) else { return Ok(None) };
+    fn apply_to_container(&mut self, name: &str, plan: &Plan, agent: &dyn Agent) -> Result<Vec<String>, Refusal> {
+        let Some(spec) = &mut self.pod.spec else { return Ok(Vec::new()) };
+        let Some(place) = targets::container_mut(spec, name) else { return Ok(Vec::new()) };
         // Changed aside, so that a refusal half-way leaves nothing behind.
         let mut container = place.clone();
         let mut env = Environment::of(container.env.take());
         agent.attach(&mut container, &env)?;
         env.push_all_absent(&validity::usable_variables(agent.env()));
+        let mut notes = agent.load_early(&mut env);
         env.prepend_addresses();
         env.push_all_absent(&validity::usable_variables(&plan.instrumentation.spec.env));
-        let note = agent.load(name, &mut env);
+        notes.extend(agent.load(name, &mut env));
         let facts = sdk_config::Facts {
             pod: self.request.pod,
             namespace: self.request.namespace,
             owners: self.owners,
             spec: &plan.instrumentation.spec,
+            strict: self.settings.strict_operator_compat,
         };
         let mut volumes = spec.volumes.clone().unwrap_or_default();
         sdk_config::apply(&facts, &mut container, &mut env, &mut volumes)?;
         spec.volumes = (!volumes.is_empty()).then_some(volumes);
-        container.env = Some(env.into_variables());
+        container.env = Some(if facts.strict { env.into_variables_as_they_stand() } else { env.into_variables() });
         if let Some(place) = targets::container_mut(spec, name) {
             *place = container;
         }
-        Ok(note)
+        Ok(notes)
     }
 
-    /// Adds volume and init containers; their names are free.
-    fn deliver(&mut self, delivery: Delivery, first: &str, context: Option<&SecurityContext>) {
-        let Some(spec) = &mut self.pod.spec else { return };
-        let target = targets::container(spec, first);
-        let context = context.or(target.and_then(|c| c.security_context.as_ref())).cloned();
+    /// Adds volumes and init containers; their names are free. Returned sentences go to the user.
+    fn deliver(&mut self, delivery: Delivery, first: &str, plan: &Plan) -> Option<String> {
+        let spec = self.pod.spec.as_mut()?;
         let volumes = spec.volumes.get_or_insert_default();
-        // One that is there is ours, see `name_clash`.
-        if !volumes.iter().any(|volume| volume.name == delivery.volume.name) {
-            volumes.push(delivery.volume);
+        for volume in delivery.volumes {
+            // One that is there is ours, see `name_clash`.
+            if !volumes.iter().any(|present| present.name == volume.name) {
+                volumes.push(volume);
+            }
+        }
+        if delivery.init_containers.is_empty() {
+            return None;
+        }
+        let target = targets::container(spec, first).cloned();
+        let target_context = target.as_ref().and_then(|c| c.security_context.as_ref());
+        let context = plan.instrumentation.spec.init_container_security_context.as_ref().or(target_context);
+        let mut context = context.cloned();
+        let mut taken_back = Vec::new();
+        let pod_context = spec.security_context.as_ref();
+        if self.restricted {
+            taken_back = pod_security::restrict(context.get_or_insert_default(), pod_context);
         }
         let init_containers = spec.init_containers.get_or_insert_default();
         let at = init_containers.iter().position(|c| c.name == first).unwrap_or(init_containers.len());
         for (offset, mut container) in delivery.init_containers.into_iter().enumerate() {
-            container.security_context.clone_from(&context);
+            let mut context = context.clone();
+            // The target's own image runs as it does in the target.
+            if self.restricted && target.as_ref().is_none_or(|target| target.image != container.image) {
+                pod_security::give_user(context.get_or_insert_default(), pod_context, target_context);
+            }
+            container.security_context = context;
             init_containers.insert(at + offset, container);
         }
+        (!taken_back.is_empty()).then(|| {
+            format!(
+                "Instrumentation {}: spec.initContainerSecurityContext does not keep to Pod Security restricted, to which the pod keeps; changed: {}",
+                plan.instrumentation.full_name(),
+                taken_back.join(", ")
+            )
+        })
     }
 }
 
@@ -174,9 +254,10 @@ impl<'a> Injection<'a> {
 /// ours cannot be: such pods are left alone from the start.
 fn name_clash(language: Language, delivery: &Delivery, spec: &PodSpec) -> Option<Refusal> {
     let container = delivery.init_containers.iter().find(|ours| targets::container(spec, &ours.name).is_some());
-    let ours = &delivery.volume;
-    let volume =
-        || spec.volumes.iter().flatten().find(|volume| volume.name == ours.name && !volumes::is_same(volume, ours));
+    let clashes = |volume: &Volume| {
+        delivery.volumes.iter().any(|ours| volume.name == ours.name && !volumes::is_same(volume, ours))
+    };
+    let volume = || spec.volumes.iter().flatten().find(|volume| clashes(volume));
     let (kind, name) = match container {
         Some(container) => ("container", &container.name),
         None => ("volume", &volume()?.name),
@@ -191,9 +272,14 @@ mod tests {
 
     #[test]
     fn every_supported_language_has_an_agent_and_no_other() {
-        let instrumentation = Instrumentation::default();
+        let (pod, namespace_annotations) = (Pod::default(), std::collections::BTreeMap::new());
+        let preparation = Preparation {
+            request: PodRequest { pod: &pod, namespace: "ns", namespace_annotations: &namespace_annotations },
+            settings: &Settings::default(),
+            spec: &InstrumentationSpec::default(),
+        };
         for language in Language::ALL {
-            assert_eq!(for_language(language, &instrumentation).is_ok(), language.is_supported(), "{language}");
+            assert_eq!(for_language(language, &preparation).is_ok(), language.is_supported(), "{language}");
         }
     }
 }

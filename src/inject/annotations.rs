@@ -36,6 +36,16 @@ pub(super) fn container_names<'a>(request: &PodRequest<'a>, language: Language) 
     effective(request, &format!("{PREFIX}{}", language.container_names_key()))
 }
 
+/// A language's further wish, such as `otel-python-platform`; empty if none is given.
+pub(super) fn option<'a>(request: &PodRequest<'a>, key: &str) -> &'a str {
+    effective(request, &option_key(key))
+}
+
+/// As users write it.
+pub(super) fn option_key(key: &str) -> String {
+    format!("{PREFIX}{key}")
+}
+
 /// A sidecar that is asked for is not silently missing.
 pub(super) fn sidecar_note(request: &PodRequest<'_>) -> Option<String> {
     let value = effective(request, SIDECAR_KEY);

@@ -39,6 +39,10 @@ impl Environment {
         self.get(name).is_some()
     }
 
+    pub(super) fn push(&mut self, variable: EnvVar) {
+        self.variables.push(variable);
+    }
+
     pub(super) fn push_absent(&mut self, variable: EnvVar) {
         if !self.has(&variable.name) {
             self.variables.push(variable);
@@ -60,26 +64,26 @@ impl Environment {
         }
     }
 
-    /// Appends `suffix` to a literal value where it stands, or a new variable at the end. `false`: the variable's value
-    /// comes from elsewhere and stays as it is.
-    pub(super) fn extend_value(&mut self, name: &str, suffix: &str) -> bool {
+    /// Changes a literal value where it stands, or adds a new variable at the end; `change` gets what is there. `false`:
+    /// the variable's value comes from elsewhere and stays as it is.
+    pub(super) fn change_value(&mut self, name: &str, change: impl FnOnce(Option<&str>) -> String) -> bool {
         match self.variables.iter_mut().rev().find(|var| var.name == name) {
-            Some(var) if var.value_from.is_some() => false,
-            Some(var) => {
-                var.value.get_or_insert_default().push_str(suffix);
-                true
-            }
-            None => {
-                self.variables.push(literal(name, suffix));
-                true
-            }
+            Some(var) if var.value_from.is_some() => return false,
+            Some(var) => var.value = Some(change(Some(var.value.as_deref().unwrap_or_default()))),
+            None => self.variables.push(literal(name, change(None))),
         }
+        true
     }
 
     /// Sets a literal and moves it to the very end.
     pub(super) fn set_last(&mut self, variable: EnvVar) {
         self.variables.retain(|var| var.name != variable.name);
         self.variables.push(variable);
+    }
+
+    /// The finished list as it was put together.
+    pub(super) fn into_variables_as_they_stand(self) -> Vec<EnvVar> {
+        self.variables
     }
 
     /// The finished list, in an order in which every reference among added variables resolves if any order can: a

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{EnvVar, SecurityContext};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::agent_files::AgentSection;
 use super::java::JavaSection;
 
 /// An Instrumentation that was read.
@@ -36,6 +37,9 @@ pub struct InstrumentationSpec {
     pub image_pull_policy: String,
     pub init_container_security_context: Option<SecurityContext>,
     pub java: JavaSection,
+    pub nodejs: AgentSection,
+    pub python: AgentSection,
+    pub dotnet: AgentSection,
 }
 
 /// `spec.exporter`.

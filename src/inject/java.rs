@@ -1,24 +1,21 @@
 //! Java, as opentelemetry-operator injects it: the agent is a jar that `JAVA_TOOL_OPTIONS` names.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimTemplate, ResourceRequirements, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimTemplate, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
-use super::agent::{Agent, Delivery};
+use super::Language;
+use super::agent::{self, Agent, Delivery, Preparation};
+use super::agent_files::{AgentFiles, FilesSection, image_mount, image_volume};
 use super::environment::Environment;
-use super::instrumentation::InstrumentationSpec;
 use super::outcome::{Reason, Refusal};
+use super::settings::Carrier;
 use super::validity::{self, Requests};
-use super::volumes::{agent_volume, mount};
+use super::volumes::mount;
 
-/// Volume and init container have the same name; it is a marker of injected pods.
-const NAME: &str = "opentelemetry-auto-instrumentation-java";
+/// Of an extension's init container, or of its volume.
 const EXTENSION_PREFIX: &str = "opentelemetry-auto-instrumentation-extension-";
-const DIRECTORY: &str = "/otel-auto-instrumentation-java";
 const VARIABLE: &str = "JAVA_TOOL_OPTIONS";
-
-/// opentelemetry-operator's default as of its java agent 2.30.0.
-const IMAGE_DEFAULT: &str = "ghcr.io/open-telemetry/opentelemetry-operator/autoinstrumentation-java:2.30.0";
 const REQUESTS_DEFAULT: Requests = Requests { cpu: "50m", memory: "64Mi" };
 
 /// `spec.java`.
@@ -44,14 +41,12 @@ pub struct Extension {
 #[derive(Debug)]
 pub(super) struct JavaAgent<'a> {
     java: &'a JavaSection,
-    resources: ResourceRequirements,
-    pull_policy: Option<String>,
+    files: AgentFiles,
 }
 
 impl<'a> JavaAgent<'a> {
-    pub(super) fn new(spec: &'a InstrumentationSpec) -> Result<Self, Refusal> {
-        let java = &spec.java;
-        validity::check_image("spec.java.image", &java.image)?;
+    pub(super) fn new(preparation: &Preparation<'a>) -> Result<Self, Refusal> {
+        let java = &preparation.spec.java;
         for (at, extension) in java.extensions.iter().enumerate() {
             let field = format!("spec.java.extensions[{at}]");
             if extension.image.is_empty() {
@@ -59,34 +54,46 @@ impl<'a> JavaAgent<'a> {
             }
             validity::check_image(&format!("{field}.image"), &extension.image)?;
         }
-        validity::check_volume("java", java.volume_claim_template.as_ref(), java.volume_limit_size.as_ref())?;
-        Ok(Self {
-            java,
-            resources: validity::resources("java", &java.resources, &REQUESTS_DEFAULT)?,
-            pull_policy: (!spec.image_pull_policy.is_empty()).then(|| spec.image_pull_policy.clone()),
-        })
+        let section = FilesSection {
+            image: &java.image,
+            claim: java.volume_claim_template.as_ref(),
+            limit: java.volume_limit_size.as_ref(),
+            resources: &java.resources,
+            resources_key: "resources",
+        };
+        let files = AgentFiles::new(Language::Java, section, &REQUESTS_DEFAULT, preparation)?;
+        if files.carrier() == Carrier::ImageVolume
+            && let Some(extension) = java.extensions.iter().find(|e| e.dir.split('/').any(|part| part == ".."))
+        {
+            let dir = &extension.dir;
+            let message = format!("spec.java.extensions has dir \"{dir}\"; an image volume takes no \"..\"");
+            return Err(Refusal::new(Reason::InstrumentationInvalid, message));
+        }
+        Ok(Self { java, files })
     }
 
-    fn init_container(&self, name: String, image: &str, command: &[&str]) -> Container {
-        Container {
-            name,
-            image: Some(image.to_owned()),
-            command: Some(command.iter().map(|&word| word.to_owned()).collect()),
-            resources: Some(self.resources.clone()),
-            volume_mounts: Some(vec![VolumeMount {
-                name: NAME.to_owned(),
-                mount_path: DIRECTORY.to_owned(),
-                ..VolumeMount::default()
-            }]),
-            ..Container::default()
+    /// Where the agent is in a container. The path has the container's name in it, because containers that share the
+    /// process namespace would otherwise load one another's agent.
+    fn directory_in(&self, container: &str) -> String {
+        format!("{}-{container}", self.files.directory())
+    }
+
+    /// Where an extension's image is in a container.
+    fn extension_directory_in(&self, container: &str, at: usize) -> String {
+        format!("{}-extension-{at}", self.directory_in(container))
+    }
+
+    /// What `otel.javaagent.extensions` names: folders of jars.
+    fn extension_directories_in(&self, container: &str) -> Vec<String> {
+        let extensions = &self.java.extensions;
+        match self.files.carrier() {
+            Carrier::InitContainer if extensions.is_empty() => Vec::new(),
+            Carrier::InitContainer => vec![format!("{}/extensions", self.directory_in(container))],
+            Carrier::ImageVolume => {
+                (0..extensions.len()).map(|at| self.extension_directory_in(container, at)).collect()
+            }
         }
     }
-}
-
-/// Where the volume is mounted in a container. The path has the container's name in it, because containers that share
-/// the process namespace would otherwise load one another's agent.
-fn directory_in(container: &str) -> String {
-    format!("{DIRECTORY}-{container}")
 }
 
 impl Agent for JavaAgent<'_> {
@@ -95,52 +102,51 @@ impl Agent for JavaAgent<'_> {
     }
 
     fn attach(&self, container: &mut Container, env: &Environment) -> Result<(), Refusal> {
-        if env.get(VARIABLE).is_some_and(|var| var.value_from.is_some()) {
-            return Err(Refusal::new(
-                Reason::EnvironmentFromSource,
-                format!(
-                    "java: container {} takes {VARIABLE} from a valueFrom, which cannot be extended; give it a plain value",
-                    container.name
-                ),
-            ));
+        agent::check_extensible(Language::Java, &container.name, env, VARIABLE)?;
+        let name = container.name.clone();
+        self.files.mount(container, &self.directory_in(&name), None)?;
+        if self.files.carrier() == Carrier::ImageVolume {
+            for (at, extension) in self.java.extensions.iter().enumerate() {
+                let volume = format!("{EXTENSION_PREFIX}{at}");
+                let sub_path = extension.dir.trim_matches('/');
+                let sub_path = (!sub_path.is_empty()).then_some(sub_path);
+                let wanted = image_mount(&volume, &self.extension_directory_in(&name, at), sub_path);
+                mount(container, wanted, |name| name == volume)?;
+            }
         }
-        let path = directory_in(&container.name);
-        mount(container, NAME, &path, false, |name| name == NAME)
+        Ok(())
     }
 
-    fn load(&self, container: &str, env: &mut Environment) -> Option<String> {
-        let directory = directory_in(container);
-        let mut options = format!(" -javaagent:{directory}/javaagent.jar");
-        if !self.java.extensions.is_empty() {
-            options.push_str(&format!(" -Dotel.javaagent.extensions={directory}/extensions"));
+    fn load(&self, container: &str, env: &mut Environment) -> Vec<String> {
+        let mut options = format!(" -javaagent:{}/javaagent.jar", self.directory_in(container));
+        let extensions = self.extension_directories_in(container);
+        if !extensions.is_empty() {
+            options.push_str(&format!(" -Dotel.javaagent.extensions={}", extensions.join(",")));
         }
-        let extended = env.extend_value(VARIABLE, &options);
-        (!extended).then(|| {
-            format!("java: the Instrumentation takes {VARIABLE} from a valueFrom; it must hold{options} itself")
-        })
+        let extended = env.change_value(VARIABLE, |existing| format!("{}{options}", existing.unwrap_or_default()));
+        agent::note_unless(extended, Language::Java, VARIABLE, &options)
     }
 
     fn doubts(&self) -> Vec<String> {
-        let both = self.java.volume_claim_template.is_some() && self.java.volume_limit_size.is_some();
-        both.then(|| "spec.java has volumeClaimTemplate and volumeLimitSize; the limit has no effect".to_owned())
-            .into_iter()
-            .collect()
+        self.files.doubts()
     }
 
     fn delivery(&self) -> Option<Delivery> {
-        let java = self.java;
-        let image = if java.image.is_empty() { IMAGE_DEFAULT } else { &java.image };
-        let jar = format!("{DIRECTORY}/javaagent.jar");
-        let mut agent = self.init_container(NAME.to_owned(), image, &["cp", "/javaagent.jar", &jar]);
-        agent.image_pull_policy.clone_from(&self.pull_policy);
-        let mut init_containers = vec![agent];
-        for (at, extension) in java.extensions.iter().enumerate() {
-            let from = format!("{}/.", extension.dir);
-            let to = format!("{DIRECTORY}/extensions");
+        let directory = self.files.directory();
+        let jar = format!("{directory}/javaagent.jar");
+        let mut delivery = self.files.delivery(&["cp", "/javaagent.jar", &jar]);
+        for (at, extension) in self.java.extensions.iter().enumerate() {
             let name = format!("{EXTENSION_PREFIX}{at}");
-            init_containers.push(self.init_container(name, &extension.image, &["cp", "-r", &from, &to]));
+            match self.files.carrier() {
+                Carrier::InitContainer => {
+                    let from = format!("{}/.", extension.dir);
+                    let to = format!("{directory}/extensions");
+                    let copying = self.files.init_container(name, &extension.image, &["cp", "-r", &from, &to]);
+                    delivery.init_containers.push(copying);
+                }
+                Carrier::ImageVolume => delivery.volumes.push(image_volume(&name, &extension.image, None)),
+            }
         }
-        let volume = agent_volume(NAME, java.volume_claim_template.as_ref(), java.volume_limit_size.as_ref());
-        Some(Delivery { volume, init_containers })
+        Some(delivery)
     }
 }

@@ -37,6 +37,14 @@ impl Language {
         }
     }
 
+    /// The key of this language's section in `spec` of an Instrumentation; `sdk` has none.
+    pub(super) fn section(self) -> &'static str {
+        match self {
+            Self::ApacheHttpd => "apacheHttpd",
+            other => other.as_str(),
+        }
+    }
+
     /// The key of this language's own container list, without prefix. Only nginx carries `inject-` in it.
     pub(super) fn container_names_key(self) -> String {
         match self {
@@ -48,7 +56,16 @@ impl Language {
     /// Whether this version injects it; see `agent::for_language`.
     #[must_use]
     pub fn is_supported(self) -> bool {
-        matches!(self, Self::Java | Self::Sdk)
+        matches!(self, Self::Java | Self::NodeJs | Self::Python | Self::DotNet | Self::Sdk)
+    }
+
+    pub(super) fn disabled(self) -> Refusal {
+        Refusal::new(
+            Reason::LanguageDisabled,
+            format!(
+                "inject-{self} is switched off for this cluster; extensions::spanreel::injection::languages::{self}: true switches it on"
+            ),
+        )
     }
 
     pub(super) fn not_supported(self) -> Refusal {

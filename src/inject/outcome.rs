@@ -57,6 +57,8 @@ pub enum Reason {
     AlreadyInstrumented,
     MirrorPod,
     LanguageNotSupported,
+    /// The settings of the whole cluster say no.
+    LanguageDisabled,
     InstrumentationMissing,
     InstrumentationAmbiguous,
     InstrumentationMalformed,
@@ -74,6 +76,12 @@ pub enum Reason {
     /// The variable that must be extended comes from a `valueFrom`.
     EnvironmentFromSource,
     TlsObjectMissing,
+    /// The annotation of the language's platform or runtime has a value that the agent does not know.
+    PlatformUnknown,
+    /// The container is set up for an agent already.
+    AgentPresent,
+    /// The settings ask for image volumes, which the API server has not.
+    ImageVolumesNotServed,
     /// Another language of the same pod was refused, which stops all.
     OtherLanguageRefused,
 }
@@ -87,6 +95,7 @@ impl Reason {
             Self::AlreadyInstrumented => "already_instrumented",
             Self::MirrorPod => "mirror_pod",
             Self::LanguageNotSupported => "language_not_supported",
+            Self::LanguageDisabled => "language_disabled",
             Self::InstrumentationMissing => "instrumentation_missing",
             Self::InstrumentationAmbiguous => "instrumentation_ambiguous",
             Self::InstrumentationMalformed => "instrumentation_malformed",
@@ -100,6 +109,9 @@ impl Reason {
             Self::MountPathTaken => "mount_path_taken",
             Self::EnvironmentFromSource => "environment_from_source",
             Self::TlsObjectMissing => "tls_object_missing",
+            Self::PlatformUnknown => "platform_unknown",
+            Self::AgentPresent => "agent_present",
+            Self::ImageVolumesNotServed => "image_volumes_not_served",
             Self::OtherLanguageRefused => "other_language_refused",
         }
     }

@@ -18,8 +18,8 @@ impl Agent for SdkOnly {
         Ok(())
     }
 
-    fn load(&self, _container: &str, _env: &mut Environment) -> Option<String> {
-        None
+    fn load(&self, _container: &str, _env: &mut Environment) -> Vec<String> {
+        Vec::new()
     }
 
     fn doubts(&self) -> Vec<String> {

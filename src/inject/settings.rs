@@ -31,6 +31,13 @@ pub enum Delivery {
     Auto,
 }
 
+/// What brings an agent's files into one pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    InitContainer,
+    ImageVolume,
+}
+
 /// Default agent images by language; `sdk` has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
@@ -61,6 +68,15 @@ impl Settings {
     #[must_use]
     pub fn enables(&self, language: Language) -> bool {
         self.languages.contains(&language)
+    }
+
+    /// `None`: image volumes are wanted and the server has none.
+    pub(super) fn carrier(&self) -> Option<Carrier> {
+        match (self.delivery, self.image_volumes_served) {
+            (Delivery::InitContainer, _) | (Delivery::Auto, false) => Some(Carrier::InitContainer),
+            (Delivery::ImageVolume | Delivery::Auto, true) => Some(Carrier::ImageVolume),
+            (Delivery::ImageVolume, false) => None,
+        }
     }
 }
 

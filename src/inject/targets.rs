@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::outcome::{Reason, Refusal};
-use super::{Language, Plan, PodRequest, annotations};
+use super::{Language, Plan, PodRequest, Settings, annotations};
 
 /// Names given by annotations, in their order; empty means the first container.
 pub(crate) type ContainerList = Vec<String>;
@@ -48,10 +48,15 @@ pub(super) fn already_instrumented(pod: &Pod) -> bool {
             .any(|c| c.name != SIDECAR_CONTAINER && c.env.iter().flatten().any(|var| var.name == NODE_NAME_VARIABLE))
 }
 
-/// The common list with the language's own list appended.
-pub(super) fn listed_containers(request: &PodRequest<'_>, language: Language) -> Result<ContainerList, Refusal> {
+/// The common list with the language's own list appended; without multi-instrumentation there is only the common one.
+pub(super) fn listed_containers(
+    request: &PodRequest<'_>,
+    language: Language,
+    settings: &Settings,
+) -> Result<ContainerList, Refusal> {
     let mut names = Vec::new();
-    for list in [annotations::common_container_names(request), annotations::container_names(request, language)] {
+    let own = settings.multi_instrumentation.then(|| annotations::container_names(request, language));
+    for list in [annotations::common_container_names(request), own.unwrap_or_default()] {
         if list.is_empty() {
             continue;
         }
@@ -66,13 +71,14 @@ pub(super) fn listed_containers(request: &PodRequest<'_>, language: Language) ->
     Ok(names)
 }
 
-/// Combinations that leave open which container gets what; opentelemetry-operator's rules for several languages.
+/// Combinations that leave open which container gets what; opentelemetry-operator's rules for multi-instrumentation.
 pub(super) fn check_lists(plans: &[Plan]) -> Result<(), Refusal> {
     for plan in plans {
         let duplicate = plan
             .containers
             .iter()
             .enumerate()
+            .filter(|(_, name)| !name.is_empty())
             .find(|(at, name)| plan.containers.iter().take(*at).any(|earlier| earlier == *name));
         if let Some((_, name)) = duplicate {
             return Err(Refusal::new(
@@ -104,7 +110,12 @@ pub(super) fn in_processing_order(spec: &PodSpec, listed: &[String]) -> Vec<Stri
     }
     let init = spec.init_containers.iter().flatten().filter(|c| listed.contains(&c.name));
     let mut names: Vec<String> = init.map(|c| c.name.clone()).collect();
-    names.extend(listed.iter().filter(|name| spec.containers.iter().any(|c| c.name == **name)).cloned());
+    for name in listed {
+        // Without multi-instrumentation nobody has checked that each is listed once.
+        if spec.containers.iter().any(|c| c.name == *name) && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
     names
 }
 

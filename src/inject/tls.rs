@@ -1,6 +1,6 @@
 //! The exporter's TLS files: a Secret and a ConfigMap of the pod's namespace, mounted.
 
-use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Container, SecretVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Container, SecretVolumeSource, Volume, VolumeMount};
 
 use super::InstrumentationSpec;
 use super::environment::{Environment, literal};
@@ -109,7 +109,8 @@ fn add(
         return Ok(());
     }
     let name = add_volume(volumes, wanted, volume);
-    mount(container, &name, path, true, |_| false)
+    let wanted = VolumeMount { name, mount_path: path.to_owned(), read_only: Some(true), ..VolumeMount::default() };
+    mount(container, wanted, |_| false)
 }
 
 /// Adds the volume unless one with the same content is there; returns the name it has.

@@ -38,6 +38,9 @@ pub(super) fn is_same(present: &Volume, ours: &Volume) -> bool {
     if present.name != ours.name {
         return false;
     }
+    if let (Some(present), Some(ours)) = (&present.image, &ours.image) {
+        return present.reference == ours.reference;
+    }
     match (&present.empty_dir, &ours.empty_dir, &present.ephemeral, &ours.ephemeral) {
         (Some(a), Some(b), None, None) => {
             a.medium.as_deref().unwrap_or_default() == b.medium.as_deref().unwrap_or_default()
@@ -70,13 +73,14 @@ fn occupant<'a>(container: &'a Container, path: &str) -> Option<(&'a str, Option
 /// Something that is not `is_ours` (a volume's name) is at that path.
 pub(super) fn mount(
     container: &mut Container,
-    volume: &str,
-    path: &str,
-    read_only: bool,
+    wanted: VolumeMount,
     is_ours: impl Fn(&str) -> bool,
 ) -> Result<(), Refusal> {
+    let path = &wanted.mount_path;
     match occupant(container, path) {
-        Some((name, Some(mount))) if is_ours(name) && mount.sub_path.is_none() && mount.sub_path_expr.is_none() => {
+        Some((name, Some(mount)))
+            if is_ours(name) && mount.sub_path == wanted.sub_path && mount.sub_path_expr.is_none() =>
+        {
             return Ok(());
         }
         Some((name, _)) => {
@@ -86,12 +90,7 @@ pub(super) fn mount(
         }
         None => {}
     }
-    container.volume_mounts.get_or_insert_default().push(VolumeMount {
-        name: volume.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
-    });
+    container.volume_mounts.get_or_insert_default().push(wanted);
     Ok(())
 }
 
@@ -139,7 +138,8 @@ mod tests {
             (json!({"name": "c", "volumeDevices": [{"name": "other", "devicePath": "/p"}]}), None),
         ] {
             let mut changed: Container = serde_json::from_value(container.clone()).unwrap();
-            let mounted = mount(&mut changed, "ours", "/p", false, |name| name == "ours");
+            let wanted = VolumeMount { name: "ours".to_owned(), mount_path: "/p".to_owned(), ..VolumeMount::default() };
+            let mounted = mount(&mut changed, wanted, |name| name == "ours");
             assert_eq!(mounted.ok().map(|()| changed.volume_mounts.unwrap().len()), expected, "{container}");
         }
     }

@@ -4,11 +4,12 @@
 //! from a node, and all that differs:
 //! - fields that only a node gives (addresses, the node's name) have made-up values, the same for every pod;
 //! - a mount point such as `/otel-auto-instrumentation-java-app` lies below a temporary folder, so wherever a variable names it,
-//!   that folder comes before;
-//! - Service names resolve through a hosts file that the JVM is told of by a flag on its command line; no variable changes.
+//!   that folder comes before; files of the application's image lie where they were built, so that place stands instead;
+//! - Service names resolve through a hosts file.
+//!
+//! Volume and hosts file are mounted in a mount namespace of the program's own, which takes root or user namespaces.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,41 +19,68 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A JVM with the agent needs two to five seconds on an idle machine.
+/// A program with an agent needs one to five seconds on an idle machine.
 const START_MAX: Duration = Duration::from_secs(120);
 const POD_IP: &str = "192.0.2.20";
 const NODE_IP: &str = "192.0.2.1";
-const NODE_NAME: &str = "node-1";
+pub const NODE_NAME: &str = "node-1";
+
+/// The image of a language's agent: a folder with the files that are in the operator's.
+pub struct AgentImage {
+    language: &'static str,
+    root: PathBuf,
+}
+
+impl AgentImage {
+    /// `root` is what `.ci/java-agent` and its siblings print.
+    pub fn new(language: &'static str, root: impl Into<PathBuf>) -> Self {
+        Self { language, root: root.into() }
+    }
+
+    /// Of the volume with the agent, and of the init container that fills it.
+    fn name(&self) -> String {
+        format!("opentelemetry-auto-instrumentation-{}", self.language)
+    }
+}
+
+/// A folder of this machine that a program sees elsewhere as well.
+struct BindMount {
+    from: PathBuf,
+    to: PathBuf,
+    read_only: bool,
+}
 
 /// A container of a stored pod, made runnable below a temporary folder.
 pub struct Container {
     root: tempfile::TempDir,
     /// In the pod's order, later ones winning, as the kubelet passes them.
     environment: Vec<(String, String)>,
+    agent: BindMount,
 }
 
 impl Container {
-    /// `agent_jar` stands for the file that the agent's image carries.
-    pub fn of_pod(pod: &Value, container: &str, agent_jar: &Path) -> Self {
+    /// The container with the agent's volume: filled by the pod's init container, or that image itself, read-only.
+    pub fn of_pod(pod: &Value, container: &str, agent: &AgentImage) -> Self {
         let root = tempfile::Builder::new().prefix("spanreel-container-").tempdir().expect("a temporary folder");
         let spec = named(&pod["spec"]["containers"], container);
-        let volumes = run_agent_init_containers(pod, agent_jar, root.path());
-        let mut mounts = Vec::new();
-        for mount in spec["volumeMounts"].as_array().into_iter().flatten() {
-            let path = mount["mountPath"].as_str().expect("a mount path");
-            let Some(volume) = mount["name"].as_str().and_then(|name| volumes.get(name)) else { continue };
-            let place = below(root.path(), path);
-            fs::create_dir_all(place.parent().expect("a parent")).expect("a writable folder");
-            std::os::unix::fs::symlink(volume, &place).expect("a link");
-            mounts.push((path.to_owned(), place.display().to_string()));
+        let mount = named(&spec["volumeMounts"], &agent.name());
+        let path = mount["mountPath"].as_str().expect("a mount path").to_owned();
+        let place = below(root.path(), &path);
+        fs::create_dir_all(&place).expect("a writable folder");
+        let is_image = named(&pod["spec"]["volumes"], &agent.name())["image"].is_object();
+        let volume = if is_image { agent.root.clone() } else { run_init_container(pod, agent, root.path()) };
+        let from = volume.join(mount["subPath"].as_str().unwrap_or_default());
+        let agent = BindMount { from, to: place.clone(), read_only: is_image };
+        Self { environment: environment_of(pod, spec), root, agent }.with_files(&path, &place)
+    }
+
+    /// What the container sees at `path` lies at `here`, so every variable that names it names that place instead.
+    pub fn with_files(mut self, path: &str, here: &Path) -> Self {
+        let here = here.display().to_string();
+        for (_, value) in &mut self.environment {
+            *value = value.replace(path, &here);
         }
-        let mut environment = environment_of(pod, spec);
-        for (_, value) in &mut environment {
-            for (path, place) in &mounts {
-                *value = value.replace(path.as_str(), place);
-            }
-        }
-        Self { root, environment }
+        self
     }
 
     /// The environment as the program gets it.
@@ -60,16 +88,15 @@ impl Container {
         &self.environment
     }
 
-    /// Starts `java PROGRAM ARGUMENTS` in this container and waits for the port that it prints on its first line.
+    /// Starts `INTERPRETER PROGRAM ARGUMENTS` in this container, with a program of `tests/agents`, and waits for the port that it
+    /// prints on its first line.
     ///
-    /// `hosts` maps the names of Services to addresses. The JVM sees nothing of the test's own environment but `PATH`.
-    pub fn run_java(self, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> JavaProgram {
-        let hosts_file = self.root.path().join("hosts");
-        let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
-        fs::write(&hosts_file, lines + "127.0.0.1 localhost\n").expect("a writable folder");
+    /// `hosts` maps the names of Services to addresses. The program sees nothing of the test's own environment but `PATH`.
+    pub fn run(self, interpreter: &str, program: &str, arguments: &[String], hosts: &[(&str, &str)]) -> Program {
         let log = self.root.path().join("stderr.log");
-        let mut child = Command::new("java")
-            .arg(format!("-Djdk.net.hosts.file={}", hosts_file.display()))
+        let hosts = hosts_file(hosts, &self.root.path().join("hosts"));
+        let mut child = with_mounts(&[&hosts, &self.agent])
+            .arg(interpreter)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents").join(program))
             .args(arguments)
             .env_clear()
@@ -79,9 +106,9 @@ impl Container {
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
-            .unwrap_or_else(|error| panic!("java {program}: {error}"));
+            .unwrap_or_else(|error| panic!("{interpreter} {program}: {error}"));
         let stdout = child.stdout.take().expect("a pipe");
-        let mut program = JavaProgram { name: program.to_owned(), child, log, port: 0, _container: self };
+        let mut program = Program { name: program.to_owned(), child, log, port: 0, _container: self };
         let (port_sender, port) = mpsc::channel();
         std::thread::spawn(move || {
             // Reads on to the end, so that the program never waits for a reader.
@@ -98,7 +125,7 @@ impl Container {
 }
 
 /// A running program; killed when dropped, its stderr shown if the test fails.
-pub struct JavaProgram {
+pub struct Program {
     pub port: u16,
     name: String,
     child: Child,
@@ -107,14 +134,14 @@ pub struct JavaProgram {
     _container: Container,
 }
 
-impl JavaProgram {
-    /// What it wrote to stderr so far: the agent's log.
+impl Program {
+    /// What it wrote to stderr so far: its own log and the agent's.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
-impl Drop for JavaProgram {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -124,27 +151,52 @@ impl Drop for JavaProgram {
     }
 }
 
-/// Does what the agent's init containers do: `cp FILE_OF_THE_IMAGE MOUNT/NAME`. Returns the folder of each volume they fill.
-fn run_agent_init_containers(pod: &Value, agent_jar: &Path, root: &Path) -> HashMap<String, PathBuf> {
-    let mut volumes = HashMap::new();
-    for init in pod["spec"]["initContainers"].as_array().into_iter().flatten() {
-        if init["name"] != "opentelemetry-auto-instrumentation-java" {
-            continue;
-        }
-        let mount = &init["volumeMounts"][0];
-        let (volume, mount_path) =
-            (mount["name"].as_str().expect("a volume"), mount["mountPath"].as_str().expect("a mount path"));
-        named(&pod["spec"]["volumes"], volume);
-        let command: Vec<&str> = init["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let [cp, source, target] = command[..] else { panic!("an init container that copies one file: {command:?}") };
-        assert_eq!((cp, source), ("cp", "/javaagent.jar"), "what the agent's image offers");
-        let folder = root.join("volumes").join(volume);
-        let target = target.strip_prefix(mount_path).unwrap_or_else(|| panic!("{target} lies outside {mount_path}"));
-        fs::create_dir_all(&folder).expect("a writable folder");
-        std::os::unix::fs::symlink(agent_jar, below(&folder, target)).expect("a link");
-        volumes.insert(volume.to_owned(), folder);
+/// A command that runs its arguments as a program for which names resolve by `hosts` and nothing else, written to `file`.
+pub fn with_hosts(hosts: &[(&str, &str)], file: &Path) -> Command {
+    with_mounts(&[&hosts_file(hosts, file)])
+}
+
+fn hosts_file(hosts: &[(&str, &str)], file: &Path) -> BindMount {
+    let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+    fs::write(file, format!("127.0.0.1 localhost\n{lines}")).expect("a writable folder");
+    BindMount { from: file.to_owned(), to: PathBuf::from("/etc/hosts"), read_only: false }
+}
+
+/// A command that runs its arguments as a program in a mount namespace of its own.
+fn with_mounts(mounts: &[&BindMount]) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
     }
-    volumes
+    let script = r#"while [ "$1" != -- ]; do mount -o "$1" "$2" "$3" || exit; shift 3; done; shift; exec "$@""#;
+    command.args(["--", "sh", "-c", script, "sh"]);
+    for mount in mounts {
+        command.arg(if mount.read_only { "bind,ro" } else { "bind" }).arg(&mount.from).arg(&mount.to);
+    }
+    command.arg("--");
+    command
+}
+
+/// Does what the agent's init container does: its `cp`, from the image to the volume. Returns the folder of that volume.
+fn run_init_container(pod: &Value, agent: &AgentImage, root: &Path) -> PathBuf {
+    let init = named(&pod["spec"]["initContainers"], &agent.name());
+    let mount = &named(&init["volumeMounts"], &agent.name())["mountPath"];
+    let mount = mount.as_str().expect("a mount path");
+    let folder = root.join("volumes").join(agent.name());
+    fs::create_dir_all(&folder).expect("a writable folder");
+
+    let command: Vec<&str> = init["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let [program, options @ .., source, target] = &command[..] else {
+        panic!("an init container that copies, not {command:?}")
+    };
+    assert!(*program == "cp" && matches!(options, [] | ["-r"]), "all that the images have is cp: {command:?}");
+    let source = format!("{}{source}", agent.root.display());
+    let target = target.strip_prefix(mount).unwrap_or_else(|| panic!("{target} lies outside {mount}"));
+    let target = format!("{}{target}", folder.display());
+    let status = Command::new(program).args(options).args([&source, &target]).status().expect("cp can be run");
+    assert!(status.success(), "cp {options:?} {source} {target} ended with {status}");
+    folder
 }
 
 /// The kubelet's rules: in order, each value may refer to those before it, the last of a name counts.

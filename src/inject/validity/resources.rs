@@ -23,17 +23,17 @@ pub(in crate::inject) struct Requests {
     pub(in crate::inject) memory: &'static str,
 }
 
-/// The language's resources with defaults where a map is missing. A default gives way to what the user set: requests
+/// The resources at `field` of the Instrumentation, with defaults where a map is missing. A default gives way to what the user set: requests
 /// never exceed limits, which the API server would refuse.
 pub(in crate::inject) fn resources(
-    language: &str,
+    field: &str,
     given: &ResourceRequirements,
     requests_default: &Requests,
 ) -> Result<ResourceRequirements, Refusal> {
     for (map, quantities) in [("limits", &given.limits), ("requests", &given.requests)] {
         for (name, quantity) in quantities.iter().flatten() {
             if let Some(objection) = objection(name, quantity) {
-                return Err(invalid(format!("spec.{language}.resources.{map}: {objection}")));
+                return Err(invalid(format!("{field}.{map}: {objection}")));
             }
         }
     }
@@ -53,18 +53,15 @@ pub(in crate::inject) fn resources(
         if let Some(limit) = limit
             && less(limit, request)
         {
-            return Err(invalid(format!(
-                "spec.{language}.resources requests more {name} ({}) than its limit ({})",
-                request.0, limit.0
-            )));
+            return Err(invalid(format!("{field} requests more {name} ({}) than its limit ({})", request.0, limit.0)));
         }
         if !may_overcommit(name) && limit.is_none_or(|limit| less(request, limit)) {
-            return Err(invalid(format!("spec.{language}.resources requests {name}, whose limit must be the same")));
+            return Err(invalid(format!("{field} requests {name}, whose limit must be the same")));
         }
     }
     let all = || requests.keys().chain(limits.keys());
     if all().any(|name| name.starts_with(HUGE_PAGES_PREFIX)) && !all().any(|name| name == "cpu" || name == "memory") {
-        return Err(invalid(format!("spec.{language}.resources has huge pages, which need cpu or memory beside them")));
+        return Err(invalid(format!("{field} has huge pages, which need cpu or memory beside them")));
     }
     // Claims name a pod's resource claims, which an Instrumentation cannot know.
     Ok(ResourceRequirements { claims: None, limits: Some(limits), requests: Some(requests) })
@@ -125,7 +122,8 @@ mod tests {
 
     fn outcome(given: Value) -> Result<ResourceRequirements, String> {
         let given: ResourceRequirements = serde_json::from_value(given).unwrap();
-        resources("java", &given, &Requests { cpu: "50m", memory: "64Mi" }).map_err(|refusal| refusal.message)
+        resources("spec.java.resources", &given, &Requests { cpu: "50m", memory: "64Mi" })
+            .map_err(|refusal| refusal.message)
     }
 
     #[test]

@@ -12,19 +12,19 @@ const EXCLUSIVE_MODE: &str = "ReadWriteOncePod";
 
 /// Refuses what the API server would; where there is a claim the limit is not used.
 pub(in crate::inject) fn check_volume(
-    language: &str,
+    section: &str,
     claim: Option<&PersistentVolumeClaimTemplate>,
     limit: Option<&Quantity>,
 ) -> Result<(), Refusal> {
     if let Some(claim) = claim {
         let objection = claim.metadata.as_ref().and_then(metadata).or_else(|| claim_objection(&claim.spec));
         if let Some(objection) = objection {
-            return Err(invalid(format!("spec.{language}.volumeClaimTemplate {objection}")));
+            return Err(invalid(format!("spec.{section}.volumeClaimTemplate {objection}")));
         }
     } else if let Some(limit) = limit
         && quantity::value(limit).is_none_or(|bytes| bytes < 0.0)
     {
-        return Err(invalid(format!("spec.{language}.volumeLimitSize \"{}\" is no amount", limit.0)));
+        return Err(invalid(format!("spec.{section}.volumeLimitSize \"{}\" is no amount", limit.0)));
     }
     Ok(())
 }
