@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Bias: telemetry goes on whatever becomes of the API server. Only a broken kubeconfig or a taken port stops the start;
-//! everything else is tried again until it works, and said once. The room must not know spans, and decides nothing about
-//! pods: that is [`crate::inject`].
+//! everything else is tried again until it works, and said once. The room must not know spans (the receivers tell it who
+//! spoke, see [`LifeLine`]), and decides nothing about pods: that is [`crate::inject`].
 //!
 //! Rights it needs: get and create customresourcedefinitions; list and watch instrumentations, opentelemetrycollectors,
 //! namespaces, pods; get namespaces, instrumentations, replicasets, jobs; patch opentelemetrycollectors/status; get, create and

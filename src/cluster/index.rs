@@ -128,9 +128,9 @@ impl Index {
                 self.synced.send_modify(|synced| synced.namespaces = true);
             }
             Event::Apply(object) => {
-                let before = tracked.current.get(&object.name_any()).cloned();
+                let before = tracked.current.get(&object.name_any()).cloned().unwrap_or_default();
                 put_namespace(Arc::make_mut(&mut tracked.current), &object);
-                if before != tracked.current.get(&object.name_any()).cloned() {
+                if before != tracked.current.get(&object.name_any()).cloned().unwrap_or_default() {
                     self.namespace_changes.send_modify(|changes| *changes += 1);
                 }
             }

@@ -156,7 +156,7 @@ pub(super) fn likely(facts: &Facts, container: &ContainerFacts, speech: &Speech,
     if speech.of_pod().last.is_some() {
         return "it has sent spans before; if it has work to do, its log tells why it stopped".to_owned();
     }
-    let from = facts.address.map_or_else(|| "its node".to_owned(), |address| address.to_string());
+    let from = facts.addresses.first().map_or_else(|| "its node".to_owned(), ToString::to_string);
     if let Some((count, outcome)) = speech.door.refusals() {
         return format!(
             "{count} requests from {from} were refused, the last one as {outcome}; spanreel_receiver_requests_total and the agent's log tell more"
@@ -175,7 +175,7 @@ pub(super) fn likely(facts: &Facts, container: &ContainerFacts, speech: &Speech,
     if let Some(suspicion) = &container.suspicion {
         return suspicion.sentence();
     }
-    unheard(container, facts.address, own)
+    unheard(container, facts.addresses.first(), own)
 }
 
 fn not_running(facts: &Facts, container: &ContainerFacts, reason: Option<&str>) -> String {
@@ -193,7 +193,7 @@ fn not_running(facts: &Facts, container: &ContainerFacts, reason: Option<&str>) 
 }
 
 /// Nobody came from its address at all.
-fn unheard(container: &ContainerFacts, address: Option<IpAddr>, own: &OwnService) -> String {
+fn unheard(container: &ContainerFacts, address: Option<&IpAddr>, own: &OwnService) -> String {
     let right = format!("http://{}.{}:4318", own.service, own.namespace);
     let nobody = match address {
         Some(address) => format!("no connection came from {address}"),

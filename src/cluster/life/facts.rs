@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use super::cause::Suspicion;
 use crate::cluster::workloads::Workload;
@@ -15,6 +15,9 @@ use crate::inject::{self, Language, OwnerMap, PodRequest};
 /// Containers followed per pod; more are left out. A pod with more injected containers than that is not seen in the wild.
 const CONTAINERS_MAX: usize = 16;
 
+/// Kubernetes gives a pod at most one address of each family.
+const ADDRESSES_MAX: usize = 2;
+
 /// A pod that asks for instrumentation or has it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Facts {
@@ -22,8 +25,8 @@ pub(super) struct Facts {
     pub(super) namespace: Arc<str>,
     pub(super) name: Arc<str>,
     pub(super) workload: Arc<Workload>,
-    /// `None` while it has none, and for pods that share their node's.
-    pub(super) address: Option<IpAddr>,
+    /// One per IP family; none at first, and for pods that share their node's.
+    pub(super) addresses: Box<[IpAddr]>,
     pub(super) created: Option<Timestamp>,
     pub(super) injected: bool,
     /// The injected ones; of a pod that was not injected the first.
@@ -134,15 +137,15 @@ impl Facts {
             containers.extend(spec.containers.first().map(|first| ContainerFacts::read(pod, first, &[], shared)));
         }
         let status = pod.status.as_ref();
-        let address = status.and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse::<IpAddr>().ok());
         let own_address = spec.host_network != Some(true);
+        let addresses = status.filter(|_| own_address).map(addresses).unwrap_or_default();
         let blocked = status.and_then(|status| blocked(status.init_container_statuses.as_deref()?));
         Some(Self {
             uid: uid.into(),
             namespace: shared.text(namespace),
             name: name.into(),
             workload: shared.workload(Workload::of_pod(pod, namespace, &OwnerMap::new())),
-            address: address.filter(|_| own_address).map(|address| address.to_canonical()),
+            addresses,
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             injected: !injected.is_empty(),
             containers: containers.into(),
@@ -191,6 +194,16 @@ fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     all.into_iter().find(|status| status.name == container)
+}
+
+fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
+    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
+    let mut addresses: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).map(|ip: IpAddr| ip.to_canonical()).collect();
+    // `podIP` repeats the first of `podIPs`.
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    addresses.truncate(ADDRESSES_MAX);
+    addresses.into()
 }
 
 /// The first init container that waits for something other than its turn, and for what.

@@ -40,7 +40,7 @@ pub(super) struct Pods {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     Nothing,
-    /// It is followed at this address from now on.
+    /// It is found by other addresses than before.
     Address(Arc<str>),
     /// There was no room.
     LeftOut,
@@ -94,7 +94,8 @@ impl Pods {
             Some(before) if before.speech.is_of(names().map(|name| &**name)) => Arc::clone(&before.speech),
             _ => Arc::new(Speech::new(names().cloned())),
         };
-        let address_before = before.and_then(|before| before.facts.address);
+        let before_it = before.map(|before| Arc::clone(&before.facts));
+        let addresses_before = before_it.as_ref().map_or(&[][..], |facts| &facts.addresses);
         let uid = before.map_or_else(|| Arc::clone(&facts.uid), |before| Arc::clone(&before.facts.uid));
         if let Some(there) = &mut self.relist {
             there.insert(Arc::clone(&uid));
@@ -103,15 +104,12 @@ impl Pods {
             let names = self.by_name.entry(Arc::clone(&facts.namespace)).or_default();
             names.insert(Arc::clone(&facts.name), Arc::clone(&uid));
         }
-        let address = facts.address;
-        if address != address_before {
-            self.forget_address(address_before, &uid);
-        }
         let mut change = Change::Nothing;
-        if let Some(address) = address {
+        if addresses_before != &*facts.addresses {
+            self.forget_addresses(addresses_before, &uid);
             // An address is the pod's that got it last.
-            if address_before != Some(address) {
-                self.by_address.insert(address, Arc::clone(&uid));
+            for address in &facts.addresses {
+                self.by_address.insert(*address, Arc::clone(&uid));
                 change = Change::Address(Arc::clone(&uid));
             }
         }
@@ -130,7 +128,7 @@ impl Pods {
                 self.by_name.remove(&facts.namespace);
             }
         }
-        self.forget_address(facts.address, &uid);
+        self.forget_addresses(&facts.addresses, &uid);
         drop(followed);
         self.gone += 1;
         if self.gone >= PRUNE_AFTER {
@@ -139,11 +137,11 @@ impl Pods {
         }
     }
 
-    fn forget_address(&mut self, address: Option<IpAddr>, uid: &Arc<str>) {
-        if let Some(address) = address
-            && self.by_address.get(&address) == Some(uid)
-        {
-            self.by_address.remove(&address);
+    fn forget_addresses(&mut self, addresses: &[IpAddr], uid: &Arc<str>) {
+        for address in addresses {
+            if self.by_address.get(address) == Some(uid) {
+                self.by_address.remove(address);
+            }
         }
     }
 

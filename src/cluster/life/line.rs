@@ -156,8 +156,9 @@ impl LifeLine {
             }
             Change::Address(uid) => {
                 let Some(followed) = pods.get(&uid) else { return };
-                let (Some(address), Some(created)) = (followed.facts.address, followed.facts.created) else { return };
-                if self.strangers.lock().unwrap_or_else(PoisonError::into_inner).came_since(address, created) {
+                let Some(created) = followed.facts.created else { return };
+                let strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+                if followed.facts.addresses.iter().any(|&address| strangers.came_since(address, created)) {
                     followed.speech.door.connected();
                 }
             }
@@ -337,7 +338,11 @@ impl Witness for LifeLine {
 
     fn refused(&self, peer: IpAddr, outcome: &'static str) {
         if let Some(followed) = self.read().at(peer) {
-            followed.speech.door.refused(outcome);
+            match outcome {
+                // With `other_signals: refuse` metrics and logs are turned away like this; spans never are.
+                "unimplemented" => followed.speech.door.other_signal(),
+                _ => followed.speech.door.refused(outcome),
+            }
         }
     }
 

@@ -213,6 +213,26 @@ fn pods_on_their_nodes_network_have_no_address_of_their_own() {
 }
 
 #[test]
+fn a_pod_is_found_by_each_of_its_addresses_and_only_by_its_present_ones() {
+    let line = line();
+    let with = |addresses: &[&str]| {
+        let mut pod = pod("u", true, &[("app", running(0))]);
+        pod["status"]["podIPs"] = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        pod["status"]["podIP"] = addresses[0].into();
+        pod
+    };
+    apply(&line, &with(&["10.0.0.7", "fd00::7"]));
+    line.spoke_at(peer("fd00::7"), &Speaker::default(), at(1));
+    assert_eq!(life(&line, 2).last_span, Some(at(1)));
+    apply(&line, &with(&["10.0.0.9"]));
+    line.spoke_at(peer("fd00::7"), &Speaker::default(), at(3));
+    line.spoke_at(peer("10.0.0.7"), &Speaker::default(), at(3));
+    assert_eq!(life(&line, 4).last_span, Some(at(1)));
+    line.spoke_at(peer("10.0.0.9"), &Speaker::default(), at(5));
+    assert_eq!(life(&line, 6).last_span, Some(at(5)));
+}
+
+#[test]
 fn an_address_is_the_pods_that_got_it_last() {
     let line = line();
     let old = pod("old", true, &[("app", running(0))]);

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::LifeLine;
@@ -26,6 +27,8 @@ const ROUND_INTERVAL: Duration = Duration::from_secs(15);
 const ROUND_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// Namespaces are often changed several at a time; then pods are listed once.
 const NAMESPACES_PAUSE: Duration = Duration::from_secs(2);
+/// Whoever may change a namespace must not be able to have all pods listed all the time.
+const LIST_INTERVAL_MIN: Duration = Duration::from_secs(30);
 
 /// Runs until `shutdown`.
 pub(in crate::cluster) async fn follow(
@@ -48,18 +51,19 @@ pub(in crate::cluster) async fn follow(
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         changes.borrow_and_update();
+        let listed = Instant::now();
+        let mut list_again = None;
         let config = watcher::Config::default().page_size(PAGE_PODS).fields(UNFINISHED);
         let mut pods = pin!(watcher(Api::<Pod>::all(client.clone()), config).default_backoff());
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 // Pods that did not ask are not kept: if their namespace asks from now on, they are to be read again.
-                changed = changes.changed() => {
-                    if changed.is_err() || shutdown.run_until_cancelled(tokio::time::sleep(NAMESPACES_PAUSE)).await.is_none() {
-                        return;
-                    }
-                    break;
-                }
+                changed = changes.changed(), if list_again.is_none() => match changed {
+                    Ok(()) => list_again = Some((Instant::now() + NAMESPACES_PAUSE).max(listed + LIST_INTERVAL_MIN)),
+                    Err(_) => return,
+                },
+                () = at(list_again) => break,
                 _ = rounds.tick() => {
                     line.round(Timestamp::now()).into_iter().for_each(|note| events.publish(note));
                 }
@@ -73,5 +77,13 @@ pub(in crate::cluster) async fn follow(
                 },
             }
         }
+    }
+}
+
+/// Never, if there is no time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
