@@ -315,6 +315,11 @@ impl LifeLine {
     }
 
     #[cfg(test)]
+    pub(super) fn addresses_of_who_is_at(&self, peer: IpAddr) -> Option<Vec<IpAddr>> {
+        self.read().at(peer).map(|followed| followed.facts.addresses.to_vec())
+    }
+
+    #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.read().entries() + self.strangers.lock().unwrap().len()
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::line::LifeLine;
@@ -371,6 +372,7 @@ fn there_is_a_bound_and_it_is_counted() {
     for number in 0..=super::index::PODS_MAX {
         pod.metadata.uid = Some(format!("u{number}"));
         pod.metadata.name = Some(format!("p{number}"));
+        pod.status.as_mut().unwrap().pod_ip = Some(std::net::Ipv4Addr::from(number as u32).to_string());
         line.on_pod(&Event::Apply(pod.clone()), |_| None);
     }
     let census = line.census(at(1));
@@ -398,4 +400,43 @@ fn metrics_tell_states_and_bound_namespaces() {
     assert!(text.contains("spanreel_pods_left_out_total 0"), "{text}");
     assert_eq!(line.summary()["workloads"], 120);
     assert_eq!(line.summary()["pods"]["started"], 120);
+}
+
+/// One thing that a watch may bring, about few pods that share names and addresses.
+fn any_event() -> impl Strategy<Value = Event<Pod>> {
+    // A uid has one name for good; the next pod of that name has another uid.
+    let some_pod = (0..4u8, 0..3u8, any::<bool>()).prop_map(|(uid, address, asks)| {
+        let mut pod = pod(&format!("u{uid}"), asks, &[("app", running(0))]);
+        pod["metadata"]["name"] = format!("p{}", uid % 2).into();
+        pod["status"]["podIP"] = format!("10.0.0.{address}").into();
+        if !asks {
+            pod["metadata"]["annotations"] = json!({});
+        }
+        read(&pod)
+    });
+    (0..8u8, some_pod).prop_map(|(kind, pod)| match kind {
+        0 => Event::Init,
+        1 => Event::InitDone,
+        2 | 3 => Event::InitApply(pod),
+        4 => Event::Delete(pod),
+        _ => Event::Apply(pod),
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_watch_brings_an_empty_list_leaves_nothing(events in proptest::collection::vec(any_event(), 0..60)) {
+        let line = line();
+        for event in &events {
+            line.on_pod(event, |_| None);
+            for address in 0..3 {
+                // An address leads to a pod that has it, or nowhere.
+                let address = format!("10.0.0.{address}");
+                prop_assert!(line.addresses_of_who_is_at(peer(&address)).is_none_or(|all| all.contains(&peer(&address))));
+            }
+        }
+        line.on_pod(&Event::Init, |_| None);
+        line.on_pod(&Event::InitDone, |_| None);
+        prop_assert_eq!(line.entries(), 0);
+    }
 }
