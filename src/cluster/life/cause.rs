@@ -157,17 +157,17 @@ pub(super) fn likely(facts: &Facts, container: &ContainerFacts, speech: &Speech,
         return "it has sent spans before; if it has work to do, its log tells why it stopped".to_owned();
     }
     let from = facts.addresses.first().map_or_else(|| "its node".to_owned(), ToString::to_string);
-    if let Some((count, outcome)) = speech.door.refusals() {
+    if let Some((count, outcome)) = speech.visits.refusals() {
         return format!(
             "{count} requests from {from} were refused, the last one as {outcome}; spanreel_receiver_requests_total and the agent's log tell more"
         );
     }
-    if speech.door.other_signals() > 0 {
+    if speech.visits.other_signals() > 0 {
         return format!(
             "metrics or logs come from {from} and no spans: the agent works, but nothing that it instruments is in use, or its traces are switched off"
         );
     }
-    if speech.door.connections() > 0 {
+    if speech.visits.connections() > 0 {
         return format!(
             "it connected from {from} and sent no spans: nothing that the agent instruments is in use yet, or it speaks something other than OTLP (https to a port without TLS, for one)"
         );

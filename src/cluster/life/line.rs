@@ -159,7 +159,7 @@ impl LifeLine {
                 let Some(created) = followed.facts.created else { return };
                 let strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
                 if followed.facts.addresses.iter().any(|&address| strangers.came_since(address, created)) {
-                    followed.speech.door.connected();
+                    followed.speech.visits.connected();
                 }
             }
         }
@@ -333,7 +333,7 @@ fn worst(one: LifeState, other: LifeState) -> LifeState {
 impl Witness for LifeLine {
     fn connected(&self, peer: IpAddr) {
         match self.read().at(peer) {
-            Some(followed) => followed.speech.door.connected(),
+            Some(followed) => followed.speech.visits.connected(),
             None => {
                 let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
                 strangers.remember(peer, Timestamp::now());
@@ -345,15 +345,15 @@ impl Witness for LifeLine {
         if let Some(followed) = self.read().at(peer) {
             match outcome {
                 // With `other_signals: refuse` metrics and logs are turned away like this; spans never are.
-                "unimplemented" => followed.speech.door.other_signal(),
-                _ => followed.speech.door.refused(outcome),
+                "unimplemented" => followed.speech.visits.other_signal(),
+                _ => followed.speech.visits.refused(outcome),
             }
         }
     }
 
     fn other_signal(&self, peer: IpAddr, _signal: Signal) {
         if let Some(followed) = self.read().at(peer) {
-            followed.speech.door.other_signal();
+            followed.speech.visits.other_signal();
         }
     }
 

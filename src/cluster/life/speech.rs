@@ -49,14 +49,14 @@ pub(super) struct Speech {
     /// Spans that name no container, or one that was not injected.
     pod: Marks,
     containers: Box<[(Arc<str>, Marks)]>,
-    pub(super) door: Door,
+    pub(super) visits: Visits,
     /// An Event said that it never spoke.
     pub(super) reported: AtomicBool,
 }
 
 /// What came to the receivers from a pod's address, spans aside.
 #[derive(Debug, Default)]
-pub(super) struct Door {
+pub(super) struct Visits {
     connections: AtomicU32,
     refused: AtomicU32,
     other_signals: AtomicU32,
@@ -68,7 +68,7 @@ impl Speech {
         Self {
             pod: Marks::default(),
             containers: containers.map(|name| (name, Marks::default())).collect(),
-            door: Door::default(),
+            visits: Visits::default(),
             reported: AtomicBool::default(),
         }
     }
@@ -94,7 +94,7 @@ impl Speech {
     }
 }
 
-impl Door {
+impl Visits {
     pub(super) fn connected(&self) {
         count(&self.connections);
     }
