@@ -15,16 +15,23 @@ mod support;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use payload::{GRPC_HEAD_BYTES, SERVICES, SPANS_PER_REQUEST, Template};
+use prost::Message;
 use sink::Sink;
+use spanreel::cluster::LifeLine;
 use spanreel::forward::Destination;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
+use spanreel::receive::Witness;
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
 use std::hint::black_box;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use support::traces::attribute;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +54,27 @@ fn scan_request(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
     group.bench_function("request of 100 spans", |bencher| bencher.iter(|| scan(black_box(&request)).unwrap()));
+    group.finish();
+}
+
+/// What a cluster adds to each request: finding out who speaks, and noting it for a pod that is known by none of it.
+fn hear_request(criterion: &mut Criterion) {
+    let bare = request(0);
+    let mut decoded = ExportTraceServiceRequest::decode(bare.clone()).unwrap();
+    let pod = [("k8s.pod.uid", "2b1f9f0e-5f1c-4b8e-9d58-0a3e5a0d7c11"), ("k8s.container.name", "app")];
+    for resource in decoded.resource_spans.iter_mut().filter_map(|spans| spans.resource.as_mut()) {
+        resource.attributes.extend(pod.map(|(key, value)| attribute(key, Value::StringValue(value.to_owned()))));
+    }
+    let from_a_pod = Bytes::from(decoded.encode_to_vec());
+    let life = LifeLine::new(Duration::from_secs(300));
+    let peer = std::net::IpAddr::from([10, 0, 0, 7]);
+    let mut group = criterion.benchmark_group("hear");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
+    for (name, request) in [("request of 100 spans", &bare), ("request of 100 spans that names its pod", &from_a_pod)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| speakers(black_box(request)).for_each(|speaker| life.spoke(peer, &speaker)));
+        });
+    }
     group.finish();
 }
 
@@ -180,5 +208,5 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-criterion_group!(parts, scan_request, append_requests, forward_backlog);
+criterion_group!(parts, scan_request, hear_request, append_requests, forward_backlog);
 criterion_main!(parts);

@@ -21,7 +21,7 @@ pub mod spanreel;
 pub use host::Host;
 pub use pipelines::{PipelineSet, StartError};
 
-use crate::cluster::{self, Cluster, ClusterSettings};
+use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
 use crate::query::{QueryLimits, QueryState};
@@ -75,6 +75,8 @@ struct Shared {
     pub forward_metrics: forward::Metrics,
     pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
+    /// In a cluster: who wants to know which pods speak.
+    pub witness: Option<Arc<dyn receive::Witness>>,
     readiness: ReadinessFlag,
 }
 
@@ -108,6 +110,10 @@ impl Appliance {
         let forward_metrics = forward::Metrics::default();
         forward_metrics.register(&mut registry);
         let readiness = ReadinessFlag::default();
+        let life = in_cluster.then(|| LifeLine::new(settings.silent_after.0));
+        if let Some(life) = &life {
+            life.register(&mut registry);
+        }
         let shared = Shared {
             spool: spool.clone(),
             admission: Admission::new(IN_FLIGHT_BYTES_MAX),
@@ -115,6 +121,7 @@ impl Appliance {
             receive_metrics,
             forward_metrics,
             forward_budget: forward::Budget::default(),
+            witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
@@ -126,7 +133,8 @@ impl Appliance {
             let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
             format!("{host}:3200")
         });
-        let process = Arc::new(Process::new(&shared, cluster_metrics.clone(), metrics.clone(), Arc::clone(&host)));
+        let process =
+            Arc::new(Process::new(&shared, cluster_metrics.clone(), metrics.clone(), Arc::clone(&host), life.clone()));
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
@@ -144,12 +152,13 @@ impl Appliance {
             return Err(error);
         }
         warn_of_stranded(&spool, in_cluster);
-        if let Some(access) = &options.cluster {
+        if let (Some(access), Some(life)) = (&options.cluster, life) {
             serving_tasks.spawn({
                 let (host, serving) = (Arc::clone(&host), serving.clone());
                 async move { host.tidy(serving).await }
             });
-            let started = start_cluster(access, &settings, &host, cluster_metrics, &serving, &serving_tasks).await;
+            let started =
+                start_cluster(access, &settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await;
             if let Err(error) = started {
                 host.stop_listening().await;
                 spool.close().await;
@@ -206,7 +215,7 @@ async fn start_cluster(
     access: &ClusterAccess,
     settings: &SpanreelSettings,
     host: &Arc<Host>,
-    metrics: cluster::Metrics,
+    (metrics, life): (cluster::Metrics, Arc<LifeLine>),
     serving: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<(), StartError> {
@@ -216,7 +225,7 @@ async fn start_cluster(
     };
     let pod_ip = std::env::var("POD_IP").ok();
     let settings = ClusterSettings::new(settings, kubeconfig, pod_ip.as_deref())?;
-    Cluster::start(settings, Arc::clone(host), metrics, serving.clone(), tasks).await?;
+    Cluster::start(settings, Arc::clone(host), metrics, life, serving.clone(), tasks).await?;
     Ok(())
 }
 

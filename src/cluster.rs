@@ -10,11 +10,11 @@
 //! ```
 //!
 //! Bias: telemetry goes on whatever becomes of the API server. Only a broken kubeconfig or a taken port stops the start;
-//! everything else is tried again until it works, and said once. The room must not know spans, and decides nothing about
-//! pods: that is [`crate::inject`].
+//! everything else is tried again until it works, and said once. The room must not know spans (the receivers tell it who
+//! spoke, see [`LifeLine`]), and decides nothing about pods: that is [`crate::inject`].
 //!
 //! Rights it needs: get and create customresourcedefinitions; list and watch instrumentations, opentelemetrycollectors,
-//! namespaces; get namespaces, instrumentations, replicasets, jobs; patch opentelemetrycollectors/status; get, create and
+//! namespaces, pods; get namespaces, instrumentations, replicasets, jobs; patch opentelemetrycollectors/status; get, create and
 //! patch services and endpointslices; get, create and update secrets in its own namespace; list, create and patch
 //! mutatingwebhookconfigurations. With get of secrets and configmaps everywhere it also refuses pods whose exporter's TLS
 //! files are missing; without, these pods wait for them.
@@ -56,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
+pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
 
@@ -139,6 +140,7 @@ impl Cluster {
         settings: ClusterSettings,
         host: Arc<H>,
         metrics: Metrics,
+        life: Arc<LifeLine>,
         shutdown: CancellationToken,
         tracker: &TaskTracker,
     ) -> Result<Self, StartError> {
@@ -161,6 +163,10 @@ impl Cluster {
             metrics,
         );
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
+
+        let (events, _notes) = events::Events::channel();
+        life.set_own_service(&settings.service, &namespace);
+        tracker.spawn(life::follow(client.clone(), Arc::clone(&index), life, events, shutdown.clone()));
 
         let (registered_sender, registered) = tokio::sync::watch::channel(false);
         let control = Control {

@@ -51,6 +51,7 @@ mod sdk;
 mod sdk_config;
 mod selection;
 mod settings;
+mod standing;
 mod targets;
 mod tls;
 mod validity;
@@ -68,6 +69,7 @@ pub use owners::{OwnerKey, OwnerKind, OwnerMap, workload};
 pub use patch::{PatchError, patch};
 pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
 pub use settings::{Delivery, Images, Settings};
+pub use standing::{InjectedContainer, asked_languages, injected_containers};
 pub use tls::{TlsObject, TlsObjectKind};
 
 use agent::Injection;

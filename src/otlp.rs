@@ -2,7 +2,7 @@
 //!
 //! In: protobuf or JSON bodies of `ExportTraceServiceRequest`, already decompressed.
 //! Out: counts, time ranges and trace ids ([`scan`]), borrowed views of resources, scopes and spans ([`view`]), smaller
-//! requests ([`split`]), and the other encoding ([`json`]).
+//! requests ([`split`]), the pods that speak ([`resource`]), and the other encoding ([`json`]).
 //!
 //! ```text
 //! ExportTraceServiceRequest { 1: ResourceSpans { 1: Resource, 2: ScopeSpans { 1: Scope, 2: Span, 3: url }, 3: url } }
@@ -13,6 +13,7 @@
 
 pub mod ids;
 pub mod json;
+pub mod resource;
 pub mod scan;
 pub mod schema;
 pub mod split;

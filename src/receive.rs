@@ -25,13 +25,16 @@ pub mod otlp;
 pub mod settings;
 mod tls;
 mod traces;
+pub mod witness;
 
 pub use answer::Refusal;
 pub use listener::{Endpoint, Limits, ListenError, Listener};
 pub use metrics::Metrics;
+pub use witness::Witness;
 
 use crate::otlp::scan::Scanned;
 use ::bytes::Bytes;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -40,9 +43,14 @@ pub trait TraceSink: Send + Sync + 'static {
     /// Asked before a body is read: refuses while memory is short.
     fn admit(&self) -> Result<(), Refusal>;
 
-    /// Takes a request; `Ok` means durable. `scanned` describes `request` as it is now, invalid spans taken out.
-    fn store(&self, request: Bytes, scanned: Scanned)
-    -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
+    /// Takes a request; `Ok` means durable. `scanned` describes `request` as it is now, invalid spans taken out; `peer` is
+    /// who sent it.
+    fn store(
+        &self,
+        request: Bytes,
+        scanned: Scanned,
+        peer: IpAddr,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
 }
 
 /// What every connection of one receiver shares.
@@ -54,4 +62,21 @@ pub struct Receiver {
     pub admission: admission::Admission,
     pub limits: Limits,
     pub metrics: Metrics,
+    /// Whoever wants to know who comes.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl Receiver {
+    fn count(&self, from: listener::Origin, protocol: &'static str, outcome: &'static str) {
+        self.metrics.count_request(&self.name, from.port, protocol, outcome);
+        if let Some(witness) = self.witness.as_ref().filter(|_| outcome != "ok") {
+            witness.refused(from.peer, outcome);
+        }
+    }
+
+    fn saw_other_signal(&self, peer: IpAddr, signal: other_signals::Signal) {
+        if let Some(witness) = &self.witness {
+            witness.other_signal(peer, signal);
+        }
+    }
 }

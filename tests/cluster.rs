@@ -12,8 +12,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use spanreel::appliance::spanreel::settings::{SpanreelSettings, WebhookSettings};
-use spanreel::cluster::{Applied, Cluster, ClusterSettings, ListenerPort, Metrics, PipelineHost, PipelineSource};
+use spanreel::appliance::spanreel::settings::{SilentAfter, SpanreelSettings, WebhookSettings};
+use spanreel::cluster::{
+    Applied, Cluster, ClusterSettings, LifeLine, ListenerPort, Metrics, PipelineHost, PipelineSource,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,7 +77,8 @@ impl Running {
         let spanreel = SpanreelSettings { webhook, ..SpanreelSettings::default() };
         let settings = ClusterSettings::new(&spanreel, Some(kubeconfig.to_owned()), None).unwrap();
         let (host, shutdown, tracker) = (Arc::<RecordingHost>::default(), CancellationToken::new(), TaskTracker::new());
-        let started = Cluster::start(settings, Arc::clone(&host), Metrics::default(), shutdown.clone(), &tracker);
+        let life = LifeLine::new(SilentAfter::default().0);
+        let started = Cluster::start(settings, Arc::clone(&host), Metrics::default(), life, shutdown.clone(), &tracker);
         Self { cluster: started.await.unwrap(), host, shutdown, tracker }
     }
 

@@ -72,6 +72,7 @@ async fn the_installation_applies_twice_and_its_service_account_may_do_what_it_n
         (true, "watch", "opentelemetry.io", "instrumentations", ""),
         (true, "patch", "opentelemetry.io", "opentelemetrycollectors/status", "anywhere"),
         (true, "watch", "", "namespaces", ""),
+        (true, "watch", "", "pods", ""),
         (true, "create", "", "services", "anywhere"),
         (true, "create", "discovery.k8s.io", "endpointslices", "anywhere"),
         (true, "create", "apiextensions.k8s.io", "customresourcedefinitions", ""),

@@ -1,11 +1,14 @@
 //! From a receiver into its pipelines: the point where receive, process and spool meet.
 
+use crate::otlp::resource::speakers;
 use crate::otlp::scan::Scanned;
 use crate::process::Chain;
-use crate::receive::{Refusal, TraceSink};
+use crate::receive::{Refusal, TraceSink, Witness};
 use crate::spool::{Append, AppendError, PipelineId, Spool, TimeRange};
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client is asked to wait when memory is short: the memory limiter checks about that often.
@@ -24,6 +27,8 @@ pub(super) struct PipelineIntake {
 pub(super) struct Intake {
     pub spool: Spool,
     pub pipelines: Vec<PipelineIntake>,
+    /// Told which pods spoke, once what they said is durable.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 impl TraceSink for Intake {
@@ -38,6 +43,7 @@ impl TraceSink for Intake {
         &self,
         request: Bytes,
         scanned: Scanned,
+        peer: IpAddr,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
             let append = |pipeline: PipelineId, keys: Vec<u32>| Append {
@@ -57,8 +63,14 @@ impl TraceSink for Intake {
                     futures_util::future::join_all(appends).await.into_iter().collect()
                 }
             };
-            stored
-                .map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })
+            stored.map_err(|error| Refusal::Unavailable {
+                message: error.to_string(),
+                retry_after: retry_after(&error),
+            })?;
+            if let Some(witness) = &self.witness {
+                speakers(&request).for_each(|speaker| witness.spoke(peer, &speaker));
+            }
+            Ok(())
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::host::Host;
 
+use crate::cluster::LifeLine;
 use crate::query::{Introspection, Readiness};
 use crate::spool::Spool;
 use crate::telemetry::{self, Metrics};
@@ -42,6 +43,7 @@ pub(super) struct Process {
     spool: Spool,
     receive: receive::Metrics,
     cluster: cluster::Metrics,
+    life: Option<Arc<LifeLine>>,
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
@@ -49,11 +51,18 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub fn new(shared: &Shared, cluster: cluster::Metrics, metrics: Metrics, host: Arc<Host>) -> Self {
+    pub fn new(
+        shared: &Shared,
+        cluster: cluster::Metrics,
+        metrics: Metrics,
+        host: Arc<Host>,
+        life: Option<Arc<LifeLine>>,
+    ) -> Self {
         Self {
             spool: shared.spool.clone(),
             receive: shared.receive_metrics.clone(),
             cluster,
+            life,
             metrics,
             readiness: shared.readiness.clone(),
             host,
@@ -173,6 +182,7 @@ impl Introspection for Process {
                 "sync_max_micros": syncs.max_micros,
             },
             "injections": injections,
+            "life": self.life.as_ref().map(|life| life.summary()),
         })
     }
 }

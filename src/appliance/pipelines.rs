@@ -136,11 +136,12 @@ impl PipelineSet {
             let ReceiverSettings::Otlp(settings) = &component.settings;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
-                sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines }),
+                sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines, witness: shared.witness.clone() }),
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
                 limits: settings.limits(),
                 metrics: shared.receive_metrics.clone(),
+                witness: shared.witness.clone(),
             });
             let wanted = endpoints(settings).into_iter().map(|(protocol, endpoint)| Wanted {
                 protocol,

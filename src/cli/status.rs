@@ -146,6 +146,25 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
             text(&injection["reason"]),
         )?;
     }
+    let life = &status["life"];
+    if number(&life["workloads"]) > 0 {
+        writeln!(
+            out,
+            "life      {} workloads asked, {} speaking, {} silent",
+            number(&life["workloads"]),
+            number(&life["workloads_speaking"]),
+            number(&life["workloads_silent"]),
+        )?;
+    }
+    for silent in rows(&life["silent"]) {
+        writeln!(
+            out,
+            "silent    {}/{}: {}",
+            text(&silent["namespace"]),
+            text(&silent["pod"]),
+            text(&silent["life"]["likely_cause"]),
+        )?;
+    }
     for discarded in rows(&status["discarded"]) {
         writeln!(
             out,
@@ -204,6 +223,13 @@ mod tests {
         let outcome = status("https://127.0.0.1:3200", false);
         assert_eq!(outcome.code, 1);
         assert!(outcome.stderr.contains("only http:// can be asked, not https://"), "{}", outcome.stderr);
+    }
+
+    #[test]
+    fn workloads_that_ask_are_told_in_one_line() {
+        let life = serde_json::json!({ "workloads": 3, "workloads_speaking": 2, "workloads_silent": 1 });
+        let text = describe(&serde_json::json!({ "life": life }));
+        assert!(text.contains("3 workloads asked, 2 speaking, 1 silent"), "{text}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Index {
     catalog: RwLock<Tracked<Catalog>>,
     namespaces: RwLock<Tracked<HashMap<String, Annotations>>>,
     synced: watch::Sender<Synced>,
+    /// Counts changes of namespaces' annotations.
+    namespace_changes: watch::Sender<u64>,
 }
 
 /// Contents, and those of a list that is being read anew.
@@ -57,6 +59,7 @@ impl Default for Index {
             catalog: RwLock::default(),
             namespaces: RwLock::default(),
             synced: watch::Sender::new(Synced::default()),
+            namespace_changes: watch::Sender::new(0),
         }
     }
 }
@@ -73,6 +76,11 @@ impl Index {
 
     pub(super) fn synced(&self) -> watch::Receiver<Synced> {
         self.synced.subscribe()
+    }
+
+    /// Changes whenever pods may ask for something else than before because their namespace does.
+    pub(super) fn namespace_changes(&self) -> watch::Receiver<u64> {
+        self.namespace_changes.subscribe()
     }
 
     pub(super) fn on_instrumentation(&self, event: Event<DynamicObject>) {
@@ -112,11 +120,20 @@ impl Index {
             }
             Event::InitDone => {
                 if let Some((namespaces, _)) = tracked.relist.take() {
+                    if *tracked.current != namespaces {
+                        self.namespace_changes.send_modify(|changes| *changes += 1);
+                    }
                     tracked.current = Arc::new(namespaces);
                 }
                 self.synced.send_modify(|synced| synced.namespaces = true);
             }
-            Event::Apply(object) => put_namespace(Arc::make_mut(&mut tracked.current), &object),
+            Event::Apply(object) => {
+                let before = tracked.current.get(&object.name_any()).cloned().unwrap_or_default();
+                put_namespace(Arc::make_mut(&mut tracked.current), &object);
+                if before != tracked.current.get(&object.name_any()).cloned().unwrap_or_default() {
+                    self.namespace_changes.send_modify(|changes| *changes += 1);
+                }
+            }
             Event::Delete(object) => {
                 Arc::make_mut(&mut tracked.current).remove(&object.name_any());
             }

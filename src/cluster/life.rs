@@ -1,4 +1,26 @@
 //! The life line of a pod that asked for instrumentation: how far it came.
+//!
+//! In: pods, from a watch; who connects and whose spans became durable, from the receivers. Out: states, metrics, an Event
+//! for what runs and never speaks, and what is most likely wrong with it.
+//!
+//! ```text
+//! pods ─▶ watch ─▶ facts ─▶ index ◀─ line ◀─ receivers (Witness)
+//!                             └─▶ state, cause ─▶ metrics, Events, status, doctor
+//! ```
+//!
+//! Invariants: only pods that ask or were injected are kept, and of them only what is needed; nothing that a client sends
+//! adds an entry anywhere; nobody is called silent before it was listened to for as long as silence takes.
+
+mod cause;
+mod facts;
+mod index;
+mod line;
+mod metrics;
+mod speech;
+mod watch;
+
+pub use line::LifeLine;
+pub(super) use watch::follow;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -33,4 +55,36 @@ pub(super) struct Life {
 pub(super) trait Lives: Send + Sync + 'static {
     /// `None`: no pod of that uid is known to ask for anything.
     fn life(&self, uid: &str) -> Option<Life>;
+
+    /// The same for each of the pod's injected containers; empty for pods that are not known.
+    fn containers(&self, _uid: &str) -> Vec<ContainerLife> {
+        Vec::new()
+    }
 }
+
+/// What is known of one container's life. Spans that name no container count for every one of its pod.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ContainerLife {
+    pub(super) container: String,
+    #[serde(flatten)]
+    pub(super) life: Life,
+}
+
+impl LifeState {
+    /// In the order in which a pod goes through them.
+    const ALL: [Self; 5] = [Self::Asked, Self::Injected, Self::Started, Self::Speaking, Self::Silent];
+
+    /// The metric label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Injected => "injected",
+            Self::Started => "started",
+            Self::Speaking => "speaking",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

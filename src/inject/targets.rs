@@ -41,11 +41,12 @@ pub(super) fn already_instrumented(pod: &Pod) -> bool {
     let init_containers = spec.init_containers.as_deref().unwrap_or_default();
     init_containers.iter().any(|c| INJECTED_INIT_CONTAINERS.contains(&c.name.as_str()))
         || spec.containers.iter().any(|c| c.name == INJECTED_CONTAINER)
-        || spec
-            .containers
-            .iter()
-            .chain(init_containers)
-            .any(|c| c.name != SIDECAR_CONTAINER && c.env.iter().flatten().any(|var| var.name == NODE_NAME_VARIABLE))
+        || spec.containers.iter().chain(init_containers).any(is_marked)
+}
+
+/// Whether a container has the variable that every injected one has.
+pub(super) fn is_marked(container: &Container) -> bool {
+    container.name != SIDECAR_CONTAINER && container.env.iter().flatten().any(|var| var.name == NODE_NAME_VARIABLE)
 }
 
 /// The common list with the language's own list appended; without multi-instrumentation there is only the common one.

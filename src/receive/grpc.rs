@@ -7,6 +7,7 @@ use super::other_signals::Signal;
 use super::{Receiver, traces};
 use ::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
+use std::net::IpAddr;
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -14,14 +15,18 @@ const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 /// Compressed flag and length.
 const PREFIX_LEN: usize = 5;
 
-pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response<AnswerBody>, &'static str) {
-    match call(receiver, request).await {
+pub async fn serve(
+    receiver: &Receiver,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> (Response<AnswerBody>, &'static str) {
+    match call(receiver, peer, request).await {
         Ok(accepted) => (accepted.to_grpc(), "ok"),
         Err(refusal) => (refusal.to_grpc(), refusal.outcome()),
     }
 }
 
-async fn call(receiver: &Receiver, request: Request<Incoming>) -> Result<Accepted, Refusal> {
+async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> Result<Accepted, Refusal> {
     let (head, body) = request.into_parts();
     let signal = match head.uri.path() {
         TRACES => None,
@@ -44,9 +49,10 @@ async fn call(receiver: &Receiver, request: Request<Incoming>) -> Result<Accepte
         })?;
     let message = unframe(held, &head.headers, max)?;
     match signal {
-        None => traces::accept(receiver, message.bytes.clone()).await,
+        None => traces::accept(receiver, peer, message.bytes.clone()).await,
         Some(signal) => {
             receiver.other_signals.discard_protobuf(signal, &message.bytes);
+            receiver.saw_other_signal(peer, signal);
             Ok(Accepted::default())
         }
     }

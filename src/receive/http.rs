@@ -9,8 +9,13 @@ use super::{Receiver, traces};
 use crate::otlp::json::{JsonLimits, json_to_protobuf};
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use std::net::IpAddr;
 
-pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response<AnswerBody>, &'static str) {
+pub async fn serve(
+    receiver: &Receiver,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> (Response<AnswerBody>, &'static str) {
     let path = request.uri().path();
     let paths = &receiver.limits.paths;
     let signal = match path {
@@ -34,7 +39,7 @@ pub async fn serve(receiver: &Receiver, request: Request<Incoming>) -> (Response
         let text = "415 unsupported media type, supported: [application/json, application/x-protobuf]";
         return (plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text), "content_type");
     };
-    match export(receiver, signal, encoding, request).await {
+    match export(receiver, peer, signal, encoding, request).await {
         Ok(accepted) => (accepted.to_http(encoding), "ok"),
         Err(refusal) => (refusal.to_http(encoding), refusal.outcome()),
     }
@@ -63,6 +68,7 @@ pub fn protocol(headers: &HeaderMap) -> &'static str {
 
 async fn export(
     receiver: &Receiver,
+    peer: IpAddr,
     signal: Option<Signal>,
     body_encoding: BodyEncoding,
     request: Request<Incoming>,
@@ -77,15 +83,18 @@ async fn export(
     match (signal, body_encoding) {
         (Some(signal), BodyEncoding::Protobuf) => receiver.other_signals.discard_protobuf(signal, &held.bytes),
         (Some(signal), BodyEncoding::Json) => receiver.other_signals.discard_json(signal, &held.bytes),
-        (None, BodyEncoding::Protobuf) => return traces::accept(receiver, held.bytes.clone()).await,
+        (None, BodyEncoding::Protobuf) => return traces::accept(receiver, peer, held.bytes.clone()).await,
         (None, BodyEncoding::Json) => {
             let limits = JsonLimits::for_body(held.bytes.len());
             let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
             held.room.raise(in_all).await.map_err(|NoRoom| overloaded())?;
             let request = json_to_protobuf(&held.bytes, &limits)
                 .map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest in JSON: {error}")))?;
-            return traces::accept(receiver, request.into()).await;
+            return traces::accept(receiver, peer, request.into()).await;
         }
+    }
+    if let Some(signal) = signal {
+        receiver.saw_other_signal(peer, signal);
     }
     Ok(Accepted::default())
 }

@@ -9,7 +9,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -113,12 +113,15 @@ impl Listener {
                 } => accepted,
             };
             match accepted {
-                (Ok((stream, _)), permit) => {
+                (Ok((stream, peer)), permit) => {
                     let (receiver, shutdown, tls) = (Arc::clone(&receiver), shutdown.clone(), self.tls.clone());
-                    let port = self.address.port();
+                    let from = Origin { port: self.address.port(), peer: peer.ip().to_canonical() };
                     connections.spawn(async move {
                         receiver.metrics.connections.inc();
-                        serve_stream(stream, tls, &receiver, port, shutdown).await;
+                        if let Some(witness) = &receiver.witness {
+                            witness.connected(from.peer);
+                        }
+                        serve_stream(stream, tls, &receiver, from, shutdown).await;
                         receiver.metrics.connections.dec();
                         drop(permit);
                     });
@@ -135,28 +138,36 @@ impl Listener {
     }
 }
 
+/// Where a request came in, and from whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// As configured.
+    pub port: u16,
+    pub peer: IpAddr,
+}
+
 async fn serve_stream(
     stream: TcpStream,
     tls: Option<tokio_rustls::TlsAcceptor>,
     receiver: &Arc<Receiver>,
-    port: u16,
+    from: Origin,
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
     match tls {
-        None => serve_connection(stream, receiver, port, shutdown).await,
+        None => serve_connection(stream, receiver, from, shutdown).await,
         Some(tls) => match tokio::time::timeout(TLS_HANDSHAKE_MAX, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve_connection(stream, receiver, port, shutdown).await,
+            Ok(Ok(stream)) => serve_connection(stream, receiver, from, shutdown).await,
             Ok(Err(error)) => {
-                tracing::debug!(%error, port, "TLS handshake failed");
-                receiver.metrics.count_request(&receiver.name, port, "tls", "handshake");
+                tracing::debug!(%error, port = from.port, "TLS handshake failed");
+                receiver.count(from, "tls", "handshake");
             }
-            Err(_) => receiver.metrics.count_request(&receiver.name, port, "tls", "handshake"),
+            Err(_) => receiver.count(from, "tls", "handshake"),
         },
     }
 }
 
-async fn serve_connection<S>(stream: S, receiver: &Arc<Receiver>, port: u16, shutdown: CancellationToken)
+async fn serve_connection<S>(stream: S, receiver: &Arc<Receiver>, from: Origin, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -174,7 +185,7 @@ where
         .keep_alive_timeout(PING_WAIT_MAX);
     let service = service_fn(move |request| {
         let receiver = Arc::clone(receiver);
-        async move { Ok::<_, Infallible>(answer(&receiver, port, request).await) }
+        async move { Ok::<_, Infallible>(answer(&receiver, from, request).await) }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -189,17 +200,17 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, port, "a connection ended early");
+        tracing::debug!(%error, port = from.port, "a connection ended early");
     }
 }
 
-async fn answer(receiver: &Receiver, port: u16, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn answer(receiver: &Receiver, from: Origin, request: Request<Incoming>) -> Response<AnswerBody> {
     let (protocol, (response, outcome)) = if is_grpc(request.headers()) {
-        ("grpc", grpc::serve(receiver, request).await)
+        ("grpc", grpc::serve(receiver, from.peer, request).await)
     } else {
-        (http::protocol(request.headers()), http::serve(receiver, request).await)
+        (http::protocol(request.headers()), http::serve(receiver, from.peer, request).await)
     };
-    receiver.metrics.count_request(&receiver.name, port, protocol, outcome);
+    receiver.count(from, protocol, outcome);
     response
 }
 

@@ -5,8 +5,9 @@ use super::answer::{Accepted, Refusal};
 use crate::otlp::scan::{is_valid, scan};
 use crate::otlp::view::{promote_legacy_scopes, retain_spans};
 use bytes::Bytes;
+use std::net::IpAddr;
 
-pub async fn accept(receiver: &Receiver, request: Bytes) -> Result<Accepted, Refusal> {
+pub async fn accept(receiver: &Receiver, peer: IpAddr, request: Bytes) -> Result<Accepted, Refusal> {
     let scanned =
         scan(&request).map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest: {error}")))?;
     let rejected = scanned.invalid;
@@ -15,7 +16,7 @@ pub async fn accept(receiver: &Receiver, request: Bytes) -> Result<Accepted, Ref
     }
     let request = if scanned.legacy_scopes { promote_legacy_scopes(&request).into() } else { request };
     let request = if rejected > 0 { retain_spans(&request, is_valid).into() } else { request };
-    receiver.sink.store(request, scanned).await?;
+    receiver.sink.store(request, scanned, peer).await?;
     if rejected == 0 {
         return Ok(Accepted::default());
     }

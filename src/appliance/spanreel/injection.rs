@@ -1,10 +1,25 @@
 //! `extensions::spanreel::injection`: which agents are injected, from which images, and how.
 
+use std::time::Duration;
+
 use crate::config::Section;
 use crate::inject::{Delivery, Images, Language, Settings};
 
+/// `silent_after`; default 5m: a pod that asked and sent nothing for as long is silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SilentAfter(pub Duration);
+
+impl Default for SilentAfter {
+    fn default() -> Self {
+        Self(Duration::from_secs(300))
+    }
+}
+
+/// Agents send every few seconds at best; below that every pod would be called silent between two requests.
+const SILENT_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// Reads the section; without it pods are injected as opentelemetry-operator would by default.
-pub(super) fn decode(section: &mut Section<'_>) -> Settings {
+pub(super) fn decode(section: &mut Section<'_>) -> (Settings, SilentAfter) {
     let defaults = Settings::default();
     let delivery =
         [("init", Delivery::InitContainer), ("image-volume", Delivery::ImageVolume), ("auto", Delivery::Auto)];
@@ -23,7 +38,11 @@ pub(super) fn decode(section: &mut Section<'_>) -> Settings {
             "the operator knows init containers only",
         );
     }
-    settings
+    let silent_after = SilentAfter(section.duration("silent_after", SilentAfter::default().0));
+    if silent_after.0 < SILENT_AFTER_MIN {
+        section.error("silent_after", "must be at least 1s", "remove it for the default, 5m");
+    }
+    (settings, silent_after)
 }
 
 fn languages(section: &mut Section<'_>, defaults: &Settings) -> Vec<Language> {

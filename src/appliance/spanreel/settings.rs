@@ -2,6 +2,7 @@
 
 use super::catch_up::CatchUpSettings;
 use super::injection;
+pub use super::injection::SilentAfter;
 use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
 use crate::config::{Declaration, Secrecy, Section, Stability};
@@ -30,6 +31,7 @@ pub struct SpanreelSettings {
     pub other_signals: OtherSignals,
     pub webhook: WebhookSettings,
     pub injection: inject::Settings,
+    pub silent_after: SilentAfter,
     pub catch_up: CatchUpSettings,
 }
 
@@ -100,6 +102,7 @@ impl SpanreelSettings {
         {
             section.error("query_endpoint", reason, remedy);
         }
+        let (injection, silent_after) = section.section("injection", injection::decode);
         let words = [("discard", OtherSignals::Discard), ("refuse", OtherSignals::Refuse)];
         Self {
             data_directory,
@@ -107,7 +110,8 @@ impl SpanreelSettings {
             spool: section.section("spool", SpoolSettings::decode),
             other_signals: section.word("other_signals", &words, OtherSignals::Discard),
             webhook: section.section("webhook", WebhookSettings::decode),
-            injection: section.section("injection", injection::decode),
+            injection,
+            silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
         }
     }

@@ -1,0 +1,229 @@
+//! The life line of pods: the whole program beside a real API server, with the rights of `deploy/install.yaml`; the test is
+//! kubelet and agent.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/kube.rs"]
+mod kube_rig;
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kube_rig::{KubeCluster, free_ports, wait_until};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
+use serde_json::{Value, json};
+use support::compression::Compression;
+use support::otlp::{Client, Protocol, Signal};
+use support::process::Process;
+use support::spanreel::{Options, Ports, Spanreel, binary};
+use support::traces::{Traces, attribute};
+
+/// For everything that takes a watch or a retry; generous, because other tests compile and run meanwhile.
+const SOON: Duration = Duration::from_secs(90);
+/// The setting: long enough to see what comes before silence on a slow machine.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// The address of a pod that nothing comes from.
+const ELSEWHERE: &str = "10.9.8.7";
+/// Where the test's own spans come from.
+const HERE: &str = "127.0.0.1";
+
+/// A cluster with Spanreel's installation, and the program to start in it.
+struct Scene {
+    kube: KubeCluster,
+    prepared: Spanreel,
+    kubeconfig: PathBuf,
+    process: Option<Process>,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let kube = KubeCluster::start().await;
+        let manifests = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install.yaml")).unwrap();
+        kube.apply("spanreel", &manifests).await;
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+        kube.create("/api/v1/namespaces", &namespace).await.unwrap();
+        let [webhook] = free_ports();
+        let options = Options {
+            appliance: vec![
+                format!(
+                    "webhook: {{endpoint: '127.0.0.1:{webhook}', url: 'https://127.0.0.1:{webhook}', namespace: spanreel}}"
+                ),
+                format!("injection: {{silent_after: {}s}}", SILENT_AFTER.as_secs()),
+            ],
+            ..Options::default()
+        };
+        let kubeconfig = kube.service_account("spanreel", "spanreel").await;
+        Self { kube, prepared: Spanreel::prepare(&options), kubeconfig, process: None }
+    }
+
+    fn ports(&self) -> Ports {
+        self.prepared.ports
+    }
+
+    /// Starts the program and waits until pods are injected.
+    async fn start(&mut self, log: &Path) {
+        let mut command: Command = self.prepared.command();
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        self.process = Some(Process::start("spanreel", command, log));
+        let probe = pod("probe");
+        wait_until("pods to be injected", SOON, async || {
+            let stored = self.kube.create("/api/v1/namespaces/shop/pods?dryRun=All", &probe).await.ok()?;
+            (!stored["spec"]["containers"][0]["env"].is_null()).then_some(())
+        })
+        .await;
+        let metrics = self.ports().query;
+        wait_until("metrics", SOON, async || support::metrics::Metrics::scrape(metrics).await.ok()).await;
+    }
+
+    async fn create(&self, name: &str) -> String {
+        let stored = self.kube.create("/api/v1/namespaces/shop/pods", &pod(name)).await.unwrap();
+        stored["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    /// What a kubelet writes once the container runs.
+    async fn run(&self, name: &str, address: &str) {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let status = json!({"status": {
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+            "containerStatuses": [{
+                "name": "app", "ready": true, "started": true, "restartCount": 0, "image": "app", "imageID": "app",
+                "state": {"running": {"startedAt": now}},
+            }],
+        }});
+        let request = http::Request::patch(format!("/api/v1/namespaces/shop/pods/{name}/status"))
+            .header("content-type", "application/merge-patch+json")
+            .body(status.to_string().into_bytes())
+            .unwrap();
+        self.kube.client().request::<Value>(request).await.unwrap();
+    }
+
+    /// Waits until so many pods of the namespace are in this state.
+    async fn pods(&self, state: &str, count: usize) {
+        let labels = [("namespace", "shop"), ("state", state)];
+        wait_until(&format!("{count} pods {state}"), SOON, async || {
+            let metrics = self.metrics().await?;
+            let found = metrics.sum("spanreel_pods", &labels).unwrap_or(0.0);
+            (found as usize == count).then_some(())
+        })
+        .await;
+    }
+
+    async fn silent(&self, heard: &str) -> Option<f64> {
+        self.metrics().await?.sum("spanreel_silent_pods", &[("heard", heard)])
+    }
+
+    async fn metrics(&self) -> Option<support::metrics::Metrics> {
+        support::metrics::Metrics::scrape(self.ports().query).await.ok()
+    }
+
+    fn status(&self) -> String {
+        let mut command = binary();
+        command.args(["status", "--endpoint", &format!("http://127.0.0.1:{}", self.ports().query)]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+
+    /// Sends a span as an agent with these resource attributes would.
+    async fn send(&self, protocol: Protocol, attributes: &[(&str, &str)]) {
+        let mut request = Traces { seed: 8, spans_per_trace: 1 }.request("shop", 0..1);
+        let resource = request.resource_spans[0].resource.as_mut().unwrap();
+        let attributes =
+            attributes.iter().map(|(key, value)| attribute(key, Attribute::StringValue((*value).to_owned())));
+        resource.attributes.extend(attributes);
+        let port = if protocol == Protocol::Grpc { self.ports().grpc } else { self.ports().http };
+        let mut client = Client::connect(port, protocol).await.unwrap();
+        let answer = client.export(&request, Compression::ALL[0]).await.unwrap();
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+}
+
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "annotations": {"instrumentation.opentelemetry.io/inject-sdk": "true"}},
+        "spec": {"containers": [{"name": "app", "image": "registry.example/app:1.0"}]},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_are_followed_from_asking_to_speaking_to_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = Scene::set().await;
+    // Before anybody is there to inject it.
+    scene.create("missed").await;
+    scene.start(&folder.path().join("first.log")).await;
+    scene.pods("asked", 1).await;
+    let talker = scene.create("talker").await;
+    scene.create("mute").await;
+    scene.create("here").await;
+    scene.pods("injected", 3).await;
+
+    for (name, address) in [("talker", ELSEWHERE), ("mute", "10.9.8.8"), ("here", HERE)] {
+        scene.run(name, address).await;
+    }
+    scene.pods("started", 3).await;
+    // Whoever is unknown changes nothing, also where the address is a pod's.
+    scene.send(Protocol::HttpJson, &[("k8s.pod.uid", "00000000-0000-0000-0000-000000000000")]).await;
+    scene.send(Protocol::Grpc, &[("k8s.pod.uid", &talker)]).await;
+    scene.pods("speaking", 1).await;
+    scene.send(Protocol::HttpProtobuf, &[]).await;
+    scene.send(Protocol::HttpJson, &[("k8s.pod.name", "talker"), ("k8s.namespace.name", "shop")]).await;
+    scene.pods("speaking", 2).await;
+
+    scene.pods("silent", 3).await;
+    assert_eq!((scene.silent("never").await, scene.silent("before").await), (Some(1.0), Some(2.0)));
+    scene.pods("asked", 1).await;
+    let status = scene.status();
+    assert!(status.contains("4 workloads asked, 0 speaking, 3 silent"), "{status}");
+    assert!(status.contains("silent    shop/mute: no connection came from 10.9.8.8"), "{status}");
+
+    // Metrics without spans are a hint of their own.
+    scene.run("mute", HERE).await;
+    wait_until("a cause that fits", SOON, async || {
+        let mut client = Client::connect(scene.ports().http, Protocol::HttpProtobuf).await.unwrap();
+        client.export_bytes(Signal::Metrics, b"", Compression::ALL[0]).await.unwrap();
+        scene.status().contains("silent    shop/mute: metrics or logs come from 127.0.0.1").then_some(())
+    })
+    .await;
+
+    // A new process has heard nobody yet, and says nothing of anybody before it has listened.
+    scene.process.take().unwrap().kill();
+    scene.start(&folder.path().join("second.log")).await;
+    scene.pods("started", 3).await;
+    scene.send(Protocol::Grpc, &[("k8s.pod.uid", &talker)]).await;
+    scene.pods("speaking", 1).await;
+    scene.pods("silent", 3).await;
+
+    // A namespace that asks later on asks for the pods that it has.
+    let mut plain = pod("plain");
+    plain["metadata"]["annotations"] = json!({});
+    scene.kube.create("/api/v1/namespaces/shop/pods", &plain).await.unwrap();
+    scene.pods("asked", 1).await;
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  annotations:\n    instrumentation.opentelemetry.io/inject-sdk: 'true'\n";
+    scene.kube.apply("", namespace).await;
+    scene.pods("asked", 2).await;
+    for name in ["missed", "plain", "talker", "mute", "here"] {
+        scene.kube.delete(&format!("/api/v1/namespaces/shop/pods/{name}?gracePeriodSeconds=0")).await;
+    }
+    wait_until("nobody to be followed", SOON, async || {
+        scene.metrics().await?.matching("spanreel_pods", &[]).next().is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "Events are not written to the API server yet"]
+async fn a_pod_that_never_speaks_is_an_event_on_its_workload() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = Scene::set().await;
+    scene.start(&folder.path().join("spanreel.log")).await;
+    scene.create("mute").await;
+    scene.run("mute", ELSEWHERE).await;
+    let event = wait_until("the Event", SOON, async || {
+        let events = scene.kube.list("/apis/events.k8s.io/v1/namespaces/shop/events").await;
+        events.into_iter().find(|event| event["reason"] == "NeverSpoke")
+    })
+    .await;
+    assert_eq!((event["type"].as_str(), event["regarding"]["name"].as_str()), (Some("Warning"), Some("mute")));
+    assert!(event["note"].as_str().unwrap().contains("no connection came from 10.9.8.7"), "{event}");
+}
