@@ -21,6 +21,7 @@
 
 mod admission;
 mod certificates;
+mod collector;
 mod collectors;
 mod crds;
 mod defaults;

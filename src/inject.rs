@@ -41,6 +41,7 @@ mod owners;
 mod patch;
 mod quantity;
 mod record;
+mod resource;
 mod resource_attributes;
 mod sdk;
 mod sdk_config;
@@ -62,6 +63,9 @@ pub use outcome::{Decision, Outcome, Reason, Verdict};
 pub use owners::{OwnerKey, OwnerKind, OwnerMap, workload};
 pub use patch::{PatchError, patch};
 pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
+pub use resource::{
+    Blocked, Review, Upgrade, default_instrumentation, upgrade_instrumentation, validate_instrumentation,
+};
 pub use settings::{Delivery, Images, Settings};
 pub use tls::{TlsObject, TlsObjectKind};
 
