@@ -62,6 +62,7 @@ pub use language::Language;
 pub use outcome::{Decision, Outcome, Reason, Verdict};
 pub use owners::{OwnerKey, OwnerKind, OwnerMap, workload};
 pub use patch::{PatchError, patch};
+pub(crate) use quantity::value as quantity_value;
 pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
 pub use resource::{
     Blocked, Review, Upgrade, default_instrumentation, upgrade_instrumentation, validate_instrumentation,
