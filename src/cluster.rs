@@ -21,6 +21,7 @@
 
 mod admission;
 mod certificates;
+mod collector;
 mod collectors;
 mod crds;
 mod defaults;
@@ -34,6 +35,7 @@ mod refusals;
 mod registration;
 mod retry;
 mod secret;
+mod server;
 mod services;
 mod settings;
 mod status;
@@ -44,7 +46,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DynamicObject, PartialObjectMeta};
@@ -60,15 +64,15 @@ pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
 
-use crate::inject::Instrumentation;
-use certificates::{CHECK_INTERVAL, Certificates, Served};
+use crate::inject::{self, Instrumentation};
+use certificates::{Certificates, Served};
 use collectors::Collectors;
 use index::Index;
 use lookup::Lookup;
-use registration::Address;
+use registration::{Address, Registration};
 use retry::{State, until_done};
 use secret::Keeper;
-use webhook::Webhook;
+use webhook::{Pods, Webhook};
 
 /// A configuration that a custom resource brings, as the appliance is asked to run it.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,13 +159,14 @@ impl Cluster {
 
         let index = Arc::new(Index::default());
         let built_in = Instrumentation::built_in(&settings.own_endpoint(&namespace));
-        let webhook = Webhook::new(
-            Arc::clone(&index),
-            Lookup::new(client.clone()),
-            settings.injection.clone(),
+        let injection = Arc::new(ArcSwap::from_pointee(settings.injection.clone()));
+        let webhook = Webhook::new(Pods {
+            index: Arc::clone(&index),
+            lookup: Lookup::new(client.clone()),
+            settings: Arc::clone(&injection),
             built_in,
             metrics,
-        );
+        });
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
         let (events, _notes) = events::Events::channel();
@@ -181,7 +186,10 @@ impl Cluster {
             client,
             namespace: namespace.clone(),
             index,
+            injection,
             served,
+            check_interval: settings.check_interval,
+            clock: settings.clock,
             registered: registered_sender,
             shutdown,
             tracker: tracker.clone(),
@@ -216,7 +224,10 @@ struct Control<H> {
     keeper: Keeper,
     address: Address,
     index: Arc<Index>,
+    injection: Arc<ArcSwap<inject::Settings>>,
     served: Arc<Served>,
+    check_interval: Duration,
+    clock: fn() -> SystemTime,
     collectors: Collectors<H>,
     registered: tokio::sync::watch::Sender<bool>,
     shutdown: CancellationToken,
@@ -226,28 +237,24 @@ struct Control<H> {
 impl<H: PipelineHost> Control<H> {
     /// Ends at shutdown, in whichever step that finds it.
     async fn run(self) {
-        let Self { client, namespace, keeper, address, index, served, collectors, registered, shutdown, tracker } =
-            self;
-        let definitions = || crds::install(&client);
-        if until_done("installing custom resource definitions", &shutdown, definitions).await.is_none() {
+        let definitions = || crds::install(&self.client);
+        if until_done("installing custom resource definitions", &self.shutdown, definitions).await.is_none() {
             return;
         }
-        let instrumentations: Api<DynamicObject> = Api::all_with(client.clone(), &crds::instrumentations());
-        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-        let (for_instrumentations, for_namespaces) = (Arc::clone(&index), Arc::clone(&index));
-        let config = watcher::Config::default;
-        let events = watcher(instrumentations, config()).default_backoff();
-        let feed = move |event| for_instrumentations.on_instrumentation(event);
-        tracker.spawn(watch("watching Instrumentations", events, feed, shutdown.clone()));
-        let events = watcher(namespaces, config()).default_backoff();
-        let feed = move |event| for_namespaces.on_namespace(event);
-        tracker.spawn(watch("watching namespaces", events, feed, shutdown.clone()));
+        self.watch_what_decides();
+        let Self { client, namespace, keeper, address, index, injection, served, collectors, .. } = self;
+        let Self { check_interval, clock, registered, shutdown, tracker, .. } = self;
         tracker.spawn(collectors.run(shutdown.clone()));
 
         // The registration comes last: the webhook must have a certificate and know what there is.
-        let mut synced = index.synced();
+        let (mut synced, mut asking) = (index.synced(), index.asking());
+        let mut clocks = Clocks { own: clock, differ: false };
         loop {
-            let ensured = until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure()).await;
+            let asked = until_done("asking the API server for its version", &shutdown, || server::ask(&client)).await;
+            let Some(server) = asked else { return };
+            note_image_volumes(&injection, server.image_volumes);
+            let now = clocks.now(server.now);
+            let ensured = until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure(now)).await;
             let Some(certificates) = ensured else { return };
             // Whoever asks already must first trust what is going to be served.
             let known = *registered.borrow();
@@ -258,7 +265,13 @@ impl<H: PipelineHost> Control<H> {
                 None | Some(Err(_)) => return,
                 Some(Ok(_)) => {}
             }
-            let register = || registration::ensure(&client, &address, &namespace, &certificates.ca);
+            let namespaces = asking.borrow_and_update().clone();
+            let register = || async {
+                let (address, ca_bundle) = (&address, certificates.ca.as_str());
+                crds::ensure_conversion(&client, address, ca_bundle).await?;
+                let registration = Registration { address, own_namespace: &namespace, ca_bundle, asking: &namespaces };
+                registration.ensure(&client).await
+            };
             if until_done("registering the webhook", &shutdown, register).await.is_none() {
                 return;
             }
@@ -272,10 +285,67 @@ impl<H: PipelineHost> Control<H> {
                     );
                 }
             }
-            if shutdown.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_none() {
-                return;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(check_interval) => {}
+                // The index lives as long as the watches that feed it.
+                Ok(()) = asking.changed() => tokio::time::sleep(DEBOUNCE).await,
             }
         }
+    }
+
+    /// Instrumentations and namespaces, into the index.
+    fn watch_what_decides(&self) {
+        let (client, index, shutdown) = (&self.client, &self.index, &self.shutdown);
+        let instrumentations: Api<DynamicObject> = Api::all_with(client.clone(), &crds::instrumentations());
+        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let (for_instrumentations, for_namespaces) = (Arc::clone(index), Arc::clone(index));
+        let config = watcher::Config::default;
+        let events = watcher(instrumentations, config()).default_backoff();
+        let feed = move |event| for_instrumentations.on_instrumentation(event);
+        self.tracker.spawn(watch("watching Instrumentations", events, feed, shutdown.clone()));
+        let events = watcher(namespaces, config()).default_backoff();
+        let feed = move |event| for_namespaces.on_namespace(event);
+        self.tracker.spawn(watch("watching namespaces", events, feed, shutdown.clone()));
+    }
+}
+
+/// Namespaces are often annotated several at once.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Clocks that differ by less are the same: certificates are valid from an hour before they are made.
+const CLOCKS_DIFFER_MIN: Duration = Duration::from_secs(300);
+
+/// Whose time certificates are made for: who checks them is the API server.
+struct Clocks {
+    own: fn() -> SystemTime,
+    /// Said already.
+    differ: bool,
+}
+
+impl Clocks {
+    fn now(&mut self, servers: Option<SystemTime>) -> SystemTime {
+        let own = (self.own)();
+        let Some(servers) = servers else { return own };
+        let difference = own.duration_since(servers).unwrap_or_else(|error| error.duration());
+        if difference < CLOCKS_DIFFER_MIN {
+            self.differ = false;
+            return own;
+        }
+        if !std::mem::replace(&mut self.differ, true) {
+            tracing::warn!(
+                seconds = difference.as_secs(),
+                "this machine's clock differs from the API server's, whose time the webhook's certificate is made for; set the clock, or spans that are stamped here will be misplaced"
+            );
+        }
+        servers
+    }
+}
+
+fn note_image_volumes(settings: &ArcSwap<inject::Settings>, served: bool) {
+    let current = settings.load();
+    if current.image_volumes_served != served {
+        let settings_now = inject::Settings { image_volumes_served: served, ..(**current).clone() };
+        settings.store(Arc::new(settings_now));
     }
 }
 

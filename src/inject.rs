@@ -46,6 +46,7 @@ mod pod_security;
 mod python;
 mod quantity;
 mod record;
+mod resource;
 mod resource_attributes;
 mod sdk;
 mod sdk_config;
@@ -67,7 +68,11 @@ pub use language::Language;
 pub use outcome::{Decision, Outcome, Reason, Verdict};
 pub use owners::{OwnerKey, OwnerKind, OwnerMap, workload};
 pub use patch::{PatchError, patch};
+pub(crate) use quantity::value as quantity_value;
 pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
+pub use resource::{
+    Blocked, Review, Upgrade, default_instrumentation, upgrade_instrumentation, validate_instrumentation,
+};
 pub use settings::{Delivery, Images, Settings};
 pub use standing::{InjectedContainer, asked_languages, injected_containers};
 pub use tls::{TlsObject, TlsObjectKind};

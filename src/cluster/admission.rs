@@ -1,4 +1,4 @@
-//! AdmissionReview v1: reading requests and writing answers. Whatever comes in, the answer lets the pod through.
+//! AdmissionReview v1: reading requests and writing answers. Whatever goes wrong, the answer lets the object through.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,25 +8,34 @@ use serde_json::{Value, json};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// What an API server answers to objects that its own validation refuses.
+const UNPROCESSABLE: u16 = 422;
 
 /// A request to admit one object.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Request {
     pub(super) uid: String,
     pub(super) namespace: String,
+    /// `CREATE`, `UPDATE`, ...
+    pub(super) operation: String,
+    pub(super) group: String,
+    /// The plural, e.g. `pods`.
+    pub(super) resource: String,
     /// The object as it came.
     pub(super) object: Value,
+    /// For updates: the object as it is stored.
+    pub(super) old_object: Value,
 }
 
-/// A body that is no request for a new pod.
+/// A body that is no request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
     /// No answer can be addressed: the request's uid is not there.
     #[error("the body is no AdmissionReview: {0}")]
     NoReview(String),
-    /// The answer can be addressed; the pod goes through unchanged.
+    /// The answer can be addressed; the object goes through unchanged.
     #[error("{why}")]
-    NoPod { uid: String, why: String },
+    Unknown { uid: String, why: String },
 }
 
 #[derive(Deserialize)]
@@ -40,6 +49,7 @@ struct Review {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawRequest {
     uid: String,
     #[serde(default)]
@@ -50,9 +60,11 @@ struct RawRequest {
     resource: Option<Resource>,
     #[serde(default)]
     object: Value,
+    #[serde(default)]
+    old_object: Value,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Resource {
     #[serde(default)]
     group: String,
@@ -77,41 +89,60 @@ impl Request {
     pub(super) fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let review: Review = serde_json::from_slice(body).map_err(|e| Unreadable::NoReview(e.to_string()))?;
         let request = review.request;
-        let no_pod = |why: String| Unreadable::NoPod { uid: request.uid.clone(), why };
         if review.api_version != API_VERSION || review.kind != KIND {
             let why = format!("{} {} is not understood, only {API_VERSION} {KIND}", review.api_version, review.kind);
-            return Err(no_pod(why));
-        }
-        let is_pod = request.resource.as_ref().is_some_and(|r| r.group.is_empty() && r.resource == "pods");
-        if !is_pod || request.operation.as_deref() != Some("CREATE") {
-            return Err(no_pod("only the creation of pods is of interest".to_owned()));
+            return Err(Unreadable::Unknown { uid: request.uid, why });
         }
         let named = || request.object.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
         let namespace = request.namespace.clone().filter(|n| !n.is_empty()).or_else(named).unwrap_or_default();
-        Ok(Self { uid: request.uid, namespace, object: request.object })
+        let Resource { group, resource } = request.resource.unwrap_or_default();
+        Ok(Self {
+            uid: request.uid,
+            namespace,
+            operation: request.operation.unwrap_or_default(),
+            group,
+            resource,
+            object: request.object,
+            old_object: request.old_object,
+        })
+    }
+
+    /// Whether it is about this resource, in one of these operations.
+    pub(super) fn concerns(&self, group: &str, resource: &str, operations: &[&str]) -> bool {
+        self.group == group && self.resource == resource && operations.contains(&self.operation.as_str())
     }
 }
 
-/// What is answered. The pod is always allowed.
+/// What is answered. Pods are always allowed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Answer {
     pub(super) patch: Option<Patch>,
     pub(super) warnings: Vec<String>,
+    /// Why the object is not admitted.
+    pub(super) denial: Option<String>,
 }
 
 impl Answer {
     /// The pod goes through as it is, and its author is told why.
     pub(super) fn unchanged(why: &str) -> Self {
-        Self { patch: None, warnings: vec![format!("spanreel: {why}; the pod is created unchanged")] }
+        Self::warned(format!("{why}; the pod is created unchanged"))
+    }
+
+    /// The object goes through as it is, and its author is told something.
+    pub(super) fn warned(warning: String) -> Self {
+        Self { warnings: vec![format!("spanreel: {warning}")], ..Self::default() }
     }
 
     pub(super) fn into_review(self, uid: &str) -> Value {
-        let mut response = json!({"uid": uid, "allowed": true});
+        let mut response = json!({"uid": uid, "allowed": self.denial.is_none()});
         if let Some(fields) = response.as_object_mut() {
             let patch = self.patch.filter(|patch| !patch.is_empty());
             if let Some(text) = patch.and_then(|patch| serde_json::to_vec(&patch).ok()) {
                 fields.insert("patchType".to_owned(), json!("JSONPatch"));
                 fields.insert("patch".to_owned(), json!(STANDARD.encode(text)));
+            }
+            if let Some(why) = self.denial {
+                fields.insert("status".to_owned(), json!({"code": UNPROCESSABLE, "message": why}));
             }
             if !self.warnings.is_empty() {
                 fields.insert("warnings".to_owned(), json!(self.warnings));
@@ -147,17 +178,30 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_objects_can_still_be_answered() {
-        for body in [review("admission.k8s.io/v2", "pods"), review(API_VERSION, "secrets")] {
-            let Err(Unreadable::NoPod { uid, .. }) = Request::read(&body) else { panic!() };
-            assert_eq!(uid, "u");
-        }
+    fn other_versions_can_still_be_answered() {
+        let Err(Unreadable::Unknown { uid, .. }) = Request::read(&review("admission.k8s.io/v2", "pods")) else {
+            panic!()
+        };
+        assert_eq!(uid, "u");
+    }
+
+    #[test]
+    fn what_a_request_is_about_is_known() {
+        let request = Request::read(&review(API_VERSION, "secrets")).unwrap();
+        assert!(request.concerns("", "secrets", &["UPDATE", "CREATE"]));
+        assert!(!request.concerns("", "pods", &["CREATE"]) && !request.concerns("", "secrets", &["UPDATE"]));
+    }
+
+    #[test]
+    fn a_denial_says_why() {
+        let answer = Answer { denial: Some("no".to_owned()), ..Answer::default() }.into_review("u");
+        assert_eq!(answer["response"], json!({"uid": "u", "allowed": false, "status": {"code": 422, "message": "no"}}));
     }
 
     #[test]
     fn an_answer_carries_its_patch_in_base64() {
         let patch = json_patch::diff(&json!({}), &json!({"a": 1}));
-        let review = Answer { patch: Some(patch), warnings: Vec::new() }.into_review("u");
+        let review = Answer { patch: Some(patch), ..Answer::default() }.into_review("u");
         let text = STANDARD.decode(review["response"]["patch"].as_str().unwrap()).unwrap();
         assert_eq!(text, br#"[{"op":"add","path":"/a","value":1}]"#);
         assert_eq!(review["response"]["allowed"], true);

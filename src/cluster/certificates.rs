@@ -228,8 +228,6 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     extension.value.general_names.iter().filter_map(name).collect()
 }
 
-/// How often the Secret and the registration are looked at: a registration that somebody deleted comes back.
-pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::retry::{STEP_TIMEOUT, State};
 use super::status::Ready;
-use super::{Applied, PipelineHost, PipelineSource, defaults, ignored, services, status};
+use super::{Applied, PipelineHost, PipelineSource, collector, defaults, ignored, services, status};
 
 /// Resources beyond this are not run, and the log says so: each has listeners and pipelines of its own.
 const COLLECTORS_MAX: usize = 256;
@@ -248,7 +248,9 @@ fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) 
     let mut notes = Vec::new();
     let mut config = object.data.pointer("/spec/config").cloned().unwrap_or_default();
     defaults::apply(&mut config);
-    let text = yaml(&config);
+    // What was no YAML when it was applied goes to the host as it was written: its errors say where.
+    let whole = serde_json::to_value(object).unwrap_or_default();
+    let text = collector::unreadable_config(&whole).map_or_else(|| yaml(&config), str::to_owned);
     let mut env = BTreeMap::new();
     for variable in object.data.pointer("/spec/env").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| variable.get(key).and_then(Value::as_str);
@@ -329,5 +331,17 @@ mod tests {
         assert_eq!(source.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
         assert_eq!(notes.len(), 2, "{notes:?}");
         assert!(notes[1].contains("targetAllocator"));
+    }
+
+    #[test]
+    fn a_configuration_that_is_no_yaml_reaches_the_host_as_written() {
+        let alpha = json!({
+            "apiVersion": "opentelemetry.io/v1alpha1", "kind": "OpenTelemetryCollector",
+            "metadata": {"namespace": "n", "name": "x"}, "spec": {"config": "receivers:\n\totlp: {}\n"},
+        });
+        let mut beta = collector::convert_collector(alpha, "opentelemetry.io/v1beta1").unwrap();
+        collector::default_collector(&mut beta);
+        let (source, _) = source("n/x", &serde_json::from_value(beta).unwrap());
+        assert_eq!(source.config, "receivers:\n\totlp: {}\n");
     }
 }

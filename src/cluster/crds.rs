@@ -5,8 +5,11 @@
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, GroupVersionKind, PostParams};
-use kube::{Api, Client};
+use kube::api::{ApiResource, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+
+use super::registration::{Address, Path};
 
 /// `kubectl explain`-able YAML of both definitions, as `spanreel install --print` shows them.
 pub const YAML: [&str; 2] =
@@ -14,6 +17,8 @@ pub const YAML: [&str; 2] =
 
 /// The API server needs a moment until it serves a new definition; usually well below a second.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+/// Marks definitions that Spanreel installed.
+const PART_OF: &str = "app.kubernetes.io/part-of";
 const ESTABLISHED_POLL: Duration = Duration::from_millis(200);
 
 /// Definitions could not be installed.
@@ -80,6 +85,38 @@ pub(super) async fn install(client: &Client) -> Result<(), CrdError> {
             .await
             .unwrap_or_else(|_| Err(CrdError::NotEstablished(name.clone())))?;
     }
+    Ok(())
+}
+
+/// Tells the API server where collector resources are converted between their versions, in the definition that is ours.
+///
+/// # Errors
+/// The API server refuses or cannot be reached.
+pub(super) async fn ensure_conversion(
+    client: &Client,
+    address: &Address,
+    ca_bundle: &str,
+) -> Result<(), Box<kube::Error>> {
+    let resource = collectors();
+    let name = format!("{}.{}", resource.plural, resource.group);
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let Some(present) = api.get_opt(&name).await? else { return Ok(()) };
+    let is_ours = present.labels().get(PART_OF).is_some_and(|part| part == "spanreel");
+    if !is_ours || present.spec.versions.len() < 2 {
+        return Ok(());
+    }
+    let conversion = json!({
+        "strategy": "Webhook",
+        "webhook": {
+            "clientConfig": address.client_config(Path::Conversion, ca_bundle),
+            "conversionReviewVersions": ["v1"],
+        },
+    });
+    if serde_json::to_value(&present.spec.conversion).is_ok_and(|present| present == conversion) {
+        return Ok(());
+    }
+    let patch = json!({"spec": {"conversion": conversion}});
+    api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     Ok(())
 }
 

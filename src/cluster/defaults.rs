@@ -10,7 +10,7 @@ const HEALTH_CHECK_PORT: u16 = 13_133;
 pub(super) const METRICS_PORT: u16 = 8888;
 
 /// Protocols of receivers that listen per protocol, with the operator's default ports.
-const PROTOCOL_PORTS: [(&str, &[(&str, u16)]); 2] = [
+pub(super) const PROTOCOL_PORTS: [(&str, &[(&str, u16)]); 2] = [
     ("otlp", &[("grpc", 4317), ("http", 4318)]),
     ("jaeger", &[("grpc", 14_250), ("thrift_http", 14_268), ("thrift_compact", 6831), ("thrift_binary", 6832)]),
 ];
@@ -106,17 +106,17 @@ fn section<'a>(config: &'a mut Value, name: &str) -> Option<&'a mut Map<String, 
 }
 
 /// Component ids that any pipeline lists under `role`.
-fn used(config: &Value, role: &str) -> Vec<String> {
+pub(super) fn used(config: &Value, role: &str) -> Vec<String> {
     let pipelines = config.pointer("/service/pipelines").and_then(Value::as_object);
     pipelines.iter().flat_map(|all| all.values()).flat_map(|pipeline| strings(pipeline.get(role))).collect()
 }
 
-fn strings(list: Option<&Value>) -> Vec<String> {
+pub(super) fn strings(list: Option<&Value>) -> Vec<String> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 
 /// The type in a component id such as `otlp/2`.
-fn kind(id: &str) -> &str {
+pub(super) fn kind(id: &str) -> &str {
     id.split_once('/').map_or(id, |(kind, _)| kind)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading takes no lock that a watch could hold for long; nothing here knows the API server.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -31,6 +31,8 @@ pub(super) struct Index {
     synced: watch::Sender<Synced>,
     /// Counts changes of namespaces' annotations.
     namespace_changes: watch::Sender<u64>,
+    /// Namespaces whose annotations ask for their pods.
+    asking: watch::Sender<BTreeSet<String>>,
 }
 
 /// Contents, and those of a list that is being read anew.
@@ -60,6 +62,7 @@ impl Default for Index {
             namespaces: RwLock::default(),
             synced: watch::Sender::new(Synced::default()),
             namespace_changes: watch::Sender::new(0),
+            asking: watch::Sender::default(),
         }
     }
 }
@@ -81,6 +84,11 @@ impl Index {
     /// Changes whenever pods may ask for something else than before because their namespace does.
     pub(super) fn namespace_changes(&self) -> watch::Receiver<u64> {
         self.namespace_changes.subscribe()
+    }
+
+    /// Changes when a namespace begins or ceases to ask.
+    pub(super) fn asking(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.asking.subscribe()
     }
 
     pub(super) fn on_instrumentation(&self, event: Event<DynamicObject>) {
@@ -125,20 +133,43 @@ impl Index {
                     }
                     tracked.current = Arc::new(namespaces);
                 }
+                let asking: BTreeSet<String> =
+                    tracked.current.iter().filter(|(_, all)| asks(all)).map(|(name, _)| name.clone()).collect();
+                self.asking.send_if_modified(|known| {
+                    let changed = *known != asking;
+                    *known = asking;
+                    changed
+                });
                 self.synced.send_modify(|synced| synced.namespaces = true);
             }
             Event::Apply(object) => {
-                let before = tracked.current.get(&object.name_any()).cloned().unwrap_or_default();
-                put_namespace(Arc::make_mut(&mut tracked.current), &object);
-                if before != tracked.current.get(&object.name_any()).cloned().unwrap_or_default() {
+                let name = object.name_any();
+                let namespaces = Arc::make_mut(&mut tracked.current);
+                let before = namespaces.get(&name).cloned().unwrap_or_default();
+                put_namespace(namespaces, &object);
+                let after = namespaces.get(&name).cloned().unwrap_or_default();
+                if before != after {
                     self.namespace_changes.send_modify(|changes| *changes += 1);
                 }
+                let asks = asks(&after);
+                self.asking.send_if_modified(|known| if asks { known.insert(name) } else { known.remove(&name) });
             }
             Event::Delete(object) => {
-                Arc::make_mut(&mut tracked.current).remove(&object.name_any());
+                let name = object.name_any();
+                Arc::make_mut(&mut tracked.current).remove(&name);
+                self.asking.send_if_modified(|known| known.remove(&name));
             }
         }
     }
+}
+
+/// Whether a namespace's annotations may ask for something for its pods.
+fn asks(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.iter().any(|(key, value)| {
+        let is_request =
+            key.starts_with("instrumentation.opentelemetry.io/inject-") || key == "sidecar.opentelemetry.io/inject";
+        is_request && !value.is_empty() && !value.eq_ignore_ascii_case("false")
+    })
 }
 
 fn put(catalog: &mut Catalog, object: &DynamicObject) {
@@ -208,6 +239,13 @@ mod tests {
         index.on_namespace(Event::InitApply(namespace("n", key)));
         index.on_namespace(Event::InitDone);
         assert_eq!(*index.namespace("n").unwrap(), BTreeMap::from([(key.to_owned(), "true".to_owned())]));
+        let mut asking = index.asking();
+        assert_eq!(*asking.borrow_and_update(), BTreeSet::from(["n".to_owned()]));
+        index.on_namespace(Event::Apply(namespace("quiet", "instrumentation.opentelemetry.io/container-names")));
+        assert!(!asking.has_changed().unwrap(), "a list asks for nothing");
+        index.on_namespace(Event::Apply(namespace("m", key)));
+        index.on_namespace(Event::Delete(namespace("n", key)));
+        assert_eq!(*asking.borrow_and_update(), BTreeSet::from(["m".to_owned()]));
         assert_eq!(index.namespace("unseen"), None);
     }
 }

@@ -44,16 +44,15 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// What is in the Secret if it is good; otherwise new ones, stored there.
+    /// What is in the Secret if it is good at `now`; otherwise new ones, stored there.
     ///
     /// # Errors
     /// The API server refuses or cannot be reached.
-    pub(super) async fn ensure(&self) -> Result<Certificates, SecretError> {
+    pub(super) async fn ensure(&self, now: SystemTime) -> Result<Certificates, SecretError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         for _ in 0..CONFLICTS_MAX {
             let failed = |source| SecretError::Api { name: self.name.clone(), source: Box::new(source) };
             let found = api.get_opt(&self.name).await.map_err(failed)?;
-            let now = SystemTime::now();
             let written = match found {
                 None => {
                     let made = Certificates::generate(&self.names, now)?;

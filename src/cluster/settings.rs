@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const OWN_OTLP_PORT: u16 = 4318;
 
 /// Settings of the cluster room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ClusterSettings {
     /// `--kubeconfig`; none: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
@@ -35,7 +35,14 @@ pub struct ClusterSettings {
     pub pod_address: Option<IpAddr>,
     pub injection: inject::Settings,
     pub catch_up: CatchUpSettings,
+    /// How often the certificate's Secret and the registrations are looked at: what somebody deleted comes back.
+    pub check_interval: Duration,
+    /// This machine's clock, which may be wrong.
+    pub clock: fn() -> SystemTime,
 }
+
+/// A Secret is read and a few objects are applied each time, none of them changed as a rule.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A setting of `extensions::spanreel::webhook` has no usable value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +83,8 @@ impl ClusterSettings {
             pod_address: address.map(parse).transpose()?,
             injection: spanreel.injection.clone(),
             catch_up: spanreel.catch_up.clone(),
+            check_interval: CHECK_INTERVAL,
+            clock: SystemTime::now,
         })
     }
 
@@ -146,8 +155,14 @@ mod tests {
             change(&mut spanreel.webhook);
             ClusterSettings::new(&spanreel, None, None)
         };
-        assert_eq!(with(|w| w.endpoint = "x".to_owned()), Err(SettingsError::Endpoint("x".to_owned())));
-        assert_eq!(with(|w| w.url = Some("http://h".to_owned())), Err(SettingsError::Url("http://h".to_owned())));
-        assert_eq!(with(|w| w.pod_address = Some("h".to_owned())), Err(SettingsError::PodAddress("h".to_owned())));
+        assert_eq!(with(|w| w.endpoint = "x".to_owned()).err(), Some(SettingsError::Endpoint("x".to_owned())));
+        assert_eq!(
+            with(|w| w.url = Some("http://h".to_owned())).err(),
+            Some(SettingsError::Url("http://h".to_owned()))
+        );
+        assert_eq!(
+            with(|w| w.pod_address = Some("h".to_owned())).err(),
+            Some(SettingsError::PodAddress("h".to_owned()))
+        );
     }
 }

@@ -1,9 +1,13 @@
-//! The HTTPS server that the API server asks about every new pod.
+//! The HTTPS server that the API server asks: about new pods, about the custom resources, and for their conversion.
 //!
-//! Its bias: availability over injection. Whatever goes wrong, the answer lets the pod through and says why; what cannot
-//! be answered within the limits is cut off, and the registration's failure policy lets the pod through as well.
+//! Its bias: availability over injection. Whatever goes wrong, the answer lets the object through and says why; what
+//! cannot be answered within the limits is cut off, and the registration's failure policy lets the object through as
+//! well. This file is the server and its limits; what is answered is in `pods`, `resources` and `conversion`.
 
-use std::collections::BTreeMap;
+mod conversion;
+mod pods;
+mod resources;
+
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -17,20 +21,20 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Metrics;
 use super::admission::{self, Answer, Unreadable};
 use super::certificates::Served;
-use super::index::Index;
-use super::lookup::Lookup;
 use super::refusals::{Cause, Refusals};
-use super::{Metrics, registration};
-use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Verdict, View};
+use super::registration::Path;
+use resources::Kind;
+
+pub(super) use pods::Pods;
 
 /// The API server takes objects of up to 3 MiB as JSON; the review around it adds a little. Twice that is plenty.
 const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
@@ -57,11 +61,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything that answers share.
 pub(super) struct Webhook {
-    pub(super) index: Arc<Index>,
-    pub(super) lookup: Lookup,
-    pub(super) settings: inject::Settings,
-    pub(super) built_in: Instrumentation,
-    pub(super) metrics: Metrics,
+    pods: Pods,
+    metrics: Metrics,
     /// One permit per byte of a body.
     body_bytes: Semaphore,
     /// One permit per decision.
@@ -91,68 +92,34 @@ impl BodyError {
 }
 
 impl Webhook {
-    pub(super) fn new(
-        index: Arc<Index>,
-        lookup: Lookup,
-        settings: inject::Settings,
-        built_in: Instrumentation,
-        metrics: Metrics,
-    ) -> Self {
+    pub(super) fn new(pods: Pods) -> Self {
+        let metrics = pods.metrics.clone();
         let refusals = Refusals::new(metrics.clone());
         let (body_bytes, turns) = (Semaphore::new(BODIES_BYTES_MAX), Semaphore::new(DECISIONS_MAX));
-        Self { index, lookup, settings, built_in, metrics, body_bytes, turns, refusals }
+        Self { pods, metrics, body_bytes, turns, refusals }
     }
 
     /// The answer to one review, as JSON; `Err`: it cannot be answered as a review.
-    async fn review(&self, body: &[u8]) -> Result<serde_json::Value, String> {
-        match admission::Request::read(body) {
-            Ok(request) => Ok(self.answer(&request).await.into_review(&request.uid)),
-            Err(Unreadable::NoPod { uid, why }) => Ok(Answer::unchanged(&why).into_review(&uid)),
-            Err(error @ Unreadable::NoReview(_)) => Err(error.to_string()),
+    async fn review(&self, path: Path, body: &[u8]) -> Result<serde_json::Value, String> {
+        if path == Path::Conversion {
+            return conversion::answer(body);
         }
-    }
-
-    /// What is known without asking.
-    fn view<'a>(&'a self, catalog: &'a Catalog, owners: &'a OwnerMap) -> View<'a> {
-        View { settings: &self.settings, catalog, built_in: &self.built_in, owners, absent: &[] }
-    }
-
-    async fn answer(&self, request: &admission::Request) -> Answer {
-        let pod: Pod = match serde_json::from_value(request.object.clone()) {
-            Ok(pod) => pod,
-            Err(error) => return Answer::unchanged(&format!("the pod cannot be read: {error}")),
+        let request = match admission::Request::read(body) {
+            Ok(request) => request,
+            Err(Unreadable::Unknown { uid, why }) => return Ok(unread(path, &why).into_review(&uid)),
+            Err(error @ Unreadable::NoReview(_)) => return Err(error.to_string()),
         };
-        if !self.index.synced().borrow().all() {
-            // The registration may be an earlier process's. Only who asked for something needs to know.
-            let asks =
-                pod.metadata.annotations.iter().flatten().any(|(key, _)| key.contains("opentelemetry.io/inject"));
-            return if asks { Answer::unchanged("Spanreel is still starting") } else { Answer::default() };
-        }
-        let namespace = request.namespace.as_str();
-        let annotations: Arc<BTreeMap<String, String>> = match self.index.namespace(namespace) {
-            Some(known) => known,
-            None => Arc::new(self.lookup.namespace(namespace).await.unwrap_or_default()),
+        let settings = self.pods.settings.load();
+        let answer = match path {
+            Path::Pods => self.pods.review(&request).await,
+            Path::MutateInstrumentation => resources::mutate(Kind::Instrumentation, &request, &settings.images),
+            Path::ValidateInstrumentation => resources::validate(Kind::Instrumentation, &request, &settings.images),
+            Path::MutateCollector => resources::mutate(Kind::Collector, &request, &settings.images),
+            Path::ValidateCollector => resources::validate(Kind::Collector, &request, &settings.images),
+            // Answered above.
+            Path::Conversion => Answer::default(),
         };
-        let asked = PodRequest { pod: &pod, namespace, namespace_annotations: &annotations };
-        let mut catalog = self.index.catalog();
-        let unknown = OwnerMap::new();
-        let view = self.view(&catalog, &unknown);
-        // An Instrumentation that was applied together with the pod may not have reached the watch.
-        let unseen = inject::unseen_instrumentations(&asked, &view);
-        if !unseen.is_empty() {
-            self.lookup.add_instrumentations(Arc::make_mut(&mut catalog), &unseen).await;
-        }
-        let view = self.view(&catalog, &unknown);
-        let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
-        let decision = inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view });
-        self.metrics.record(&decision);
-        log(&pod, namespace, &decision);
-        let warnings = decision.warnings();
-        match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
-            None => Answer { patch: None, warnings },
-            Some(Ok(patch)) => Answer { patch: Some(patch), warnings },
-            Some(Err(error)) => Answer::unchanged(&error.to_string()),
-        }
+        Ok(answer.into_review(&request.uid))
     }
 
     /// Answers one request that arrived at `arrived`, within the limits.
@@ -177,11 +144,12 @@ impl Webhook {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
     {
-        if request.uri().path() != registration::PATH {
-            return text(StatusCode::NOT_FOUND, format!("only {} is served here", registration::PATH));
-        }
+        let Some(path) = Path::of(request.uri().path()) else {
+            let paths: Vec<&str> = Path::ALL.iter().map(|path| path.as_str()).collect();
+            return text(StatusCode::NOT_FOUND, format!("only these are served here: {}", paths.join(" ")));
+        };
         if request.method() != Method::POST {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview".to_owned());
+            return text(StatusCode::METHOD_NOT_ALLOWED, "POST a review".to_owned());
         }
         // No turn is taken before the body is here: who sends none must not hold up who does.
         let read = tokio::time::timeout_at((arrived + BODY_TIMEOUT).into(), self.read_body(request.into_body()));
@@ -200,14 +168,16 @@ impl Webhook {
             self.refusals.refused(Cause::Busy);
             let why = "too many requests at once";
             return match admission::uid(&body) {
-                Some(uid) => json(&Answer::unchanged(why).into_review(&uid)),
-                None => text(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()),
+                Some(uid) if path != Path::Conversion => json(&unread(path, why).into_review(&uid)),
+                _ => text(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()),
             };
         };
         self.refusals.passed(Cause::Busy);
         let started = Instant::now();
-        let answer = self.review(&body).await;
-        self.metrics.record_latency(started.elapsed());
+        let answer = self.review(path, &body).await;
+        if path == Path::Pods {
+            self.metrics.record_latency(started.elapsed());
+        }
         self.refusals.passed(Cause::Late);
         match answer {
             Ok(review) => json(&review),
@@ -248,20 +218,12 @@ fn json(review: &serde_json::Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// One line per language and container; what a reinvocation finds done is not worth one.
-fn log(pod: &Pod, namespace: &str, decision: &Decision) {
-    let pod = pod.metadata.name.as_deref().or(pod.metadata.generate_name.as_deref()).unwrap_or_default();
-    for outcome in decision.outcomes.iter().filter(|outcome| outcome.verdict != Verdict::Skipped) {
-        tracing::info!(
-            namespace,
-            pod,
-            language = outcome.language.as_str(),
-            container = outcome.container.as_deref().unwrap_or_default(),
-            result = outcome.verdict.as_str(),
-            reason = outcome.reason.as_str(),
-            message = %outcome.message,
-            "injection"
-        );
+/// What could not be looked at goes through.
+fn unread(path: Path, why: &str) -> Answer {
+    if path == Path::Pods {
+        Answer::unchanged(why)
+    } else {
+        Answer::warned(format!("{why}; the resource is neither completed nor checked"))
     }
 }
 
@@ -358,18 +320,25 @@ mod tests {
     use http_body_util::StreamBody;
     use serde_json::{Value, json};
 
+    use super::super::lookup::Lookup;
     use super::*;
+    use crate::inject::Instrumentation;
 
     fn webhook() -> Webhook {
         // Never called: the index is not synced, so nothing is looked up.
         let config = kube::Config::new("http://192.0.2.1".parse().unwrap());
         let client = kube::Client::try_from(config).unwrap();
-        let built_in = Instrumentation::built_in("http://x:4318");
-        Webhook::new(Arc::default(), Lookup::new(client), inject::Settings::default(), built_in, Metrics::default())
+        Webhook::new(Pods {
+            index: Arc::default(),
+            lookup: Lookup::new(client),
+            settings: Arc::default(),
+            built_in: Instrumentation::built_in("http://x:4318"),
+            metrics: Metrics::default(),
+        })
     }
 
     fn post<B>(body: B) -> Request<B> {
-        Request::post(registration::PATH).body(body).unwrap()
+        Request::post(Path::Pods.as_str()).body(body).unwrap()
     }
 
     fn review() -> Request<Full<Bytes>> {

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// The number that a quantity such as `500m`, `64Mi` or `1e3` means; `None` if it is none.
-pub(super) fn value(quantity: &Quantity) -> Option<f64> {
+pub(crate) fn value(quantity: &Quantity) -> Option<f64> {
     let text = quantity.0.as_str();
     let number_end = text
         .char_indices()

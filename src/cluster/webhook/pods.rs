@@ -1,0 +1,90 @@
+//! Reviews of new pods: what [`crate::inject`] decides, with what the index knows and a few bounded look-ups.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize as _;
+
+use super::super::Metrics;
+use super::super::admission::{Answer, Request};
+use super::super::index::Index;
+use super::super::lookup::Lookup;
+use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Settings, Verdict, View};
+
+/// What deciding about pods takes.
+pub(in super::super) struct Pods {
+    pub(in super::super) index: Arc<Index>,
+    pub(in super::super) lookup: Lookup,
+    /// Replaced when it is found out what the API server can do.
+    pub(in super::super) settings: Arc<ArcSwap<Settings>>,
+    pub(in super::super) built_in: Instrumentation,
+    pub(in super::super) metrics: Metrics,
+}
+
+impl Pods {
+    pub(super) async fn review(&self, request: &Request) -> Answer {
+        if !request.concerns("", "pods", &["CREATE"]) {
+            return Answer::unchanged("only the creation of pods is of interest");
+        }
+        let pod = match Pod::deserialize(&request.object) {
+            Ok(pod) => pod,
+            Err(error) => return Answer::unchanged(&format!("the pod cannot be read: {error}")),
+        };
+        if !self.index.synced().borrow().all() {
+            // The registration may be an earlier process's. Only who asked for something needs to know.
+            let asks =
+                pod.metadata.annotations.iter().flatten().any(|(key, _)| key.contains("opentelemetry.io/inject"));
+            return if asks { Answer::unchanged("Spanreel is still starting") } else { Answer::default() };
+        }
+        let decision = self.decide(&pod, &request.namespace).await;
+        self.metrics.record(&decision);
+        log(&pod, &request.namespace, &decision);
+        let warnings = decision.warnings();
+        match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
+            None => Answer { warnings, ..Answer::default() },
+            Some(Ok(patch)) => Answer { patch: Some(patch), warnings, denial: None },
+            Some(Err(error)) => Answer::unchanged(&error.to_string()),
+        }
+    }
+
+    async fn decide(&self, pod: &Pod, namespace: &str) -> Decision {
+        let annotations: Arc<BTreeMap<String, String>> = match self.index.namespace(namespace) {
+            Some(known) => known,
+            None => Arc::new(self.lookup.namespace(namespace).await.unwrap_or_default()),
+        };
+        let asked = PodRequest { pod, namespace, namespace_annotations: &annotations };
+        let (mut catalog, unknown, settings) = (self.index.catalog(), OwnerMap::new(), self.settings.load_full());
+        // An Instrumentation that was applied together with the pod may not have reached the watch.
+        let unseen = inject::unseen_instrumentations(&asked, &self.view(&settings, &catalog, &unknown));
+        if !unseen.is_empty() {
+            self.lookup.add_instrumentations(Arc::make_mut(&mut catalog), &unseen).await;
+        }
+        let view = self.view(&settings, &catalog, &unknown);
+        let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
+        inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view })
+    }
+
+    /// What is known without asking.
+    fn view<'a>(&'a self, settings: &'a Settings, catalog: &'a Catalog, owners: &'a OwnerMap) -> View<'a> {
+        View { settings, catalog, built_in: &self.built_in, owners, absent: &[] }
+    }
+}
+
+/// One line per language and container; what a reinvocation finds done is not worth one.
+fn log(pod: &Pod, namespace: &str, decision: &Decision) {
+    let pod = pod.metadata.name.as_deref().or(pod.metadata.generate_name.as_deref()).unwrap_or_default();
+    for outcome in decision.outcomes.iter().filter(|outcome| outcome.verdict != Verdict::Skipped) {
+        tracing::info!(
+            namespace,
+            pod,
+            language = outcome.language.as_str(),
+            container = outcome.container.as_deref().unwrap_or_default(),
+            result = outcome.verdict.as_str(),
+            reason = outcome.reason.as_str(),
+            message = %outcome.message,
+            "injection"
+        );
+    }
+}
