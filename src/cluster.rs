@@ -14,10 +14,10 @@
 //! pods: that is [`crate::inject`].
 //!
 //! Rights it needs: get and create customresourcedefinitions; list and watch instrumentations, opentelemetrycollectors,
-//! namespaces; get namespaces, instrumentations, replicasets, jobs; patch opentelemetrycollectors/status; get, create and
-//! patch services and endpointslices; get, create and update secrets in its own namespace; list, create and patch
-//! mutatingwebhookconfigurations. With get of secrets and configmaps everywhere it also refuses pods whose exporter's TLS
-//! files are missing; without, these pods wait for them.
+//! namespaces; get namespaces, instrumentations, replicasets, jobs; patch instrumentations, instrumentations/status and
+//! opentelemetrycollectors/status; get, create and patch services and endpointslices; get, create and update secrets in
+//! its own namespace; list, create and patch mutatingwebhookconfigurations. With get of secrets and configmaps everywhere
+//! it also refuses pods whose exporter's TLS files are missing; without, these pods wait for them.
 
 mod admission;
 mod certificates;
@@ -38,6 +38,7 @@ mod secret;
 mod services;
 mod settings;
 mod status;
+mod upgrade;
 mod webhook;
 mod workloads;
 
@@ -60,7 +61,7 @@ pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
 
-use crate::inject::Instrumentation;
+use crate::inject::{self, Instrumentation};
 use certificates::{CHECK_INTERVAL, Certificates, Served};
 use collectors::Collectors;
 use index::Index;
@@ -173,6 +174,7 @@ impl Cluster {
             },
             address: settings.address(&namespace),
             collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address),
+            injection: settings.injection.clone(),
             client,
             namespace: namespace.clone(),
             index,
@@ -213,6 +215,7 @@ struct Control<H> {
     index: Arc<Index>,
     served: Arc<Served>,
     collectors: Collectors<H>,
+    injection: inject::Settings,
     registered: tokio::sync::watch::Sender<bool>,
     shutdown: CancellationToken,
     tracker: TaskTracker,
@@ -221,8 +224,19 @@ struct Control<H> {
 impl<H: PipelineHost> Control<H> {
     /// Ends at shutdown, in whichever step that finds it.
     async fn run(self) {
-        let Self { client, namespace, keeper, address, index, served, collectors, registered, shutdown, tracker } =
-            self;
+        let Self {
+            client,
+            namespace,
+            keeper,
+            address,
+            index,
+            served,
+            collectors,
+            injection,
+            registered,
+            shutdown,
+            tracker,
+        } = self;
         let definitions = || crds::install(&client);
         if until_done("installing custom resource definitions", &shutdown, definitions).await.is_none() {
             return;
@@ -238,6 +252,7 @@ impl<H: PipelineHost> Control<H> {
         let feed = move |event| for_namespaces.on_namespace(event);
         tracker.spawn(watch("watching namespaces", events, feed, shutdown.clone()));
         tracker.spawn(collectors.run(shutdown.clone()));
+        tracker.spawn(upgrade::run(client.clone(), injection, None, shutdown.clone()));
 
         // The registration comes last: the webhook must have a certificate and know what there is.
         let mut synced = index.synced();
