@@ -14,10 +14,11 @@
 //! spoke, see [`LifeLine`]), and decides nothing about pods: that is [`crate::inject`].
 //!
 //! Rights it needs: get and create customresourcedefinitions; list and watch instrumentations, opentelemetrycollectors,
-//! namespaces, pods; get namespaces, instrumentations, replicasets, jobs; patch opentelemetrycollectors/status; get, create and
-//! patch services and endpointslices; get, create and update secrets in its own namespace; list, create and patch
-//! mutatingwebhookconfigurations. With get of secrets and configmaps everywhere it also refuses pods whose exporter's TLS
-//! files are missing; without, these pods wait for them.
+//! namespaces, pods; get namespaces, instrumentations, replicasets, jobs; patch instrumentations, instrumentations/status and
+//! opentelemetrycollectors/status; get, create and patch services and endpointslices; get, create and update secrets in
+//! its own namespace; list, create and patch mutatingwebhookconfigurations; create and patch
+//! validatingwebhookconfigurations; patch its own customresourcedefinitions. With get of secrets and configmaps everywhere
+//! it also refuses pods whose exporter's TLS files are missing; without, these pods wait for them.
 
 mod admission;
 mod certificates;
@@ -39,6 +40,7 @@ mod server;
 mod services;
 mod settings;
 mod status;
+mod upgrade;
 mod webhook;
 mod workloads;
 
@@ -160,13 +162,14 @@ impl Cluster {
         let index = Arc::new(Index::default());
         let built_in = Instrumentation::built_in(&settings.own_endpoint(&namespace));
         let injection = Arc::new(ArcSwap::from_pointee(settings.injection.clone()));
-        let webhook = Webhook::new(Pods {
+        let pods = Arc::new(Pods {
             index: Arc::clone(&index),
             lookup: Lookup::new(client.clone()),
             settings: Arc::clone(&injection),
             built_in,
             metrics,
         });
+        let webhook = Webhook::new(Arc::clone(&pods));
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
         let (events, _notes) = events::Events::channel();
@@ -245,6 +248,7 @@ impl<H: PipelineHost> Control<H> {
         let Self { client, namespace, keeper, address, index, injection, served, collectors, .. } = self;
         let Self { check_interval, clock, registered, shutdown, tracker, .. } = self;
         tracker.spawn(collectors.run(shutdown.clone()));
+        tracker.spawn(upgrade::run(client.clone(), (**injection.load()).clone(), None, shutdown.clone()));
 
         // The registration comes last: the webhook must have a certificate and know what there is.
         let (mut synced, mut asking) = (index.synced(), index.asking());

@@ -24,7 +24,8 @@ pub struct Components;
 pub enum ExtensionSettings {
     HealthCheck(HealthCheckSettings),
     FileStorage(FileStorageSettings),
-    Spanreel(SpanreelSettings),
+    /// Boxed: it is far larger than the others.
+    Spanreel(Box<SpanreelSettings>),
 }
 
 const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
@@ -80,7 +81,7 @@ impl Kit for Components {
 /// `extensions::spanreel` of a configuration, or its defaults. It holds whether or not the service lists it.
 pub fn spanreel_settings(config: &Config<Components>) -> SpanreelSettings {
     let configured = config.extensions.values().find_map(|extension| match &extension.settings {
-        ExtensionSettings::Spanreel(settings) => Some(settings.clone()),
+        ExtensionSettings::Spanreel(settings) => Some((**settings).clone()),
         ExtensionSettings::HealthCheck(_) | ExtensionSettings::FileStorage(_) => None,
     });
     configured.unwrap_or_default()

@@ -61,7 +61,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything that answers share.
 pub(super) struct Webhook {
-    pods: Pods,
+    pods: Arc<Pods>,
     metrics: Metrics,
     /// One permit per byte of a body.
     body_bytes: Semaphore,
@@ -92,7 +92,7 @@ impl BodyError {
 }
 
 impl Webhook {
-    pub(super) fn new(pods: Pods) -> Self {
+    pub(super) fn new(pods: Arc<Pods>) -> Self {
         let metrics = pods.metrics.clone();
         let refusals = Refusals::new(metrics.clone());
         let (body_bytes, turns) = (Semaphore::new(BODIES_BYTES_MAX), Semaphore::new(DECISIONS_MAX));
@@ -328,13 +328,13 @@ mod tests {
         // Never called: the index is not synced, so nothing is looked up.
         let config = kube::Config::new("http://192.0.2.1".parse().unwrap());
         let client = kube::Client::try_from(config).unwrap();
-        Webhook::new(Pods {
+        Webhook::new(Arc::new(Pods {
             index: Arc::default(),
             lookup: Lookup::new(client),
             settings: Arc::default(),
             built_in: Instrumentation::built_in("http://x:4318"),
             metrics: Metrics::default(),
-        })
+        }))
     }
 
     fn post<B>(body: B) -> Request<B> {

@@ -15,7 +15,7 @@ pub const DECLARATION: Declaration<ExtensionSettings> = Declaration::new(
     "spanreel",
     Stability::Alpha,
     "Spanreel's own settings: data directory, budgets, query API, webhook.",
-    |section| ExtensionSettings::Spanreel(SpanreelSettings::decode(section)),
+    |section| ExtensionSettings::Spanreel(Box::new(SpanreelSettings::decode(section))),
 )
 .always_on();
 

@@ -49,7 +49,8 @@ impl Pods {
         }
     }
 
-    async fn decide(&self, pod: &Pod, namespace: &str) -> Decision {
+    /// What becomes of this pod if it is created now.
+    pub(in super::super) async fn decide(&self, pod: &Pod, namespace: &str) -> Decision {
         let annotations: Arc<BTreeMap<String, String>> = match self.index.namespace(namespace) {
             Some(known) => known,
             None => Arc::new(self.lookup.namespace(namespace).await.unwrap_or_default()),
