@@ -69,6 +69,7 @@ pub use settings::{ClusterSettings, SettingsError};
 use crate::inject::{self, Instrumentation};
 use certificates::{Certificates, Served};
 use collectors::Collectors;
+use events::Events;
 use index::Index;
 use lookup::Lookup;
 use registration::{Address, Registration};
@@ -162,19 +163,23 @@ impl Cluster {
         let index = Arc::new(Index::default());
         let built_in = Instrumentation::built_in(&settings.own_endpoint(&namespace));
         let injection = Arc::new(ArcSwap::from_pointee(settings.injection.clone()));
+        let (events, notes) = Events::channel(metrics.clone());
+        let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "spanreel".to_owned());
+        tracker.spawn(events::write(client.clone(), instance, metrics.clone(), notes, shutdown.clone()));
         let pods = Arc::new(Pods {
             index: Arc::clone(&index),
             lookup: Lookup::new(client.clone()),
             settings: Arc::clone(&injection),
             built_in,
+            events: events.clone(),
             metrics,
         });
         let webhook = Webhook::new(Arc::clone(&pods));
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
-        let (events, _notes) = events::Events::channel();
         life.set_own_service(&settings.service, &namespace);
-        tracker.spawn(life::follow(client.clone(), Arc::clone(&index), life, events, shutdown.clone()));
+        let following = life::follow(client.clone(), Arc::clone(&index), life, events.clone(), shutdown.clone());
+        tracker.spawn(following);
 
         let (registered_sender, registered) = tokio::sync::watch::channel(false);
         let control = Control {
@@ -190,6 +195,7 @@ impl Cluster {
             namespace: namespace.clone(),
             index,
             injection,
+            events,
             served,
             check_interval: settings.check_interval,
             clock: settings.clock,
@@ -228,6 +234,7 @@ struct Control<H> {
     address: Address,
     index: Arc<Index>,
     injection: Arc<ArcSwap<inject::Settings>>,
+    events: Events,
     served: Arc<Served>,
     check_interval: Duration,
     clock: fn() -> SystemTime,
@@ -246,9 +253,9 @@ impl<H: PipelineHost> Control<H> {
         }
         self.watch_what_decides();
         let Self { client, namespace, keeper, address, index, injection, served, collectors, .. } = self;
-        let Self { check_interval, clock, registered, shutdown, tracker, .. } = self;
+        let Self { events, check_interval, clock, registered, shutdown, tracker, .. } = self;
         tracker.spawn(collectors.run(shutdown.clone()));
-        tracker.spawn(upgrade::run(client.clone(), (**injection.load()).clone(), None, shutdown.clone()));
+        tracker.spawn(upgrade::run(client.clone(), (**injection.load()).clone(), Some(events), shutdown.clone()));
 
         // The registration comes last: the webhook must have a certificate and know what there is.
         let (mut synced, mut asking) = (index.synced(), index.asking());

@@ -22,6 +22,22 @@ pub struct Metrics {
     seen: Arc<Mutex<BTreeSet<InjectionLabels>>>,
     latency: Histogram,
     refusals: Family<RefusalLabels, Counter>,
+    events: Family<EventLabels, Counter>,
+}
+
+/// What became of an Event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum EventResult {
+    Written,
+    /// Too many at once.
+    Dropped,
+    /// The API server did not take it.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    result: &'static str,
 }
 
 /// Why the webhook decided nothing.
@@ -45,6 +61,7 @@ impl Default for Metrics {
             seen: Arc::default(),
             latency: Histogram::new(LATENCY_BUCKETS),
             refusals: Family::default(),
+            events: Family::default(),
         }
     }
 }
@@ -67,6 +84,11 @@ impl Metrics {
             "spanreel_webhook_refusals",
             "Admission requests and connections turned away; their pods are created unchanged",
             self.refusals.clone(),
+        );
+        registry.register(
+            "spanreel_events",
+            "Kubernetes Events: written, dropped because there were too many at once, or failed to be written",
+            self.events.clone(),
         );
     }
 
@@ -95,6 +117,15 @@ impl Metrics {
 
     pub(super) fn record_refusal(&self, cause: &'static str) {
         self.refusals.get_or_create(&RefusalLabels { cause }).inc();
+    }
+
+    pub(super) fn record_event(&self, result: EventResult) {
+        let result = match result {
+            EventResult::Written => "written",
+            EventResult::Dropped => "dropped",
+            EventResult::Failed => "failed",
+        };
+        self.events.get_or_create(&EventLabels { result }).inc();
     }
 
     pub(super) fn record_latency(&self, taken: std::time::Duration) {

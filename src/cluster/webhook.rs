@@ -320,6 +320,7 @@ mod tests {
     use http_body_util::StreamBody;
     use serde_json::{Value, json};
 
+    use super::super::events::Events;
     use super::super::lookup::Lookup;
     use super::*;
     use crate::inject::Instrumentation;
@@ -333,6 +334,7 @@ mod tests {
             lookup: Lookup::new(client),
             settings: Arc::default(),
             built_in: Instrumentation::built_in("http://x:4318"),
+            events: Events::channel(Metrics::default()).0,
             metrics: Metrics::default(),
         }))
     }

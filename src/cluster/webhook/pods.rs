@@ -9,8 +9,10 @@ use serde::Deserialize as _;
 
 use super::super::Metrics;
 use super::super::admission::{Answer, Request};
+use super::super::events::{Events, Note, NoteKind};
 use super::super::index::Index;
 use super::super::lookup::Lookup;
+use super::super::workloads::Workload;
 use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Settings, Verdict, View};
 
 /// What deciding about pods takes.
@@ -20,6 +22,7 @@ pub(in super::super) struct Pods {
     /// Replaced when it is found out what the API server can do.
     pub(in super::super) settings: Arc<ArcSwap<Settings>>,
     pub(in super::super) built_in: Instrumentation,
+    pub(in super::super) events: Events,
     pub(in super::super) metrics: Metrics,
 }
 
@@ -41,6 +44,7 @@ impl Pods {
         let decision = self.decide(&pod, &request.namespace).await;
         self.metrics.record(&decision);
         log(&pod, &request.namespace, &decision);
+        notes(&pod, &request.namespace, &decision).into_iter().for_each(|note| self.events.publish(note));
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { warnings, ..Answer::default() },
@@ -71,6 +75,29 @@ impl Pods {
     fn view<'a>(&'a self, settings: &'a Settings, catalog: &'a Catalog, owners: &'a OwnerMap) -> View<'a> {
         View { settings, catalog, built_in: &self.built_in, owners, absent: &[] }
     }
+}
+
+/// Refusals on the owning workload: the pod has no name yet, and its creator may be a controller that shows no warnings.
+fn notes(pod: &Pod, namespace: &str, decision: &Decision) -> Vec<Note> {
+    let refusals = decision.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Refused);
+    let mut messages: Vec<&String> = Vec::new();
+    for outcome in refusals {
+        if !messages.contains(&&outcome.message) {
+            messages.push(&outcome.message);
+        }
+    }
+    if messages.is_empty() {
+        return Vec::new();
+    }
+    let regarding = Workload::of_pod(pod, namespace, &OwnerMap::new()).reference();
+    let note = |message: &String| Note {
+        regarding: regarding.clone(),
+        kind: NoteKind::Warning,
+        reason: "InstrumentationRequestRejected",
+        action: "Injection",
+        message: message.clone(),
+    };
+    messages.into_iter().map(note).collect()
 }
 
 /// One line per language and container; what a reinvocation finds done is not worth one.
