@@ -14,10 +14,10 @@
 //! pods: that is [`crate::inject`].
 //!
 //! Rights it needs: get and create customresourcedefinitions; list and watch instrumentations, opentelemetrycollectors,
-//! namespaces; get namespaces, instrumentations, replicasets, jobs; patch opentelemetrycollectors/status; get, create and
-//! patch services and endpointslices; get, create and update secrets in its own namespace; list, create and patch
-//! mutatingwebhookconfigurations. With get of secrets and configmaps everywhere it also refuses pods whose exporter's TLS
-//! files are missing; without, these pods wait for them.
+//! namespaces; get namespaces, instrumentations, replicasets, jobs; patch instrumentations, instrumentations/status and
+//! opentelemetrycollectors/status; get, create and patch services and endpointslices; get, create and update secrets in
+//! its own namespace; list, create and patch mutatingwebhookconfigurations. With get of secrets and configmaps everywhere
+//! it also refuses pods whose exporter's TLS files are missing; without, these pods wait for them.
 
 mod admission;
 mod certificates;
@@ -39,6 +39,7 @@ mod server;
 mod services;
 mod settings;
 mod status;
+mod upgrade;
 mod webhook;
 mod workloads;
 
@@ -239,6 +240,7 @@ impl<H: PipelineHost> Control<H> {
         let Self { client, namespace, keeper, address, index, injection, served, collectors, .. } = self;
         let Self { check_interval, clock, registered, shutdown, tracker, .. } = self;
         tracker.spawn(collectors.run(shutdown.clone()));
+        tracker.spawn(upgrade::run(client.clone(), injection.load().as_ref().clone(), None, shutdown.clone()));
 
         // The registration comes last: the webhook must have a certificate and know what there is.
         let (mut synced, mut asking) = (index.synced(), index.asking());

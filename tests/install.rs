@@ -71,6 +71,9 @@ async fn the_installation_applies_twice_and_its_service_account_may_do_what_it_n
     let permissions = [
         (true, "watch", "opentelemetry.io", "instrumentations", ""),
         (true, "patch", "opentelemetry.io", "opentelemetrycollectors/status", "anywhere"),
+        (true, "patch", "opentelemetry.io", "instrumentations", "anywhere"),
+        (true, "patch", "opentelemetry.io", "instrumentations/status", "anywhere"),
+        (false, "patch", "opentelemetry.io", "opentelemetrycollectors", "anywhere"),
         (true, "watch", "", "namespaces", ""),
         (true, "create", "", "services", "anywhere"),
         (true, "create", "discovery.k8s.io", "endpointslices", "anywhere"),
