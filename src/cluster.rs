@@ -257,7 +257,8 @@ impl<H: PipelineHost> Control<H> {
             let Some(server) = asked else { return };
             note_image_volumes(&injection, &client, &namespace, &server).await;
             let now = clocks.now(server.now);
-            let ensured = until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure(now, held.as_ref())).await;
+            let ensured =
+                until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure(now, held.as_ref())).await;
             let Some(certificates) = ensured else { return };
             // Whoever asks already must first trust what is going to be served.
             let known = *registered.borrow();

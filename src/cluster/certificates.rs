@@ -333,7 +333,10 @@ mod tests {
         }
         let trailing = format!("{}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", a.ca);
         let broken = Certificates { ca: trailing, ..a };
-        assert!(matches!(broken.condition(&names(), now()), Condition::Broken(_)), "no API server would take that bundle");
+        assert!(
+            matches!(broken.condition(&names(), now()), Condition::Broken(_)),
+            "no API server would take that bundle"
+        );
         assert_eq!(broken.mended(&names(), now()).unwrap().condition(&names(), now()), Condition::Good);
     }
 
