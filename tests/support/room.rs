@@ -138,6 +138,11 @@ pub async fn secret(kube: &KubeCluster) -> Option<std::collections::BTreeMap<Str
 
 /// Posts to the webhook as nothing but an API server should, trusting only `ca`.
 pub async fn post(port: u16, ca: &str, path: &str, body: Vec<u8>) -> (u16, Value) {
+    try_post(port, ca, path, body).await.unwrap()
+}
+
+/// `Err`: the connection is not to be trusted.
+pub async fn try_post(port: u16, ca: &str, path: &str, body: Vec<u8>) -> std::io::Result<(u16, Value)> {
     let mut roots = rustls::RootCertStore::empty();
     for ca in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         roots.add(ca.unwrap()).unwrap();
@@ -148,7 +153,7 @@ pub async fn post(port: u16, ca: &str, path: &str, body: Vec<u8>) -> (u16, Value
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = TokioIo::new(connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap());
+    let stream = TokioIo::new(connector.connect("127.0.0.1".try_into().unwrap(), stream).await?);
     let request = http::Request::post(format!("https://127.0.0.1:{port}{path}"));
     let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -156,5 +161,5 @@ pub async fn post(port: u16, ca: &str, path: &str, body: Vec<u8>) -> (u16, Value
     let response = sender.send_request(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap_or_default())
+    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
 }
