@@ -304,11 +304,14 @@ impl<H: PipelineHost> Control<H> {
             if !registered.send_replace(true) {
                 tracing::info!(?address, "the API server asks about new pods from now on");
             }
+            if shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+                return;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(check_interval) => {}
                 // The index lives as long as the watches that feed it.
-                Ok(()) = asking.changed() => tokio::time::sleep(DEBOUNCE).await,
+                Ok(()) = asking.changed() => {}
             }
         }
     }
@@ -331,8 +334,9 @@ impl<H: PipelineHost> Control<H> {
 
 /// Between telling of a new authority and serving what it signed: every API server must have heard of it.
 const TRUST_DELAY: Duration = Duration::from_secs(5);
-/// Namespaces are often annotated several at once.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+/// At least between two checks: the first namespace that asks is registered at once, for its pods may follow close behind,
+/// and what comes right after it together.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Clocks that differ by less are the same: certificates are valid from an hour before they are made.
 const CLOCKS_DIFFER_MIN: Duration = Duration::from_secs(300);
 
