@@ -206,7 +206,11 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     let plain = create_pod(&kube, "shop", &pod("plain", json!({}))).await;
     assert!(plain["spec"]["initContainers"].is_null() && plain["spec"]["containers"][0]["env"].is_null());
     create_namespace(&kube, "annotated", asks.clone()).await;
-    assert!(is_injected(&create_pod(&kube, "annotated", &pod("by-namespace", json!({}))).await));
+    wait_until("the API server to hear of the namespace that asks", SOON, async || {
+        let path = "/api/v1/namespaces/annotated/pods?dryRun=All";
+        is_injected(&kube.create(path, &pod("by-namespace", json!({}))).await.unwrap()).then_some(())
+    })
+    .await;
     assert!(!is_injected(&create_pod(&kube, "kube-system", &pod("system", asks.clone())).await));
 
     // Refusals reach the author, and the pod is created.

@@ -64,7 +64,7 @@ impl Pods {
         // An Instrumentation that was applied together with the pod may not have reached the watch.
         let unseen = inject::unseen_instrumentations(&asked, &self.view(&settings, &catalog, &unknown));
         if !unseen.is_empty() {
-            self.lookup.add_instrumentations(Arc::make_mut(&mut catalog), &unseen).await;
+            self.lookup.add_instrumentations(&mut catalog, &unseen).await;
         }
         let view = self.view(&settings, &catalog, &unknown);
         let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
