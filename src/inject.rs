@@ -26,18 +26,21 @@
 //! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
 //!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
 //! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
-//! - Refusals are admission warnings, never silent; an unsupported language does not stop the others.
+//! - Refusals are admission warnings, never silent.
 
 mod agent;
 mod agent_files;
 mod annotations;
+mod apache;
 mod catalog;
 mod dotnet;
 mod environment;
+mod go;
 mod image;
 mod instrumentation;
 mod java;
 mod language;
+mod nginx;
 mod nodejs;
 mod outcome;
 mod owners;
@@ -55,6 +58,7 @@ mod targets;
 mod tls;
 mod validity;
 mod volumes;
+mod web_server;
 
 use std::collections::BTreeMap;
 
@@ -113,7 +117,7 @@ pub fn look_ups(request: &PodRequest<'_>, view: &View<'_>) -> LookUps {
     }
     let chosen: Vec<Choice> = annotations::asked(request)
         .into_iter()
-        .filter(|asked| asked.language.is_supported() && view.settings.enables(asked.language))
+        .filter(|asked| view.settings.enables(asked.language))
         .filter_map(|asked| selection::choose(&asked, request.namespace, view).ok())
         .collect();
     if chosen.is_empty() {
@@ -139,7 +143,7 @@ pub fn unseen_instrumentations(request: &PodRequest<'_>, view: &View<'_>) -> Vec
     if targets::already_instrumented(request.pod) {
         return unseen;
     }
-    for asked in annotations::asked(request).iter().filter(|asked| asked.language.is_supported()) {
+    for asked in &annotations::asked(request) {
         if let Some((namespace, name)) = selection::named(asked, request.namespace)
             && view.catalog.get(namespace, name).is_none()
         {
@@ -167,12 +171,8 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
         }
         return decision;
     }
-    let (supported, unsupported): (Vec<_>, Vec<_>) = asked.into_iter().partition(|a| a.language.is_supported());
-    for asked in &unsupported {
-        decision.outcomes.push(Outcome::refused(asked.language, None, &asked.language.not_supported()));
-    }
-    let mut languages: Vec<Language> = supported.iter().map(|asked| asked.language).collect();
-    let plans = match plan(request, view, supported, &mut decision) {
+    let mut languages: Vec<Language> = asked.iter().map(|asked| asked.language).collect();
+    let plans = match plan(request, view, asked, &mut decision) {
         Ok(plans) => plans,
         Err((culprit, refusal)) => {
             // Those that are switched off have had their say.

@@ -34,17 +34,6 @@ fn every_reason_and_language_has_its_own_word() {
 }
 
 #[test]
-fn every_unsupported_language_warns_and_admits() {
-    for language in Language::ALL.into_iter().filter(|language| !language.is_supported()) {
-        let key = format!("instrumentation.opentelemetry.io/inject-{language}");
-        let pod = pod(json!({"metadata": {"annotations": {key: "true"}}, "spec": {"containers": [{"name": "a"}]}}));
-        let decision = decide_in(&pod, &catalog(json!({})));
-        assert_eq!(decision.pod, None);
-        assert!(decision.warnings()[0].contains(&format!("inject-{language} is not supported")), "{decision:?}");
-    }
-}
-
-#[test]
 fn what_has_no_effect_is_said_and_injected_nevertheless() {
     let pod = pod(json!({
         "metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-java": "i"}},
