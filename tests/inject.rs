@@ -1,8 +1,8 @@
 //! Injected pods, each written by hand from opentelemetry-operator's rules: `tests/data/inject/*.yaml`.
 //!
-//! A file has what the cluster holds (`instrumentations`, `namespaceAnnotations`, `owners`, `absent`), the pod as it is
-//! created, and what is expected: `expected`, the pod as it is stored (`null`: unchanged), one line per outcome, and
-//! texts that the warnings contain.
+//! A file has what the cluster holds (`instrumentations`, `namespaceAnnotations`, `owners`, `absent`), Spanreel's own
+//! `settings` where they are not the defaults, the pod as it is created, and what is expected: `expected`, the pod as it
+//! is stored (`null`: unchanged), one line per outcome, and texts that the warnings contain.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -14,7 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 use serde_json::Value;
 use spanreel::inject::{
-    Catalog, Instrumentation, OwnerMap, PodRequest, Settings, TlsObject, TlsObjectKind, View, decide, look_ups, patch,
+    Catalog, Delivery, Instrumentation, Language, OwnerMap, PodRequest, Settings, TlsObject, TlsObjectKind, View,
+    decide, look_ups, patch,
 };
 
 #[derive(Deserialize)]
@@ -23,6 +24,8 @@ struct Case {
     /// What is peculiar.
     #[allow(dead_code)]
     about: String,
+    #[serde(default)]
+    settings: SettingsFile,
     #[serde(default)]
     namespace_annotations: BTreeMap<String, String>,
     #[serde(default)]
@@ -36,6 +39,54 @@ struct Case {
     outcomes: Vec<String>,
     #[serde(default)]
     warnings: Vec<String>,
+}
+
+/// As under `extensions::spanreel::injection`; what the server can do stands beside it.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct SettingsFile {
+    languages: BTreeMap<String, bool>,
+    multi_instrumentation: Option<bool>,
+    strict_operator_compat: bool,
+    images: BTreeMap<String, String>,
+    delivery: String,
+    image_volumes_served: bool,
+}
+
+impl SettingsFile {
+    fn settings(&self) -> Settings {
+        let mut settings = Settings {
+            strict_operator_compat: self.strict_operator_compat,
+            image_volumes_served: self.image_volumes_served,
+            ..Settings::default()
+        };
+        settings.multi_instrumentation = self.multi_instrumentation.unwrap_or(settings.multi_instrumentation);
+        settings.delivery = match self.delivery.as_str() {
+            "" | "init" => Delivery::InitContainer,
+            "image-volume" => Delivery::ImageVolume,
+            "auto" => Delivery::Auto,
+            other => panic!("delivery {other}"),
+        };
+        for (name, on) in &self.languages {
+            let language = Language::ALL.into_iter().find(|l| l.as_str() == name).expect("a language");
+            settings.languages.retain(|other| *other != language);
+            settings.languages.extend(on.then_some(language));
+        }
+        for (language, image) in &self.images {
+            let place = match language.as_str() {
+                "java" => &mut settings.images.java,
+                "nodejs" => &mut settings.images.nodejs,
+                "python" => &mut settings.images.python,
+                "dotnet" => &mut settings.images.dotnet,
+                "go" => &mut settings.images.go,
+                "apache-httpd" => &mut settings.images.apache_httpd,
+                "nginx" => &mut settings.images.nginx,
+                other => panic!("image of {other}"),
+            };
+            place.clone_from(image);
+        }
+        settings
+    }
 }
 
 #[derive(Deserialize)]
@@ -79,7 +130,7 @@ fn check(file: &Path) -> Result<(), String> {
     }
     let request = PodRequest { pod: &pod, namespace: NAMESPACE, namespace_annotations: &case.namespace_annotations };
     let built_in = Instrumentation::built_in("http://spanreel.spanreel:4318");
-    let settings = Settings::default();
+    let settings = case.settings.settings();
     let first =
         View { settings: &settings, catalog: &catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] };
     // As the cluster room does it: look up what is wanted, as far as it exists.

@@ -178,7 +178,9 @@ impl<'a> Injection<'a> {
             return;
         }
         let names = targets::in_processing_order(spec, &plan.containers);
-        for listed in plan.containers.iter().filter(|listed| !names.contains(listed)) {
+        // An empty part of a list says nothing, unless there is nothing else.
+        let says = |listed: &String| !listed.is_empty() || names.is_empty();
+        for listed in plan.containers.iter().filter(|listed| says(listed) && !names.contains(listed)) {
             let message = format!("{language}: the pod has no container \"{listed}\"");
             let refusal = Refusal::new(Reason::ContainerNotFound, message);
             decision.outcomes.push(Outcome::refused(language, Some(listed), &refusal));

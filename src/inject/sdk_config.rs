@@ -3,9 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
 use super::InstrumentationSpec;
-use super::environment::{
-    Environment, POD_UID_VARIABLE, RESOURCE_ATTRIBUTES_VARIABLE, literal, node_name, pod_name, pod_uid, reference,
-};
+use super::environment::{Environment, RESOURCE_ATTRIBUTES_VARIABLE, literal, node_name, pod_name, pod_uid};
 use super::outcome::Refusal;
 use super::owners::Owner;
 use super::resource_attributes::Attributes;
@@ -58,14 +56,21 @@ pub(super) fn apply_for(
     }
     tls::apply(&spec.exporter.tls, container, env, volumes)?;
 
-    env.push_absent(pod_name());
-    if spec.resource.add_k8s_uid_attributes && !attributes.has("k8s.pod.uid") {
-        env.push_absent(pod_uid());
-        attributes.set("k8s.pod.uid", reference(POD_UID_VARIABLE));
+    // The operator adds these even where they are.
+    let add =
+        |env: &mut Environment, variable| if facts.strict { env.push(variable) } else { env.push_absent(variable) };
+    add(env, pod_name());
+    if spec.resource.add_k8s_uid_attributes && !attributes.knows_pod_uid() {
+        add(env, pod_uid());
+        attributes.refer_to_pod_uid();
     }
-    // Always, even when an attribute names the node already: the variable marks the container as injected.
-    env.push_absent(node_name());
-    attributes.set_node_name_if_unknown();
+    if attributes.knows_node_name() {
+        // Even so: the variable marks the container as injected.
+        env.push_absent(node_name());
+    } else {
+        add(env, node_name());
+        attributes.refer_to_node_name();
+    }
 
     if !spec.propagators.is_empty() {
         env.push_absent(literal("OTEL_PROPAGATORS", spec.propagators.join(",")));
@@ -81,8 +86,8 @@ pub(super) fn apply_for(
     // A valueFrom cannot be extended, and value with valueFrom is an invalid pod: then it stays as the author has it.
     let own = env.get(RESOURCE_ATTRIBUTES_VARIABLE);
     if own.is_none_or(|var| var.value_from.is_none()) {
-        let existing = own.and_then(|var| var.value.clone()).unwrap_or_default();
-        env.set_last(literal(RESOURCE_ATTRIBUTES_VARIABLE, attributes.appended_to(&existing)));
+        let existing = own.map(|var| var.value.clone().unwrap_or_default());
+        env.set_last(literal(RESOURCE_ATTRIBUTES_VARIABLE, attributes.appended_to(existing.as_deref())));
     }
     Ok(())
 }
