@@ -8,23 +8,25 @@
 //! ```
 //!
 //! Invariants: the result equals opentelemetry-operator's, but for the departures below; a pod that came valid leaves
-//! valid; what the pod's author wrote is never removed; deciding twice changes nothing the second time. The room knows Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up
-//! it says in [`look_ups`].
+//! valid; what the pod's author wrote is never removed; deciding twice changes nothing the second time. The room knows
+//! Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up it says in [`look_ups`].
 //!
 //! # Departures from the operator
-//! Each is a defect of the operator or makes pods that cannot be created or start:
-//! - No container accepted the agent: no volume and no init container either.
-//! - Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language or
-//!   the container itself has them already.
-//! - `OTEL_RESOURCE_ATTRIBUTES` from a `valueFrom` stays as it is; an empty one gives no leading comma.
-//! - `service.*` of `spec.resource.resourceAttributes` count: after the pod's annotations and labels, before what is
-//!   derived.
-//! - A variable of ours that refers to a later one moves behind it; the order stays as it is where none does.
+//! Each is a defect of the operator or makes pods that cannot be created or start; `docs/decisions.md` has the whole table.
+//! Those marked (s) come back with `strict_operator_compat`, because somebody may depend on them:
+//! - (s) No container accepted the agent: no volume and no init container either.
+//! - (s) Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language
+//!   or the container itself has them already.
+//! - `OTEL_RESOURCE_ATTRIBUTES` from a `valueFrom` stays as it is; (s) an empty one gives no leading comma.
+//! - (s) `service.*` of `spec.resource.resourceAttributes` count: after the pod's annotations and labels, before what is
+//!   derived. Attributes with an empty value are left out.
+//! - (s) A variable of ours that refers to a later one moves behind it; the order stays as it is where none does.
 //! - The variable that marks a container as injected is always set, and counts in init containers, too.
 //! - Listed containers that do not exist are reported.
 //! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
 //! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
 //!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
+//! - An init container of a pod that passes Pod Security `restricted` passes as well.
 //! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
 //! - Refusals are admission warnings, never silent.
 
