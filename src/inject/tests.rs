@@ -66,13 +66,14 @@ fn warnings_are_few_and_short() {
 }
 
 /// Variables whose value grows by injection, and only grows.
-const EXTENDED: [&str; 7] = [
+const EXTENDED: [&str; 8] = [
     "JAVA_TOOL_OPTIONS",
     "NODE_OPTIONS",
     "PYTHONPATH",
     "DOTNET_STARTUP_HOOKS",
     "DOTNET_ADDITIONAL_DEPS",
     "DOTNET_SHARED_STORE",
+    "LD_LIBRARY_PATH",
     "OTEL_RESOURCE_ATTRIBUTES",
 ];
 
@@ -83,6 +84,7 @@ fn arbitrary_env() -> impl Strategy<Value = Value> {
         Just("OTEL_SERVICE_NAME".to_owned()),
         Just("OTEL_RESOURCE_ATTRIBUTES_POD_NAME".to_owned()),
         Just("OTEL_DOTNET_AUTO_HOME".to_owned()),
+        Just("OTEL_GO_AUTO_TARGET_EXE".to_owned()),
         "[ -~é]{0,4}",
     ];
     let entry = (name, "[a-z=,$()]{0,8}", 0..4u8).prop_map(|(name, value, kind)| match kind {
@@ -135,7 +137,7 @@ fn assert_valid(pod: &Pod) {
     }
 }
 
-/// Every way to bring agents in, and both dialects.
+/// Every language, every way to bring agents in, and both dialects.
 fn arbitrary_settings() -> impl Strategy<Value = Settings> {
     (0..3u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(delivery, served, strict, multi)| Settings {
         delivery: match delivery {
@@ -146,9 +148,23 @@ fn arbitrary_settings() -> impl Strategy<Value = Settings> {
         image_volumes_served: served,
         strict_operator_compat: strict,
         multi_instrumentation: multi,
+        languages: Language::ALL.to_vec(),
         ..Settings::default()
     })
 }
+
+/// Where a web server's author may have mounted something.
+const MOUNTS: [&str; 9] = [
+    "/data",
+    "/etc/nginx",
+    "/etc/nginx/nginx.conf",
+    "/etc/nginx/conf.d",
+    "/etc/nginx/conf.d/opentelemetry_agent.conf",
+    "/etc/nginx-more",
+    "/usr/local/apache2/conf",
+    "/usr/local/apache2/conf/extra",
+    "/usr/local/apache2/conf/httpd.conf",
+];
 
 /// Variables that refer to one another, but never in a circle.
 fn referring_env() -> impl Strategy<Value = Value> {
@@ -191,9 +207,12 @@ proptest! {
             ("[a-z]{0,60}", "[a-z.]{0,70}"),
             ("[a-z.A-Z]{0,70}", "[a-z.]{0,70}"),
         ],
-        languages in 1..32u8,
+        languages in 1..=255u8,
         list in prop_oneof![Just("app"), Just("setup,app"), Just("nobody"), Just("app,setup,app"), Just("")],
         platform in prop_oneof![Just(""), Just("musl"), Just("linux-musl-x64"), Just("other")],
+        executable in prop_oneof![Just(""), Just("/app")],
+        mounts in proptest::collection::btree_set(proptest::sample::select(&MOUNTS[..]), 0..4),
+        directives in arbitrary_env(),
         attributes in proptest::collection::btree_map("[a-z.]{1,12}|k8s.pod.name|service.name", "[ -~]{0,6}", 0..4),
         restricted in any::<bool>(),
         context in prop_oneof![Just(json!(null)), Just(json!({"privileged": true, "runAsUser": 0})), Just(json!({"runAsUser": 9}))],
@@ -203,8 +222,7 @@ proptest! {
         let mut annotate = |key: &str, value: &str| {
             annotations.insert(format!("instrumentation.opentelemetry.io/{key}"), json!(value));
         };
-        let supported = [Language::Java, Language::NodeJs, Language::Python, Language::DotNet, Language::Sdk];
-        for (at, language) in supported.iter().enumerate() {
+        for (at, language) in Language::ALL.iter().enumerate() {
             if languages & (1 << at) != 0 {
                 annotate(&format!("inject-{language}"), "i");
             }
@@ -212,6 +230,7 @@ proptest! {
         annotate("container-names", list);
         annotate("otel-python-platform", platform);
         annotate("otel-dotnet-auto-runtime", platform);
+        annotate("otel-go-auto-target-exe", executable);
         let own_context = if restricted {
             json!({
                 "allowPrivilegeEscalation": false,
@@ -222,10 +241,14 @@ proptest! {
         } else {
             json!(null)
         };
+        let mounts: Vec<Value> = mounts.iter().map(|path| json!({"name": "own", "mountPath": path})).collect();
         let pod = pod(json!({
             "metadata": {"annotations": annotations},
             "spec": {
-                "containers": [{"name": "app", "image": "a:1", "env": own_env, "securityContext": own_context}],
+                "containers": [{
+                    "name": "app", "image": "a:1", "env": own_env, "securityContext": own_context, "volumeMounts": mounts,
+                }],
+                "volumes": [{"name": "own", "emptyDir": {}}],
                 "initContainers": [{"name": "setup", "env": init_env, "securityContext": own_context}],
             },
         }));
@@ -235,7 +258,9 @@ proptest! {
             "resource": {"resourceAttributes": attributes, "addK8sUIDAttributes": true},
             "env": common_env,
             "initContainerSecurityContext": context,
-            "java": section, "nodejs": section, "python": section, "dotnet": section,
+            "java": section, "nodejs": section, "python": section, "dotnet": section, "go": section,
+            "apacheHttpd": {"env": language_env, "attrs": directives},
+            "nginx": {"env": language_env, "attrs": directives},
         });
         let catalog = catalog(spec);
         let decision = decide_with(&pod, &catalog, &settings);
@@ -245,7 +270,9 @@ proptest! {
             return Ok(());
         };
         assert_valid(mutated);
-        prop_assert!(pod_security::is_restricted(mutated) || !restricted);
+        // The sidecar of go never passes; that is said.
+        let sidecar = targets::container(mutated.spec.as_ref().unwrap(), targets::INJECTED_CONTAINER).is_some();
+        prop_assert!(pod_security::is_restricted(mutated) || !restricted || sidecar);
         let (before, after) = (pod.spec.as_ref().unwrap(), mutated.spec.as_ref().unwrap());
         for name in ["app", "setup"] {
             let before = targets::container(before, name).unwrap().env.as_deref().unwrap_or_default();

@@ -212,9 +212,13 @@ impl WebServerAgent<'_> {
     /// Extends the container's variable; returns what the clone gets. As for the operator the clone shares a variable that
     /// was there, and has none of its own.
     fn extend_library_path(&self, env: &mut Environment, notes: &mut Vec<String>) -> Vec<EnvVar> {
+        let finished = |env: Environment| match self.files.strict {
+            true => env.into_variables_as_they_stand(),
+            false => env.into_variables(),
+        };
         let before = env.clone();
         if !self.server.needs_library_path {
-            return before.into_variables_as_they_stand();
+            return finished(before);
         }
         let ours = format!("{AGENT_DIRECTORY}/sdk_lib/lib");
         let extended = env.change_value(LIBRARY_PATH_VARIABLE, |existing| match existing {
@@ -223,7 +227,7 @@ impl WebServerAgent<'_> {
         });
         notes.extend(agent::note_unless(extended, self.server.language, LIBRARY_PATH_VARIABLE, &format!(" {ours}")));
         let shared = if before.has(LIBRARY_PATH_VARIABLE) { env.clone() } else { before };
-        shared.into_variables_as_they_stand()
+        finished(shared)
     }
 
     /// Mounts agent and configuration into the server. What the server has mounted there itself went into the copy; it
