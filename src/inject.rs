@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Invariants: the result equals opentelemetry-operator's, but for the departures below; a pod that came valid leaves
-//! valid; what the pod's author wrote is never removed; deciding twice changes nothing the second time. The room knows
-//! Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up it says in [`look_ups`].
+//! valid; what the pod's author wrote is never removed (but for mounts that a web server's configuration replaces by a
+//! copy); deciding twice changes nothing the second time. The room knows Kubernetes' types, but neither its API server nor
+//! any I/O: what it would like to be looked up it says in [`look_ups`].
 //!
 //! # Departures from the operator
 //! Each is a defect of the operator or makes pods that cannot be created or start; `docs/decisions.md` has the whole table.
@@ -26,6 +27,9 @@
 //! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
 //! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
 //!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
+//! - go: the pod's own `kernel-debug` volume serves; (s) what describes the application does not depend on other languages.
+//! - Web servers: the second one in a pod is refused; mounts that would hide the agent's configuration are taken away, others
+//!   stay; (s) nginx's volumes have a size limit; scripts are Spanreel's own.
 //! - An init container of a pod that passes Pod Security `restricted` passes as well.
 //! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
 //! - Refusals are admission warnings, never silent.

@@ -13,8 +13,10 @@ sed "s,__agent_log_dir__,$agent/logs,g" "$logging.template" > "$logging"
 printf '%s\n' "$OTEL_APACHE_AGENT_CONF" |
   sed "s,<<SID-PLACEHOLDER>>,$APACHE_SERVICE_INSTANCE_ID,g" > "$staged/opentemetry_agent.conf"
 
-# Replaced, not changed: it may be a link, or another user's.
-cp "$staged/httpd.conf" "$staged/httpd.conf.new"
-chmod u+w "$staged/httpd.conf.new"
-printf '\nInclude %s/opentemetry_agent.conf\n' "$1" >> "$staged/httpd.conf.new"
-mv -f "$staged/httpd.conf.new" "$staged/httpd.conf"
+if [ ! -w "$staged/httpd.conf" ]; then
+  # Another user's: a copy of our own takes its place.
+  cp "$staged/httpd.conf" "$staged/httpd.conf.new"
+  chmod u+w "$staged/httpd.conf.new"
+  mv -f "$staged/httpd.conf.new" "$staged/httpd.conf"
+fi
+printf '\nInclude %s/opentemetry_agent.conf\n' "$1" >> "$staged/httpd.conf"

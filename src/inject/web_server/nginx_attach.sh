@@ -16,20 +16,23 @@ logging="$agent/conf/opentelemetry_sdk_log4cxx.xml"
 [ -f "$logging.template" ] || fail "the agent's image has no conf/opentelemetry_sdk_log4cxx.xml.template"
 sed "s,__agent_log_dir__,$agent/logs,g" "$logging.template" > "$logging"
 
-# Replaced, not changed: it may be a link, or another user's.
-cp "$staged/$1" "$staged/$1.new"
-chmod u+w "$staged/$1.new"
+cp "$staged/$1" "$staged/$1.original"
+if [ ! -w "$staged/$1" ]; then
+  # Another user's: a copy of our own takes its place.
+  cp "$staged/$1" "$staged/$1.new"
+  chmod u+w "$staged/$1.new"
+  mv -f "$staged/$1.new" "$staged/$1"
+fi
 {
   echo 'env OTEL_RESOURCE_ATTRIBUTES;'
   echo "load_module $module;"
-  cat "$staged/$1"
-} > "$staged/$1.new"
-mv -f "$staged/$1.new" "$staged/$1"
+  cat "$staged/$1.original"
+} > "$staged/$1"
+rm -f "$staged/$1.original"
 
 if [ ! -d "$staged/conf.d" ]; then
   mkdir "$staged/conf.d"
 elif [ ! -w "$staged/conf.d" ]; then
-  # Another user's: a copy of our own takes its place.
   cp -r "$staged/conf.d" "$staged/conf.d.new"
   mv "$staged/conf.d" "$staged/conf.d.original"
   mv "$staged/conf.d.new" "$staged/conf.d"

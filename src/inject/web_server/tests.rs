@@ -88,7 +88,7 @@ fn assert_failure(ran: &Ran, text: &str) {
 fn apache_gets_the_agent_its_configuration_and_the_include_line() {
     let pod = Pod::new();
     pod.write("opentelemetry-webserver/source-conf/httpd.conf", "Listen 80\n");
-    fs::set_permissions(pod.staged("httpd.conf"), fs::Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(pod.staged("httpd.conf"), fs::Permissions::from_mode(0o604)).unwrap();
     let conf = "A \\n $HOME `x`\nB <<SID-PLACEHOLDER>>/<<SID-PLACEHOLDER>>\n";
     let env = [("OTEL_APACHE_AGENT_CONF", conf), ("APACHE_SERVICE_INSTANCE_ID", "web-1")];
     assert_success(&pod.run(APACHE, "/etc/apache; x", &env));
@@ -98,9 +98,33 @@ fn apache_gets_the_agent_its_configuration_and_the_include_line() {
     let logging = format!("<log dir=\"{}/logs\"/>\n", agent.display());
     assert_eq!(pod.read_agent("conf/opentelemetry_sdk_log4cxx.xml"), logging);
     assert_eq!(pod.read_agent("sdk_lib/lib/libopentelemetry_common.so"), "library");
+    assert_eq!(fs::metadata(pod.staged("httpd.conf")).unwrap().permissions().mode() & 0o777, 0o604);
     let mut left: Vec<_> = fs::read_dir(pod.staged("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["httpd.conf", "opentemetry_agent.conf"]);
+}
+
+#[test]
+fn a_file_of_another_user_is_replaced_by_a_copy() {
+    let pod = Pod::new();
+    pod.write("opentelemetry-webserver/source-conf/..data/httpd.conf", "Listen 80\n");
+    symlink("..data/httpd.conf", pod.staged("httpd.conf")).unwrap();
+    assert_success(&pod.run(&as_another_user(APACHE, "httpd.conf"), "/conf", &[]));
+    assert_eq!(pod.read_staged("httpd.conf"), "Listen 80\n\nInclude /conf/opentemetry_agent.conf\n");
+    assert_eq!(pod.read_staged("..data/httpd.conf"), "Listen 80\n");
+
+    let pod = staged_nginx("1.23.1");
+    assert_success(&pod.run(&as_another_user(NGINX, "$1"), "nginx.conf", &NGINX_ENV));
+    assert_nginx_has_the_agent(&pod);
+    assert_eq!(pod.read_staged("..data/nginx.conf"), "events {}\n");
+    assert!(!Path::new(&pod.staged("nginx.conf.original")).exists());
+}
+
+/// Root may write everywhere; `test -w` is where the script notices, so that answer is what is made up.
+fn as_another_user(script: &str, file: &str) -> String {
+    let changed = script.replace(&format!("[ ! -w \"$staged/{file}\" ]"), "true");
+    assert_ne!(script, changed);
+    changed
 }
 
 #[test]
@@ -173,10 +197,7 @@ fn nginx_without_a_folder_for_parts_gets_one() {
 #[test]
 fn a_folder_of_another_user_is_replaced_by_a_copy() {
     let pod = staged_nginx("1.23.1");
-    // Root may write everywhere; `test -w` is where the script notices, so that answer is what is made up for it.
-    let script = NGINX.replace("[ ! -w \"$staged/conf.d\" ]", "true");
-    assert_ne!(script, NGINX);
-    assert_success(&pod.run(&script, "nginx.conf", &NGINX_ENV));
+    assert_success(&pod.run(&as_another_user(NGINX, "conf.d"), "nginx.conf", &NGINX_ENV));
     assert_nginx_has_the_agent(&pod);
     assert_eq!(pod.read_staged("conf.d/default.conf"), "server {}\n");
     assert!(Path::new(&pod.staged("conf.d.original/default.conf")).exists());
