@@ -3,6 +3,7 @@
 //! Pipelines are only recorded here; `tests/walkthrough.rs` runs the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,11 +48,15 @@ impl PipelineHost for RecordingHost {
             app_protocol: Some(protocol.to_owned()),
         };
         let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];
-        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()] })
+        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() })
     }
 
     async fn remove(&self, owner: &str) {
         self.calls.lock().unwrap().push(format!("remove {owner}"));
+    }
+
+    async fn listed(&self, owners: &BTreeSet<String>) {
+        self.calls.lock().unwrap().push(format!("listed {owners:?}"));
     }
 }
 

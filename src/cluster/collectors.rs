@@ -260,7 +260,8 @@ fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) 
         }
     }
     notes.extend(ignored::notes(object));
-    (PipelineSource { owner: owner.to_owned(), config: text, env }, notes)
+    let created = object.creation_timestamp().map_or(0, |time| time.0.as_second());
+    (PipelineSource { owner: owner.to_owned(), config: text, env, created }, notes)
 }
 
 /// YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.

@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -82,6 +83,7 @@ struct State {
     received: Mutex<Vec<Received>>,
     /// The names of the spans in requests that were answered OK.
     taken: Mutex<Vec<String>>,
+    connections: AtomicUsize,
 }
 
 impl Destination {
@@ -90,13 +92,18 @@ impl Destination {
         let listener = TcpListener::bind(wanted).await.expect("the port is free");
         let address = listener.local_addr().expect("bound");
         let state =
-            Arc::new(State { options, answer: Box::new(answer), received: Mutex::default(), taken: Mutex::default() });
+            Arc::new(State { options, answer: Box::new(answer), received: Mutex::default(), taken: Mutex::default(), connections: AtomicUsize::new(0) });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
     }
 
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().unwrap().clone()
+    }
+
+    /// Connections that were ever made to it.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     /// Sorted, repetitions included.
@@ -118,6 +125,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
+        state.connections.fetch_add(1, Ordering::Relaxed);
         let state = Arc::clone(&state);
         connections.spawn(async move {
             let tls = state.options.tls.clone();
