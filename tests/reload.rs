@@ -26,7 +26,7 @@ use support::traces::request_of;
 use support::{eventually, ports};
 
 /// For what takes a retry or two; the machine may be busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(6);
 const OWNER: &str = "shop/otel";
 const PIPELINE: &str = "shop/otel/traces";
 const CHANGES: usize = 20;

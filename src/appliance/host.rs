@@ -122,6 +122,7 @@ impl Host {
             for owner in drained {
                 if let Some(set) = sets.draining.remove(&owner) {
                     set.stop_forwarding().await;
+                    set.retire();
                     sets.archive.forget(&owner).await;
                     tracing::info!(owner, "everything of a custom resource that is gone has been forwarded");
                 }
@@ -150,7 +151,6 @@ impl Host {
                 .map_err(|error| error.to_string())?;
             running.replace(&self.shared, plan).await;
             running.stop_intake().await;
-            running.retire();
             Ok::<_, String>(running)
         };
         let spans: u64 = waiting.iter().map(|(_, _, spans)| spans).sum();
@@ -211,7 +211,6 @@ impl Sets {
     /// A set goes on forwarding, and nothing else. Its ports have closed, or are somebody else's.
     async fn drain(&mut self, owner: &str, mut running: PipelineSet) {
         running.stop_intake().await;
-        running.retire();
         self.draining.insert(owner.to_owned(), running);
     }
 
