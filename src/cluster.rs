@@ -36,6 +36,7 @@ mod retry;
 mod secret;
 mod services;
 mod settings;
+mod sidecar;
 mod status;
 mod webhook;
 mod workloads;
@@ -77,6 +78,8 @@ pub struct PipelineSource {
     pub owner: String,
     /// The CR's `spec.config` as YAML text.
     pub config: String,
+    /// YAML that completes it: what opentelemetry-operator would have written into it. Empty: nothing is missing.
+    pub defaults: String,
     /// The CR's `spec.env`, for `${env:NAME}`.
     pub env: BTreeMap<String, String>,
     /// When the CR was created, Unix seconds: of two that want the same port the older one has it, then the first by name.
@@ -161,6 +164,7 @@ impl Cluster {
         let served = Arc::new(Served::default());
         let acceptor = webhook::tls_acceptor(Arc::clone(&served))?;
 
+        let (events, _notes) = events::Events::channel();
         let index = Arc::new(Index::default());
         let built_in = Instrumentation::built_in(&settings.own_endpoint(&namespace));
         let webhook = Webhook::new(
@@ -169,6 +173,7 @@ impl Cluster {
             settings.injection.clone(),
             built_in,
             metrics,
+            events.clone(),
         );
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
@@ -181,7 +186,7 @@ impl Cluster {
                 names: settings.certificate_names(&namespace),
             },
             address: settings.address(&namespace),
-            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address),
+            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address, events),
             client,
             namespace: namespace.clone(),
             index,

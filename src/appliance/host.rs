@@ -330,8 +330,11 @@ impl PipelineHost for Host {
 }
 
 fn load(source: PipelineSource) -> Result<Loaded<Components>, Vec<String>> {
-    let text = Source::Text { name: source.owner, text: source.config };
+    let mut sources = vec![Source::Text { name: source.owner.clone(), text: source.config }];
+    if !source.defaults.is_empty() {
+        sources.push(Source::Text { name: format!("{} (defaults)", source.owner), text: source.defaults });
+    }
     let env = |name: &str| source.env.get(name).cloned();
-    let input = Input { sources: &[text], sets: &[], env: &env, files: Files::Refused };
+    let input = Input { sources: &sources, sets: &[], env: &env, files: Files::Refused };
     config::load(&input).map_err(|diagnostics| diagnostics.lines())
 }

@@ -420,11 +420,6 @@ impl PipelineSet {
     pub fn retire(&self) {
         self.destinations.iter().for_each(|running| running.consumer.retire());
     }
-
-    /// Where it answers health checks.
-    pub fn probe_addresses(&self) -> impl Iterator<Item = &str> {
-        self.probes.iter().map(|probe| probe.settings.endpoint.as_str())
-    }
 }
 
 impl RunningDestination {

@@ -26,10 +26,11 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{self, Answer, Unreadable};
 use super::certificates::Served;
+use super::events::Events;
 use super::index::Index;
 use super::lookup::Lookup;
 use super::refusals::{Cause, Refusals};
-use super::{Metrics, registration};
+use super::{Metrics, registration, sidecar};
 use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Verdict, View};
 
 /// The API server takes objects of up to 3 MiB as JSON; the review around it adds a little. Twice that is plenty.
@@ -62,6 +63,7 @@ pub(super) struct Webhook {
     pub(super) settings: inject::Settings,
     pub(super) built_in: Instrumentation,
     pub(super) metrics: Metrics,
+    pub(super) events: Events,
     /// One permit per byte of a body.
     body_bytes: Semaphore,
     /// One permit per decision.
@@ -97,10 +99,11 @@ impl Webhook {
         settings: inject::Settings,
         built_in: Instrumentation,
         metrics: Metrics,
+        events: Events,
     ) -> Self {
         let refusals = Refusals::new(metrics.clone());
         let (body_bytes, turns) = (Semaphore::new(BODIES_BYTES_MAX), Semaphore::new(DECISIONS_MAX));
-        Self { index, lookup, settings, built_in, metrics, body_bytes, turns, refusals }
+        Self { index, lookup, settings, built_in, metrics, events, body_bytes, turns, refusals }
     }
 
     /// The answer to one review, as JSON; `Err`: it cannot be answered as a review.
@@ -146,6 +149,7 @@ impl Webhook {
         let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
         let decision = inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view });
         self.metrics.record(&decision);
+        sidecar::annotation_refused(&asked, &found.owners).into_iter().for_each(|note| self.events.publish(note));
         log(&pod, namespace, &decision);
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
@@ -365,7 +369,8 @@ mod tests {
         let config = kube::Config::new("http://192.0.2.1".parse().unwrap());
         let client = kube::Client::try_from(config).unwrap();
         let built_in = Instrumentation::built_in("http://x:4318");
-        Webhook::new(Arc::default(), Lookup::new(client), inject::Settings::default(), built_in, Metrics::default())
+        let (settings, events) = (inject::Settings::default(), Events::channel().0);
+        Webhook::new(Arc::default(), Lookup::new(client), settings, built_in, Metrics::default(), events)
     }
 
     fn post<B>(body: B) -> Request<B> {
