@@ -184,13 +184,19 @@ async fn several_resources_share_one_process_and_none_is_in_doubt() {
     odd["spec"]["config"]["exporters"] = json!({"otlp": {"endpoint": "127.0.0.1:1", "tls": {"insecure": true}}});
     rig.apply(&odd).await;
     let message = rig.ready("odd", "True").await;
-    assert!(message.starts_with("Running") && message.contains("spec.env TOKEN: valueFrom is not supported"), "{message}");
+    assert!(
+        message.starts_with("Running") && message.contains("spec.env TOKEN: valueFrom is not supported"),
+        "{message}"
+    );
     odd["spec"]["mode"] = json!("sidecar");
     rig.kube.delete(&format!("{COLLECTORS}/odd")).await;
     odd["metadata"]["name"] = json!("side");
     rig.apply(&odd).await;
     let message = rig.ready("side", "False").await;
-    assert!(message.contains("SidecarNotSupported") && message.contains("http://side-collector.telemetry"), "{message}");
+    assert!(
+        message.contains("SidecarNotSupported") && message.contains("http://side-collector.telemetry"),
+        "{message}"
+    );
 
     // Deleted while the process is away: what waits is sent once it is known that nobody will come for it.
     send(shared, "left behind").await;

@@ -196,12 +196,21 @@ async fn health_checks_come_and_go_with_their_resource() {
     let host = appliance.host();
     let with_probe = |path: &str| {
         collector(own, None)
-            .replacen("exporters:", &format!("extensions: {{ health_check: {{ endpoint: \"127.0.0.1:{probe}\", path: {path} }} }}\nexporters:"), 1)
+            .replacen(
+                "exporters:",
+                &format!(
+                    "extensions: {{ health_check: {{ endpoint: \"127.0.0.1:{probe}\", path: {path} }} }}\nexporters:"
+                ),
+                1,
+            )
             .replacen("service:\n", "service:\n  extensions: [health_check]\n", 1)
     };
     let answers = async |path: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", probe)).await.ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer.starts_with("HTTP/1.1 200"))

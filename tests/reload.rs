@@ -24,9 +24,10 @@ use support::metrics::Metrics;
 use support::otlp::{Client, Protocol};
 use support::traces::request_of;
 use support::{eventually, ports};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// For what takes a retry or two; the machine may be busy with other tests.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(60);
 const OWNER: &str = "shop/otel";
 const PIPELINE: &str = "shop/otel/traces";
 const CHANGES: usize = 20;
@@ -162,9 +163,8 @@ async fn twenty_changes_under_load_close_no_connection_and_lose_no_span() {
         (http, Protocol::HttpProtobuf, "ha"),
         (grpc, Protocol::HttpJson, "hb"),
     ];
-    let senders = kinds.map(|(port, protocol, name)| {
-        tokio::spawn(keep_sending(port, protocol, name.to_owned(), Arc::clone(&stop)))
-    });
+    let senders = kinds
+        .map(|(port, protocol, name)| tokio::spawn(keep_sending(port, protocol, name.to_owned(), Arc::clone(&stop))));
     for number in 0..CHANGES {
         tokio::time::sleep(Duration::from_millis(50)).await;
         host.apply(variant(&collector, number, other.address.port()).source()).await.unwrap();
@@ -250,7 +250,8 @@ async fn what_a_deleted_resource_left_is_forwarded_even_after_a_restart() {
     assert!(tempo.taken().is_empty());
     appliance.host().listed(&BTreeSet::new()).await;
     eventually("the spans at the destination", SOON, || async { tempo.taken().len() == 50 }).await;
-    eventually("the account", SOON, || async { ledger(query).await.destinations.values().all(|it| it.queued == 0) }).await;
+    eventually("the account", SOON, || async { ledger(query).await.destinations.values().all(|it| it.queued == 0) })
+        .await;
     assert!(Client::connect(http, Protocol::HttpProtobuf).await.is_err(), "nothing listens for it");
 
     // It comes back under its name and takes over: nothing twice, nothing forgotten.
@@ -289,5 +290,75 @@ async fn a_resource_that_comes_back_while_it_is_drained_takes_over() {
     let ledger = ledger(query).await;
     ledger.assert_balanced();
     assert_eq!(ledger.pipeline(PIPELINE).stored, 30);
+    appliance.stop().await;
+}
+
+/// A certificate for `127.0.0.1` and its key, as PEM files; the certificate as clients trust it.
+fn certificate(directory: &Path, name: &str) -> (String, String, Vec<u8>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let path = |what: &str| directory.join(format!("{name}.{what}")).display().to_string();
+    std::fs::write(path("crt"), certificate.pem()).unwrap();
+    std::fs::write(path("key"), key.serialize_pem()).unwrap();
+    (path("crt"), path("key"), certificate.der().to_vec())
+}
+
+/// A TLS connection to a port of this machine, if the server shows a certificate that is `trusted`.
+async fn tls(port: u16, trusted: &[u8]) -> Option<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.to_vec().into()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect("localhost".try_into().unwrap(), stream).await.ok()
+}
+
+/// One request on an open connection; `None`: it was closed.
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Option<()> {
+    let request =
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await.ok()?;
+    assert_eq!(answer, b"HTTP/1.1 200");
+    // The rest of the answer; it is short.
+    let mut rest = vec![0; 4096];
+    stream.read(&mut rest).await.ok()?;
+    Some(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_certificate_is_shown_to_new_connections_and_changed_tls_ends_the_old_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
+    let appliance = start(directory.path(), query).await;
+    let host = appliance.host();
+    let collector = Collector::new(grpc, http, 1);
+    host.apply(collector.source()).await.unwrap();
+    let mut plain = tokio::net::TcpStream::connect(("127.0.0.1", grpc)).await.unwrap();
+    ask(&mut plain).await.expect("in the clear");
+
+    let (cert, key, first) = certificate(directory.path(), "tls");
+    let settings = format!(", tls: {{cert_file: '{cert}', key_file: '{key}'}}");
+    let secured = Collector { grpc_more: settings, ..collector.clone() };
+    host.apply(secured.source()).await.unwrap();
+    assert!(ask(&mut plain).await.is_none(), "who came in the clear does not stay");
+    let mut old = tls(grpc, &first).await.expect("TLS is spoken now");
+    ask(&mut old).await.expect("served");
+
+    let (_, _, second) = certificate(directory.path(), "tls");
+    let mut renewed = secured.clone();
+    renewed.tempo_more = ", timeout: 9s".to_owned();
+    host.apply(renewed.source()).await.unwrap();
+    ask(&mut old).await.expect("the connection stays");
+    assert!(tls(grpc, &second).await.is_some(), "and new ones see the new certificate");
+
+    std::fs::write(&cert, "no certificate").unwrap();
+    let lines = host.apply(secured.source()).await.unwrap_err();
+    assert!(lines[0].contains("tls.crt"), "{lines:?}");
+    ask(&mut old).await.expect("the connection stays");
+    assert!(tls(grpc, &second).await.is_some());
     appliance.stop().await;
 }

@@ -80,7 +80,8 @@ impl Doors {
             let address = &wanted.endpoint.address;
             // Port 0 is another port for everybody.
             let same = |open: &&Open| {
-                open.wanted.endpoint.address == *address && (port_of(address).is_some() || open.holder == prepared.holder)
+                open.wanted.endpoint.address == *address
+                    && (port_of(address).is_some() || open.holder == prepared.holder)
             };
             match available().filter(|open| !taken.contains(&open.id)).find(same) {
                 Some(open) => {
@@ -192,7 +193,8 @@ impl Doors {
     pub async fn take_back(&mut self, wanted: &[Wanted]) {
         for wanted in wanted {
             let address = &wanted.endpoint.address;
-            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.address, address)) || port_of(address).is_none()
+            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.address, address))
+                || port_of(address).is_none()
             {
                 continue;
             }

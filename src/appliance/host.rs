@@ -157,14 +157,11 @@ impl Host {
         match drain.await {
             Ok(running) => {
                 tracing::info!(owner, spans, "a custom resource that is gone left spans; they are being forwarded");
+                let not_sent = spans.saturating_sub(running.backlog_spans());
+                warn_of_stranded(owner, not_sent, "no exporter of this name was in its last configuration");
                 sets.draining.insert(owner.to_owned(), running);
             }
-            Err(error) => tracing::warn!(
-                owner,
-                spans,
-                error,
-                "spans of a custom resource that is gone cannot be forwarded; they wait for a resource of the same name"
-            ),
+            Err(error) => warn_of_stranded(owner, spans, &error),
         }
     }
 }
@@ -238,6 +235,24 @@ async fn plan(
     plan.bind_probes(config, running, !displaced.is_empty()).await?;
     plan.build_destinations(shared, owner, config, running, |_, _| true).await?;
     Ok((plan, prepared))
+}
+
+fn warn_of_stranded(owner: &str, spans: u64, reason: &str) {
+    if spans > 0 {
+        tracing::warn!(
+            owner,
+            spans,
+            reason,
+            "spans of a custom resource that is gone are not forwarded; they wait for a resource of the same name, or go with \
+             the spool's budget"
+        );
+    }
+}
+
+/// The owner in the name of a pipeline, `namespace/name/traces`; the base configuration's have none.
+fn owner_of(pipeline: &str) -> Option<&str> {
+    let end = pipeline.match_indices('/').nth(1)?.0;
+    pipeline.get(..end)
 }
 
 /// Pipelines and destinations of `owner` with spans that wait in the spool.
@@ -324,6 +339,16 @@ impl PipelineHost for Host {
             if !known(&sets, &owner) {
                 self.resume(&mut sets, &owner).await;
             }
+        }
+        let mut stranded: BTreeMap<String, u64> = BTreeMap::new();
+        for consumer in self.shared.spool.snapshot().consumers {
+            let owner = owner_of(&consumer.pipeline).filter(|_| !consumer.active).map(str::to_owned);
+            if let Some(owner) = owner.filter(|owner| !known(&sets, owner) && sets.archive.get(owner).is_none()) {
+                *stranded.entry(owner).or_default() += consumer.queued;
+            }
+        }
+        for (owner, spans) in stranded {
+            warn_of_stranded(&owner, spans, "its configuration is not known");
         }
         self.look(&sets);
     }

@@ -12,8 +12,8 @@ use super::http_server::{self, HttpServer};
 use super::intake::{Intake, PipelineIntake};
 use crate::cluster;
 use crate::config::{ComponentId, Config};
-use crate::forward::{self, Destination};
 use crate::forward::settings::ExporterSettings;
+use crate::forward::{self, Destination};
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
 use crate::receive::otlp::settings::OtlpReceiverSettings;
@@ -146,11 +146,7 @@ enum PlannedProbe {
 impl Plan {
     /// Names the pipelines and what stands behind each port. `owner` prefixes the names of pipelines that a custom
     /// resource brought.
-    pub async fn draw(
-        shared: &Shared,
-        owner: Option<&str>,
-        config: &Config<Components>,
-    ) -> Result<Self, StartError> {
+    pub async fn draw(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let mut pipelines = Vec::new();
@@ -314,14 +310,11 @@ impl PipelineSet {
     /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
     pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
         let Plan { wanted, destinations: planned, probes, processing, .. } = plan;
-        let before: Vec<Weak<Receiver>> =
-            self.wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)).collect();
+        let before: Vec<Weak<Receiver>> = self.wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)).collect();
         self.wanted = wanted;
         self.processing = Some(processing);
 
-        let kept = |planned: &PlannedDestination, running: &RunningDestination| {
-            matches!(planned, PlannedDestination::Kept(kept) if kept.is_of(&running.pipeline, &running.exporter))
-        };
+        let kept = |planned: &PlannedDestination, running: &RunningDestination| matches!(planned, PlannedDestination::Kept(kept) if kept.is_of(&running.pipeline, &running.exporter));
         let (kept, stopped): (Vec<_>, Vec<_>) = std::mem::take(&mut self.destinations)
             .into_iter()
             .partition(|running| planned.iter().any(|planned| kept(planned, running)));
@@ -356,7 +349,9 @@ impl PipelineSet {
     async fn replace_probes(&mut self, shared: &Shared, planned: Vec<PlannedProbe>) -> Vec<String> {
         let mut problems = Vec::new();
         let wanted = |probe: &Probe| {
-            planned.iter().any(|planned| matches!(planned, PlannedProbe::Later(settings) if *settings == probe.settings))
+            planned
+                .iter()
+                .any(|planned| matches!(planned, PlannedProbe::Later(settings) if *settings == probe.settings))
         };
         let (kept, stopped): (Vec<_>, Vec<_>) = std::mem::take(&mut self.probes).into_iter().partition(wanted);
         join_all(stopped.iter().map(|probe| probe.task.stop())).await;

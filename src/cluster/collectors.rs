@@ -310,7 +310,8 @@ fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) 
         let text = |key: &str| variable.get(key).and_then(Value::as_str);
         let Some(name) = text("name") else { continue };
         if variable.get("valueFrom").is_some_and(|from| !from.is_null()) {
-            notes.push(format!("spec.env {name}: valueFrom is not supported, the variable is not set; give it a value"));
+            notes
+                .push(format!("spec.env {name}: valueFrom is not supported, the variable is not set; give it a value"));
         } else {
             env.insert(name.to_owned(), text("value").unwrap_or_default().to_owned());
         }
@@ -391,7 +392,9 @@ mod tests {
         assert_eq!(read["receivers"], json!({"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}}}}));
         assert_eq!(source.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
         assert_eq!(notes.len(), 3, "{notes:?}");
-        assert!(notes[0].contains("spec.env B") && notes[1].contains("envFrom") && notes[2].contains("targetAllocator"));
+        assert!(
+            notes[0].contains("spec.env B") && notes[1].contains("envFrom") && notes[2].contains("targetAllocator")
+        );
         assert!(!notes[2].contains("envFrom"));
     }
 }

@@ -50,14 +50,19 @@ mod tests {
 
     #[test]
     fn who_asks_for_a_sidecar_is_told_what_to_do_instead() {
-        let asking = json!({"metadata": {"name": "web-5d-x", "annotations": {"sidecar.opentelemetry.io/inject": "true"}}});
+        let asking =
+            json!({"metadata": {"name": "web-5d-x", "annotations": {"sidecar.opentelemetry.io/inject": "true"}}});
         let pod = serde_json::from_value(asking).unwrap();
         let nothing = BTreeMap::new();
         let request = PodRequest { pod: &pod, namespace: "shop", namespace_annotations: &nothing };
         let note = annotation_refused(&request, &OwnerMap::new()).unwrap();
         assert_eq!((note.reason, note.kind), (REASON, NoteKind::Warning));
         assert_eq!((note.regarding.kind.as_deref(), note.regarding.name.as_deref()), (Some("Pod"), Some("web-5d-x")));
-        assert!(note.message.contains("collector") && note.message.contains("instead of localhost"), "{}", note.message);
+        assert!(
+            note.message.contains("collector") && note.message.contains("instead of localhost"),
+            "{}",
+            note.message
+        );
 
         let plain = serde_json::from_value(json!({"metadata": {"name": "p"}})).unwrap();
         assert_eq!(annotation_refused(&PodRequest { pod: &plain, ..request }, &OwnerMap::new()), None);

@@ -91,8 +91,13 @@ impl Destination {
         let wanted = options.address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = TcpListener::bind(wanted).await.expect("the port is free");
         let address = listener.local_addr().expect("bound");
-        let state =
-            Arc::new(State { options, answer: Box::new(answer), received: Mutex::default(), taken: Mutex::default(), connections: AtomicUsize::new(0) });
+        let state = Arc::new(State {
+            options,
+            answer: Box::new(answer),
+            received: Mutex::default(),
+            taken: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
     }
