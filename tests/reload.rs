@@ -114,7 +114,6 @@ async fn ledger(query: u16) -> Ledger {
 }
 
 async fn send(port: u16, name: &str, spans: usize) {
-    let stop = Arc::new(AtomicBool::new(false));
     let mut client = Client::connect(port, Protocol::HttpProtobuf).await.unwrap();
     let spans = (1..=spans as u64).map(|number| Span {
         trace_id: [7; 16].to_vec(),
@@ -126,7 +125,6 @@ async fn send(port: u16, name: &str, spans: usize) {
     });
     let answer = client.export(&request_of("reload", spans.collect()), Compression::Identity).await.unwrap();
     assert!(answer.is_ok(), "{answer:?}");
-    stop.store(true, Ordering::Relaxed);
 }
 
 /// What the configuration is at the change of this number: each differs from the one before.
@@ -293,6 +291,60 @@ async fn a_resource_that_comes_back_while_it_is_drained_takes_over() {
     appliance.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_is_renamed_under_a_request_and_a_backlog_loses_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let (query, grpc, http, tempo_port) = (ports::free(), ports::free(), ports::free(), ports::free());
+    let appliance = Arc::new(start(directory.path(), query).await);
+    let before = Collector::new(grpc, http, tempo_port).source();
+    let mut after = before.clone();
+    after.config = after.config.replace("    traces:", "    traces/renamed:");
+    appliance.host().apply(before.clone()).await.unwrap();
+    send(http, "backlog", 5).await;
+
+    // A request that began before the change ends after it.
+    let body = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"under way","startTimeUnixNano":"1","endTimeUnixNano":"2"}]}]}]}"#;
+    let (first, rest) = body.split_at(20);
+    let mut upload = tokio::net::TcpStream::connect(("127.0.0.1", http)).await.unwrap();
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{first}",
+        body.len()
+    );
+    upload.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let change = tokio::spawn({
+        let (appliance, after) = (Arc::clone(&appliance), after.clone());
+        async move { appliance.host().apply(after).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    send(http, "renamed", 1).await;
+    upload.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+    assert_eq!(change.await.unwrap().unwrap().warnings, [""; 0]);
+    let accounts = ledger(query).await;
+    assert_eq!(accounts.pipeline(PIPELINE).stored, 6);
+    assert_eq!(accounts.pipeline("shop/otel/traces/renamed").stored, 1);
+
+    let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], tempo_port)));
+    let options = destination::Options { address, ..destination::Options::default() };
+    let tempo = Destination::start(options, |_| destination::Answer::Ok).await;
+    eventually("all spans at the destination", SOON, || async { tempo.taken().len() == 7 }).await;
+    eventually("the account", SOON, || async { ledger(query).await.destinations.values().all(|it| it.queued == 0) })
+        .await;
+    ledger(query).await.assert_balanced();
+
+    // The old name again, while nothing waits: its cursor goes on.
+    appliance.host().apply(before).await.unwrap();
+    send(http, "back", 2).await;
+    eventually("the last spans", SOON, || async { tempo.taken().len() == 9 }).await;
+    eventually("the account", SOON, || async { ledger(query).await.destinations.values().all(|it| it.queued == 0) })
+        .await;
+    ledger(query).await.assert_balanced();
+    Arc::into_inner(appliance).unwrap().stop().await;
+}
+
 /// A certificate for `127.0.0.1` and its key, as PEM files; the certificate as clients trust it.
 fn certificate(directory: &Path, name: &str) -> (String, String, Vec<u8>) {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -323,10 +375,9 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Option<()> {
     let mut answer = vec![0; 12];
     stream.read_exact(&mut answer).await.ok()?;
     assert_eq!(answer, b"HTTP/1.1 200");
-    // The rest of the answer; it is short.
+    // The rest of the answer is short and comes at once.
     let mut rest = vec![0; 4096];
-    stream.read(&mut rest).await.ok()?;
-    Some(())
+    (stream.read(&mut rest).await.ok()? > 0).then_some(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use super::doors::{Doors, Listening, Prepared, overlap};
 use super::pipelines::{PipelineSet, Plan, RunningDestination, StartError, addresses, log_extensions};
 use crate::cluster::{Applied, PipelineHost, PipelineSource};
 use crate::config::{self, Config, Files, Input, Loaded, Source};
+use crate::spool::ConsumerSnapshot;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex as StdMutex, PoisonError};
@@ -119,6 +120,9 @@ impl Host {
             let mut sets = self.sets.lock().await;
             let drained: Vec<String> =
                 sets.draining.iter().filter(|(_, set)| set.is_drained()).map(|(owner, _)| owner.clone()).collect();
+            for owned in sets.by_owner.values_mut() {
+                owned.running.tidy().await;
+            }
             for owner in drained {
                 if let Some(set) = sets.draining.remove(&owner) {
                     set.stop_forwarding().await;
@@ -144,7 +148,7 @@ impl Host {
             let drawn = Plan::draw(&self.shared, Some(owner), &loaded.config).await;
             let mut plan = drawn.map_err(|error| error.to_string())?;
             let is_wanted = |pipeline: &str, exporter: &str| {
-                waiting.iter().any(|(of, destination, _)| of == pipeline && destination == exporter)
+                waiting.iter().any(|it| it.pipeline == pipeline && it.account.destination == exporter)
             };
             plan.build_destinations(&self.shared, Some(owner), &loaded.config, &running, is_wanted)
                 .await
@@ -153,7 +157,7 @@ impl Host {
             running.stop_intake().await;
             Ok::<_, String>(running)
         };
-        let spans: u64 = waiting.iter().map(|(_, _, spans)| spans).sum();
+        let spans: u64 = waiting.iter().map(|waiting| waiting.queued).sum();
         match drain.await {
             Ok(running) => {
                 tracing::info!(owner, spans, "a custom resource that is gone left spans; they are being forwarded");
@@ -255,12 +259,12 @@ fn owner_of(pipeline: &str) -> Option<&str> {
     pipeline.get(..end)
 }
 
-/// Pipelines and destinations of `owner` with spans that wait in the spool.
-fn waiting(shared: &Shared, owner: &str) -> Vec<(String, String, u64)> {
+/// Destinations in pipelines of `owner` for which spans wait in the spool.
+fn waiting(shared: &Shared, owner: &str) -> Vec<ConsumerSnapshot> {
     let prefix = format!("{owner}/");
-    let consumers = shared.spool.snapshot().consumers.into_iter();
-    let waiting = consumers.filter(|consumer| consumer.queued > 0 && consumer.pipeline.starts_with(&prefix));
-    waiting.map(|consumer| (consumer.pipeline, consumer.account.destination, consumer.queued)).collect()
+    let mut waiting = shared.spool.snapshot().consumers;
+    waiting.retain(|consumer| consumer.queued > 0 && consumer.pipeline.starts_with(&prefix));
+    waiting
 }
 
 impl PipelineHost for Host {
@@ -292,7 +296,14 @@ impl PipelineHost for Host {
         }
         let previous = sets.by_owner.remove(&owner).map(|owned| owned.running);
         let mut running = previous.or_else(|| sets.draining.remove(&owner)).unwrap_or_default();
-        let problems = running.replace(&self.shared, plan).await;
+        let mut problems = running.replace(&self.shared, plan).await;
+        problems.extend(waiting(&self.shared, &owner).into_iter().filter(|waiting| !waiting.active).map(|waiting| {
+            format!(
+                "{} spans wait in pipeline {} for exporter {}, which is not configured any more; configure it again to have \
+                 them sent, otherwise they go with the spool's budget",
+                waiting.queued, waiting.pipeline, waiting.account.destination
+            )
+        }));
         sets.by_owner.insert(owner.clone(), Owned { rank, addresses: wanted, running });
         sets.take_back().await;
         sets.archive.keep(source).await;

@@ -87,6 +87,8 @@ pub(super) struct RunningDestination {
     batch: Option<BatchSettings>,
     consumer: Consumer,
     task: Task,
+    /// It left the configuration, and still forwards what was stored before.
+    leaving: bool,
 }
 
 /// A health check at work.
@@ -264,6 +266,13 @@ impl Plan {
     }
 }
 
+impl PlannedDestination {
+    fn is_of(&self, running: &RunningDestination) -> bool {
+        let (Self::Kept(planned) | Self::New { running: planned, .. }) = self;
+        planned.is_of(&running.pipeline, &running.exporter)
+    }
+}
+
 impl RunningDestination {
     fn is_of(&self, pipeline: &str, exporter: &str) -> bool {
         self.pipeline == pipeline && self.exporter == exporter
@@ -301,6 +310,7 @@ async fn new_destination(
         batch: batch.cloned(),
         consumer,
         task: Task::default(),
+        leaving: false,
     };
     Ok(PlannedDestination::New { log_name, running })
 }
@@ -314,24 +324,28 @@ impl PipelineSet {
         self.wanted = wanted;
         self.processing = Some(processing);
 
-        let kept = |planned: &PlannedDestination, running: &RunningDestination| matches!(planned, PlannedDestination::Kept(kept) if kept.is_of(&running.pipeline, &running.exporter));
-        let (kept, stopped): (Vec<_>, Vec<_>) = std::mem::take(&mut self.destinations)
-            .into_iter()
-            .partition(|running| planned.iter().any(|planned| kept(planned, running)));
-        if !stopped.is_empty() {
-            ended(&before).await;
+        let mut changed = Vec::new();
+        let mut leaving = false;
+        for mut running in std::mem::take(&mut self.destinations) {
+            match planned.iter().find(|planned| planned.is_of(&running)) {
+                Some(PlannedDestination::New { .. }) => changed.push(running),
+                planned => {
+                    running.leaving = planned.is_none();
+                    leaving |= running.leaving;
+                    self.destinations.push(running);
+                }
+            }
         }
-        join_all(stopped.iter().map(|running| running.task.stop())).await;
-        self.destinations = kept;
+        join_all(changed.iter().map(|running| running.task.stop())).await;
         for planned in planned {
             if let PlannedDestination::New { log_name, running } = planned {
                 self.forward(log_name, running);
             }
         }
-        for old in stopped {
-            if !self.destinations.iter().any(|running| running.is_of(&old.pipeline, &old.exporter)) {
-                old.retire();
-            }
+        if leaving {
+            // Requests under way may still feed a pipeline that is no more.
+            ended(&before).await;
+            self.tidy().await;
         }
         self.replace_probes(shared, probes).await
     }
@@ -394,6 +408,16 @@ impl PipelineSet {
         ended(&before).await;
     }
 
+    /// Lets go of destinations that left the configuration and have nothing left to forward.
+    pub async fn tidy(&mut self) {
+        let (done, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.destinations)
+            .into_iter()
+            .partition(|running| running.leaving && running.consumer.backlog().spans == 0);
+        self.destinations = kept;
+        join_all(done.iter().map(|running| running.task.stop())).await;
+        done.iter().for_each(|running| running.consumer.retire());
+    }
+
     /// Whether nothing is left to forward.
     pub fn is_drained(&self) -> bool {
         self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
@@ -414,23 +438,6 @@ impl PipelineSet {
     /// The destinations are no longer wanted: their cursors hold nothing back from now on.
     pub fn retire(&self) {
         self.destinations.iter().for_each(|running| running.consumer.retire());
-    }
-}
-
-impl RunningDestination {
-    /// It left the configuration that goes on without it.
-    fn retire(&self) {
-        self.consumer.retire();
-        let spans = self.consumer.backlog().spans;
-        if spans > 0 {
-            tracing::warn!(
-                destination = self.exporter,
-                pipeline = self.pipeline,
-                spans,
-                "spans wait for an exporter that is not configured any more; configure it again under this name and in \
-                 this pipeline to have them sent, otherwise they go with the spool's budget"
-            );
-        }
     }
 }
 
