@@ -160,9 +160,14 @@ impl Host {
         let spans: u64 = waiting.iter().map(|waiting| waiting.queued).sum();
         match drain.await {
             Ok(running) => {
-                tracing::info!(owner, spans, "a custom resource that is gone left spans; they are being forwarded");
-                let not_sent = spans.saturating_sub(running.backlog_spans());
-                warn_of_stranded(owner, not_sent, "no exporter of this name was in its last configuration");
+                tracing::info!(
+                    owner,
+                    spans,
+                    "a custom resource that is gone left spans that are still to be forwarded"
+                );
+                let stranded = waiting.iter().filter(|it| !running.forwards(&it.pipeline, &it.account.destination));
+                let stranded = stranded.map(|it| it.queued).sum();
+                warn_of_stranded(owner, stranded, "no exporter of this name was in its last configuration");
                 sets.draining.insert(owner.to_owned(), running);
             }
             Err(error) => warn_of_stranded(owner, spans, &error),

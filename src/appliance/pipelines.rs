@@ -418,6 +418,11 @@ impl PipelineSet {
         done.iter().for_each(|running| running.consumer.retire());
     }
 
+    /// Whether a destination is at work for this exporter of this pipeline.
+    pub fn forwards(&self, pipeline: &str, exporter: &str) -> bool {
+        self.destinations.iter().any(|running| running.is_of(pipeline, exporter))
+    }
+
     /// Whether nothing is left to forward.
     pub fn is_drained(&self) -> bool {
         self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
