@@ -43,7 +43,7 @@ fn added(before: &Value, after: Value) -> Option<Value> {
 }
 
 /// Completes `spec.config` in place.
-fn apply(config: &mut Value) {
+pub(super) fn apply(config: &mut Value) {
     let used_receivers = used(config, "receivers");
     if let Some(receivers) = section(config, "receivers") {
         for (id, receiver) in receivers.iter_mut().filter(|(id, _)| used_receivers.contains(id)) {
