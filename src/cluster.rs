@@ -41,12 +41,13 @@ mod secret;
 mod server;
 mod services;
 mod settings;
+mod sidecar;
 mod status;
 mod upgrade;
 mod webhook;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,23 +83,31 @@ use server::Server;
 use webhook::{Pods, Webhook};
 
 /// A configuration that a custom resource brings, as the appliance is asked to run it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PipelineSource {
     /// `namespace/name` of the OpenTelemetryCollector; prefixes its pipelines' names.
     pub owner: String,
     /// The CR's `spec.config` as YAML text.
     pub config: String,
+    /// YAML that completes it: what opentelemetry-operator would have written into it. Empty: nothing is missing.
+    pub defaults: String,
     /// The CR's `spec.env`, for `${env:NAME}`.
     pub env: BTreeMap<String, String>,
+    /// When the CR was created, Unix seconds: of two that want the same port the older one has it, then the first by name.
+    pub created: i64,
 }
 
 /// Runs the pipelines that custom resources bring. The appliance implements it; the cluster room calls it.
 pub trait PipelineHost: Send + Sync + 'static {
-    /// Starts or replaces the pipelines of `source.owner`. `Err`: nothing changed; the lines say what is wrong and where.
+    /// Starts or replaces the pipelines of `source.owner`; what stays the same is not disturbed. `Err`: nothing changed;
+    /// the lines say what is wrong and where.
     fn apply(&self, source: PipelineSource) -> impl Future<Output = Result<Applied, Vec<String>>> + Send;
 
     /// Stops the listeners of `owner`; what it spooled goes on being forwarded.
     fn remove(&self, owner: &str) -> impl Future<Output = ()> + Send;
+
+    /// Told, whenever the resources were listed, who is there: what owners that are gone left in the spool is forwarded.
+    fn listed(&self, owners: &BTreeSet<String>) -> impl Future<Output = ()> + Send;
 }
 
 /// What [`PipelineHost::apply`] started.
@@ -106,6 +116,9 @@ pub struct Applied {
     /// Every listener with its Service port name (`otlp-grpc`, `otlp-http`, ...), for Services and EndpointSlices.
     pub ports: Vec<ListenerPort>,
     pub warnings: Vec<String>,
+    /// Owners whose pipelines stopped, because their ports belong to this older resource: they are to be applied again,
+    /// to learn it.
+    pub displaced: Vec<String>,
 }
 
 /// One listener of a receiver.
@@ -193,7 +206,7 @@ impl Cluster {
                 names: settings.certificate_names(&namespace),
             },
             address: settings.address(&namespace),
-            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address),
+            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address, events.clone()),
             client,
             namespace: namespace.clone(),
             index,

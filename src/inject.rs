@@ -72,6 +72,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub use annotations::sidecar_note;
 pub use catalog::{Catalog, Entry};
 pub use instrumentation::{Instrumentation, InstrumentationSpec, MalformedInstrumentation};
 pub use language::Language;

@@ -3,6 +3,7 @@
 //! Pipelines are only recorded here; `tests/walkthrough.rs` runs the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,11 +50,15 @@ impl PipelineHost for RecordingHost {
             app_protocol: Some(protocol.to_owned()),
         };
         let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];
-        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()] })
+        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() })
     }
 
     async fn remove(&self, owner: &str) {
         self.calls.lock().unwrap().push(format!("remove {owner}"));
+    }
+
+    async fn listed(&self, owners: &BTreeSet<String>) {
+        self.calls.lock().unwrap().push(format!("listed {owners:?}"));
     }
 }
 
@@ -273,7 +278,7 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
     assert!(message.contains("otlp-grpc 4317") && message.contains("a warning of the host"), "{message}");
     let source = host.sources.lock().unwrap().first().cloned().unwrap();
     assert_eq!(source.owner, "telemetry/optl");
-    assert!(source.config.contains("0.0.0.0:4318"), "{}", source.config);
+    assert!(source.defaults.contains("0.0.0.0:4318") && !source.config.contains("4318"), "{source:?}");
 
     for (name, ports) in [
         ("optl-collector", vec![4317, 4318]),

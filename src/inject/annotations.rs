@@ -56,11 +56,15 @@ pub(super) fn option_key(key: &str) -> String {
     format!("{PREFIX}{key}")
 }
 
-/// A sidecar that is asked for is not silently missing.
-pub(super) fn sidecar_note(request: &PodRequest<'_>) -> Option<String> {
+/// A sidecar that is asked for is not silently missing: what to tell who asked.
+#[must_use]
+pub fn sidecar_note(request: &PodRequest<'_>) -> Option<String> {
     let value = effective(request, SIDECAR_KEY);
     (!value.is_empty() && !is_false(value)).then(|| {
-        format!("{SIDECAR_KEY} is not supported: Spanreel injects no sidecar, send to its Service instead of localhost")
+        format!(
+            "{SIDECAR_KEY} is not supported: Spanreel injects no sidecar. Send to the Service of the \
+             OpenTelemetryCollector in mode deployment, e.g. http://<name>-collector.<namespace>:4318, instead of localhost"
+        )
     })
 }
 

@@ -3,6 +3,7 @@
 //! Users must have `support/kube.rs` as `kube_rig`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use spanreel::appliance::spanreel::settings::{SpanreelSettings, WebhookSettings};
-use spanreel::cluster::{Applied, Cluster, ClusterSettings, Metrics, PipelineHost, PipelineSource};
+use spanreel::appliance::spanreel::settings::{SilentAfter, SpanreelSettings, WebhookSettings};
+use spanreel::cluster::{Applied, Cluster, ClusterSettings, LifeLine, Metrics, PipelineHost, PipelineSource};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +38,8 @@ impl PipelineHost for NoPipelines {
     }
 
     async fn remove(&self, _owner: &str) {}
+
+    async fn listed(&self, _owners: &BTreeSet<String>) {}
 }
 
 /// A running cluster room.
@@ -65,7 +68,8 @@ impl Room {
         settings.check_interval = CHECK_INTERVAL;
         change(&mut settings);
         let (metrics, shutdown, tracker) = (Metrics::default(), CancellationToken::new(), TaskTracker::new());
-        let started = Cluster::start(settings, Arc::new(NoPipelines), metrics.clone(), shutdown.clone(), &tracker);
+        let (host, life) = (Arc::new(NoPipelines), LifeLine::new(SilentAfter::default().0));
+        let started = Cluster::start(settings, host, metrics.clone(), life, shutdown.clone(), &tracker);
         Self { cluster: started.await.unwrap(), metrics, shutdown, tracker }
     }
 
