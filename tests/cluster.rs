@@ -219,9 +219,12 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     assert!(!is_injected(&create_pod(&kube, "kube-system", &pod("system", asks.clone())).await));
 
     // Refusals reach the author, and the pod is created.
-    let python = json!({"instrumentation.opentelemetry.io/inject-python": "true"});
+    let python = json!({
+        "instrumentation.opentelemetry.io/inject-python": "true",
+        "instrumentation.opentelemetry.io/otel-python-platform": "uclibc",
+    });
     let said = warnings(&kube, "shop", &pod("snake", python)).await;
-    assert!(said.iter().any(|w| w.contains("inject-python is not supported")), "{said:?}");
+    assert!(said.iter().any(|w| w.contains("it must be glibc or musl")), "{said:?}");
     let missing = json!({"instrumentation.opentelemetry.io/inject-java": "gone"});
     let said = warnings(&kube, "shop", &pod("missing", missing)).await;
     assert!(said.iter().any(|w| w.contains("Instrumentation shop/gone")), "{said:?}");
