@@ -442,6 +442,7 @@ async fn watch<K>(
                 state.ok();
                 feed(event);
             }
+            Err(error) if retry::is_expiry(&error) => {}
             Err(error) => state.failed(&error),
         }
     }

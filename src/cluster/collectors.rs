@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
-use super::retry::{STEP_TIMEOUT, State};
+use super::retry::{STEP_TIMEOUT, State, is_expiry};
 use super::status::Ready;
 use super::{Applied, PipelineHost, PipelineSource, collector, defaults, ignored, services, sidecar, status};
 
@@ -108,6 +108,7 @@ impl<H: PipelineHost> Collectors<H> {
                         watch_state.ok();
                         self.take(event, &mut relist);
                     }
+                    Some(Err(error)) if is_expiry(&error) => {}
                     Some(Err(error)) => watch_state.failed(&error),
                     None => return,
                 },
