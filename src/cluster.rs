@@ -282,7 +282,10 @@ impl<H: PipelineHost> Control<H> {
         loop {
             let asked = until_done("asking the API server for its version", &shutdown, || server::ask(&client)).await;
             let Some(server) = asked else { return };
-            note_image_volumes(&injection, &client, &namespace, &server).await;
+            let noted = note_image_volumes(&injection, &client, &namespace, &server);
+            if shutdown.run_until_cancelled(noted).await.is_none() {
+                return;
+            }
             let now = clocks.now(server.now);
             let ensured =
                 until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure(now, held.as_ref())).await;
@@ -297,7 +300,9 @@ impl<H: PipelineHost> Control<H> {
                 Some(Ok(_)) => {}
             }
             let namespaces = asking.borrow_and_update().clone();
-            let operator = registration::operator_configuration(&client).await;
+            let search = tokio::time::timeout(STEP_TIMEOUT, registration::operator_configuration(&client));
+            let Some(operator) = shutdown.run_until_cancelled(search).await else { return };
+            let operator = operator.unwrap_or_default();
             if let Some(configuration) = operator.as_ref().filter(|_| operator != operators) {
                 tracing::warn!(
                     %configuration,
