@@ -44,7 +44,9 @@ impl Pods {
         let decision = self.decide(&pod, &request.namespace).await;
         self.metrics.record(&decision);
         log(&pod, &request.namespace, &decision);
-        notes(&pod, &request.namespace, &decision).into_iter().for_each(|note| self.events.publish(note));
+        if !request.dry_run {
+            notes(&pod, &request.namespace, &decision).into_iter().for_each(|note| self.events.publish(note));
+        }
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { warnings, ..Answer::default() },
