@@ -48,8 +48,10 @@ impl Pods {
         let decision = self.decide_about(&asked).await;
         self.metrics.record(&decision);
         log(&pod, namespace, &decision);
-        let sidecar = sidecar::annotation_refused(&asked, &OwnerMap::new());
-        notes(&pod, namespace, &decision).into_iter().chain(sidecar).for_each(|note| self.events.publish(note));
+        if !request.dry_run {
+            let sidecar = sidecar::annotation_refused(&asked, &OwnerMap::new());
+            notes(&pod, namespace, &decision).into_iter().chain(sidecar).for_each(|note| self.events.publish(note));
+        }
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { warnings, ..Answer::default() },
