@@ -380,7 +380,7 @@ async fn no_pod_is_ever_refused_because_of_us() {
         json!({}),
         json!({"env": [{"name": "JAVA_TOOL_OPTIONS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
         json!({"env": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
-        json!({"env": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": ""}, {"name": "X", "value": "y".repeat(200_000)}]}),
+        json!({"env": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": ""}, {"name": "X", "value": "y".repeat(1_000_000)}]}),
         json!({"volumeMounts": [{"name": "mine", "mountPath": "/otel-auto-instrumentation-java-app"}]}),
         json!({"volumeMounts": [{"name": "opentelemetry-auto-instrumentation-java", "mountPath": "/x"}]}),
     ];
