@@ -2,7 +2,8 @@
 //!
 //! A file has what the cluster holds (`instrumentations`, `namespaceAnnotations`, `owners`, `absent`), Spanreel's own
 //! `settings` where they are not the defaults, the pod as it is created, and what is expected: `expected`, the pod as it
-//! is stored (`null`: unchanged), one line per outcome, and texts that the warnings contain.
+//! is stored (`null`: unchanged), one line per outcome, and texts that the warnings contain. Scripts of init containers
+//! stand there by the names of their files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -105,6 +106,10 @@ struct OwnerFile {
     owner_references: Vec<OwnerReference>,
 }
 
+#[path = "support/scripts.rs"]
+mod scripts;
+use scripts::name_scripts;
+
 const NAMESPACE: &str = "shop";
 
 #[test]
@@ -167,6 +172,7 @@ fn check(file: &Path) -> Result<(), String> {
     let patch = patch(&case.pod, &pod, mutated).unwrap();
     let mut stored = case.pod.clone();
     json_patch::patch(&mut stored, &patch).unwrap();
+    name_scripts(&mut stored);
     if stored != case.expected {
         let difference = json_patch::diff(&case.expected, &stored);
         let stored = serde_saphyr::to_string(&stored).unwrap();

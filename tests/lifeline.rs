@@ -212,7 +212,7 @@ async fn pods_are_followed_from_asking_to_speaking_to_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "Events are not written to the API server yet"]
+
 async fn a_pod_that_never_speaks_is_an_event_on_its_workload() {
     let folder = tempfile::tempdir().unwrap();
     let mut scene = Scene::set().await;

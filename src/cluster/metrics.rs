@@ -24,6 +24,22 @@ pub struct Metrics {
     latency: Histogram,
     refusals: Family<RefusalLabels, Counter>,
     catch_up: CatchUp,
+    events: Family<EventLabels, Counter>,
+}
+
+/// What became of an Event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum EventResult {
+    Written,
+    /// Too many at once.
+    Dropped,
+    /// The API server did not take it.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    result: &'static str,
 }
 
 /// Why the webhook decided nothing.
@@ -48,6 +64,7 @@ impl Default for Metrics {
             latency: Histogram::new(LATENCY_BUCKETS),
             refusals: Family::default(),
             catch_up: CatchUp::default(),
+            events: Family::default(),
         }
     }
 }
@@ -70,6 +87,11 @@ impl Metrics {
             "spanreel_webhook_refusals",
             "Admission requests and connections turned away; their pods are created unchanged",
             self.refusals.clone(),
+        );
+        registry.register(
+            "spanreel_events",
+            "Kubernetes Events: written, dropped because there were too many at once, or failed to be written",
+            self.events.clone(),
         );
         self.catch_up.register(registry);
     }
@@ -105,6 +127,15 @@ impl Metrics {
 
     pub(super) fn record_refusal(&self, cause: &'static str) {
         self.refusals.get_or_create(&RefusalLabels { cause }).inc();
+    }
+
+    pub(super) fn record_event(&self, result: EventResult) {
+        let result = match result {
+            EventResult::Written => "written",
+            EventResult::Dropped => "dropped",
+            EventResult::Failed => "failed",
+        };
+        self.events.get_or_create(&EventLabels { result }).inc();
     }
 
     pub(super) fn record_latency(&self, taken: std::time::Duration) {

@@ -109,7 +109,7 @@ impl Webhook {
             Err(Unreadable::Unknown { uid, why }) => return Ok(unread(path, &why).into_review(&uid)),
             Err(error @ Unreadable::NoReview(_)) => return Err(error.to_string()),
         };
-        let settings = self.pods.settings.load();
+        let settings = self.pods.settings.load_full();
         let answer = match path {
             Path::Pods => self.pods.review(&request).await,
             Path::MutateInstrumentation => resources::mutate(Kind::Instrumentation, &request, &settings.images),
@@ -320,6 +320,7 @@ mod tests {
     use http_body_util::StreamBody;
     use serde_json::{Value, json};
 
+    use super::super::events::Events;
     use super::super::lookup::Lookup;
     use super::*;
     use crate::inject::Instrumentation;
@@ -333,6 +334,7 @@ mod tests {
             lookup: Lookup::new(client),
             settings: Arc::default(),
             built_in: Instrumentation::built_in("http://x:4318"),
+            events: Events::channel(Metrics::default()).0,
             metrics: Metrics::default(),
         }))
     }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::outcome::{Reason, Refusal};
+use super::record::Record;
 use super::{Language, Plan, PodRequest, Settings, annotations};
 
 /// Names given by annotations, in their order; empty means the first container.
@@ -22,7 +23,8 @@ const INJECTED_INIT_CONTAINERS: [&str; 6] = [
     "otel-agent-attach-apache",
     "otel-agent-source-container-clone",
 ];
-const INJECTED_CONTAINER: &str = "opentelemetry-auto-instrumentation";
+/// The sidecar of go.
+pub(super) const INJECTED_CONTAINER: &str = "opentelemetry-auto-instrumentation";
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// A pod that is done already, or where injection would have no effect.
@@ -32,6 +34,14 @@ pub(super) fn reason_to_skip(pod: &Pod) -> Option<Refusal> {
     }
     let mirrored = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR_ANNOTATION));
     mirrored.then(|| Refusal::new(Reason::MirrorPod, "a static pod's mirror cannot be changed"))
+}
+
+/// Said to the author of a pod that is instrumented by somebody else. What Spanreel injected it finds done when the API
+/// server asks again, which is nobody's concern.
+pub(super) fn foreign_note(pod: &Pod, skip: &Refusal) -> Option<String> {
+    (skip.reason == Reason::AlreadyInstrumented && Record::of(pod).is_none()).then(|| {
+        "the pod was instrumented before it came here, by its author or another webhook; nothing is added".to_owned()
+    })
 }
 
 /// opentelemetry-operator's markers of injected pods, so that the operator and Spanreel never both inject. Unlike for the
@@ -118,6 +128,11 @@ pub(super) fn in_processing_order(spec: &PodSpec, listed: &[String]) -> Vec<Stri
         }
     }
     names
+}
+
+pub(super) fn unsuitable_init_container(language: Language, name: &str) -> Refusal {
+    let message = format!("{language}: {name} is an init container, which this agent does not suit; list another one");
+    Refusal::new(Reason::InitContainerUnsuitable, message)
 }
 
 /// Finds a container or init container; their names are unique within a pod.

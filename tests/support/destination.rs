@@ -1,5 +1,6 @@
 //! A real, small OTLP destination: OTLP/gRPC and OTLP/HTTP on one loopback port, decoding what it gets with
-//! opentelemetry-proto, and giving any answer on demand.
+//! opentelemetry-proto, and giving any answer on demand. Every test file uses a part of it.
+#![allow(dead_code)]
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -14,6 +15,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -33,7 +35,6 @@ pub struct Received {
 
 /// What to answer. Each is told in the protocol of the request.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "every test binary uses a part of the answers")]
 pub enum Answer {
     Ok,
     /// Taken, but for some spans.
@@ -82,6 +83,7 @@ struct State {
     received: Mutex<Vec<Received>>,
     /// The names of the spans in requests that were answered OK.
     taken: Mutex<Vec<String>>,
+    connections: AtomicUsize,
 }
 
 impl Destination {
@@ -89,14 +91,24 @@ impl Destination {
         let wanted = options.address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = TcpListener::bind(wanted).await.expect("the port is free");
         let address = listener.local_addr().expect("bound");
-        let state =
-            Arc::new(State { options, answer: Box::new(answer), received: Mutex::default(), taken: Mutex::default() });
+        let state = Arc::new(State {
+            options,
+            answer: Box::new(answer),
+            received: Mutex::default(),
+            taken: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
     }
 
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().unwrap().clone()
+    }
+
+    /// Connections that were ever made to it.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     /// Sorted, repetitions included.
@@ -118,6 +130,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
+        state.connections.fetch_add(1, Ordering::Relaxed);
         let state = Arc::clone(&state);
         connections.spawn(async move {
             let tls = state.options.tls.clone();

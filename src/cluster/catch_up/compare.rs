@@ -141,7 +141,11 @@ impl Seen {
             .collect();
         // What fails to bring an agent keeps the whole pod down.
         for it in statuses(status).filter(|it| it.name.starts_with(AGENT_CONTAINER_PREFIX) && is_looping(it, now)) {
-            let language = it.name.strip_prefix(AGENT_CONTAINER_PREFIX).unwrap_or_default().trim_start_matches('-');
+            // The agent of go runs beside the application and has no further name.
+            let language = match it.name.strip_prefix(AGENT_CONTAINER_PREFIX).unwrap_or_default() {
+                "" => "go",
+                language => language.trim_start_matches('-'),
+            };
             let known = inject::Language::ALL.into_iter().map(inject::Language::as_str);
             crashing.extend(known.filter(|known| *known == language));
         }

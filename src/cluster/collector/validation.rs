@@ -152,13 +152,11 @@ fn is_port(number: i64) -> bool {
     (1..=i64::from(u16::MAX)).contains(&number)
 }
 
-/// What Services would be made of: ports of components that are used.
+/// What Services would be made of: ports that components listen on, if they are used.
 fn check_config(object: &Value, errors: &mut Vec<String>) {
     let Some(config) = object.pointer("/spec/config") else { return };
     let extensions = strings(config.pointer("/service/extensions"));
-    for (section, used) in
-        [("receivers", used(config, "receivers")), ("exporters", used(config, "exporters")), ("extensions", extensions)]
-    {
+    for (section, used) in [("receivers", used(config, "receivers")), ("extensions", extensions)] {
         let components = config.get(section).and_then(Value::as_object).into_iter().flatten();
         for (id, component) in components.filter(|(id, _)| used.contains(id)) {
             let path = format!("spec.config.{section}.{id}");
@@ -219,6 +217,10 @@ fn check_autoscaler(object: &Value, errors: &mut Vec<String>) {
             }
         }
         (None, None) => {}
+    }
+    // Without an upper bound nothing scales, whatever else is there.
+    if max.is_none() {
+        return;
     }
     for direction in ["scaleDown", "scaleUp"] {
         let seconds = number(&format!("/behavior/{direction}/stabilizationWindowSeconds"));
@@ -415,6 +417,8 @@ mod tests {
                 {"type": "Pods", "pods": {"target": {"type": "AverageValue", "averageValue": "2k"}}},
                 {"type": "Pods", "pods": {"target": {"type": "Value", "value": 5}}},
             ], "behavior": {"scaleUp": {"stabilizationWindowSeconds": 3600}}}}),
+            json!({"autoscaler": {"metrics": [{"type": "Resource"}], "behavior": {"scaleUp": {"stabilizationWindowSeconds": -1}}}}),
+            json!({"config": {"exporters": {"x": {"endpoint": "a:70000"}}, "service": {"pipelines": {"traces": {"exporters": ["x"]}}}}}),
             json!({"mode": "daemonset", "targetAllocator": {"enabled": true, "allocationStrategy": "per-node"}}),
             json!({"mode": "statefulset", "targetAllocator": {"enabled": true}}),
             // Not used, hence nobody's business; unknown components are for the status.

@@ -9,9 +9,12 @@ use serde::Deserialize as _;
 
 use super::super::Metrics;
 use super::super::admission::{Answer, Request};
+use super::super::events::{Events, Note, NoteKind};
 use super::super::index::Index;
 use super::super::lookup::Lookup;
-use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Settings, Verdict, View};
+use super::super::sidecar;
+use super::super::workloads::Workload;
+use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Reason, Settings, Verdict, View};
 
 /// What deciding about pods takes.
 pub(in super::super) struct Pods {
@@ -20,6 +23,7 @@ pub(in super::super) struct Pods {
     /// Replaced when it is found out what the API server can do.
     pub(in super::super) settings: Arc<ArcSwap<Settings>>,
     pub(in super::super) built_in: Instrumentation,
+    pub(in super::super) events: Events,
     pub(in super::super) metrics: Metrics,
 }
 
@@ -38,9 +42,16 @@ impl Pods {
                 pod.metadata.annotations.iter().flatten().any(|(key, _)| key.contains("opentelemetry.io/inject"));
             return if asks { Answer::unchanged("Spanreel is still starting") } else { Answer::default() };
         }
-        let decision = self.decide(&pod, &request.namespace).await;
+        let namespace = request.namespace.as_str();
+        let annotations = self.annotations(namespace).await;
+        let asked = PodRequest { pod: &pod, namespace, namespace_annotations: &annotations };
+        let decision = self.decide_about(&asked).await;
         self.metrics.record(&decision);
-        log(&pod, &request.namespace, &decision);
+        log(&pod, namespace, &decision);
+        if !request.dry_run {
+            let sidecar = sidecar::annotation_refused(&asked, &OwnerMap::new());
+            notes(&pod, namespace, &decision).into_iter().chain(sidecar).for_each(|note| self.events.publish(note));
+        }
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { warnings, ..Answer::default() },
@@ -51,26 +62,65 @@ impl Pods {
 
     /// What becomes of this pod if it is created now.
     pub(in super::super) async fn decide(&self, pod: &Pod, namespace: &str) -> Decision {
-        let annotations: Arc<BTreeMap<String, String>> = match self.index.namespace(namespace) {
+        let annotations = self.annotations(namespace).await;
+        self.decide_about(&PodRequest { pod, namespace, namespace_annotations: &annotations }).await
+    }
+
+    async fn annotations(&self, namespace: &str) -> Arc<BTreeMap<String, String>> {
+        match self.index.namespace(namespace) {
             Some(known) => known,
             None => Arc::new(self.lookup.namespace(namespace).await.unwrap_or_default()),
-        };
-        let asked = PodRequest { pod, namespace, namespace_annotations: &annotations };
+        }
+    }
+
+    async fn decide_about(&self, asked: &PodRequest<'_>) -> Decision {
         let (mut catalog, unknown, settings) = (self.index.catalog(), OwnerMap::new(), self.settings.load_full());
         // An Instrumentation that was applied together with the pod may not have reached the watch.
-        let unseen = inject::unseen_instrumentations(&asked, &self.view(&settings, &catalog, &unknown));
+        let unseen = inject::unseen_instrumentations(asked, &self.view(&settings, &catalog, &unknown));
         if !unseen.is_empty() {
-            self.lookup.add_instrumentations(Arc::make_mut(&mut catalog), &unseen).await;
+            self.lookup.add_instrumentations(&mut catalog, &unseen).await;
         }
         let view = self.view(&settings, &catalog, &unknown);
-        let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
-        inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view })
+        let found = self.lookup.find(&inject::look_ups(asked, &view)).await;
+        inject::decide(asked, &View { owners: &found.owners, absent: &found.absent, ..view })
     }
 
     /// What is known without asking.
     fn view<'a>(&'a self, settings: &'a Settings, catalog: &'a Catalog, owners: &'a OwnerMap) -> View<'a> {
         View { settings, catalog, built_in: &self.built_in, owners, absent: &[] }
     }
+}
+
+/// Refusals, and skips that are not our own doing, on the owning workload: the pod has no name yet, and its creator may be
+/// a controller that shows no warnings.
+fn notes(pod: &Pod, namespace: &str, decision: &Decision) -> Vec<Note> {
+    let ours = inject::Record::of(pod).is_some();
+    let mut said: Vec<(NoteKind, &str)> = Vec::new();
+    for outcome in &decision.outcomes {
+        let kind = match outcome.verdict {
+            Verdict::Refused => NoteKind::Warning,
+            Verdict::Skipped if outcome.reason == Reason::AlreadyInstrumented && !ours => NoteKind::Normal,
+            Verdict::Skipped | Verdict::Injected => continue,
+        };
+        if !said.contains(&(kind, outcome.message.as_str())) {
+            said.push((kind, outcome.message.as_str()));
+        }
+    }
+    if said.is_empty() {
+        return Vec::new();
+    }
+    let regarding = Workload::of_pod(pod, namespace, &OwnerMap::new()).reference();
+    let note = |(kind, message): (NoteKind, &str)| Note {
+        regarding: regarding.clone(),
+        kind,
+        reason: match kind {
+            NoteKind::Warning => "InstrumentationRequestRejected",
+            NoteKind::Normal => "InstrumentationSkipped",
+        },
+        action: "Injection",
+        message: message.to_owned(),
+    };
+    said.into_iter().map(note).collect()
 }
 
 /// One line per language and container; what a reinvocation finds done is not worth one.
