@@ -26,6 +26,7 @@ mod collector;
 mod collectors;
 mod crds;
 mod defaults;
+mod doctor;
 mod events;
 mod ignored;
 mod index;
@@ -62,6 +63,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
+pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
@@ -136,6 +138,7 @@ pub struct Cluster {
     webhook_address: SocketAddr,
     namespace: String,
     registered: tokio::sync::watch::Receiver<bool>,
+    doctor: Arc<Doctor>,
 }
 
 impl Cluster {
@@ -178,10 +181,12 @@ impl Cluster {
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
         life.set_own_service(&settings.service, &namespace);
+        let lives = Arc::clone(&life);
         let following = life::follow(client.clone(), Arc::clone(&index), life, events.clone(), shutdown.clone());
         tracker.spawn(following);
 
         let (registered_sender, registered) = tokio::sync::watch::channel(false);
+        let doctor = Arc::new(Doctor::new(client.clone(), pods, lives, registered.clone(), namespace.clone()));
         let control = Control {
             keeper: Keeper {
                 client: client.clone(),
@@ -204,13 +209,19 @@ impl Cluster {
             tracker: tracker.clone(),
         };
         tracker.spawn(control.run());
-        Ok(Self { webhook_address, namespace, registered })
+        Ok(Self { webhook_address, namespace, registered, doctor })
     }
 
     /// Where the webhook listens.
     #[must_use]
     pub fn webhook_address(&self) -> SocketAddr {
         self.webhook_address
+    }
+
+    /// Who examines what is in the cluster.
+    #[must_use]
+    pub fn doctor(&self) -> &Arc<Doctor> {
+        &self.doctor
     }
 
     /// Where Secret and Service live.

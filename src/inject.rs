@@ -57,6 +57,7 @@ mod targets;
 mod tls;
 mod validity;
 mod volumes;
+mod wishes;
 
 use std::collections::BTreeMap;
 
@@ -76,6 +77,7 @@ pub use resource::{
 pub use settings::{Delivery, Images, Settings};
 pub use standing::{InjectedContainer, asked_languages, injected_containers};
 pub use tls::{TlsObject, TlsObjectKind};
+pub use wishes::{Place, Wish, agent_image, chosen, container_lists, unknown_requests, wishes};
 
 use agent::Injection;
 use outcome::Refusal;
