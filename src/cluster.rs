@@ -41,6 +41,7 @@ mod server;
 mod services;
 mod settings;
 mod status;
+mod template;
 mod upgrade;
 mod webhook;
 mod workloads;

@@ -1,0 +1,347 @@
+//! The pod that a workload's controller would create now, read from the workload when somebody asks.
+//!
+//! Nothing is watched: the few workloads that matter are read one by one, each with a deadline, and kept for some seconds,
+//! since a person who asks once asks again. Deciding about such a pod says what the next one is going to look like.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::{Metadata, NamespaceResourceScope};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::workloads::Workload;
+
+/// For one workload.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// For so long a workload is not read again.
+const AGE_MAX: Duration = Duration::from_secs(5);
+/// Workloads kept, some KiB each; when full the oldest goes.
+const KEPT_MAX: usize = 128;
+
+/// A workload as it is now, and the pod that would come of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Template {
+    /// As the controller would send it for creation: labels, annotations and spec of the template, owned by the workload
+    /// itself, so that names derive as they do for its pods.
+    pub(super) pod: Pod,
+    /// The workload's own: uid, generation, annotations, ...
+    pub(super) metadata: ObjectMeta,
+    /// `None`: it does not roll out changes of its template.
+    pub(super) rollout: Option<Rollout>,
+}
+
+/// How far a Deployment, StatefulSet or DaemonSet is with its template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rollout {
+    pub(super) desired: i32,
+    /// Pods, old and new.
+    pub(super) present: i32,
+    /// Of those, the ones of the current template.
+    pub(super) updated: i32,
+    pub(super) available: i32,
+    /// Whether the controller has seen the current generation; before, the other figures are of an older one.
+    pub(super) observed: bool,
+    /// Its author has it wait (`paused`, `OnDelete`, a partition): a changed template reaches no pod, or not all.
+    pub(super) held: bool,
+    /// The controller has given up (`ProgressDeadlineExceeded`).
+    pub(super) failed: bool,
+}
+
+impl Rollout {
+    /// Every pod is of the current template and available, and none is left over.
+    pub(super) fn is_complete(&self) -> bool {
+        self.observed && self.updated >= self.desired && self.available >= self.desired && self.present == self.desired
+    }
+
+    /// Pods of the current template.
+    fn counted(desired: Option<i32>, present: Option<i32>, updated: Option<i32>, available: Option<i32>) -> Self {
+        let count = Option::unwrap_or_default;
+        Self {
+            desired: count(desired),
+            present: count(present),
+            updated: count(updated),
+            available: count(available),
+            ..Self::default()
+        }
+    }
+}
+
+/// A workload cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TemplateError {
+    #[error("{0} cannot be read: {1}")]
+    Read(String, #[source] Box<kube::Error>),
+    #[error("{0} cannot be read: no answer within 5 s")]
+    TimedOut(String),
+}
+
+impl TemplateError {
+    /// Whether the right to read it is missing, which waiting does not change.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Read(_, error) if matches!(**error, kube::Error::Api(ref status) if status.code == 403))
+    }
+}
+
+type Kept = HashMap<Workload, (Instant, Arc<Template>)>;
+
+/// Reads templates.
+pub(super) struct Templates {
+    client: Client,
+    kept: Mutex<Kept>,
+}
+
+impl Templates {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, kept: Mutex::default() }
+    }
+
+    /// As it was at most five seconds ago. `None`: a bare pod, a kind without a template, gone, or it cannot be read now.
+    pub(super) async fn of(&self, workload: &Workload) -> Option<Arc<Template>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(workload).cloned();
+        if let Some((read, template)) = kept
+            && read.elapsed() < AGE_MAX
+        {
+            return Some(template);
+        }
+        self.read(workload).await.ok().flatten()
+    }
+
+    /// As it is now. `None`: a bare pod, a kind without a template, or gone.
+    ///
+    /// # Errors
+    /// The API server refuses or does not answer.
+    pub(super) async fn read(&self, workload: &Workload) -> Result<Option<Arc<Template>>, TemplateError> {
+        let name = || format!("{} {}/{}", workload.kind, workload.namespace, workload.name);
+        let template = match tokio::time::timeout(DEADLINE, self.get(workload)).await {
+            Ok(Ok(template)) => template.map(Arc::new),
+            Ok(Err(error)) => return Err(TemplateError::Read(name(), Box::new(error))),
+            Err(_) => return Err(TemplateError::TimedOut(name())),
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &template {
+            Some(template) => keep(&mut kept, workload, template, Instant::now()),
+            None => {
+                kept.remove(workload);
+            }
+        }
+        Ok(template)
+    }
+
+    async fn get(&self, workload: &Workload) -> kube::Result<Option<Template>> {
+        match workload.kind {
+            "Deployment" => Ok(self.object::<Deployment>(workload).await?.and_then(of_deployment)),
+            "StatefulSet" => Ok(self.object::<StatefulSet>(workload).await?.and_then(of_stateful_set)),
+            "DaemonSet" => Ok(self.object::<DaemonSet>(workload).await?.and_then(of_daemon_set)),
+            "ReplicaSet" => Ok(self.object::<ReplicaSet>(workload).await?.and_then(of_replica_set)),
+            "Job" => Ok(self.object::<Job>(workload).await?.and_then(of_job)),
+            "CronJob" => Ok(self.object::<CronJob>(workload).await?.and_then(of_cron_job)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn object<K>(&self, workload: &Workload) -> kube::Result<Option<K>>
+    where
+        K: k8s_openapi::Resource<Scope = NamespaceResourceScope>
+            + Metadata<Ty = ObjectMeta>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        Api::<K>::namespaced(self.client.clone(), &workload.namespace).get_opt(&workload.name).await
+    }
+}
+
+fn keep(kept: &mut Kept, workload: &Workload, template: &Arc<Template>, now: Instant) {
+    if kept.len() >= KEPT_MAX {
+        kept.retain(|_, (read, _)| now.saturating_duration_since(*read) < AGE_MAX);
+    }
+    if kept.len() >= KEPT_MAX
+        && let Some(oldest) = kept.iter().min_by_key(|(_, (read, _))| *read).map(|(workload, _)| workload.clone())
+    {
+        kept.remove(&oldest);
+    }
+    kept.insert(workload.clone(), (now, Arc::clone(template)));
+}
+
+fn of_deployment(object: Deployment) -> Option<Template> {
+    let (spec, status) = (object.spec, object.status.unwrap_or_default());
+    let observed = status.observed_generation;
+    let progressing = status.conditions.iter().flatten().find(|condition| {
+        condition.type_.as_deref() == Some("Progressing") && condition.status.as_deref() == Some("False")
+    });
+    let rollout = Rollout {
+        held: spec.paused == Some(true),
+        failed: progressing.is_some_and(|it| it.reason.as_deref() == Some("ProgressDeadlineExceeded")),
+        ..Rollout::counted(
+            spec.replicas.or(Some(1)),
+            status.replicas,
+            status.updated_replicas,
+            status.available_replicas,
+        )
+    };
+    Some(template::<Deployment>(object.metadata, spec.template, Some((rollout, observed))))
+}
+
+fn of_stateful_set(object: StatefulSet) -> Option<Template> {
+    let (spec, status) = (object.spec, object.status.unwrap_or_default());
+    let strategy = spec.update_strategy.unwrap_or_default();
+    let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or_default();
+    // Nobody counts updated pods once there is nothing older.
+    let same = status.update_revision.is_some() && status.update_revision == status.current_revision;
+    let updated = if same { status.current_replicas.max(status.updated_replicas) } else { status.updated_replicas };
+    let rollout = Rollout {
+        held: strategy.type_.as_deref() == Some("OnDelete") || partition > 0,
+        ..Rollout::counted(spec.replicas.or(Some(1)), Some(status.replicas), updated, status.available_replicas)
+    };
+    Some(template::<StatefulSet>(object.metadata, spec.template, Some((rollout, status.observed_generation))))
+}
+
+fn of_daemon_set(object: DaemonSet) -> Option<Template> {
+    let (spec, status) = (object.spec, object.status.unwrap_or_default());
+    let strategy = spec.update_strategy.unwrap_or_default();
+    let rollout = Rollout {
+        held: strategy.type_.as_deref() == Some("OnDelete"),
+        ..Rollout::counted(
+            Some(status.desired_number_scheduled),
+            Some(status.current_number_scheduled),
+            status.updated_number_scheduled,
+            status.number_available,
+        )
+    };
+    Some(template::<DaemonSet>(object.metadata, spec.template, Some((rollout, status.observed_generation))))
+}
+
+fn of_replica_set(object: ReplicaSet) -> Option<Template> {
+    Some(template::<ReplicaSet>(object.metadata, object.spec.template?, None))
+}
+
+fn of_job(object: Job) -> Option<Template> {
+    Some(template::<Job>(object.metadata, object.spec?.template, None))
+}
+
+fn of_cron_job(object: CronJob) -> Option<Template> {
+    let job = object.spec.job_template.spec?;
+    Some(template::<CronJob>(object.metadata, job.template, None))
+}
+
+fn template<K: k8s_openapi::Resource>(
+    metadata: ObjectMeta,
+    template: PodTemplateSpec,
+    rollout: Option<(Rollout, Option<i64>)>,
+) -> Template {
+    let of_template = template.metadata.unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let pod = Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{name}-")),
+            namespace: metadata.namespace.clone(),
+            labels: of_template.labels,
+            annotations: of_template.annotations,
+            owner_references: Some(vec![OwnerReference {
+                api_version: K::API_VERSION.to_owned(),
+                kind: K::KIND.to_owned(),
+                name,
+                uid: metadata.uid.clone().unwrap_or_default(),
+                controller: Some(true),
+                ..OwnerReference::default()
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec,
+        status: None,
+    };
+    let rollout = rollout.map(|(rollout, observed)| Rollout {
+        observed: observed.unwrap_or_default() >= metadata.generation.unwrap_or_default(),
+        ..rollout
+    });
+    Template { pod, metadata, rollout }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::inject::OwnerMap;
+
+    fn deployment(status: serde_json::Value) -> Template {
+        of_deployment(
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "shop", "name": "web", "uid": "u", "generation": 3},
+                "spec": {
+                    "replicas": 2, "selector": {},
+                    "template": {
+                        "metadata": {"labels": {"app": "web"}, "annotations": {"a": "b"}},
+                        "spec": {"containers": [{"name": "app"}]},
+                    },
+                },
+                "status": status,
+            }))
+            .unwrap(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_pod_belongs_to_the_workload_by_name_and_uid() {
+        let template = deployment(json!({}));
+        let workload = Workload::of_pod(&template.pod, "shop", &OwnerMap::new());
+        assert_eq!((workload.kind, workload.name.as_str()), ("Deployment", "web"));
+        let meta = &template.pod.metadata;
+        assert_eq!(meta.owner_references.as_ref().unwrap()[0].uid, "u");
+        assert_eq!(meta.annotations.as_ref().unwrap()["a"], "b");
+        assert_eq!(template.pod.spec.as_ref().unwrap().containers[0].name, "app");
+    }
+
+    #[test]
+    fn a_cron_jobs_pod_is_two_templates_deep() {
+        let object = serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": "nightly"},
+            "spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": {"spec": {"containers": []}}}}},
+        }))
+        .unwrap();
+        let template = of_cron_job(object).unwrap();
+        assert_eq!(Workload::of_pod(&template.pod, "shop", &OwnerMap::new()).kind, "CronJob");
+        assert_eq!(template.rollout, None);
+    }
+
+    #[test]
+    fn a_rollout_is_complete_when_only_available_pods_of_the_current_template_are_there() {
+        let complete = |status| deployment(status).rollout.unwrap().is_complete();
+        let done = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
+        let with = |key: &str, value: i32| {
+            let mut status = done.clone();
+            status[key] = json!(value);
+            complete(status)
+        };
+        assert!(complete(done.clone()));
+        assert!(!with("observedGeneration", 2));
+        assert!(!with("replicas", 3));
+        assert!(!with("updatedReplicas", 1));
+        assert!(!with("availableReplicas", 1));
+        assert!(!complete(json!({})));
+    }
+
+    #[test]
+    fn few_are_kept_and_not_for_long() {
+        let (mut kept, start) = (Kept::new(), Instant::now());
+        let after = |number: usize| start + Duration::from_millis(number.try_into().unwrap());
+        let template = Arc::new(deployment(json!({})));
+        for number in 0..KEPT_MAX + 10 {
+            let workload = Workload { kind: "Deployment", namespace: "n".to_owned(), name: number.to_string() };
+            keep(&mut kept, &workload, &template, after(number));
+        }
+        assert_eq!(kept.len(), KEPT_MAX);
+        assert!(!kept.keys().any(|workload| workload.name == "9"), "the oldest went");
+        let one = Workload { kind: "Deployment", namespace: "n".to_owned(), name: "new".to_owned() };
+        keep(&mut kept, &one, &template, after(KEPT_MAX + 10) + AGE_MAX);
+        assert_eq!(kept.len(), 1);
+    }
+}
