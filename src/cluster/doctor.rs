@@ -27,6 +27,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::life::Lives;
+use super::template::Templates;
 use super::webhook::Pods;
 use examination::Examination;
 use report::Scope;
@@ -53,6 +54,7 @@ pub enum DoctorError {
 pub struct Doctor {
     client: Client,
     pods: Arc<Pods>,
+    templates: Templates,
     lives: Arc<dyn Lives>,
     registered: tokio::sync::watch::Receiver<bool>,
     own_namespace: String,
@@ -73,7 +75,9 @@ impl Doctor {
         registered: tokio::sync::watch::Receiver<bool>,
         own_namespace: String,
     ) -> Self {
-        Self { client, pods, lives, registered, own_namespace, turns: Semaphore::new(EXAMINATIONS_MAX) }
+        let templates = Templates::new(client.clone());
+        let turns = Semaphore::new(EXAMINATIONS_MAX);
+        Self { client, pods, templates, lives, registered, own_namespace, turns }
     }
 
     /// Everything, a namespace, or what has a name in it: `name` or `kind/name`.

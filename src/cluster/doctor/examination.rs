@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -14,9 +16,10 @@ use tokio::time::{Instant, timeout_at};
 use super::judge::{self, Detail, Member, Present};
 use super::prospect::Prospect;
 use super::report::{InstrumentationReport, Report, Scope};
-use super::templates::{Template, Templated};
+use super::templates::Listed;
 use super::{Doctor, DoctorError};
 use crate::cluster::crds;
+use crate::cluster::template::Template;
 use crate::cluster::workloads::Workload;
 use crate::config::nearest;
 use crate::inject::{OwnerKind, OwnerMap, PodRequest};
@@ -166,7 +169,7 @@ impl<'a> Examination<'a> {
     }
 
     /// All of a kind. Without the right to list them their pods still tell something.
-    async fn read_workloads<K: Templated>(&mut self, namespace: Option<&str>) -> Result<(), DoctorError> {
+    async fn read_workloads<K: Listed>(&mut self, namespace: Option<&str>) -> Result<(), DoctorError> {
         let api: Api<K> = self.api(namespace);
         let mut params = ListParams::default().limit(PAGE_OBJECTS);
         loop {
@@ -183,8 +186,11 @@ impl<'a> Examination<'a> {
                 Err(trouble) => return Err(trouble.into()),
             };
             let next = page.metadata.continue_.clone();
-            for template in page.items.iter().filter_map(Template::of) {
-                self.add_template(template, namespace.is_none()).await;
+            for object in page.items {
+                let is_done = object.is_done();
+                if let Some(template) = object.template() {
+                    self.add_template(K::KIND, template, is_done, namespace.is_none()).await;
+                }
             }
             match next.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
@@ -193,28 +199,39 @@ impl<'a> Examination<'a> {
         }
     }
 
-    async fn add_template(&mut self, template: Template, everything: bool) {
-        if let Some(controller) = &template.controller {
-            if controller.kind == OwnerKind::CronJob.kind() && self.aliases.len() < PODS_MAX {
-                let namespace = template.workload.namespace.clone();
-                let cron_job = Workload { kind: OwnerKind::CronJob.kind(), namespace, name: controller.name.clone() };
-                self.aliases.insert(template.workload, cron_job);
+    async fn add_template(&mut self, kind: OwnerKind, template: Template, is_done: bool, everything: bool) {
+        let meta = &template.metadata;
+        let of = |kind: OwnerKind, name: &str| Workload {
+            kind: kind.kind(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: name.to_owned(),
+        };
+        let workload = of(kind, meta.name.as_deref().unwrap_or_default());
+        match controller(meta) {
+            Some(owner) if owner.kind == OwnerKind::CronJob.kind() => {
+                if self.aliases.len() < PODS_MAX {
+                    self.aliases.insert(workload, of(OwnerKind::CronJob, &owner.name));
+                }
                 return;
             }
-        } else if template.is_done {
-            return;
+            None if is_done => return,
+            _ => {}
         }
         if self.prospects.len() + self.not_asking.len() >= WORKLOADS_MAX {
             self.report.left_out.workloads += 1;
             return;
         }
-        let Template { workload, pod, annotations, .. } = template;
-        let prospect = self.prospect(workload.clone(), &pod, &annotations).await;
+        let prospect = self.prospect_of(workload.clone(), &template).await;
         if everything && !prospect.asks() {
             self.not_asking.insert(workload);
         } else {
             self.prospects.insert(workload, prospect);
         }
+    }
+
+    async fn prospect_of(&self, workload: Workload, template: &Template) -> Prospect {
+        let none = BTreeMap::new();
+        self.prospect(workload, &template.pod, template.metadata.annotations.as_ref().unwrap_or(&none)).await
     }
 
     /// What would become of this pod if it came now.
@@ -298,56 +315,45 @@ impl<'a> Examination<'a> {
 
     /// Makes a workload known that no list had, from its template or, where there is none, from a pod of it.
     async fn introduce(&mut self, workload: Workload, pod: &Pod) -> Workload {
-        if let Some(template) = self.template_of(&workload).await {
-            if template.controller.as_ref().is_some_and(|owner| owner.kind == OwnerKind::CronJob.kind()) {
-                let owner = template.controller.as_ref().map(|owner| owner.name.clone()).unwrap_or_default();
-                let cron_job =
-                    Workload { kind: OwnerKind::CronJob.kind(), namespace: workload.namespace.clone(), name: owner };
-                self.aliases.insert(workload.clone(), cron_job.clone());
-                if self.prospects.contains_key(&cron_job) {
-                    return cron_job;
-                }
-                if let Some(of_cron_job) = self.template_of(&cron_job).await {
-                    let Template { pod, annotations, .. } = of_cron_job;
-                    let prospect = self.prospect(cron_job.clone(), &pod, &annotations).await;
-                    self.prospects.insert(cron_job.clone(), prospect);
-                    return cron_job;
-                }
-            }
-            let prospect = self.prospect(workload.clone(), &template.pod, &template.annotations).await;
+        let Some(template) = self.template(&workload).await else {
+            let prospect = self.prospect(workload.clone(), pod, &BTreeMap::new()).await;
             self.prospects.insert(workload.clone(), prospect);
             return workload;
+        };
+        if let Some(owner) = controller(&template.metadata).filter(|owner| owner.kind == OwnerKind::CronJob.kind()) {
+            let cron_job = Workload { kind: OwnerKind::CronJob.kind(), name: owner.name.clone(), ..workload.clone() };
+            self.aliases.insert(workload.clone(), cron_job.clone());
+            if self.prospects.contains_key(&cron_job) {
+                return cron_job;
+            }
+            if let Some(of_cron_job) = self.template(&cron_job).await {
+                let prospect = self.prospect_of(cron_job.clone(), &of_cron_job).await;
+                self.prospects.insert(cron_job.clone(), prospect);
+                return cron_job;
+            }
         }
-        let prospect = self.prospect(workload.clone(), pod, &BTreeMap::new()).await;
+        let prospect = self.prospect_of(workload.clone(), &template).await;
         self.prospects.insert(workload.clone(), prospect);
         workload
     }
 
-    async fn template_of(&mut self, workload: &Workload) -> Option<Template> {
-        let (namespace, name) = (workload.namespace.as_str(), workload.name.as_str());
-        match workload.kind {
-            "Deployment" => self.template::<Deployment>(namespace, name).await,
-            "StatefulSet" => self.template::<StatefulSet>(namespace, name).await,
-            "DaemonSet" => self.template::<DaemonSet>(namespace, name).await,
-            "ReplicaSet" => self.template::<ReplicaSet>(namespace, name).await,
-            "CronJob" => self.template::<CronJob>(namespace, name).await,
-            "Job" => self.template::<Job>(namespace, name).await,
-            _ => None,
-        }
-    }
-
-    async fn template<K: Templated>(&mut self, namespace: &str, name: &str) -> Option<Template> {
+    /// One by one, for what no list has.
+    async fn template(&mut self, workload: &Workload) -> Option<Arc<Template>> {
         self.reads += 1;
         if self.reads > READS_MAX {
             return None;
         }
-        match self.get::<K>(namespace, name).await {
-            Ok(object) => Template::of(&object?),
-            Err(Trouble::Forbidden(why)) => {
-                self.note(format!("decisions are taken from pods, not from their templates: {why}"));
+        match timeout_at(self.deadline, self.doctor.templates.read(workload)).await {
+            Ok(Ok(template)) => template,
+            Ok(Err(error)) if error.is_forbidden() => {
+                self.note(format!("decisions are taken from pods, not from their templates: {}", chain(&error)));
                 None
             }
-            Err(Trouble::Late | Trouble::Api(_)) => {
+            Ok(Err(error)) => {
+                self.note(chain(&error));
+                None
+            }
+            Err(_) => {
                 self.note_late();
                 None
             }
@@ -363,16 +369,17 @@ impl<'a> Examination<'a> {
             if !wanted(known) {
                 continue;
             }
-            let workload = Workload { kind: known, namespace: namespace.to_owned(), name: name.to_owned() };
-            let Some(template) = self.template_of(&workload).await else { continue };
+            let mut workload = Workload { kind: known, namespace: namespace.to_owned(), name: name.to_owned() };
+            let Some(mut template) = self.template(&workload).await else { continue };
             // A Deployment's ReplicaSets are its own business.
-            let deployment = template.controller.as_ref().filter(|owner| owner.kind == OwnerKind::Deployment.kind());
-            let template = match deployment.map(|owner| owner.name.clone()) {
-                Some(owner) => self.template::<Deployment>(namespace, &owner).await.unwrap_or(template),
-                None => template,
-            };
-            let Template { workload, pod, annotations, .. } = template;
-            let prospect = self.prospect(workload.clone(), &pod, &annotations).await;
+            let owner = controller(&template.metadata).filter(|owner| owner.kind == OwnerKind::Deployment.kind());
+            if let Some(name) = owner.map(|owner| owner.name.clone()) {
+                let deployment = Workload { kind: OwnerKind::Deployment.kind(), name, ..workload.clone() };
+                if let Some(of_deployment) = self.template(&deployment).await {
+                    (workload, template) = (deployment, of_deployment);
+                }
+            }
+            let prospect = self.prospect_of(workload.clone(), &template).await;
             self.prospects.insert(workload.clone(), prospect);
             found.insert(workload);
         }
@@ -406,8 +413,7 @@ impl<'a> Examination<'a> {
             Err(_) => return Err(Trouble::Late.into()),
         };
         for job in jobs.items {
-            let owner = job.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-            if let Some(owner) = owner.filter(|owner| owner.kind == OwnerKind::CronJob.kind()) {
+            if let Some(owner) = controller(&job.metadata).filter(|owner| owner.kind == OwnerKind::CronJob.kind()) {
                 let of = |kind: OwnerKind, name: &str| Workload {
                     kind: kind.kind(),
                     namespace: namespace.to_owned(),
@@ -497,11 +503,6 @@ impl<'a> Examination<'a> {
         Ok(timeout_at(self.deadline, api.list(params)).await.map_err(|_| Trouble::Late)??)
     }
 
-    async fn get<K: Templated>(&self, namespace: &str, name: &str) -> Result<Option<K>, Trouble> {
-        let api: Api<K> = self.api(Some(namespace));
-        Ok(timeout_at(self.deadline, api.get_opt(name)).await.map_err(|_| Trouble::Late)??)
-    }
-
     fn note(&mut self, note: String) {
         if !self.report.notes.contains(&note) {
             self.report.notes.push(note);
@@ -511,6 +512,10 @@ impl<'a> Examination<'a> {
     fn note_late(&mut self) {
         self.note("the API server took too long: the report is as far as it came".to_owned());
     }
+}
+
+fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 /// Every Instrumentation that a report speaks of.
