@@ -1,4 +1,5 @@
-//! The stations of the data path one by one: what a request costs in the scan, in the spool, and on its way out.
+//! The stations of the data path one by one: what a request costs in the scan, in the spool, and on its way out; and what
+//! the webhook's answer about one pod costs.
 //!
 //! Requests are those of the load rig: 100 spans of about 400 bytes. The spool lies in the folder for temporary files
 //! (`TMPDIR`), so `append` is as fast as that disk syncs.
@@ -15,21 +16,25 @@ mod support;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use k8s_openapi::api::core::v1::Pod;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use payload::{GRPC_HEAD_BYTES, SERVICES, SPANS_PER_REQUEST, Template};
 use prost::Message;
+use serde::Deserialize as _;
 use sink::Sink;
 use spanreel::cluster::LifeLine;
 use spanreel::forward::Destination;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
 use spanreel::receive::Witness;
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
+use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use support::traces::attribute;
 use tokio::runtime::Runtime;
@@ -208,5 +213,44 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-criterion_group!(parts, scan_request, hear_request, append_requests, forward_backlog);
+/// One pod from the JSON of its review to the JSON of the answer's patch, all of it from caches.
+fn review_pod(criterion: &mut Criterion) {
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "generateName": "checkout-5d4f8c7b9-", "namespace": "shop",
+            "labels": {"app.kubernetes.io/name": "checkout", "pod-template-hash": "5d4f8c7b9"},
+            "annotations": {"instrumentation.opentelemetry.io/inject-java": "true"},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "checkout-5d4f8c7b9", "uid": "u", "controller": true,
+            }],
+        },
+        "spec": {"containers": [{
+            "name": "app", "image": "registry.example/shop/checkout:1.4.2",
+            "ports": [{"containerPort": 8080}], "resources": {"limits": {"memory": "512Mi"}},
+            "env": (0..20).map(|n| serde_json::json!({"name": format!("SETTING_{n}"), "value": "x"})).collect::<Vec<_>>(),
+        }]},
+    });
+    let body = object.to_string();
+    let mut catalog = Catalog::default();
+    let spec = serde_json::json!({"exporter": {"endpoint": "http://spanreel.spanreel:4318"}});
+    catalog.insert("shop", "default", Instrumentation::read("shop", "default", 1, spec).map(Arc::new));
+    let (settings, built_in, owners) =
+        (Settings::default(), Instrumentation::built_in("http://x:4318"), OwnerMap::new());
+    let (no_annotations, absent) = (BTreeMap::new(), []);
+    criterion.bench_function("review/pod that asks for Java", |bencher| {
+        bencher.iter(|| {
+            let object: serde_json::Value = serde_json::from_str(black_box(&body)).unwrap();
+            let pod = Pod::deserialize(&object).unwrap();
+            let request = PodRequest { pod: &pod, namespace: "shop", namespace_annotations: &no_annotations };
+            let view =
+                View { settings: &settings, catalog: &catalog, built_in: &built_in, owners: &owners, absent: &absent };
+            let decision = inject::decide(&request, &view);
+            let patch = inject::patch(&object, &pod, decision.pod.as_ref().unwrap()).unwrap();
+            serde_json::to_string(&patch).unwrap()
+        });
+    });
+}
+
+criterion_group!(parts, scan_request, hear_request, append_requests, forward_backlog, review_pod);
 criterion_main!(parts);

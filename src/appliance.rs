@@ -7,8 +7,10 @@
 //!
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
+mod archive;
 mod banner;
 pub mod components;
+mod doors;
 pub mod file_storage;
 pub mod health_check;
 mod host;
@@ -19,7 +21,7 @@ mod pipelines;
 pub mod spanreel;
 
 pub use host::Host;
-pub use pipelines::{PipelineSet, StartError};
+pub use pipelines::StartError;
 
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};

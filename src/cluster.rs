@@ -17,8 +17,10 @@
 //! namespaces, pods; get namespaces, instrumentations, replicasets, jobs; patch instrumentations, instrumentations/status and
 //! opentelemetrycollectors/status; get, create and patch services and endpointslices; get, create and update secrets in
 //! its own namespace; list, create and patch mutatingwebhookconfigurations; create and patch
-//! validatingwebhookconfigurations; patch its own customresourcedefinitions. With get of secrets and configmaps everywhere
-//! it also refuses pods whose exporter's TLS files are missing; without, these pods wait for them.
+//! validatingwebhookconfigurations and patch customresourcedefinitions, without which custom resources are not checked
+//! and not converted. With create of podtemplates in its own namespace it finds out whether image volumes are served;
+//! without, it goes by the version. With get of secrets and configmaps everywhere it also refuses pods whose exporter's
+//! TLS files are missing; without, these pods wait for them.
 
 mod admission;
 mod certificates;
@@ -40,13 +42,14 @@ mod secret;
 mod server;
 mod services;
 mod settings;
+mod sidecar;
 mod status;
 mod template;
 mod upgrade;
 mod webhook;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -59,6 +62,7 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,35 +73,44 @@ pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
 
-use crate::inject::{self, Instrumentation};
+use crate::inject::{self, Delivery, Instrumentation};
 use certificates::{Certificates, Served};
 use collectors::Collectors;
 use events::Events;
 use index::Index;
 use lookup::Lookup;
 use registration::{Address, Registration};
-use retry::{State, until_done};
+use retry::{STEP_TIMEOUT, State, until_done};
 use secret::Keeper;
+use server::Server;
 use webhook::{Pods, Webhook};
 
 /// A configuration that a custom resource brings, as the appliance is asked to run it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PipelineSource {
     /// `namespace/name` of the OpenTelemetryCollector; prefixes its pipelines' names.
     pub owner: String,
     /// The CR's `spec.config` as YAML text.
     pub config: String,
+    /// YAML that completes it: what opentelemetry-operator would have written into it. Empty: nothing is missing.
+    pub defaults: String,
     /// The CR's `spec.env`, for `${env:NAME}`.
     pub env: BTreeMap<String, String>,
+    /// When the CR was created, Unix seconds: of two that want the same port the older one has it, then the first by name.
+    pub created: i64,
 }
 
 /// Runs the pipelines that custom resources bring. The appliance implements it; the cluster room calls it.
 pub trait PipelineHost: Send + Sync + 'static {
-    /// Starts or replaces the pipelines of `source.owner`. `Err`: nothing changed; the lines say what is wrong and where.
+    /// Starts or replaces the pipelines of `source.owner`; what stays the same is not disturbed. `Err`: nothing changed;
+    /// the lines say what is wrong and where.
     fn apply(&self, source: PipelineSource) -> impl Future<Output = Result<Applied, Vec<String>>> + Send;
 
     /// Stops the listeners of `owner`; what it spooled goes on being forwarded.
     fn remove(&self, owner: &str) -> impl Future<Output = ()> + Send;
+
+    /// Told, whenever the resources were listed, who is there: what owners that are gone left in the spool is forwarded.
+    fn listed(&self, owners: &BTreeSet<String>) -> impl Future<Output = ()> + Send;
 }
 
 /// What [`PipelineHost::apply`] started.
@@ -106,6 +119,9 @@ pub struct Applied {
     /// Every listener with its Service port name (`otlp-grpc`, `otlp-http`, ...), for Services and EndpointSlices.
     pub ports: Vec<ListenerPort>,
     pub warnings: Vec<String>,
+    /// Owners whose pipelines stopped, because their ports belong to this older resource: they are to be applied again,
+    /// to learn it.
+    pub displaced: Vec<String>,
 }
 
 /// One listener of a receiver.
@@ -196,7 +212,7 @@ impl Cluster {
                 names: settings.certificate_names(&namespace),
             },
             address: settings.address(&namespace),
-            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address),
+            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address, events.clone()),
             client,
             namespace: namespace.clone(),
             index,
@@ -272,12 +288,19 @@ impl<H: PipelineHost> Control<H> {
         // The registration comes last: the webhook must have a certificate and know what there is.
         let (mut synced, mut asking) = (index.synced(), index.asking());
         let mut clocks = Clocks { own: clock, differ: false };
+        let mut held: Option<Certificates> = None;
+        let mut operators: Option<String> = None;
+        let mut checks = State::new("registering checks and conversion of custom resources");
         loop {
             let asked = until_done("asking the API server for its version", &shutdown, || server::ask(&client)).await;
             let Some(server) = asked else { return };
-            note_image_volumes(&injection, server.image_volumes);
+            let noted = note_image_volumes(&injection, &client, &namespace, &server);
+            if shutdown.run_until_cancelled(noted).await.is_none() {
+                return;
+            }
             let now = clocks.now(server.now);
-            let ensured = until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure(now)).await;
+            let ensured =
+                until_done("keeping the webhook's certificate", &shutdown, || keeper.ensure(now, held.as_ref())).await;
             let Some(certificates) = ensured else { return };
             // Whoever asks already must first trust what is going to be served.
             let known = *registered.borrow();
@@ -289,30 +312,50 @@ impl<H: PipelineHost> Control<H> {
                 Some(Ok(_)) => {}
             }
             let namespaces = asking.borrow_and_update().clone();
-            let register = || async {
-                let (address, ca_bundle) = (&address, certificates.ca.as_str());
-                crds::ensure_conversion(&client, address, ca_bundle).await?;
-                let registration = Registration { address, own_namespace: &namespace, ca_bundle, asking: &namespaces };
-                registration.ensure(&client).await
+            let search = tokio::time::timeout(STEP_TIMEOUT, registration::operator_configuration(&client));
+            let Some(operator) = shutdown.run_until_cancelled(search).await else { return };
+            let operator = operator.unwrap_or_default();
+            if let Some(configuration) = operator.as_ref().filter(|_| operator != operators) {
+                tracing::warn!(
+                    %configuration,
+                    "opentelemetry-operator is installed as well: whichever webhook runs first injects a pod, both act on OpenTelemetryCollectors, and defaults and checks of its resources are left to it; remove one"
+                );
+            }
+            operators = operator;
+            let registration = Registration {
+                address: &address,
+                own_namespace: &namespace,
+                ca_bundle: &certificates.ca,
+                asking: &namespaces,
+                resources: operators.is_none(),
             };
+            let register = || registration.ensure_mutating(&client);
             if until_done("registering the webhook", &shutdown, register).await.is_none() {
                 return;
             }
+            let resources = register_for_resources(&client, &registration, &mut checks);
+            if shutdown.run_until_cancelled(resources).await.is_none() {
+                return;
+            }
+            let is_other = |held: &Certificates| !held.shares_authority(&certificates);
+            if held.as_ref().is_some_and(is_other)
+                && shutdown.run_until_cancelled(tokio::time::sleep(TRUST_DELAY)).await.is_none()
+            {
+                return;
+            }
             serve_certificates(&served, &certificates);
+            held = Some(certificates);
             if !registered.send_replace(true) {
                 tracing::info!(?address, "the API server asks about new pods from now on");
-                if let Some(operator) = registration::operator_configuration(&client).await {
-                    tracing::warn!(
-                        configuration = %operator,
-                        "opentelemetry-operator is installed as well: whichever webhook runs first injects a pod, and both act on OpenTelemetryCollectors; remove one"
-                    );
-                }
+            }
+            if shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+                return;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(check_interval) => {}
                 // The index lives as long as the watches that feed it.
-                Ok(()) = asking.changed() => tokio::time::sleep(DEBOUNCE).await,
+                Ok(()) = asking.changed() => {}
             }
         }
     }
@@ -333,8 +376,11 @@ impl<H: PipelineHost> Control<H> {
     }
 }
 
-/// Namespaces are often annotated several at once.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Between telling of a new authority and serving what it signed: every API server must have heard of it.
+const TRUST_DELAY: Duration = Duration::from_secs(5);
+/// At least between two checks: the first namespace that asks is registered at once, for its pods may follow close behind,
+/// and what comes right after it together.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Clocks that differ by less are the same: certificates are valid from an hour before they are made.
 const CLOCKS_DIFFER_MIN: Duration = Duration::from_secs(300);
 
@@ -364,11 +410,29 @@ impl Clocks {
     }
 }
 
-fn note_image_volumes(settings: &ArcSwap<inject::Settings>, served: bool) {
-    let current = settings.load();
+/// What pods do not need must not hold them up: tried once, and again with the next check.
+async fn register_for_resources(client: &Client, registration: &Registration<'_>, state: &mut State) {
+    let attempt = async {
+        registration.ensure_validating(client).await?;
+        crds::ensure_conversion(client, registration.address, registration.ca_bundle).await
+    };
+    match tokio::time::timeout(STEP_TIMEOUT, attempt).await {
+        Ok(Ok(())) => state.ok(),
+        Ok(Err(error)) => state.failed(&error),
+        Err(_) => state.failed(&"no answer within 45 s"),
+    }
+}
+
+/// Finds out whether pods may mount images, if that matters.
+async fn note_image_volumes(settings: &ArcSwap<inject::Settings>, client: &Client, namespace: &str, server: &Server) {
+    let current = settings.load_full();
+    if current.delivery == Delivery::InitContainer {
+        return;
+    }
+    let served = server::takes_image_volumes(client, namespace).await.unwrap_or(server.image_volumes);
     if current.image_volumes_served != served {
-        let settings_now = inject::Settings { image_volumes_served: served, ..(**current).clone() };
-        settings.store(Arc::new(settings_now));
+        tracing::info!(served, "image volumes, as far as the API server is concerned");
+        settings.store(Arc::new(inject::Settings { image_volumes_served: served, ..(*current).clone() }));
     }
 }
 
@@ -395,6 +459,7 @@ async fn watch<K>(
                 state.ok();
                 feed(event);
             }
+            Err(error) if retry::is_expiry(&error) => {}
             Err(error) => state.failed(&error),
         }
     }

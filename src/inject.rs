@@ -8,36 +8,45 @@
 //! ```
 //!
 //! Invariants: the result equals opentelemetry-operator's, but for the departures below; a pod that came valid leaves
-//! valid; what the pod's author wrote is never removed; deciding twice changes nothing the second time. The room knows Kubernetes' types, but neither its API server nor any I/O: what it would like to be looked up
-//! it says in [`look_ups`].
+//! valid; what the pod's author wrote is never removed (but for mounts that a web server's configuration replaces by a
+//! copy); deciding twice changes nothing the second time. The room knows Kubernetes' types, but neither its API server nor
+//! any I/O: what it would like to be looked up it says in [`look_ups`].
 //!
 //! # Departures from the operator
-//! Each is a defect of the operator or makes pods that cannot be created or start:
-//! - No container accepted the agent: no volume and no init container either.
-//! - Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language or
-//!   the container itself has them already.
-//! - `OTEL_RESOURCE_ATTRIBUTES` from a `valueFrom` stays as it is; an empty one gives no leading comma.
-//! - `service.*` of `spec.resource.resourceAttributes` count: after the pod's annotations and labels, before what is
-//!   derived.
-//! - A variable of ours that refers to a later one moves behind it; the order stays as it is where none does.
+//! Each is a defect of the operator or makes pods that cannot be created or start; `docs/decisions.md` has the whole table.
+//! Those marked (s) come back with `strict_operator_compat`, because somebody may depend on them:
+//! - (s) No container accepted the agent: no volume and no init container either.
+//! - (s) Nothing is written twice: marker variables and `k8s.pod.name`, `k8s.node.name` pairs, whether a second language
+//!   or the container itself has them already.
+//! - `OTEL_RESOURCE_ATTRIBUTES` from a `valueFrom` stays as it is; (s) an empty one gives no leading comma.
+//! - (s) `service.*` of `spec.resource.resourceAttributes` count: after the pod's annotations and labels, before what is
+//!   derived. Attributes with an empty value are left out.
+//! - (s) A variable of ours that refers to a later one moves behind it; the order stays as it is where none does.
 //! - The variable that marks a container as injected is always set, and counts in init containers, too.
 //! - Listed containers that do not exist are reported.
 //! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
 //! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
 //!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
+//! - go: the pod's own `kernel-debug` volume serves; (s) what describes the application does not depend on other languages.
+//! - Web servers: the second one in a pod is refused; mounts that would hide the agent's configuration are taken away, others
+//!   stay; (s) nginx's volumes have a size limit; scripts are Spanreel's own.
+//! - An init container of a pod that passes Pod Security `restricted` passes as well.
 //! - The Deployment is derived from the ReplicaSet's name; nothing waits for a cache.
-//! - Refusals are admission warnings, never silent; an unsupported language does not stop the others.
+//! - Refusals are admission warnings, never silent.
 
 mod agent;
 mod agent_files;
 mod annotations;
+mod apache;
 mod catalog;
 mod dotnet;
 mod environment;
+mod go;
 mod image;
 mod instrumentation;
 mod java;
 mod language;
+mod nginx;
 mod nodejs;
 mod outcome;
 mod owners;
@@ -57,12 +66,14 @@ mod targets;
 mod tls;
 mod validity;
 mod volumes;
+mod web_server;
 mod wishes;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub use annotations::sidecar_note;
 pub use catalog::{Catalog, Entry};
 pub use instrumentation::{Instrumentation, InstrumentationSpec, MalformedInstrumentation};
 pub use language::Language;
@@ -122,7 +133,7 @@ pub fn look_ups(request: &PodRequest<'_>, view: &View<'_>) -> LookUps {
     }
     let chosen: Vec<Choice> = annotations::asked(request)
         .into_iter()
-        .filter(|asked| asked.language.is_supported() && view.settings.enables(asked.language))
+        .filter(|asked| view.settings.enables(asked.language))
         .filter_map(|asked| selection::choose(&asked, request.namespace, view).ok())
         .collect();
     if chosen.is_empty() {
@@ -148,7 +159,7 @@ pub fn unseen_instrumentations(request: &PodRequest<'_>, view: &View<'_>) -> Vec
     if targets::already_instrumented(request.pod) {
         return unseen;
     }
-    for asked in annotations::asked(request).iter().filter(|asked| asked.language.is_supported()) {
+    for asked in &annotations::asked(request) {
         if let Some((namespace, name)) = selection::named(asked, request.namespace)
             && view.catalog.get(namespace, name).is_none()
         {
@@ -176,12 +187,8 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
         }
         return decision;
     }
-    let (supported, unsupported): (Vec<_>, Vec<_>) = asked.into_iter().partition(|a| a.language.is_supported());
-    for asked in &unsupported {
-        decision.outcomes.push(Outcome::refused(asked.language, None, &asked.language.not_supported()));
-    }
-    let mut languages: Vec<Language> = supported.iter().map(|asked| asked.language).collect();
-    let plans = match plan(request, view, supported, &mut decision) {
+    let mut languages: Vec<Language> = asked.iter().map(|asked| asked.language).collect();
+    let plans = match plan(request, view, asked, &mut decision) {
         Ok(plans) => plans,
         Err((culprit, refusal)) => {
             // Those that are switched off have had their say.

@@ -12,6 +12,7 @@
 //! mistake costs it one request, never its connection, and never another client. The room knows neither Kubernetes nor
 //! the store.
 
+pub mod accept;
 pub mod admission;
 pub mod answer;
 mod body;
@@ -28,7 +29,7 @@ mod traces;
 pub mod witness;
 
 pub use answer::Refusal;
-pub use listener::{Endpoint, Limits, ListenError, Listener};
+pub use listener::{Door, Endpoint, Limits, ListenError, Listener};
 pub use metrics::Metrics;
 pub use witness::Witness;
 
@@ -53,7 +54,7 @@ pub trait TraceSink: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
 }
 
-/// What every connection of one receiver shares.
+/// What the connections of one receiver share. Looked up per request, so that it may be exchanged behind open connections.
 pub struct Receiver {
     /// The component id, e.g. `otlp` or `otlp/2`.
     pub name: String,

@@ -3,6 +3,7 @@
 //! Pipelines are only recorded here; `tests/walkthrough.rs` runs the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,11 +50,15 @@ impl PipelineHost for RecordingHost {
             app_protocol: Some(protocol.to_owned()),
         };
         let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];
-        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()] })
+        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() })
     }
 
     async fn remove(&self, owner: &str) {
         self.calls.lock().unwrap().push(format!("remove {owner}"));
+    }
+
+    async fn listed(&self, owners: &BTreeSet<String>) {
+        self.calls.lock().unwrap().push(format!("listed {owners:?}"));
     }
 }
 
@@ -206,13 +211,20 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     let plain = create_pod(&kube, "shop", &pod("plain", json!({}))).await;
     assert!(plain["spec"]["initContainers"].is_null() && plain["spec"]["containers"][0]["env"].is_null());
     create_namespace(&kube, "annotated", asks.clone()).await;
-    assert!(is_injected(&create_pod(&kube, "annotated", &pod("by-namespace", json!({}))).await));
+    wait_until("the API server to hear of the namespace that asks", SOON, async || {
+        let path = "/api/v1/namespaces/annotated/pods?dryRun=All";
+        is_injected(&kube.create(path, &pod("by-namespace", json!({}))).await.unwrap()).then_some(())
+    })
+    .await;
     assert!(!is_injected(&create_pod(&kube, "kube-system", &pod("system", asks.clone())).await));
 
     // Refusals reach the author, and the pod is created.
-    let python = json!({"instrumentation.opentelemetry.io/inject-python": "true"});
+    let python = json!({
+        "instrumentation.opentelemetry.io/inject-python": "true",
+        "instrumentation.opentelemetry.io/otel-python-platform": "uclibc",
+    });
     let said = warnings(&kube, "shop", &pod("snake", python)).await;
-    assert!(said.iter().any(|w| w.contains("inject-python is not supported")), "{said:?}");
+    assert!(said.iter().any(|w| w.contains("it must be glibc or musl")), "{said:?}");
     let missing = json!({"instrumentation.opentelemetry.io/inject-java": "gone"});
     let said = warnings(&kube, "shop", &pod("missing", missing)).await;
     assert!(said.iter().any(|w| w.contains("Instrumentation shop/gone")), "{said:?}");
@@ -269,7 +281,7 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
     assert!(message.contains("otlp-grpc 4317") && message.contains("a warning of the host"), "{message}");
     let source = host.sources.lock().unwrap().first().cloned().unwrap();
     assert_eq!(source.owner, "telemetry/optl");
-    assert!(source.config.contains("0.0.0.0:4318"), "{}", source.config);
+    assert!(source.defaults.contains("0.0.0.0:4318") && !source.config.contains("4318"), "{source:?}");
 
     for (name, ports) in [
         ("optl-collector", vec![4317, 4318]),

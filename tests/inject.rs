@@ -2,7 +2,8 @@
 //!
 //! A file has what the cluster holds (`instrumentations`, `namespaceAnnotations`, `owners`, `absent`), Spanreel's own
 //! `settings` where they are not the defaults, the pod as it is created, and what is expected: `expected`, the pod as it
-//! is stored (`null`: unchanged), one line per outcome, and texts that the warnings contain.
+//! is stored (`null`: unchanged), one line per outcome, and texts that the warnings contain. Scripts of init containers
+//! stand there by the names of their files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -167,6 +168,7 @@ fn check(file: &Path) -> Result<(), String> {
     let patch = patch(&case.pod, &pod, mutated).unwrap();
     let mut stored = case.pod.clone();
     json_patch::patch(&mut stored, &patch).unwrap();
+    name_scripts(&mut stored);
     if stored != case.expected {
         let difference = json_patch::diff(&case.expected, &stored);
         let stored = serde_saphyr::to_string(&stored).unwrap();
@@ -175,4 +177,18 @@ fn check(file: &Path) -> Result<(), String> {
     let again = PodRequest { pod: mutated, ..request };
     let second = decide(&again, &view);
     if second.pod.is_some() { Err(format!("{name}: injected twice")) } else { Ok(()) }
+}
+
+/// Puts a script's file name in its place. What scripts do is tested where they are, in `src/inject/web_server`.
+fn name_scripts(pod: &mut Value) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/inject/web_server");
+    let scripts = ["apache_attach.sh", "nginx_attach.sh", "nginx_clone.sh"];
+    let init_containers = pod.pointer_mut("/spec/initContainers").and_then(Value::as_array_mut);
+    for argument in init_containers.into_iter().flatten().filter_map(|container| container.get_mut("args")?.get_mut(0))
+    {
+        let is_it = |name: &&&str| argument.as_str() == Some(&std::fs::read_to_string(folder.join(name)).unwrap());
+        if let Some(name) = scripts.iter().find(is_it) {
+            *argument = Value::from(*name);
+        }
+    }
 }

@@ -6,7 +6,6 @@
 use spanreel::appliance::{Appliance, Options};
 use spanreel::cluster::{PipelineHost, PipelineSource};
 use spanreel::config::{self, Files, Input, Source};
-use std::collections::BTreeMap;
 use std::net::TcpListener as StdListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -36,6 +35,10 @@ fn collector(grpc: u16, http: Option<u16>) -> String {
 }
 
 async fn start(directory: &TempDir, grpc: u16, http: u16) -> Appliance {
+    start_with(directory, grpc, http, true).await
+}
+
+async fn start_with(directory: &TempDir, grpc: u16, http: u16, built_in: bool) -> Appliance {
     let text = collector(grpc, Some(http)).replacen(
         "exporters:",
         "extensions: { spanreel: { query_endpoint: \"\" } }\nexporters:",
@@ -46,7 +49,7 @@ async fn start(directory: &TempDir, grpc: u16, http: u16) -> Appliance {
     let loaded = config::load(&input).map_err(|errors| errors.lines()).unwrap();
     Appliance::start(Options {
         config: loaded.config,
-        built_in: true,
+        built_in,
         data_directory: Some(directory.path().to_owned()),
         cluster: None,
         text_banner: false,
@@ -56,7 +59,12 @@ async fn start(directory: &TempDir, grpc: u16, http: u16) -> Appliance {
 }
 
 fn source(owner: &str, config: String) -> PipelineSource {
-    PipelineSource { owner: owner.to_owned(), config, env: BTreeMap::new() }
+    PipelineSource { owner: owner.to_owned(), config, ..PipelineSource::default() }
+}
+
+/// The same of a resource that was created `created` seconds after 1970.
+fn created(created: i64, owner: &str, config: String) -> PipelineSource {
+    PipelineSource { created, ..source(owner, config) }
 }
 
 /// Whether an empty export is answered with 200 there.
@@ -103,15 +111,123 @@ async fn a_refused_custom_resource_disturbs_nothing() {
     assert!(lines[0].contains(&format!("127.0.0.1:{taken}")), "{lines:?}");
     assert!(serves(grpc).await && serves(http).await);
 
-    host.apply(source("a/two", collector(own, None))).await.unwrap();
-    let lines = host.apply(source("a/one", collector(own, None))).await.unwrap_err();
+    host.apply(created(1, "a/two", collector(own, None))).await.unwrap();
+    let lines = host.apply(created(2, "a/one", collector(own, None))).await.unwrap_err();
     assert!(lines[0].contains(&format!("127.0.0.1:{own}")), "{lines:?}");
-    host.apply(source("a/two", collector(own, Some(taken)))).await.unwrap_err();
+    host.apply(created(1, "a/two", collector(own, Some(taken)))).await.unwrap_err();
     assert!(serves(own).await, "a refused update leaves the running pipeline alone");
-    host.apply(source("a/two", "receivers: {".to_owned())).await.unwrap_err();
+    host.apply(created(1, "a/two", "receivers: {".to_owned())).await.unwrap_err();
     assert!(serves(own).await);
     drop(stranger);
-    host.apply(source("a/two", collector(own, Some(taken)))).await.unwrap();
+    host.apply(created(1, "a/two", collector(own, Some(taken)))).await.unwrap();
     assert!(serves(own).await && serves(taken).await);
+    appliance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_resources_that_want_a_port_the_older_one_has_it_whoever_comes_first() {
+    let directory = TempDir::new().unwrap();
+    let [grpc, http, shared, other] = free_ports();
+    let appliance = start(&directory, grpc, http).await;
+    let host = appliance.host();
+    let younger = created(2, "a/young", collector(other, Some(shared)));
+    let older = created(1, "z/old", collector(shared, None));
+
+    host.apply(younger.clone()).await.unwrap();
+    let applied = host.apply(older.clone()).await.unwrap();
+    assert_eq!(applied.displaced, ["a/young"]);
+    assert!(serves(shared).await);
+    assert!(!serves(other).await, "the younger one stops as a whole");
+    let lines = host.apply(younger.clone()).await.unwrap_err();
+    let port = format!("127.0.0.1:{shared}");
+    assert!(lines[0].contains("z/old") && lines[0].contains("older") && lines[0].contains(&port), "{lines:?}");
+    assert!(host.apply(older.clone()).await.unwrap().displaced.is_empty());
+
+    // An update of the older one that leaves the port lets the younger one in, and one that takes it again throws it out.
+    host.apply(created(1, "z/old", collector(grpc, None))).await.unwrap();
+    host.apply(younger.clone()).await.unwrap();
+    assert!(serves(other).await && serves(shared).await && serves(grpc).await);
+    assert_eq!(host.apply(older).await.unwrap().displaced, ["a/young"]);
+    host.remove("z/old").await;
+    host.apply(younger).await.unwrap();
+    assert!(serves(other).await && serves(shared).await);
+
+    // Of the same age: by name. The name of a host may stand for any address.
+    assert_eq!(host.apply(created(2, "a/first", collector(shared, None))).await.unwrap().displaced, ["a/young"]);
+    let lines = host.apply(created(2, "b", collector(shared, None).replace("127.0.0.1:", "localhost:"))).await;
+    assert!(lines.unwrap_err()[0].contains("first by name"));
+    appliance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_an_explicit_configuration_are_nobody_elses() {
+    let directory = TempDir::new().unwrap();
+    let [grpc, http] = free_ports();
+    let appliance = start_with(&directory, grpc, http, false).await;
+    let lines = appliance.host().apply(source("a/one", collector(grpc, None))).await.unwrap_err();
+    assert!(lines[0].contains("started with") && lines[0].contains(&grpc.to_string()), "{lines:?}");
+    assert!(serves(grpc).await && serves(http).await);
+    appliance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_moves_to_another_address_of_its_port_or_stays_where_it_is() {
+    let directory = TempDir::new().unwrap();
+    let [grpc, http, own] = free_ports();
+    let appliance = start(&directory, grpc, http).await;
+    let host = appliance.host();
+    let everywhere = collector(own, None).replacen("127.0.0.1", "0.0.0.0", 1);
+    host.apply(source("a/one", collector(own, None))).await.unwrap();
+    host.apply(source("a/one", everywhere)).await.unwrap();
+    assert!(serves(own).await);
+    // An address that this machine does not have.
+    let nowhere = collector(own, None).replacen("127.0.0.1", "192.0.2.1", 1);
+    let lines = host.apply(source("a/one", nowhere)).await.unwrap_err();
+    assert!(lines[0].contains("192.0.2.1"), "{lines:?}");
+    assert!(serves(own).await, "it is back where it was");
+    appliance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_checks_come_and_go_with_their_resource() {
+    let directory = TempDir::new().unwrap();
+    let [grpc, http, own, probe] = free_ports();
+    let appliance = start(&directory, grpc, http).await;
+    let host = appliance.host();
+    let with_probe = |path: &str| {
+        collector(own, None)
+            .replacen(
+                "exporters:",
+                &format!(
+                    "extensions: {{ health_check: {{ endpoint: \"127.0.0.1:{probe}\", path: {path} }} }}\nexporters:"
+                ),
+                1,
+            )
+            .replacen("service:\n", "service:\n  extensions: [health_check]\n", 1)
+    };
+    let answers = async |path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", probe)).await.ok()?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer.starts_with("HTTP/1.1 200"))
+    };
+    for path in ["/", "/", "/alive"] {
+        let applied = host.apply(created(2, "a/one", with_probe(path))).await.unwrap();
+        assert_eq!(applied.warnings, [""; 0]);
+        assert_eq!(answers(path).await, Some(true));
+    }
+    // The port of a health check is a port like others.
+    let lines = host.apply(created(3, "a/two", with_probe("/").replace(&own.to_string(), &grpc.to_string()))).await;
+    assert!(lines.unwrap_err()[0].contains("a/one"));
+    let older = created(1, "a/two", with_probe("/older").replace(&own.to_string(), &grpc.to_string()));
+    let applied = host.apply(older).await.unwrap();
+    assert_eq!((applied.displaced, applied.warnings), (vec!["a/one".to_owned()], Vec::new()));
+    assert_eq!(answers("/older").await, Some(true));
+    host.remove("a/two").await;
+    assert_eq!(answers("/older").await, None);
     appliance.stop().await;
 }

@@ -2,6 +2,7 @@
 //! of `deploy/install.yaml`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ impl PipelineHost for NoPipelines {
     }
 
     async fn remove(&self, _owner: &str) {}
+
+    async fn listed(&self, _owners: &BTreeSet<String>) {}
 }
 
 /// Starts the cluster room, waits until `done`, and stops it.

@@ -1,10 +1,14 @@
 //! Every set of pipelines that runs: the base configuration's, and one per custom resource.
 
 use super::Shared;
+use super::archive::Archive;
 use super::components::Components;
-use super::pipelines::{PipelineSet, StartError, ports, probe};
+use super::doors::{Doors, Listening, Prepared, overlap};
+use super::pipelines::{PipelineSet, Plan, RunningDestination, StartError, addresses, log_extensions};
 use crate::cluster::{Applied, PipelineHost, PipelineSource};
 use crate::config::{self, Config, Files, Input, Loaded, Source};
+use crate::spool::ConsumerSnapshot;
+use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Duration;
@@ -22,55 +26,78 @@ pub struct Host {
     view: StdMutex<View>,
 }
 
-#[derive(Default)]
 struct Sets {
+    doors: Doors,
     base: Option<Base>,
     by_owner: BTreeMap<String, Owned>,
-    /// Sets whose custom resource is gone: no listeners, but what they spooled is still forwarded.
+    /// Sets whose custom resource is gone: nothing comes in, but what they spooled is still forwarded.
     draining: BTreeMap<String, PipelineSet>,
+    archive: Archive,
 }
 
 struct Base {
-    config: Config<Components>,
+    addresses: BTreeSet<String>,
     /// The built-in configuration lends its ports to custom resources.
     built_in: bool,
     running: PipelineSet,
 }
 
 struct Owned {
-    config: Config<Components>,
+    rank: Rank,
+    addresses: BTreeSet<String>,
     running: PipelineSet,
+}
+
+/// Of two custom resources that want the same port, the lesser has it: the older one, then the first by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    created: i64,
+    owner: String,
 }
 
 /// A look at what runs.
 #[derive(Clone, Default)]
 pub(super) struct View {
-    pub listeners: Vec<(Option<String>, super::pipelines::Listening)>,
-    pub destinations: Vec<super::pipelines::RunningDestination>,
+    pub listeners: Vec<(Option<String>, Listening)>,
+    pub destinations: Vec<RunningDestination>,
 }
 
 impl Host {
     pub(super) fn new(shared: Shared) -> Self {
-        Self { shared, sets: Mutex::default(), view: StdMutex::default() }
+        let sets = Sets {
+            doors: Doors::default(),
+            base: None,
+            by_owner: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            archive: Archive::open(shared.spool.database().directory()),
+        };
+        Self { shared, sets: Mutex::new(sets), view: StdMutex::default() }
     }
 
     /// Starts the process's own configuration.
     pub(super) async fn start_base(&self, config: Config<Components>, built_in: bool) -> Result<(), StartError> {
         let mut sets = self.sets.lock().await;
-        let running = PipelineSet::start(&self.shared, None, &config).await?;
-        sets.base = Some(Base { config, built_in, running });
+        log_extensions(&config);
+        let mut running = PipelineSet::default();
+        let (plan, prepared) = plan(&self.shared, &sets.doors, None, &config, &running, &BTreeSet::new()).await?;
+        sets.doors.carry_out(prepared).await?;
+        running.replace(&self.shared, plan).await;
+        sets.base = Some(Base { addresses: addresses(&config), built_in, running });
         self.look(&sets);
         Ok(())
     }
 
     pub(super) async fn stop_listening(&self) {
-        let sets = self.sets.lock().await;
-        futures_util::future::join_all(sets.running().map(|(_, set)| set.stop_listening())).await;
+        self.sets.lock().await.doors.stop().await;
     }
 
     pub(super) async fn stop_forwarding(&self) {
-        let sets = self.sets.lock().await;
-        futures_util::future::join_all(sets.running().map(|(_, set)| set.stop_forwarding())).await;
+        let mut sets = self.sets.lock().await;
+        join_all(sets.running_mut().map(async |set| {
+            set.stop_intake().await;
+            set.stop_forwarding().await;
+        }))
+        .await;
     }
 
     pub(super) fn view(&self) -> View {
@@ -78,29 +105,9 @@ impl Host {
     }
 
     fn look(&self, sets: &Sets) {
-        let mut view = View::default();
-        for (owner, set) in sets.running() {
-            view.listeners.extend(set.listeners.iter().map(|listening| (owner.map(str::to_owned), listening.clone())));
-            view.destinations.extend(set.destinations.iter().cloned());
-        }
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
-    }
-
-    /// Lends the built-in configuration's ports that `config` wants to it; the others stay open.
-    async fn make_way(&self, sets: &mut Sets, owner: &str, config: &Config<Components>) {
-        let Some(base) = sets.base.as_mut().filter(|base| base.built_in) else { return };
-        let wanted = &ports(&base.config) & &ports(config);
-        if base.running.release(&wanted).await {
-            tracing::info!(owner, ports = ?wanted, "the built-in pipeline lends ports to a custom resource");
-        }
-    }
-
-    /// The built-in configuration listens again where no custom resource does.
-    async fn take_back(&self, sets: &mut Sets) {
-        let taken: BTreeSet<u16> = sets.by_owner.values().flat_map(|owned| ports(&owned.config)).collect();
-        if let Some(base) = sets.base.as_mut().filter(|base| base.built_in) {
-            base.running.retake(&taken).await;
-        }
+        let listeners = sets.doors.listening().collect();
+        let destinations = sets.running().flat_map(|set| set.destinations.iter().cloned()).collect();
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = View { listeners, destinations };
     }
 
     /// Lets go of sets that have forwarded everything since their custom resource went. Until `shutdown`.
@@ -113,99 +120,262 @@ impl Host {
             let mut sets = self.sets.lock().await;
             let drained: Vec<String> =
                 sets.draining.iter().filter(|(_, set)| set.is_drained()).map(|(owner, _)| owner.clone()).collect();
+            for owned in sets.by_owner.values_mut() {
+                owned.running.tidy().await;
+            }
             for owner in drained {
                 if let Some(set) = sets.draining.remove(&owner) {
                     set.stop_forwarding().await;
-                    tracing::info!(owner, "everything of a deleted custom resource has been forwarded");
+                    set.retire();
+                    sets.archive.forget(&owner).await;
+                    tracing::info!(owner, "everything of a custom resource that is gone has been forwarded");
                 }
             }
             self.look(&sets);
         }
     }
+
+    /// Forwards what `owner`, which is gone, left in the spool before this process started.
+    async fn resume(&self, sets: &mut Sets, owner: &str) {
+        let waiting = waiting(&self.shared, owner);
+        let Some(source) = sets.archive.get(owner).cloned().filter(|_| !waiting.is_empty()) else {
+            sets.archive.forget(owner).await;
+            return;
+        };
+        let drain = async {
+            let loaded = load(source).map_err(|lines| lines.join("; "))?;
+            let mut running = PipelineSet::default();
+            let drawn = Plan::draw(&self.shared, Some(owner), &loaded.config).await;
+            let mut plan = drawn.map_err(|error| error.to_string())?;
+            let is_wanted = |pipeline: &str, exporter: &str| {
+                waiting.iter().any(|it| it.pipeline == pipeline && it.account.destination == exporter)
+            };
+            plan.build_destinations(&self.shared, Some(owner), &loaded.config, &running, is_wanted)
+                .await
+                .map_err(|error| error.to_string())?;
+            running.replace(&self.shared, plan).await;
+            running.stop_intake().await;
+            Ok::<_, String>(running)
+        };
+        let spans: u64 = waiting.iter().map(|waiting| waiting.queued).sum();
+        match drain.await {
+            Ok(running) => {
+                tracing::info!(
+                    owner,
+                    spans,
+                    "a custom resource that is gone left spans that are still to be forwarded"
+                );
+                let stranded = waiting.iter().filter(|it| !running.forwards(&it.pipeline, &it.account.destination));
+                let stranded = stranded.map(|it| it.queued).sum();
+                warn_of_stranded(owner, stranded, "no exporter of this name was in its last configuration");
+                sets.draining.insert(owner.to_owned(), running);
+            }
+            Err(error) => warn_of_stranded(owner, spans, &error),
+        }
+    }
 }
 
 impl Sets {
-    fn running(&self) -> impl Iterator<Item = (Option<&str>, &PipelineSet)> {
-        let base = self.base.iter().map(|base| (None, &base.running));
-        base.chain(self.by_owner.iter().map(|(owner, owned)| (Some(owner.as_str()), &owned.running)))
-            .chain(self.draining.iter().map(|(owner, set)| (Some(owner.as_str()), set)))
+    fn running(&self) -> impl Iterator<Item = &PipelineSet> {
+        let base = self.base.iter().map(|base| &base.running);
+        base.chain(self.by_owner.values().map(|owned| &owned.running)).chain(self.draining.values())
     }
+
+    fn running_mut(&mut self) -> impl Iterator<Item = &mut PipelineSet> {
+        let base = self.base.iter_mut().map(|base| &mut base.running);
+        base.chain(self.by_owner.values_mut().map(|owned| &mut owned.running)).chain(self.draining.values_mut())
+    }
+
+    /// Who would have to stop for the addresses of `rank`; `Err` says who will not.
+    fn displaced_by(&self, rank: &Rank, wanted: &BTreeSet<String>) -> Result<BTreeSet<String>, String> {
+        let clash = |theirs: &BTreeSet<String>| {
+            let pairs = wanted.iter().flat_map(|mine| theirs.iter().map(move |their| (mine.clone(), their.clone())));
+            pairs.into_iter().find(|(mine, their)| overlap(mine, their))
+        };
+        if let Some(base) = self.base.as_ref().filter(|base| !base.built_in)
+            && let Some((mine, _)) = clash(&base.addresses)
+        {
+            return Err(format!(
+                "cannot listen on {mine}: the configuration that Spanreel was started with has this port; change the endpoint"
+            ));
+        }
+        let mut displaced = BTreeSet::new();
+        for (other, owned) in self.by_owner.iter().filter(|(other, _)| **other != rank.owner) {
+            let Some((mine, theirs)) = clash(&owned.addresses) else { continue };
+            if owned.rank < *rank {
+                let why = if owned.rank.created < rank.created { "which is older" } else { "which is first by name" };
+                return Err(format!(
+                    "cannot listen on {mine}: OpenTelemetryCollector {other}, {why}, has {theirs}; change the endpoint of \
+                     one of them"
+                ));
+            }
+            displaced.insert(other.clone());
+        }
+        Ok(displaced)
+    }
+
+    /// A set goes on forwarding, and nothing else. Its ports have closed, or are somebody else's.
+    async fn drain(&mut self, owner: &str, mut running: PipelineSet) {
+        running.stop_intake().await;
+        self.draining.insert(owner.to_owned(), running);
+    }
+
+    /// Ports of the built-in configuration that nobody needs any more are its own again.
+    async fn take_back(&mut self) {
+        if let Some(base) = self.base.as_ref().filter(|base| base.built_in) {
+            self.doors.take_back(&base.running.wanted).await;
+        }
+    }
+}
+
+/// Everything that can fail, done without disturbing what runs.
+async fn plan(
+    shared: &Shared,
+    doors: &Doors,
+    owner: Option<&str>,
+    config: &Config<Components>,
+    running: &PipelineSet,
+    displaced: &BTreeSet<String>,
+) -> Result<(Plan, Prepared), StartError> {
+    let mut plan = Plan::draw(shared, owner, config).await?;
+    // The base's doors are taken over as well: it was checked before that they may be.
+    let takes = |holder: Option<&str>| holder.is_none_or(|it| Some(it) == owner || displaced.contains(it));
+    let prepared = doors.prepare(owner.map(str::to_owned), plan.wanted.clone(), takes).await?;
+    plan.bind_probes(config, running, !displaced.is_empty()).await?;
+    plan.build_destinations(shared, owner, config, running, |_, _| true).await?;
+    Ok((plan, prepared))
+}
+
+fn warn_of_stranded(owner: &str, spans: u64, reason: &str) {
+    if spans > 0 {
+        tracing::warn!(
+            owner,
+            spans,
+            reason,
+            "spans of a custom resource that is gone are not forwarded; they wait for a resource of the same name, or go with \
+             the spool's budget"
+        );
+    }
+}
+
+/// The owner in the name of a pipeline, `namespace/name/traces`; the base configuration's have none.
+fn owner_of(pipeline: &str) -> Option<&str> {
+    let end = pipeline.match_indices('/').nth(1)?.0;
+    pipeline.get(..end)
+}
+
+/// Destinations in pipelines of `owner` for which spans wait in the spool.
+fn waiting(shared: &Shared, owner: &str) -> Vec<ConsumerSnapshot> {
+    let prefix = format!("{owner}/");
+    let mut waiting = shared.spool.snapshot().consumers;
+    waiting.retain(|consumer| consumer.queued > 0 && consumer.pipeline.starts_with(&prefix));
+    waiting
 }
 
 impl PipelineHost for Host {
     async fn apply(&self, source: PipelineSource) -> Result<Applied, Vec<String>> {
         let owner = source.owner.clone();
-        let loaded = load(source)?;
+        let rank = Rank { created: source.created, owner: owner.clone() };
+        let loaded = load(source.clone())?;
         let mut sets = self.sets.lock().await;
-        // Ports that this change can free itself; any other must be free already, or nothing is touched.
-        let own = sets.by_owner.get(&owner).map(|owned| ports(&owned.config)).unwrap_or_default();
-        let lent = sets.base.as_ref().filter(|base| base.built_in).map(|base| {
-            let taken =
-                sets.by_owner.iter().filter(|(other, _)| **other != owner).flat_map(|(_, owned)| ports(&owned.config));
-            &ports(&base.config) - &taken.collect()
-        });
-        probe(&loaded.config, &(&own | &lent.unwrap_or_default())).await.map_err(|error| vec![error.to_string()])?;
-        let previous = sets.by_owner.remove(&owner);
-        if let Some(draining) = sets.draining.remove(&owner) {
-            draining.stop_forwarding().await;
+        let wanted = addresses(&loaded.config);
+        let displaced = sets.displaced_by(&rank, &wanted).map_err(|line| vec![line])?;
+
+        let nothing = PipelineSet::default();
+        let running = sets.by_owner.get(&owner).map(|owned| &owned.running).or_else(|| sets.draining.get(&owner));
+        let running = running.unwrap_or(&nothing);
+        let planned = plan(&self.shared, &sets.doors, Some(&owner), &loaded.config, running, &displaced).await;
+        let (plan, prepared) = planned.map_err(|error| vec![error.to_string()])?;
+        if let Err(error) = sets.doors.carry_out(prepared).await {
+            let running = sets.by_owner.get(&owner).map(|owned| &owned.running).or_else(|| sets.draining.get(&owner));
+            plan.abandon(running.unwrap_or(&nothing));
+            return Err(vec![error.to_string()]);
         }
-        if let Some(previous) = &previous {
-            // The same ports are bound again in a moment; connections that were open are told to come again.
-            previous.running.stop_listening().await;
-            previous.running.stop_forwarding().await;
-            previous.running.retire();
+        // From here on nothing can fail.
+        for other in &displaced {
+            sets.doors.close_all_of(other, &[]).await;
+            if let Some(owned) = sets.by_owner.remove(other) {
+                tracing::info!(owner = other, by = owner, "pipelines stop: their ports belong to an older resource");
+                sets.drain(other, owned.running).await;
+            }
         }
-        self.make_way(&mut sets, &owner, &loaded.config).await;
-        let result = match PipelineSet::start(&self.shared, Some(&owner), &loaded.config).await {
-            Ok(running) => {
-                let ports = running.service_ports();
-                sets.by_owner.insert(owner, Owned { config: loaded.config, running });
-                Ok(Applied { ports, warnings: loaded.notes.iter().map(ToString::to_string).collect() })
-            }
-            Err(error) => {
-                if let Some(previous) = previous {
-                    match PipelineSet::start(&self.shared, Some(&owner), &previous.config).await {
-                        Ok(running) => {
-                            sets.by_owner.insert(owner, Owned { config: previous.config, running });
-                        }
-                        Err(error) => {
-                            tracing::error!(owner, %error, "the previous pipeline could not be started again")
-                        }
-                    }
-                }
-                self.take_back(&mut sets).await;
-                Err(vec![error.to_string()])
-            }
-        };
+        let previous = sets.by_owner.remove(&owner).map(|owned| owned.running);
+        let mut running = previous.or_else(|| sets.draining.remove(&owner)).unwrap_or_default();
+        let mut problems = running.replace(&self.shared, plan).await;
+        problems.extend(waiting(&self.shared, &owner).into_iter().filter(|waiting| !waiting.active).map(|waiting| {
+            format!(
+                "{} spans wait in pipeline {} for exporter {}, which is not configured any more; configure it again to have \
+                 them sent, otherwise they go with the spool's budget",
+                waiting.queued, waiting.pipeline, waiting.account.destination
+            )
+        }));
+        sets.by_owner.insert(owner.clone(), Owned { rank, addresses: wanted, running });
+        sets.take_back().await;
+        sets.archive.keep(source).await;
         self.look(&sets);
-        result
+        let notes = loaded.notes.iter().map(ToString::to_string);
+        Ok(Applied {
+            ports: sets.doors.service_ports(&owner),
+            warnings: notes.chain(problems).collect(),
+            displaced: displaced.into_iter().collect(),
+        })
     }
 
     async fn remove(&self, owner: &str) {
         let mut sets = self.sets.lock().await;
-        if let Some(mut owned) = sets.by_owner.remove(owner) {
-            owned.running.stop_listening().await;
-            owned.running.retire();
-            owned.running.listeners.clear();
-            let spans = owned.running.backlog_spans();
-            if spans > 0 {
-                tracing::warn!(
-                    owner,
-                    spans,
-                    "a custom resource was deleted before all its spans were forwarded; they are sent while this process \
-                     runs, and wait in the spool for a resource of the same name after a restart"
-                );
+        match sets.by_owner.remove(owner) {
+            Some(owned) => {
+                let heirs = sets.base.iter().filter(|base| base.built_in).flat_map(|base| base.running.wanted.clone());
+                let heirs: Vec<_> = heirs.collect();
+                sets.doors.close_all_of(owner, &heirs).await;
+                let spans = owned.running.backlog_spans();
+                if spans > 0 {
+                    tracing::warn!(
+                        owner,
+                        spans,
+                        "a custom resource went before all its spans were forwarded; they are being sent, also after a restart"
+                    );
+                }
+                sets.drain(owner, owned.running).await;
             }
-            sets.draining.insert(owner.to_owned(), owned.running);
+            // It could not run, but its predecessor may have left something.
+            None if !sets.draining.contains_key(owner) => self.resume(&mut sets, owner).await,
+            None => {}
         }
-        self.take_back(&mut sets).await;
+        sets.take_back().await;
+        self.look(&sets);
+    }
+
+    async fn listed(&self, owners: &BTreeSet<String>) {
+        let mut sets = self.sets.lock().await;
+        let known = |sets: &Sets, owner: &String| {
+            owners.contains(owner) || sets.by_owner.contains_key(owner) || sets.draining.contains_key(owner)
+        };
+        for owner in sets.archive.owners() {
+            if !known(&sets, &owner) {
+                self.resume(&mut sets, &owner).await;
+            }
+        }
+        let mut stranded: BTreeMap<String, u64> = BTreeMap::new();
+        for consumer in self.shared.spool.snapshot().consumers {
+            let owner = owner_of(&consumer.pipeline).filter(|_| !consumer.active).map(str::to_owned);
+            if let Some(owner) = owner.filter(|owner| !known(&sets, owner) && sets.archive.get(owner).is_none()) {
+                *stranded.entry(owner).or_default() += consumer.queued;
+            }
+        }
+        for (owner, spans) in stranded {
+            warn_of_stranded(&owner, spans, "its configuration is not known");
+        }
         self.look(&sets);
     }
 }
 
 fn load(source: PipelineSource) -> Result<Loaded<Components>, Vec<String>> {
-    let text = Source::Text { name: source.owner, text: source.config };
+    let mut sources = vec![Source::Text { name: source.owner.clone(), text: source.config }];
+    if !source.defaults.is_empty() {
+        sources.push(Source::Text { name: format!("{} (defaults)", source.owner), text: source.defaults });
+    }
     let env = |name: &str| source.env.get(name).cloned();
-    let input = Input { sources: &[text], sets: &[], env: &env, files: Files::Refused };
+    let input = Input { sources: &sources, sets: &[], env: &env, files: Files::Refused };
     config::load(&input).map_err(|diagnostics| diagnostics.lines())
 }

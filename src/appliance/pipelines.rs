@@ -1,30 +1,40 @@
-//! The running pipelines of one configuration: its listeners in front, its destinations behind.
+//! The running pipelines of one configuration: what receivers hand spans to, and the destinations behind.
+//!
+//! A new configuration is planned first, which can fail and disturbs nobody; then it replaces what runs, but for what is
+//! the same in both. Ports are the [`super::doors`]'.
 
 use super::Shared;
 use super::components::{Components, ExtensionSettings};
+use super::doors::{Wanted, overlap};
 use super::health_check;
+use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, PipelineIntake};
-use crate::cluster::{self, ListenerPort};
-use crate::config::{ComponentId, Config, Pipeline};
+use crate::cluster;
+use crate::config::{ComponentId, Config};
+use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination};
 use crate::process::Chain;
+use crate::process::batch::settings::BatchSettings;
 use crate::receive::otlp::settings::OtlpReceiverSettings;
 use crate::receive::settings::ReceiverSettings;
-use crate::receive::{Endpoint, ListenError, Listener, Receiver};
+use crate::receive::{Endpoint, ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// Before a destination that panicked begins again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Requests that began before a change may end within this, before the destinations of what they feed are stopped.
+const REQUESTS_WAIT_MAX: Duration = Duration::from_secs(5);
+const REQUESTS_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The process or a set of pipelines could not start. Each text stands alone on one line.
 #[derive(Debug, Error)]
@@ -50,34 +60,21 @@ pub enum StartError {
 }
 
 /// One configuration at work.
-pub struct PipelineSet {
-    pub(super) listeners: Vec<Listening>,
+#[derive(Default)]
+pub(super) struct PipelineSet {
     pub(super) destinations: Vec<RunningDestination>,
     /// Every port that the configuration wants, whether or not it listens there right now.
-    wanted: Vec<Wanted>,
-    listening: CancellationToken,
-    listening_tasks: TaskTracker,
+    pub(super) wanted: Vec<Wanted>,
+    probes: Vec<Probe>,
+    processing: Option<Processing>,
     forwarding: CancellationToken,
     forwarding_tasks: TaskTracker,
 }
 
-/// An open port of a receiver.
-#[derive(Debug, Clone)]
-pub(super) struct Listening {
-    pub receiver: String,
-    /// `grpc` or `http`, as configured; both are spoken on each.
-    pub protocol: &'static str,
-    pub address: SocketAddr,
-    /// Cancelled to close this port alone; `ended` is cancelled once it is closed.
-    stop: CancellationToken,
-    ended: CancellationToken,
-}
-
-/// A port as configured.
-struct Wanted {
-    protocol: &'static str,
-    endpoint: Endpoint,
-    receiver: Arc<Receiver>,
+/// The tasks of a configuration's processors. They end when it is replaced.
+struct Processing {
+    _stop: DropGuard,
+    tasks: TaskTracker,
 }
 
 /// A destination at work.
@@ -86,51 +83,93 @@ pub(super) struct RunningDestination {
     pub exporter: String,
     pub pipeline: String,
     pub destination: Arc<Destination>,
+    settings: ExporterSettings,
+    batch: Option<BatchSettings>,
     consumer: Consumer,
+    task: Task,
+    /// It left the configuration, and still forwards what was stored before.
+    leaving: bool,
 }
 
-impl PipelineSet {
-    /// Starts destinations, then listeners. `owner` prefixes the names of pipelines that a custom resource brought.
-    pub(super) async fn start(
-        shared: &Shared,
-        owner: Option<&str>,
-        config: &Config<Components>,
-    ) -> Result<Self, StartError> {
-        let mut set = Self {
-            listeners: Vec::new(),
-            destinations: Vec::new(),
-            wanted: Vec::new(),
-            listening: CancellationToken::new(),
-            listening_tasks: TaskTracker::new(),
-            forwarding: CancellationToken::new(),
-            forwarding_tasks: TaskTracker::new(),
-        };
-        match set.start_all(shared, owner, config).await {
-            Ok(()) => Ok(set),
-            Err(error) => {
-                set.stop_listening().await;
-                set.stop_forwarding().await;
-                Err(error)
-            }
-        }
+/// A health check at work.
+struct Probe {
+    settings: HealthCheckSettings,
+    task: Task,
+}
+
+/// How one task is stopped and waited for.
+#[derive(Clone, Default)]
+struct Task {
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Task {
+    fn child_of(token: &CancellationToken) -> Self {
+        Self { stop: token.child_token(), ended: CancellationToken::new() }
     }
 
-    async fn start_all(
-        &mut self,
-        shared: &Shared,
-        owner: Option<&str>,
-        config: &Config<Components>,
-    ) -> Result<(), StartError> {
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.ended.cancelled().await;
+    }
+}
+
+/// A configuration that is going to run.
+pub(super) struct Plan {
+    pub wanted: Vec<Wanted>,
+    pipelines: Vec<PlannedPipeline>,
+    destinations: Vec<PlannedDestination>,
+    probes: Vec<PlannedProbe>,
+    processing: Processing,
+}
+
+struct PlannedPipeline {
+    name: String,
+    intake: PipelineIntake,
+    exporters: Vec<ComponentId>,
+}
+
+enum PlannedDestination {
+    /// It runs already, with the same settings.
+    Kept(RunningDestination),
+    New {
+        log_name: String,
+        running: RunningDestination,
+    },
+}
+
+enum PlannedProbe {
+    Bound(HealthCheckSettings, HttpServer),
+    /// It runs already, or its port is free only once something else has stopped.
+    Later(HealthCheckSettings),
+}
+
+impl Plan {
+    /// Names the pipelines and what stands behind each port. `owner` prefixes the names of pipelines that a custom
+    /// resource brought.
+    pub async fn draw(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let mut pipelines = Vec::new();
         let mut fed_by: BTreeMap<&ComponentId, Vec<PipelineIntake>> = BTreeMap::new();
         for pipeline in &config.service.pipelines {
-            let intake = self.start_pipeline(shared, owner, config, pipeline).await?;
+            let name = owned(owner, &pipeline.name);
+            let id = shared.spool.pipeline(&name).await?;
+            let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
+            let intake = PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop) };
             for receiver in &pipeline.receivers {
                 fed_by.entry(receiver).or_default().push(intake.clone());
             }
+            pipelines.push(PlannedPipeline { name, intake, exporters: pipeline.exporters.clone() });
         }
-        for extension in &config.service.extensions {
-            self.start_extension(shared, config, extension).await?;
-        }
+        let mut plan = Self {
+            wanted: Vec::new(),
+            pipelines,
+            destinations: Vec::new(),
+            probes: Vec::new(),
+            processing: Processing { _stop: stop.drop_guard(), tasks },
+        };
         for (id, pipelines) in fed_by {
             let Some(component) = config.receivers.get(id) else { continue };
             let ReceiverSettings::Otlp(settings) = &component.settings;
@@ -148,175 +187,274 @@ impl PipelineSet {
                 endpoint,
                 receiver: Arc::clone(&receiver),
             });
-            self.wanted.extend(wanted);
+            plan.wanted.extend(wanted);
         }
-        // All ports are bound before any is served: a configuration that clashes takes no request.
-        let mut bound = Vec::new();
-        for (index, wanted) in self.wanted.iter().enumerate() {
-            bound.push((index, Listener::bind(&wanted.endpoint).await?));
-        }
-        for (index, listener) in bound {
-            self.listen(index, listener);
+        Ok(plan)
+    }
+
+    /// Binds the ports of health checks. One that `running` has is left for later, and so is one that cannot be had while
+    /// others are still to give way.
+    pub async fn bind_probes(
+        &mut self,
+        config: &Config<Components>,
+        running: &PipelineSet,
+        others_give_way: bool,
+    ) -> Result<(), StartError> {
+        for settings in health_checks(config) {
+            let same_port = |probe: &Probe| overlap(&probe.settings.endpoint, &settings.endpoint);
+            let planned = if running.probes.iter().any(same_port) {
+                PlannedProbe::Later(settings)
+            } else {
+                match http_server::bind(&settings.endpoint).await {
+                    Ok(server) => PlannedProbe::Bound(settings, server),
+                    Err(_) if others_give_way => PlannedProbe::Later(settings),
+                    Err(error) => return Err(error),
+                }
+            };
+            self.probes.push(planned);
         }
         Ok(())
     }
 
-    fn listen(&mut self, index: usize, listener: Listener) {
-        let Some(wanted) = self.wanted.get(index) else { return };
-        let (stop, ended) = (self.listening.child_token(), CancellationToken::new());
-        self.listeners.push(Listening {
-            receiver: wanted.receiver.name.clone(),
-            protocol: wanted.protocol,
-            address: listener.address(),
-            stop: stop.clone(),
-            ended: ended.clone(),
-        });
-        let receiver = Arc::clone(&wanted.receiver);
-        self.listening_tasks.spawn(async move {
-            listener.serve(receiver, stop).await;
-            ended.cancel();
-        });
-    }
-
-    /// Closes the listeners on these ports; says whether there were any.
-    pub(super) async fn release(&mut self, ports: &BTreeSet<u16>) -> bool {
-        let (released, kept) =
-            std::mem::take(&mut self.listeners).into_iter().partition(|it| ports.contains(&it.address.port()));
-        self.listeners = kept;
-        let released: Vec<Listening> = released;
-        released.iter().for_each(|listening| listening.stop.cancel());
-        for listening in &released {
-            listening.ended.cancelled().await;
-        }
-        !released.is_empty()
-    }
-
-    /// Listens again on the configured ports that were released, unless they are in `taken`.
-    pub(super) async fn retake(&mut self, taken: &BTreeSet<u16>) {
-        for index in 0..self.wanted.len() {
-            let Some(port) = self.wanted.get(index).and_then(|wanted| port_of(&wanted.endpoint.address)) else {
-                continue;
-            };
-            if taken.contains(&port) || self.listeners.iter().any(|listening| listening.address.port() == port) {
-                continue;
-            }
-            let Some(wanted) = self.wanted.get(index) else { continue };
-            match Listener::bind(&wanted.endpoint).await {
-                Ok(listener) => self.listen(index, listener),
-                Err(error) => tracing::error!(%error, "a port that was lent could not be taken back"),
-            }
-        }
-    }
-
-    /// Whether nothing is left to forward.
-    pub(super) fn is_drained(&self) -> bool {
-        self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
-    }
-
-    /// Spans still to be forwarded, all destinations together.
-    pub(super) fn backlog_spans(&self) -> u64 {
-        self.destinations.iter().map(|running| running.consumer.backlog().spans).sum()
-    }
-
-    async fn start_pipeline(
+    /// Builds every destination that `running` does not have with the same settings; `is_wanted` may leave some out, by
+    /// pipeline and exporter. On an error `running` goes on as before.
+    pub async fn build_destinations(
         &mut self,
         shared: &Shared,
         owner: Option<&str>,
         config: &Config<Components>,
-        pipeline: &Pipeline,
-    ) -> Result<PipelineIntake, StartError> {
-        let name = owned(owner, &pipeline.name);
-        let id = shared.spool.pipeline(&name).await?;
-        let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
-        let chain = Chain::build(processors, &self.listening_tasks, &self.listening);
-        for exporter in &pipeline.exporters {
-            let Some(component) = config.exporters.get(exporter) else { continue };
-            let exporter = exporter.to_string();
-            let consumer = {
-                let (spool, exporter) = (shared.spool.clone(), exporter.clone());
-                tokio::task::spawn_blocking(move || spool.consumer(&exporter, id))
-                    .await
-                    .map_err(|error| StartError::Internal(error.to_string()))??
-            };
-            let log_name = match owner {
-                None => exporter.clone(),
-                Some(owner) => format!("{owner}/{exporter}"),
-            };
-            let destination = Destination::build(
-                &log_name,
-                &component.settings,
-                chain.batch(),
-                consumer.clone(),
-                &shared.forward_metrics,
-                &shared.forward_budget,
-            )
-            .map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
-            let destination = Arc::new(destination);
-            let running = RunningDestination {
-                exporter,
-                pipeline: name.clone(),
-                destination: Arc::clone(&destination),
-                consumer,
-            };
-            self.destinations.push(running);
-            let forwarding = self.forwarding.clone();
-            self.forwarding_tasks.spawn(keep_forwarding(log_name, destination, forwarding));
-        }
-        Ok(PipelineIntake { id, chain })
-    }
-
-    async fn start_extension(
-        &mut self,
-        shared: &Shared,
-        config: &Config<Components>,
-        id: &ComponentId,
+        running: &PipelineSet,
+        is_wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), StartError> {
-        match config.extensions.get(id).map(|extension| &extension.settings) {
-            Some(ExtensionSettings::HealthCheck(settings)) => {
-                let server: HttpServer = http_server::bind(&settings.endpoint).await?;
-                let router = health_check::router(settings.clone(), shared.readiness.clone());
-                // It answers until the listeners have drained, so that a stopping process is seen to be stopping.
-                self.forwarding_tasks.spawn(server.serve(router, self.forwarding.clone()));
+        for PlannedPipeline { name, intake, exporters } in &self.pipelines {
+            for id in exporters {
+                let Some(component) = config.exporters.get(id) else { continue };
+                let exporter = id.to_string();
+                if !is_wanted(name, &exporter) {
+                    continue;
+                }
+                let batch = intake.chain.batch();
+                let known = running.destinations.iter().find(|running| {
+                    running.is_of(name, &exporter)
+                        && running.settings == component.settings
+                        && running.batch.as_ref() == batch
+                });
+                let built = match known {
+                    Some(known) => Ok(PlannedDestination::Kept(known.clone())),
+                    None => new_destination(shared, owner, name, intake, exporter, &component.settings).await,
+                };
+                match built {
+                    Ok(planned) => self.destinations.push(planned),
+                    Err(error) => {
+                        self.abandon(running);
+                        return Err(error);
+                    }
+                }
             }
-            Some(ExtensionSettings::FileStorage(settings)) => tracing::info!(
-                directory = %settings.directory.display(),
-                "file_storage: everything is kept in the data directory; this directory is not used"
-            ),
-            Some(ExtensionSettings::Spanreel(_)) | None => {}
         }
         Ok(())
     }
 
-    /// No new requests; those under way are answered.
-    pub(super) async fn stop_listening(&self) {
-        self.listening.cancel();
-        self.listening_tasks.close();
-        self.listening_tasks.wait().await;
+    /// It is not going to run: cursors that were taken up for it hold nothing back.
+    pub fn abandon(&self, running: &PipelineSet) {
+        for planned in &self.destinations {
+            if let PlannedDestination::New { running: new, .. } = planned
+                && !running.destinations.iter().any(|running| running.is_of(&new.pipeline, &new.exporter))
+            {
+                new.consumer.retire();
+            }
+        }
+    }
+}
+
+impl PlannedDestination {
+    fn is_of(&self, running: &RunningDestination) -> bool {
+        let (Self::Kept(planned) | Self::New { running: planned, .. }) = self;
+        planned.is_of(&running.pipeline, &running.exporter)
+    }
+}
+
+impl RunningDestination {
+    fn is_of(&self, pipeline: &str, exporter: &str) -> bool {
+        self.pipeline == pipeline && self.exporter == exporter
+    }
+}
+
+/// Opens no connection and moves no cursor.
+async fn new_destination(
+    shared: &Shared,
+    owner: Option<&str>,
+    pipeline: &str,
+    intake: &PipelineIntake,
+    exporter: String,
+    settings: &ExporterSettings,
+) -> Result<PlannedDestination, StartError> {
+    let consumer = {
+        let (spool, exporter, id) = (shared.spool.clone(), exporter.clone(), intake.id);
+        tokio::task::spawn_blocking(move || spool.consumer(&exporter, id))
+            .await
+            .map_err(|error| StartError::Internal(error.to_string()))??
+    };
+    let log_name = match owner {
+        None => exporter.clone(),
+        Some(owner) => format!("{owner}/{exporter}"),
+    };
+    let batch = intake.chain.batch();
+    let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
+    let built = Destination::build(&log_name, settings, batch, consumer.clone(), metrics, budget);
+    let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
+    let running = RunningDestination {
+        exporter,
+        pipeline: pipeline.to_owned(),
+        destination: Arc::new(destination),
+        settings: settings.clone(),
+        batch: batch.cloned(),
+        consumer,
+        task: Task::default(),
+        leaving: false,
+    };
+    Ok(PlannedDestination::New { log_name, running })
+}
+
+impl PipelineSet {
+    /// Puts `plan` in the place of what runs. Ports have been handed over already; requests that began before may still
+    /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
+    pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
+        let Plan { wanted, destinations: planned, probes, processing, .. } = plan;
+        let before: Vec<Weak<Receiver>> = self.wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)).collect();
+        self.wanted = wanted;
+        self.processing = Some(processing);
+
+        let mut changed = Vec::new();
+        let mut leaving = false;
+        for mut running in std::mem::take(&mut self.destinations) {
+            match planned.iter().find(|planned| planned.is_of(&running)) {
+                Some(PlannedDestination::New { .. }) => changed.push(running),
+                planned => {
+                    running.leaving = planned.is_none();
+                    leaving |= running.leaving;
+                    self.destinations.push(running);
+                }
+            }
+        }
+        join_all(changed.iter().map(|running| running.task.stop())).await;
+        for planned in planned {
+            if let PlannedDestination::New { log_name, running } = planned {
+                self.forward(log_name, running);
+            }
+        }
+        if leaving {
+            // Requests under way may still feed a pipeline that is no more.
+            ended(&before).await;
+            self.tidy().await;
+        }
+        self.replace_probes(shared, probes).await
+    }
+
+    fn forward(&mut self, log_name: String, mut running: RunningDestination) {
+        running.task = Task::child_of(&self.forwarding);
+        let (destination, task) = (Arc::clone(&running.destination), running.task.clone());
+        self.destinations.push(running);
+        self.forwarding_tasks.spawn(async move {
+            keep_forwarding(log_name, destination, task.stop).await;
+            task.ended.cancel();
+        });
+    }
+
+    async fn replace_probes(&mut self, shared: &Shared, planned: Vec<PlannedProbe>) -> Vec<String> {
+        let mut problems = Vec::new();
+        let wanted = |probe: &Probe| {
+            planned
+                .iter()
+                .any(|planned| matches!(planned, PlannedProbe::Later(settings) if *settings == probe.settings))
+        };
+        let (kept, stopped): (Vec<_>, Vec<_>) = std::mem::take(&mut self.probes).into_iter().partition(wanted);
+        join_all(stopped.iter().map(|probe| probe.task.stop())).await;
+        self.probes = kept;
+        for planned in planned {
+            let (settings, server) = match planned {
+                PlannedProbe::Later(settings) if self.probes.iter().any(|probe| probe.settings == settings) => continue,
+                PlannedProbe::Later(settings) => match http_server::bind(&settings.endpoint).await {
+                    Ok(server) => (settings, server),
+                    Err(error) => {
+                        problems.push(format!("extensions::health_check does not answer: {error}"));
+                        continue;
+                    }
+                },
+                PlannedProbe::Bound(settings, server) => (settings, server),
+            };
+            let task = Task::child_of(&self.forwarding);
+            let router = health_check::router(settings.clone(), shared.readiness.clone());
+            self.probes.push(Probe { settings, task: task.clone() });
+            // It answers until the listeners have drained, so that a stopping process is seen to be stopping.
+            self.forwarding_tasks.spawn(async move {
+                server.serve(router, task.stop).await;
+                task.ended.cancel();
+            });
+        }
+        problems
+    }
+
+    /// Nothing comes in any more: health checks and processors end, destinations go on with what is there.
+    pub async fn stop_intake(&mut self) {
+        let before: Vec<Weak<Receiver>> =
+            self.wanted.drain(..).map(|wanted| Arc::downgrade(&wanted.receiver)).collect();
+        let probes = std::mem::take(&mut self.probes);
+        join_all(probes.iter().map(|probe| probe.task.stop())).await;
+        if let Some(Processing { _stop, tasks }) = self.processing.take() {
+            drop(_stop);
+            tasks.close();
+            tasks.wait().await;
+        }
+        ended(&before).await;
+    }
+
+    /// Lets go of destinations that left the configuration and have nothing left to forward.
+    pub async fn tidy(&mut self) {
+        let (done, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.destinations)
+            .into_iter()
+            .partition(|running| running.leaving && running.consumer.backlog().spans == 0);
+        self.destinations = kept;
+        join_all(done.iter().map(|running| running.task.stop())).await;
+        done.iter().for_each(|running| running.consumer.retire());
+    }
+
+    /// Whether a destination is at work for this exporter of this pipeline.
+    pub fn forwards(&self, pipeline: &str, exporter: &str) -> bool {
+        self.destinations.iter().any(|running| running.is_of(pipeline, exporter))
+    }
+
+    /// Whether nothing is left to forward.
+    pub fn is_drained(&self) -> bool {
+        self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
+    }
+
+    /// Spans still to be forwarded, all destinations together.
+    pub fn backlog_spans(&self) -> u64 {
+        self.destinations.iter().map(|running| running.consumer.backlog().spans).sum()
     }
 
     /// Requests under way get their time, the rest stays in the spool.
-    pub(super) async fn stop_forwarding(&self) {
+    pub async fn stop_forwarding(&self) {
         self.forwarding.cancel();
         self.forwarding_tasks.close();
         self.forwarding_tasks.wait().await;
     }
 
     /// The destinations are no longer wanted: their cursors hold nothing back from now on.
-    pub(super) fn retire(&self) {
+    pub fn retire(&self) {
         self.destinations.iter().for_each(|running| running.consumer.retire());
     }
+}
 
-    /// Ports as Services name them.
-    pub(super) fn service_ports(&self) -> Vec<ListenerPort> {
-        self.listeners
-            .iter()
-            .map(|listening| ListenerPort {
-                name: format!("{}-{}", listening.receiver.replace(['/', '_'], "-"), listening.protocol),
-                port: listening.address.port(),
-                app_protocol: Some(listening.protocol.to_owned()),
-            })
-            .collect()
-    }
+/// Waits until no request holds any of these receivers any more, or long enough.
+async fn ended(receivers: &[Weak<Receiver>]) {
+    let all = async {
+        while receivers.iter().any(|receiver| receiver.strong_count() > 0) {
+            tokio::time::sleep(REQUESTS_LOOK_INTERVAL).await;
+        }
+    };
+    let _ = tokio::time::timeout(REQUESTS_WAIT_MAX, all).await;
 }
 
 /// Runs a destination; if it panics it begins again at its cursor, where nothing is lost.
@@ -334,34 +472,35 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
     }
 }
 
-/// Whether the ports of `config`, but for those in `except`, can be had: asked before anything that runs is disturbed.
-pub(super) async fn probe(config: &Config<Components>, except: &BTreeSet<u16>) -> Result<(), ListenError> {
-    for (_, endpoint) in used_endpoints(config) {
-        if port_of(&endpoint.address).is_some_and(|port| !except.contains(&port)) {
-            Listener::bind(&endpoint).await?;
-        }
-    }
-    Ok(())
-}
-
-/// The fixed ports that a configuration's used receivers listen on.
-pub(super) fn ports(config: &Config<Components>) -> BTreeSet<u16> {
-    used_endpoints(config).iter().filter_map(|(_, endpoint)| port_of(&endpoint.address)).collect()
-}
-
-fn used_endpoints(config: &Config<Components>) -> Vec<(&'static str, Endpoint)> {
+/// Every address that a configuration's used receivers and its health checks listen on.
+pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
-    used.flat_map(|(_, component)| {
+    let receivers = used.flat_map(|(_, component)| {
         let ReceiverSettings::Otlp(settings) = &component.settings;
-        endpoints(settings)
-    })
-    .collect()
+        endpoints(settings).into_iter().map(|(_, endpoint)| endpoint.address)
+    });
+    let probes = health_checks(config).map(|settings| bindable(&settings.endpoint));
+    receivers.chain(probes).collect()
 }
 
-/// `None` for port 0, which is another one each time.
-fn port_of(address: &str) -> Option<u16> {
-    address.rsplit(':').next()?.parse().ok().filter(|port| *port != 0)
+fn health_checks(config: &Config<Components>) -> impl Iterator<Item = HealthCheckSettings> {
+    config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
+        ExtensionSettings::HealthCheck(settings) => Some(settings.clone()),
+        ExtensionSettings::FileStorage(_) | ExtensionSettings::Spanreel(_) => None,
+    })
+}
+
+/// Says what of a configuration's extensions means nothing here.
+pub(super) fn log_extensions(config: &Config<Components>) {
+    for id in &config.service.extensions {
+        if let Some(ExtensionSettings::FileStorage(settings)) = config.extensions.get(id).map(|it| &it.settings) {
+            tracing::info!(
+                directory = %settings.directory.display(),
+                "file_storage: everything is kept in the data directory; this directory is not used"
+            );
+        }
+    }
 }
 
 /// The ports of a receiver. Where both protocols name the same address, it is one port: each speaks both anyway.

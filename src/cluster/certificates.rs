@@ -114,13 +114,14 @@ impl Certificates {
     }
 
     fn check(&self, names: &[String], now: SystemTime) -> Result<Condition, String> {
+        for trusted in CertificateDer::pem_slice_iter(self.ca.as_bytes()) {
+            let trusted = trusted.map_err(|e| format!("an authority cannot be read: {e}"))?;
+            parsed(&trusted)?;
+        }
         let (ca_der, leaf_der) = (certificate(&self.ca)?, certificate(&self.leaf)?);
         let (ca, leaf) = (parsed(&ca_der)?, parsed(&leaf_der)?);
         leaf.verify_signature(Some(ca.public_key())).map_err(|_| "the leaf is not signed by the authority")?;
-        let ca_key = KeyPair::from_pem(&self.ca_key).map_err(|e| format!("the authority's key: {e}"))?;
-        if ca_key.public_key_raw() != &*ca.public_key().subject_public_key.data {
-            return Err("the authority's key is of another certificate".to_owned());
-        }
+        self.check_authority(&ca)?;
         self.certified_key().map_err(|e| e.to_string())?;
         for (what, certificate, life) in [("authority", &ca, CA_LIFE), ("leaf", &leaf, LEAF_LIFE)] {
             let (from, until) = validity(certificate);
@@ -142,6 +143,33 @@ impl Certificates {
             return Ok(Condition::Due { authority: false, why: format!("it does not name {missing}") });
         }
         Ok(Condition::Good)
+    }
+
+    fn check_authority(&self, ca: &X509Certificate<'_>) -> Result<(), String> {
+        let ca_key = KeyPair::from_pem(&self.ca_key).map_err(|e| format!("the authority's key: {e}"))?;
+        if ca_key.public_key_raw() != &*ca.public_key().subject_public_key.data {
+            return Err("the authority's key is of another certificate".to_owned());
+        }
+        Ok(())
+    }
+
+    /// New ones where these are broken. An authority that is whole goes on: who trusts it need not be told anything.
+    pub(super) fn mended(&self, names: &[String], now: SystemTime) -> Result<Self, CertificateError> {
+        let authority_is_whole = certificate(&self.ca).is_ok_and(|der| {
+            parsed(&der).is_ok_and(|ca| self.check_authority(&ca).is_ok() && ca.tbs_certificate.is_ca())
+        });
+        if authority_is_whole {
+            let mended = self.with_new_leaf(names, now)?;
+            if mended.condition(names, now) == Condition::Good {
+                return Ok(mended);
+            }
+        }
+        Self::generate(names, now)
+    }
+
+    /// Whether both leaves are signed by the same authority.
+    pub(super) fn shares_authority(&self, other: &Self) -> bool {
+        self.ca_key == other.ca_key
     }
 
     /// As the TLS server takes it.
@@ -298,6 +326,32 @@ mod tests {
             },
         ] {
             assert!(matches!(broken.condition(&names(), now()), Condition::Broken(_)), "{broken:?}");
+            let mended = broken.mended(&names(), now()).unwrap();
+            assert_eq!(mended.condition(&names(), now()), Condition::Good);
+            let authority_was_whole = broken.ca == a.ca && broken.ca_key == a.ca_key;
+            assert_eq!(mended.shares_authority(&a), authority_was_whole, "{broken:?}");
         }
+        let trailing = format!("{}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", a.ca);
+        let broken = Certificates { ca: trailing, ..a };
+        assert!(
+            matches!(broken.condition(&names(), now()), Condition::Broken(_)),
+            "no API server would take that bundle"
+        );
+        assert_eq!(broken.mended(&names(), now()).unwrap().condition(&names(), now()), Condition::Good);
+    }
+
+    #[test]
+    fn a_wrong_clock_on_either_side_asks_for_new_ones() {
+        let made = Certificates::generate(&names(), now()).unwrap();
+        for wrong in [now() - DAY * 365, now() + DAY * 365 * 20] {
+            let Condition::Due { authority: true, .. } = made.condition(&names(), wrong) else { panic!() };
+            let renewed = made.with_new_authority(&names(), wrong).unwrap();
+            assert_eq!(renewed.condition(&names(), wrong), Condition::Good);
+            // And back: whoever has the right time mends it.
+            assert!(matches!(renewed.condition(&names(), now()), Condition::Due { .. }));
+        }
+        let Condition::Due { authority: true, .. } = made.condition(&names(), UNIX_EPOCH) else { panic!() };
+        let renewed = made.with_new_authority(&names(), UNIX_EPOCH).unwrap();
+        assert_eq!(renewed.condition(&names(), UNIX_EPOCH), Condition::Good);
     }
 }

@@ -18,9 +18,10 @@ use serde_json::Value;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::retry::{STEP_TIMEOUT, State};
+use super::events::Events;
+use super::retry::{STEP_TIMEOUT, State, is_expiry};
 use super::status::Ready;
-use super::{Applied, PipelineHost, PipelineSource, collector, defaults, ignored, services, status};
+use super::{Applied, PipelineHost, PipelineSource, collector, defaults, ignored, services, sidecar, status};
 
 /// Resources beyond this are not run, and the log says so: each has listeners and pipelines of its own.
 const COLLECTORS_MAX: usize = 256;
@@ -38,6 +39,10 @@ pub(super) struct Collectors<H> {
     pub(super) wanted: BTreeMap<String, DynamicObject>,
     pub(super) running: BTreeMap<String, Running>,
     pub(super) dirty: BTreeSet<String>,
+    /// For what a resource's author should see although its status is not where they look.
+    pub(super) events: Events,
+    /// A whole list came; the host has still to be told who is there.
+    pub(super) listed: bool,
 }
 
 /// What the host was last asked for, and what it said.
@@ -73,9 +78,15 @@ async fn bounded<T>(
 }
 
 impl<H: PipelineHost> Collectors<H> {
-    pub(super) fn new(client: Client, resource: ApiResource, host: Arc<H>, pod_address: Option<IpAddr>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        resource: ApiResource,
+        host: Arc<H>,
+        pod_address: Option<IpAddr>,
+        events: Events,
+    ) -> Self {
         let (wanted, running, dirty) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { client, resource, host, pod_address, wanted, running, dirty }
+        Self { client, resource, host, pod_address, wanted, running, dirty, events, listed: false }
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
@@ -97,6 +108,7 @@ impl<H: PipelineHost> Collectors<H> {
                         watch_state.ok();
                         self.take(event, &mut relist);
                     }
+                    Some(Err(error)) if is_expiry(&error) => {}
                     Some(Err(error)) => watch_state.failed(&error),
                     None => return,
                 },
@@ -104,8 +116,11 @@ impl<H: PipelineHost> Collectors<H> {
                 _ = repair.tick() => self.dirty.extend(self.wanted.keys().cloned()),
             }
             // A list counts only when it is whole.
+            if relist.is_none() && std::mem::take(&mut self.listed) {
+                self.host.listed(&self.runnable()).await;
+            }
             while relist.is_none()
-                && let Some(owner) = self.dirty.pop_first()
+                && let Some(owner) = self.next_dirty()
             {
                 match self.reconcile(&owner, &shutdown).await {
                     Ok(()) => {
@@ -136,6 +151,7 @@ impl<H: PipelineHost> Collectors<H> {
                 self.want(owner, object);
             }
             Event::InitDone => {
+                self.listed = true;
                 if let Some(listed) = relist.take() {
                     let gone: Vec<String> =
                         self.wanted.keys().filter(|owner| !listed.contains(*owner)).cloned().collect();
@@ -163,22 +179,46 @@ impl<H: PipelineHost> Collectors<H> {
         self.dirty.insert(owner);
     }
 
+    /// Who is to be run, whether or not it can be.
+    fn runnable(&self) -> BTreeSet<String> {
+        let runnable = self.wanted.iter().filter(|(_, object)| is_runnable(object) && mode(object) != "sidecar");
+        runnable.map(|(owner, _)| owner.clone()).collect()
+    }
+
+    /// What goes comes first, because it frees ports; then the oldest resource, which has a right to its ports.
+    fn next_dirty(&mut self) -> Option<String> {
+        let rank = |owner: &String| (self.wanted.get(owner).map(created), owner.clone());
+        let next = self.dirty.iter().min_by_key(|owner| rank(owner)).cloned()?;
+        self.dirty.remove(&next);
+        Some(next)
+    }
+
+    /// Something else changed, so what was refused may be possible now.
+    fn retry_refused(&mut self) {
+        let refused = self.running.iter().filter(|(_, running)| running.result.is_err());
+        self.dirty.extend(refused.map(|(owner, _)| owner.clone()));
+    }
+
+    async fn stop(&mut self, owner: &str) {
+        if self.running.remove(owner).is_some() {
+            tracing::info!(collector = owner, "no longer run");
+            self.host.remove(owner).await;
+            self.retry_refused();
+        }
+    }
+
     async fn reconcile(&mut self, owner: &str, shutdown: &CancellationToken) -> Result<(), ReconcileError> {
-        let object = self.wanted.get(owner).filter(|object| object.metadata.deletion_timestamp.is_none()).cloned();
-        let Some(object) = object.filter(is_managed) else {
-            if self.running.remove(owner).is_some() {
-                tracing::info!(collector = owner, "no longer run");
-                self.host.remove(owner).await;
-            }
+        let Some(object) = self.wanted.get(owner).filter(|object| is_runnable(object)).cloned() else {
+            self.stop(owner).await;
             return Ok(());
         };
         if mode(&object) == "sidecar" {
-            if self.running.remove(owner).is_some() {
-                self.host.remove(owner).await;
+            self.stop(owner).await;
+            let ready = Ready { ready: false, reason: sidecar::REASON, message: sidecar::remedy(&object) };
+            if bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await? {
+                self.events.publish(sidecar::mode_refused(&object));
             }
-            let message = "mode sidecar is not supported: Spanreel injects no sidecars. Use mode deployment and send to the Service instead of localhost.";
-            let ready = Ready { ready: false, reason: "SidecarNotSupported", message: message.to_owned() };
-            return bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await;
+            return Ok(());
         }
 
         let (source, mut notes) = source(owner, &object);
@@ -188,6 +228,14 @@ impl<H: PipelineHost> Collectors<H> {
             None => {
                 let result = self.host.apply(source.clone()).await;
                 self.log(owner, &source, &result);
+                if let Ok(applied) = &result {
+                    self.retry_refused();
+                    for displaced in &applied.displaced {
+                        // Asked again it is told why, and so is its author.
+                        self.running.remove(displaced);
+                        self.dirty.insert(displaced.clone());
+                    }
+                }
                 result
             }
         };
@@ -198,7 +246,8 @@ impl<H: PipelineHost> Collectors<H> {
                 let services = services::apply(&self.client, services, &applied.ports, self.pod_address);
                 notes.extend(bounded(shutdown, services).await?);
                 let ready = running(&applied, notes);
-                bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await
+                bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
+                Ok(())
             }
             Err(lines) => {
                 let ready = Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") };
@@ -235,8 +284,15 @@ fn owner_name(object: &DynamicObject) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
-fn is_managed(object: &DynamicObject) -> bool {
-    object.data.pointer("/spec/managementState").and_then(Value::as_str) != Some("unmanaged")
+/// Whether it is there to stay and Spanreel's to run.
+fn is_runnable(object: &DynamicObject) -> bool {
+    let is_managed = object.data.pointer("/spec/managementState").and_then(Value::as_str) != Some("unmanaged");
+    is_managed && object.metadata.deletion_timestamp.is_none()
+}
+
+/// Unix seconds.
+fn created(object: &DynamicObject) -> i64 {
+    object.creation_timestamp().map_or(0, |time| time.0.as_second())
 }
 
 fn mode(object: &DynamicObject) -> &str {
@@ -246,23 +302,33 @@ fn mode(object: &DynamicObject) -> &str {
 /// The configuration as the host takes it, and what of the resource has no effect.
 fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) {
     let mut notes = Vec::new();
-    let mut config = object.data.pointer("/spec/config").cloned().unwrap_or_default();
-    defaults::apply(&mut config);
-    // What was no YAML when it was applied goes to the host as it was written: its errors say where.
+    let config = object.data.pointer("/spec/config").cloned().unwrap_or_default();
     let whole = serde_json::to_value(object).unwrap_or_default();
-    let text = collector::unreadable_config(&whole).map_or_else(|| yaml(&config), str::to_owned);
+    let (text, defaults) = match collector::unreadable_config(&whole) {
+        // What was no YAML when it was applied goes to the host as it was written: its errors say where.
+        Some(unreadable) => (unreadable.to_owned(), String::new()),
+        // Defaults apart from what its author wrote, so that error texts point at lines as `kubectl get -o yaml` shows them.
+        None => (yaml(&config), defaults::missing(&config).as_ref().map(yaml).unwrap_or_default()),
+    };
     let mut env = BTreeMap::new();
     for variable in object.data.pointer("/spec/env").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| variable.get(key).and_then(Value::as_str);
         let Some(name) = text("name") else { continue };
         if variable.get("valueFrom").is_some_and(|from| !from.is_null()) {
-            notes.push(format!("spec.env {name}: valueFrom is not supported; the variable is not set"));
+            notes
+                .push(format!("spec.env {name}: valueFrom is not supported, the variable is not set; give it a value"));
         } else {
             env.insert(name.to_owned(), text("value").unwrap_or_default().to_owned());
         }
     }
+    if object.data.pointer("/spec/envFrom").and_then(Value::as_array).is_some_and(|from| !from.is_empty()) {
+        notes.push(
+            "spec.envFrom is not supported, its variables are not set; name those that the configuration uses under spec.env"
+                .to_owned(),
+        );
+    }
     notes.extend(ignored::notes(object));
-    (PipelineSource { owner: owner.to_owned(), config: text, env }, notes)
+    (PipelineSource { owner: owner.to_owned(), config: text, defaults, env, created: created(object) }, notes)
 }
 
 /// YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.
@@ -320,17 +386,21 @@ mod tests {
                     "service": {"pipelines": {"traces": {"receivers": ["otlp"]}}},
                 },
                 "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],
+                "envFrom": [{"secretRef": {"name": "s"}}],
                 "ingress": {"route": {}}, "targetAllocator": {"enabled": true},
             },
         }))
         .unwrap();
         let (source, notes) = source("n/x", &object);
-        assert!(source.config.contains("endpoint: "), "{}", source.config);
-        let read: Value = serde_saphyr::from_str(&source.config).unwrap();
-        assert_eq!(read["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"], "0.0.0.0:4317");
+        assert!(!source.config.contains("endpoint: "), "lines are counted as the author sees them: {}", source.config);
+        let read: Value = serde_saphyr::from_str(&source.defaults).unwrap();
+        assert_eq!(read["receivers"], json!({"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}}}}));
         assert_eq!(source.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
-        assert_eq!(notes.len(), 2, "{notes:?}");
-        assert!(notes[1].contains("targetAllocator"));
+        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert!(
+            notes[0].contains("spec.env B") && notes[1].contains("envFrom") && notes[2].contains("targetAllocator")
+        );
+        assert!(!notes[2].contains("envFrom"));
     }
 
     #[test]

@@ -88,7 +88,8 @@ pub(super) async fn install(client: &Client) -> Result<(), CrdError> {
     Ok(())
 }
 
-/// Tells the API server where collector resources are converted between their versions, in the definition that is ours.
+/// Tells the API server where collector resources are converted between their versions, in the definition that is ours,
+/// and has it serve all of them in the same step: without conversion one version's shape would pass as another's.
 ///
 /// # Errors
 /// The API server refuses or cannot be reached.
@@ -112,11 +113,21 @@ pub(super) async fn ensure_conversion(
             "conversionReviewVersions": ["v1"],
         },
     });
-    if serde_json::to_value(&present.spec.conversion).is_ok_and(|present| present == conversion) {
+    let versions = &present.spec.versions;
+    if versions.iter().all(|version| version.served)
+        && serde_json::to_value(&present.spec.conversion).is_ok_and(|present| present == conversion)
+    {
         return Ok(());
     }
-    let patch = json!({"spec": {"conversion": conversion}});
-    api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    let mut changes = vec![json!({"op": "add", "path": "/spec/conversion", "value": conversion})];
+    for (index, version) in versions.iter().enumerate() {
+        let path = format!("/spec/versions/{index}");
+        // Somebody else may have changed the list meanwhile: then the next attempt reads it anew.
+        changes.push(json!({"op": "test", "path": format!("{path}/name"), "value": version.name}));
+        changes.push(json!({"op": "add", "path": format!("{path}/served"), "value": true}));
+    }
+    let patch: json_patch::Patch = serde_json::from_value(changes.into()).map_err(kube::Error::SerdeError)?;
+    api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
     Ok(())
 }
 

@@ -17,6 +17,31 @@ pub(super) const PROTOCOL_PORTS: [(&str, &[(&str, u16)]); 2] = [
 /// Receivers with one endpoint.
 const ENDPOINT_PORTS: [(&str, u16); 1] = [("zipkin", 9411)];
 
+/// What is to be merged into `spec.config` to complete it; `None`: it is complete.
+pub(super) fn missing(config: &Value) -> Option<Value> {
+    let mut complete = config.clone();
+    apply(&mut complete);
+    added(config, complete)
+}
+
+/// The part of `after` that `before` does not have.
+fn added(before: &Value, after: Value) -> Option<Value> {
+    match (before, after) {
+        (before, after) if *before == after => None,
+        (Value::Object(before), Value::Object(after)) => {
+            let added = after.into_iter().filter_map(|(key, value)| {
+                let value = match before.get(&key) {
+                    None => Some(value),
+                    Some(before) => added(before, value),
+                };
+                Some((key, value?))
+            });
+            Some(Value::Object(added.collect()))
+        }
+        (_, after) => Some(after),
+    }
+}
+
 /// Completes `spec.config` in place.
 pub(super) fn apply(config: &mut Value) {
     let used_receivers = used(config, "receivers");
@@ -154,6 +179,17 @@ mod tests {
             config.pointer("/service/telemetry/metrics/readers/0/pull/exporter/prometheus/port"),
             Some(&json!(8888))
         );
+    }
+
+    #[test]
+    fn what_is_missing_is_told_apart_from_what_is_there() {
+        let config = json!({
+            "receivers": {"otlp": {"protocols": {"grpc": null, "http": {"endpoint": "localhost:1", "tls": {}}}}},
+            "service": {"telemetry": {"metrics": {"readers": []}}, "pipelines": {"traces": {"receivers": ["otlp"]}}},
+        });
+        let expected = json!({"receivers": {"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}}}}});
+        assert_eq!(missing(&config), Some(expected));
+        assert_eq!(missing(&json!({"receivers": {"otlp": {}}})), None);
     }
 
     #[test]

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use super::defaults::METRICS_PORT;
 
 /// Keys of `spec` that are honoured, or that say nothing about what runs.
-const HONOURED: [&str; 8] = [
+const HONOURED: [&str; 9] = [
     "config",
     "env",
+    // Has a note of its own.
+    "envFrom",
     "managementState",
     "mode",
     "ports",

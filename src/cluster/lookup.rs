@@ -3,7 +3,7 @@
 //! Owners of ReplicaSets and Jobs are remembered: all pods of one ask the same. Everything shares one deadline; what has
 //! not come by then is decided without.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -66,13 +66,14 @@ impl Lookup {
     }
 
     /// Adds the named Instrumentations that exist and that their watch has not seen yet.
-    pub(super) async fn add_instrumentations(&self, catalog: &mut Catalog, names: &[(String, String)]) {
+    pub(super) async fn add_instrumentations(&self, catalog: &mut Arc<Catalog>, names: &[(String, String)]) {
         let search = async {
             for (namespace, name) in names {
                 let api: Api<DynamicObject> =
                     Api::namespaced_with(self.client.clone(), namespace, &self.instrumentations);
                 if let Ok(Some(object)) = api.get_opt(name).await {
-                    catalog.insert(namespace, name, index::read_instrumentation(&object));
+                    // Copied only now: a name that no watch has seen is a slip of the pen as a rule.
+                    Arc::make_mut(catalog).insert(namespace, name, index::read_instrumentation(&object));
                 }
             }
         };

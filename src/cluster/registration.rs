@@ -29,6 +29,8 @@ pub(super) const FIELD_MANAGER: &str = "spanreel";
 const OPERATOR_WEBHOOK: &str = "mpod.kb.io";
 /// Namespaces that are listed by name. With more, every pod is asked about: the list is part of each evaluation.
 const LISTED_NAMESPACES_MAX: usize = 1000;
+/// Servers before 1.27 refuse to apply what they do not know, by this name.
+const MATCH_CONDITIONS: &str = "matchConditions";
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// True for pods with an annotation that may ask for something, whatever its value.
 const POD_ASKS: &str = "has(object.metadata.annotations) && object.metadata.annotations.exists(key, \
@@ -106,38 +108,52 @@ pub(super) struct Registration<'a> {
     pub(super) ca_bundle: &'a str,
     /// Namespaces whose annotations ask for their pods.
     pub(super) asking: &'a BTreeSet<String>,
+    /// Whether custom resources are completed and checked here. Not beside opentelemetry-operator, which does so itself:
+    /// both would write their own default images' names into each Instrumentation, in turn.
+    pub(super) resources: bool,
 }
 
 impl Registration<'_> {
-    /// Creates or corrects both configurations.
+    /// Creates or corrects what is asked about before an object is stored as it is: pods, and defaults of resources.
     ///
     /// # Errors
     /// The API server refuses or cannot be reached.
-    pub(super) async fn ensure(&self, client: &Client) -> Result<(), Box<kube::Error>> {
+    pub(super) async fn ensure_mutating(&self, client: &Client) -> Result<(), Box<kube::Error>> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-        mutating.patch(NAME, &params, &Patch::Apply(&self.mutating())).await?;
+        match mutating.patch(NAME, &params, &Patch::Apply(&self.mutating(true))).await {
+            Err(kube::Error::Api(status)) if status.message.contains(MATCH_CONDITIONS) => {
+                // Before 1.27. Every pod is asked about, as the operator has it.
+                mutating.patch(NAME, &params, &Patch::Apply(&self.mutating(false))).await?;
+            }
+            applied => drop(applied?),
+        }
+        Ok(())
+    }
+
+    /// Creates or corrects who checks custom resources.
+    ///
+    /// # Errors
+    /// The API server refuses or cannot be reached.
+    pub(super) async fn ensure_validating(&self, client: &Client) -> Result<(), Box<kube::Error>> {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
         let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
         validating.patch(NAME, &params, &Patch::Apply(&self.validating())).await?;
         Ok(())
     }
 
-    fn mutating(&self) -> Value {
-        let mut webhooks = self.pods();
-        webhooks.push(self.resources("instrumentations", "v1alpha1", Path::MutateInstrumentation));
-        webhooks.push(self.resources("opentelemetrycollectors", "v1beta1", Path::MutateCollector));
+    fn mutating(&self, with_conditions: bool) -> Value {
+        let mut webhooks = self.pods(with_conditions);
+        webhooks.extend(self.resources(Path::MutateInstrumentation, Path::MutateCollector));
         configuration("MutatingWebhookConfiguration", &webhooks)
     }
 
     fn validating(&self) -> Value {
-        let webhooks = [
-            self.resources("instrumentations", "v1alpha1", Path::ValidateInstrumentation),
-            self.resources("opentelemetrycollectors", "v1beta1", Path::ValidateCollector),
-        ];
+        let webhooks = self.resources(Path::ValidateInstrumentation, Path::ValidateCollector);
         configuration("ValidatingWebhookConfiguration", &webhooks)
     }
 
-    fn pods(&self) -> Vec<Value> {
+    fn pods(&self, with_conditions: bool) -> Vec<Value> {
         // kube-system must come up without us, and so must we.
         let excluded = BTreeSet::from(["kube-system".to_owned(), self.own_namespace.to_owned()]);
         if self.asking.len() > LISTED_NAMESPACES_MAX {
@@ -145,7 +161,7 @@ impl Registration<'_> {
         }
         let listed: BTreeSet<String> = self.asking - &excluded;
         let others: BTreeSet<String> = &excluded | &listed;
-        let mut webhooks = vec![self.pods_webhook("pods", "NotIn", &others, true)];
+        let mut webhooks = vec![self.pods_webhook("pods", "NotIn", &others, with_conditions)];
         if !listed.is_empty() {
             webhooks.push(self.pods_webhook("namespaces", "In", &listed, false));
         }
@@ -153,8 +169,7 @@ impl Registration<'_> {
     }
 
     fn pods_webhook(&self, name: &str, operator: &str, namespaces: &BTreeSet<String>, conditional: bool) -> Value {
-        let conditions = if conditional { json!([{"name": "asks", "expression": POD_ASKS}]) } else { json!([]) };
-        json!({
+        let mut webhook = json!({
             "name": format!("{name}.webhook.spanreel.dev"),
             "clientConfig": self.address.client_config(Path::Pods, self.ca_bundle),
             "rules": [{
@@ -164,18 +179,31 @@ impl Registration<'_> {
             "namespaceSelector": {"matchExpressions": [
                 {"key": NAMESPACE_NAME_LABEL, "operator": operator, "values": namespaces},
             ]},
-            "matchConditions": conditions,
             "failurePolicy": "Ignore",
             "timeoutSeconds": TIMEOUT_S,
             "sideEffects": "None",
             // Containers that later webhooks add are seen, too.
             "reinvocationPolicy": "IfNeeded",
             "admissionReviewVersions": ["v1"],
-        })
+        });
+        if let Some(fields) = webhook.as_object_mut().filter(|_| conditional) {
+            fields.insert(MATCH_CONDITIONS.to_owned(), json!([{"name": "asks", "expression": POD_ASKS}]));
+        }
+        webhook
     }
 
     /// Custom resources can be applied without us: defaults hold at injection as well, and statuses say what is wrong.
-    fn resources(&self, plural: &str, version: &str, path: Path) -> Value {
+    fn resources(&self, instrumentations: Path, collectors: Path) -> Vec<Value> {
+        if !self.resources {
+            return Vec::new();
+        }
+        vec![
+            self.resource_webhook("instrumentations", "v1alpha1", instrumentations),
+            self.resource_webhook("opentelemetrycollectors", "v1beta1", collectors),
+        ]
+    }
+
+    fn resource_webhook(&self, plural: &str, version: &str, path: Path) -> Value {
         json!({
             "name": format!("{plural}.webhook.spanreel.dev"),
             "clientConfig": self.address.client_config(path, self.ca_bundle),
@@ -222,7 +250,7 @@ mod tests {
     use super::*;
 
     fn registration<'a>(address: &'a Address, asking: &'a BTreeSet<String>) -> Registration<'a> {
-        Registration { address, own_namespace: "own", ca_bundle: "pem", asking }
+        Registration { address, own_namespace: "own", ca_bundle: "pem", asking, resources: true }
     }
 
     fn selector(webhook: &Value) -> &Value {
@@ -244,13 +272,13 @@ mod tests {
     fn a_url_gets_the_path_and_a_service_the_port() {
         let none = BTreeSet::new();
         let address = Address::Url("https://127.0.0.1:9443/".to_owned());
-        let by_url = registration(&address, &none).mutating();
+        let by_url = registration(&address, &none).mutating(true);
         assert_eq!(by_url["webhooks"][0]["clientConfig"]["url"], "https://127.0.0.1:9443/mutate-v1-pod");
         assert_eq!(by_url["webhooks"][0]["clientConfig"]["caBundle"], "cGVt");
         let address = Address::Service { namespace: "own".to_owned(), name: "spanreel".to_owned() };
         let by_service = registration(&address, &none);
-        assert_eq!(by_service.mutating()["webhooks"][0]["clientConfig"]["service"]["port"], 443);
-        serde_json::from_value::<MutatingWebhookConfiguration>(by_service.mutating()).unwrap();
+        assert_eq!(by_service.mutating(true)["webhooks"][0]["clientConfig"]["service"]["port"], 443);
+        serde_json::from_value::<MutatingWebhookConfiguration>(by_service.mutating(true)).unwrap();
         serde_json::from_value::<ValidatingWebhookConfiguration>(by_service.validating()).unwrap();
     }
 
@@ -258,12 +286,12 @@ mod tests {
     fn a_namespace_is_meant_by_one_webhook_for_pods_at_most() {
         let address = Address::Url("https://h".to_owned());
         let none = BTreeSet::new();
-        let pods = registration(&address, &none).pods();
+        let pods = registration(&address, &none).pods(true);
         assert_eq!(pods.len(), 1);
         assert_eq!(selector(&pods[0])["values"], json!(["kube-system", "own"]));
 
         let asking = ["a", "own", "kube-system"].map(str::to_owned).into();
-        let pods = registration(&address, &asking).pods();
+        let pods = registration(&address, &asking).pods(true);
         assert_eq!(pods.len(), 2);
         assert_eq!(
             (&selector(&pods[0])["operator"], &selector(&pods[0])["values"]),
@@ -271,11 +299,30 @@ mod tests {
         );
         assert_eq!((&selector(&pods[1])["operator"], &selector(&pods[1])["values"]), (&json!("In"), &json!(["a"])));
         assert_eq!(pods[0]["matchConditions"].as_array().map(Vec::len), Some(1));
-        assert_eq!(pods[1]["matchConditions"], json!([]));
+        assert_eq!(pods[1]["matchConditions"], Value::Null);
 
         let many = (0..=LISTED_NAMESPACES_MAX).map(|n| n.to_string()).collect();
-        let pods = registration(&address, &many).pods();
+        let pods = registration(&address, &many).pods(true);
         assert_eq!(pods.len(), 1);
-        assert_eq!(pods[0]["matchConditions"], json!([]));
+        assert_eq!(pods[0]["matchConditions"], Value::Null);
+    }
+
+    #[test]
+    fn older_servers_get_no_conditions_and_the_operator_keeps_its_resources() {
+        let (address, asking) = (Address::Url("https://h".to_owned()), BTreeSet::from(["a".to_owned()]));
+        let all = registration(&address, &asking);
+        assert!(all.mutating(true).to_string().contains(MATCH_CONDITIONS));
+        assert!(!all.mutating(false).to_string().contains(MATCH_CONDITIONS));
+        let names = |configuration: Value| -> Vec<String> {
+            let webhooks = configuration["webhooks"].as_array().unwrap();
+            webhooks.iter().map(|webhook| webhook["name"].as_str().unwrap().to_owned()).collect()
+        };
+        let of_pods = ["pods.webhook.spanreel.dev", "namespaces.webhook.spanreel.dev"];
+        let of_resources = ["instrumentations.webhook.spanreel.dev", "opentelemetrycollectors.webhook.spanreel.dev"];
+        assert_eq!(names(all.mutating(true)), [of_pods, of_resources].concat());
+        assert_eq!(names(all.validating()), of_resources);
+        let beside = Registration { resources: false, ..all };
+        assert_eq!(names(beside.mutating(true)), of_pods);
+        assert!(names(beside.validating()).is_empty());
     }
 }

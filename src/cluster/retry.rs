@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 const DELAY_MIN: Duration = Duration::from_millis(500);
@@ -35,6 +36,18 @@ impl State {
             tracing::warn!(activity = self.activity, %error, "not possible now; tried again until it is, everything else goes on");
             self.failing = Some(error);
         }
+    }
+}
+
+/// Whether a watch only has to begin again with a list, which it does by itself: the API server forgot the version that
+/// it was at. Nothing is missed.
+pub(super) fn is_expiry(error: &watcher::Error) -> bool {
+    const GONE: u16 = 410;
+    match error {
+        watcher::Error::WatchError(status) => status.code == GONE,
+        watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == GONE,
+        _ => false,
     }
 }
 

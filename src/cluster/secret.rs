@@ -44,18 +44,27 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// What is in the Secret if it is good at `now`; otherwise new ones, stored there.
+    /// What is in the Secret if it is good at `now`; otherwise those that this process serves already (`held`), as far as
+    /// they are good, so that nobody has to be told of new ones; otherwise new ones. All but the first are stored there.
     ///
     /// # Errors
     /// The API server refuses or cannot be reached.
-    pub(super) async fn ensure(&self, now: SystemTime) -> Result<Certificates, SecretError> {
+    pub(super) async fn ensure(
+        &self,
+        now: SystemTime,
+        held: Option<&Certificates>,
+    ) -> Result<Certificates, SecretError> {
+        let held = held.filter(|held| held.condition(&self.names, now) == Condition::Good);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         for _ in 0..CONFLICTS_MAX {
             let failed = |source| SecretError::Api { name: self.name.clone(), source: Box::new(source) };
             let found = api.get_opt(&self.name).await.map_err(failed)?;
             let written = match found {
                 None => {
-                    let made = Certificates::generate(&self.names, now)?;
+                    if held.is_some() {
+                        tracing::warn!(secret = %self.name, "the Secret is gone; the webhook's certificates are stored again");
+                    }
+                    let made = held.cloned().map_or_else(|| Certificates::generate(&self.names, now), Ok)?;
                     let secret = self.secret(&made, None);
                     (api.create(&PostParams::default(), &secret).await, made)
                 }
@@ -72,8 +81,8 @@ impl Keeper {
                             present.with_new_authority(&self.names, now)?
                         }
                         Condition::Broken(why) => {
-                            tracing::warn!(secret = %self.name, %why, "the webhook's certificates are not usable; made anew");
-                            Certificates::generate(&self.names, now)?
+                            tracing::warn!(secret = %self.name, %why, "the webhook's certificates in the Secret are not usable and are replaced");
+                            held.cloned().map_or_else(|| present.mended(&self.names, now), Ok)?
                         }
                     };
                     let secret = self.secret(&next, Some(&secret.metadata));

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use http::header::DATE;
 use http_body_util::{BodyExt as _, Limited};
-use kube::Client;
+use k8s_openapi::api::core::v1::PodTemplate;
+use kube::api::PostParams;
 use kube::client::Body;
-use serde_json::Value;
+use kube::{Api, Client};
+use serde_json::{Value, json};
 
 /// Image volumes are on by default from this minor version of 1.x.
 const IMAGE_VOLUMES_MINOR: u32 = 35;
@@ -19,7 +22,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Server {
     /// Its clock, to the second.
     pub(super) now: Option<SystemTime>,
-    /// Whether pods may mount images. That a node's kubelet and runtime can do it as well is not known here.
+    /// Whether pods may mount images, judging by the version. That a node's kubelet and runtime can do it as well is not
+    /// known here.
     pub(super) image_volumes: bool,
 }
 
@@ -40,6 +44,37 @@ pub(super) async fn ask(client: &Client) -> Result<Server, Box<kube::Error>> {
     match tokio::time::timeout(WAIT_MAX, answer).await {
         Ok(answer) => answer,
         Err(late) => Err(Box::new(kube::Error::Service(Box::new(late)))),
+    }
+}
+
+/// Whether the API server takes a pod that mounts an image. It is shown a PodTemplate, which runs nothing, and told not to
+/// keep it: unlike the version this tells whether the feature is on, without the right to create pods. `None`: unknown.
+pub(super) async fn takes_image_volumes(client: &Client, namespace: &str) -> Option<bool> {
+    let container_security = json!({
+        "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let template: PodTemplate = serde_json::from_value(json!({
+        "metadata": {"generateName": "spanreel-probe-"},
+        "template": {"spec": {
+            "containers": [{"name": "probe", "image": "probe", "securityContext": container_security}],
+            "volumes": [{"name": "image", "image": {"reference": "probe"}}],
+        }},
+    }))
+    .ok()?;
+    let api: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    match tokio::time::timeout(WAIT_MAX, api.create(&params, &template)).await.ok()? {
+        Ok(shown) => {
+            let spec = shown.template?.spec?;
+            Some(spec.volumes.iter().flatten().any(|volume| volume.image.is_some()))
+        }
+        // Where the feature is off, the volume is left without a source, which is invalid.
+        Err(kube::Error::Api(status)) if status.code == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => Some(false),
+        Err(error) => {
+            tracing::debug!(%error, "whether image volumes are served is told by the version alone");
+            None
+        }
     }
 }
 
@@ -64,8 +99,6 @@ fn has_image_volumes(version: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
-
-    use serde_json::json;
 
     use super::*;
 

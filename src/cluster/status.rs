@@ -16,7 +16,7 @@ pub(super) struct Ready {
     pub(super) message: String,
 }
 
-/// Writes the condition if it says something new.
+/// Writes the condition if it says something new, and says whether it did.
 ///
 /// # Errors
 /// The API server refuses or cannot be reached.
@@ -25,15 +25,15 @@ pub(super) async fn write(
     resource: &ApiResource,
     object: &DynamicObject,
     ready: &Ready,
-) -> Result<(), Box<kube::Error>> {
-    let Some(status) = changed(object, ready, jiff::Timestamp::now()) else { return Ok(()) };
+) -> Result<bool, Box<kube::Error>> {
+    let Some(status) = changed(object, ready, jiff::Timestamp::now()) else { return Ok(false) };
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, resource);
     let patch = json!({"status": status});
     match api.patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

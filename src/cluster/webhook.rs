@@ -109,7 +109,7 @@ impl Webhook {
             Err(Unreadable::Unknown { uid, why }) => return Ok(unread(path, &why).into_review(&uid)),
             Err(error @ Unreadable::NoReview(_)) => return Err(error.to_string()),
         };
-        let settings = self.pods.settings.load();
+        let settings = self.pods.settings.load_full();
         let answer = match path {
             Path::Pods => self.pods.review(&request).await,
             Path::MutateInstrumentation => resources::mutate(Kind::Instrumentation, &request, &settings.images),

@@ -6,16 +6,20 @@
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Volume};
 
+use super::apache;
 use super::dotnet::DotNetAgent;
 use super::environment::Environment;
 use super::java::JavaAgent;
+use super::nginx;
 use super::nodejs::NodeJsAgent;
 use super::outcome::{Decision, Outcome, Reason, Refusal};
 use super::owners::Owner;
 use super::python::PythonAgent;
 use super::sdk::SdkOnly;
+use super::sdk_config::Facts;
+use super::web_server::CLONE_CONTAINER;
 use super::{
-    InstrumentationSpec, Language, Plan, PodRequest, Settings, pod_security, sdk_config, targets, validity, volumes,
+    InstrumentationSpec, Language, Plan, PodRequest, Settings, go, pod_security, sdk_config, targets, validity, volumes,
 };
 
 /// What one language adds to the skeleton. One file implements it per language.
@@ -25,6 +29,24 @@ pub(super) trait Agent {
 
     /// Objections to this container, or else what the language mounts into it.
     fn attach(&self, container: &mut Container, env: &Environment) -> Result<(), Refusal>;
+
+    fn suits_init_containers(&self) -> bool {
+        true
+    }
+
+    /// For an agent whose files depend on the container: what brings them, and the container's changes. Called for the first
+    /// container that takes the agent, with the language's own variables in `env`.
+    ///
+    /// # Errors
+    /// The container has something where the agent must be.
+    fn stage(&self, _container: &mut Container, _env: &mut Environment, _facts: &Facts<'_>) -> Result<Staged, Refusal> {
+        Ok(Staged::default())
+    }
+
+    /// What to say of a container behind the `first` one, where only that one gets the agent's files.
+    fn further(&self, _container: &str, _first: &str) -> Option<String> {
+        None
+    }
 
     /// Variables that come before the Instrumentation's common ones. Returned sentences go to the user.
     fn load_early(&self, _env: &mut Environment) -> Vec<String> {
@@ -48,6 +70,13 @@ pub(super) struct Delivery {
     pub(super) init_containers: Vec<Container>,
 }
 
+/// A delivery made for one container, and sentences for the user.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) delivery: Option<Delivery>,
+    pub(super) notes: Vec<String>,
+}
+
 /// What an agent is made from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Preparation<'a> {
@@ -56,15 +85,17 @@ pub(super) struct Preparation<'a> {
     pub(super) spec: &'a InstrumentationSpec,
 }
 
-/// The agent of a supported language; what would make pods invalid is refused here, before any container is touched.
+/// The agent of a language; what would make pods invalid is refused here, before any container is touched.
 fn for_language<'a>(language: Language, preparation: &Preparation<'a>) -> Result<Box<dyn Agent + 'a>, Refusal> {
     match language {
         Language::Java => Ok(Box::new(JavaAgent::new(preparation)?)),
         Language::NodeJs => Ok(Box::new(NodeJsAgent::new(preparation)?)),
         Language::Python => Ok(Box::new(PythonAgent::new(preparation)?)),
         Language::DotNet => Ok(Box::new(DotNetAgent::new(preparation)?)),
-        Language::Sdk => Ok(Box::new(SdkOnly)),
-        other => Err(other.not_supported()),
+        Language::ApacheHttpd => Ok(Box::new(apache::agent(preparation)?)),
+        Language::Nginx => Ok(Box::new(nginx::agent(preparation)?)),
+        // Go has a skeleton of its own, see `go::apply`.
+        Language::Go | Language::Sdk => Ok(Box::new(SdkOnly)),
     }
 }
 
@@ -93,15 +124,22 @@ pub(super) fn note_unless(extended: bool, language: Language, variable: &str, ou
     (!extended).then(note).into_iter().collect()
 }
 
+/// Whether a container is the first of its language in the pod that takes the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    First,
+    Further,
+}
+
 /// A pod while languages are applied to it, one after the other.
 pub(super) struct Injection<'a> {
-    request: PodRequest<'a>,
-    settings: &'a Settings,
+    pub(super) request: PodRequest<'a>,
+    pub(super) settings: &'a Settings,
     owners: &'a [Owner],
     /// Whether the pod as it came passes Pod Security `restricted`.
-    restricted: bool,
-    pod: Pod,
-    changed: bool,
+    pub(super) restricted: bool,
+    pub(super) pod: Pod,
+    pub(super) changed: bool,
 }
 
 impl<'a> Injection<'a> {
@@ -118,6 +156,9 @@ impl<'a> Injection<'a> {
     /// Applies one language and records what became of each container.
     pub(super) fn apply(&mut self, plan: &Plan, decision: &mut Decision) {
         let language = plan.language;
+        if language == Language::Go {
+            return go::apply(self, plan, decision);
+        }
         let spec = &plan.instrumentation.spec;
         let preparation = Preparation { request: self.request, settings: self.settings, spec };
         let prepared =
@@ -125,22 +166,21 @@ impl<'a> Injection<'a> {
         let agent = match prepared {
             Ok(agent) => agent,
             Err(mut refusal) => {
-                if refusal.reason == Reason::InstrumentationInvalid {
-                    let name = plan.instrumentation.full_name();
-                    refusal.message = format!("Instrumentation {name}: {}", refusal.message);
-                }
+                refusal.name_instrumentation(&plan.instrumentation);
                 decision.outcomes.push(Outcome::refused(language, None, &refusal));
                 return;
             }
         };
         let Some(spec) = &self.pod.spec else { return };
-        let delivery = agent.delivery();
+        let mut delivery = agent.delivery();
         if let Some(refusal) = delivery.as_ref().and_then(|delivery| name_clash(language, delivery, spec)) {
             decision.outcomes.push(Outcome::refused(language, None, &refusal));
             return;
         }
         let names = targets::in_processing_order(spec, &plan.containers);
-        for listed in plan.containers.iter().filter(|listed| !names.contains(listed)) {
+        // An empty part of a list says nothing, unless there is nothing else.
+        let says = |listed: &String| !listed.is_empty() || names.is_empty();
+        for listed in plan.containers.iter().filter(|listed| says(listed) && !names.contains(listed)) {
             let message = format!("{language}: the pod has no container \"{listed}\"");
             let refusal = Refusal::new(Reason::ContainerNotFound, message);
             decision.outcomes.push(Outcome::refused(language, Some(listed), &refusal));
@@ -149,12 +189,20 @@ impl<'a> Injection<'a> {
         // The operator brings the files even to a pod whose containers were all refused.
         let strict = self.settings.strict_operator_compat;
         let mut first = names.first().filter(|_| strict).cloned();
+        let mut injected_first: Option<String> = None;
         for name in names {
-            match self.apply_to_container(&name, plan, agent.as_ref()) {
-                Ok(notes) => {
+            let rank = if injected_first.is_none() { Rank::First } else { Rank::Further };
+            match self.apply_to_container(&name, plan, agent.as_ref(), rank) {
+                Ok(staged) => {
                     decision.outcomes.push(Outcome::injected(language, &name, &plan.instrumentation));
-                    decision.notes.extend(notes);
+                    decision.notes.extend(staged.notes);
+                    if staged.delivery.is_some() {
+                        delivery = staged.delivery;
+                        first = Some(name.clone());
+                    }
                     self.changed = true;
+                    decision.notes.extend(injected_first.as_ref().and_then(|first| agent.further(&name, first)));
+                    injected_first.get_or_insert(name.clone());
                     first.get_or_insert(name);
                 }
                 Err(refusal) => decision.outcomes.push(Outcome::refused(language, Some(&name), &refusal)),
@@ -164,12 +212,17 @@ impl<'a> Injection<'a> {
             self.changed = true;
             decision.notes.extend(self.deliver(delivery, &first, plan));
         }
+        Self::note_doubts(plan, agent.doubts(), agent.env(), decision);
+    }
+
+    /// What of the Instrumentation has no effect; `env` is the language's own list.
+    pub(super) fn note_doubts(plan: &Plan, doubts: Vec<String>, env: &[EnvVar], decision: &mut Decision) {
         let sampler = validity::doubtful_sampler(&plan.instrumentation.spec.sampler);
-        for doubt in agent.doubts().into_iter().chain(sampler) {
+        for doubt in doubts.into_iter().chain(sampler) {
             decision.notes.push(format!("Instrumentation {}: {doubt}", plan.instrumentation.full_name()));
         }
         for (list, env) in [
-            (format!("spec.{}.env", language.section()), agent.env()),
+            (format!("spec.{}.env", plan.language.section()), env),
             ("spec.env".to_owned(), plan.instrumentation.spec.env.as_slice()),
         ] {
             for dropped in validity::dropped_variables(env) {
@@ -178,45 +231,64 @@ impl<'a> Injection<'a> {
         }
     }
 
-    fn apply_to_container(&mut self, name: &str, plan: &Plan, agent: &dyn Agent) -> Result<Vec<String>, Refusal> {
-        let Some(spec) = &mut self.pod.spec else { return Ok(Vec::new()) };
-        let Some(place) = targets::container_mut(spec, name) else { return Ok(Vec::new()) };
+    /// What the SDK's configuration is derived from.
+    pub(super) fn facts<'b>(&'b self, spec: &'b InstrumentationSpec) -> Facts<'b> {
+        Facts {
+            pod: self.request.pod,
+            namespace: self.request.namespace,
+            owners: self.owners,
+            spec,
+            strict: self.settings.strict_operator_compat,
+        }
+    }
+
+    fn apply_to_container(
+        &mut self,
+        name: &str,
+        plan: &Plan,
+        agent: &dyn Agent,
+        rank: Rank,
+    ) -> Result<Staged, Refusal> {
+        let facts = self.facts(&plan.instrumentation.spec);
+        let Some(spec) = &self.pod.spec else { return Ok(Staged::default()) };
+        let Some(place) = targets::container(spec, name) else { return Ok(Staged::default()) };
+        if !agent.suits_init_containers() && !spec.containers.iter().any(|container| container.name == name) {
+            return Err(targets::unsuitable_init_container(plan.language, name));
+        }
         // Changed aside, so that a refusal half-way leaves nothing behind.
         let mut container = place.clone();
         let mut env = Environment::of(container.env.take());
         agent.attach(&mut container, &env)?;
         env.push_all_absent(&validity::usable_variables(agent.env()));
-        let mut notes = agent.load_early(&mut env);
-        env.prepend_addresses();
-        env.push_all_absent(&validity::usable_variables(&plan.instrumentation.spec.env));
-        notes.extend(agent.load(name, &mut env));
-        let facts = sdk_config::Facts {
-            pod: self.request.pod,
-            namespace: self.request.namespace,
-            owners: self.owners,
-            spec: &plan.instrumentation.spec,
-            strict: self.settings.strict_operator_compat,
+        let mut staged = match rank {
+            Rank::First => agent.stage(&mut container, &mut env, &facts)?,
+            Rank::Further => Staged::default(),
         };
         let mut volumes = spec.volumes.clone().unwrap_or_default();
+        if let Some(delivery) = &staged.delivery {
+            if let Some(refusal) = name_clash(plan.language, delivery, spec) {
+                return Err(refusal);
+            }
+            add_volumes(&mut volumes, &delivery.volumes);
+        }
+        staged.notes.extend(agent.load_early(&mut env));
+        env.prepend_addresses();
+        env.push_all_absent(&validity::usable_variables(&plan.instrumentation.spec.env));
+        staged.notes.extend(agent.load(name, &mut env));
         sdk_config::apply(&facts, &mut container, &mut env, &mut volumes)?;
-        spec.volumes = (!volumes.is_empty()).then_some(volumes);
         container.env = Some(if facts.strict { env.into_variables_as_they_stand() } else { env.into_variables() });
+        let Some(spec) = &mut self.pod.spec else { return Ok(Staged::default()) };
+        spec.volumes = (!volumes.is_empty()).then_some(volumes);
         if let Some(place) = targets::container_mut(spec, name) {
             *place = container;
         }
-        Ok(notes)
+        Ok(staged)
     }
 
     /// Adds volumes and init containers; their names are free. Returned sentences go to the user.
     fn deliver(&mut self, delivery: Delivery, first: &str, plan: &Plan) -> Option<String> {
         let spec = self.pod.spec.as_mut()?;
-        let volumes = spec.volumes.get_or_insert_default();
-        for volume in delivery.volumes {
-            // One that is there is ours, see `name_clash`.
-            if !volumes.iter().any(|present| present.name == volume.name) {
-                volumes.push(volume);
-            }
-        }
+        add_volumes(spec.volumes.get_or_insert_default(), &delivery.volumes);
         if delivery.init_containers.is_empty() {
             return None;
         }
@@ -250,6 +322,15 @@ impl<'a> Injection<'a> {
     }
 }
 
+/// Adds what is not there. One that is there is ours, see `name_clash`.
+fn add_volumes(volumes: &mut Vec<Volume>, ours: &[Volume]) {
+    for volume in ours {
+        if !volumes.iter().any(|present| present.name == volume.name) {
+            volumes.push(volume.clone());
+        }
+    }
+}
+
 /// A container or volume of the pod that is called as one of ours; names are unique within a pod. That the container is
 /// ours cannot be: such pods are left alone from the start.
 fn name_clash(language: Language, delivery: &Delivery, spec: &PodSpec) -> Option<Refusal> {
@@ -262,7 +343,12 @@ fn name_clash(language: Language, delivery: &Delivery, spec: &PodSpec) -> Option
         Some(container) => ("container", &container.name),
         None => ("volume", &volume()?.name),
     };
-    let message = format!("{language}: the pod has a {kind} \"{name}\" already, a name that is needed; rename it");
+    let message = if name == CLONE_CONTAINER {
+        // Pods that came with it are left alone from the start.
+        format!("{language}: another web server's agent is injected into this pod, which has room for one; ask for one")
+    } else {
+        format!("{language}: the pod has a {kind} \"{name}\" already, a name that is needed; rename it")
+    };
     Some(Refusal::new(Reason::NameTaken, message))
 }
 
@@ -271,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_supported_language_has_an_agent_and_no_other() {
+    fn every_language_has_an_agent() {
         let (pod, namespace_annotations) = (Pod::default(), std::collections::BTreeMap::new());
         let preparation = Preparation {
             request: PodRequest { pod: &pod, namespace: "ns", namespace_annotations: &namespace_annotations },
@@ -279,7 +365,7 @@ mod tests {
             spec: &InstrumentationSpec::default(),
         };
         for language in Language::ALL {
-            assert_eq!(for_language(language, &preparation).is_ok(), language.is_supported(), "{language}");
+            assert!(for_language(language, &preparation).is_ok(), "{language}");
         }
     }
 }

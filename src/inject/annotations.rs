@@ -37,6 +37,16 @@ pub(super) fn container_names<'a>(request: &PodRequest<'a>, language: Language) 
     effective(request, &format!("{PREFIX}{}", language.container_names_key()))
 }
 
+/// A value that counts on the pod only; empty if none is given.
+pub(super) fn of_pod<'a>(request: &PodRequest<'a>, key: &str) -> &'a str {
+    value_of(request.pod.metadata.annotations.as_ref(), &option_key(key))
+}
+
+/// Whether the pod has such an annotation, if only an empty one.
+pub(super) fn has_of_pod(request: &PodRequest<'_>, key: &str) -> bool {
+    request.pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&option_key(key)))
+}
+
 /// A language's further wish, such as `otel-python-platform`; empty if none is given.
 pub(super) fn option<'a>(request: &PodRequest<'a>, key: &str) -> &'a str {
     effective(request, &option_key(key))
@@ -47,11 +57,15 @@ pub(super) fn option_key(key: &str) -> String {
     format!("{PREFIX}{key}")
 }
 
-/// A sidecar that is asked for is not silently missing.
-pub(super) fn sidecar_note(request: &PodRequest<'_>) -> Option<String> {
+/// A sidecar that is asked for is not silently missing: what to tell who asked.
+#[must_use]
+pub fn sidecar_note(request: &PodRequest<'_>) -> Option<String> {
     let value = effective(request, SIDECAR_KEY);
     (!value.is_empty() && !is_false(value)).then(|| {
-        format!("{SIDECAR_KEY} is not supported: Spanreel injects no sidecar, send to its Service instead of localhost")
+        format!(
+            "{SIDECAR_KEY} is not supported: Spanreel injects no sidecar. Send to the Service of the \
+             OpenTelemetryCollector in mode deployment, e.g. http://<name>-collector.<namespace>:4318, instead of localhost"
+        )
     })
 }
 

@@ -64,6 +64,12 @@ impl Environment {
         }
     }
 
+    /// The same addresses, for containers in which everything else comes first.
+    pub(super) fn append_addresses(&mut self) {
+        self.push_absent(field(POD_IP_VARIABLE, "status.podIP"));
+        self.push_absent(field(NODE_IP_VARIABLE, "status.hostIP"));
+    }
+
     /// Changes a literal value where it stands, or adds a new variable at the end; `change` gets what is there. `false`:
     /// the variable's value comes from elsewhere and stays as it is.
     pub(super) fn change_value(&mut self, name: &str, change: impl FnOnce(Option<&str>) -> String) -> bool {

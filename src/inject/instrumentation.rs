@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::agent_files::AgentSection;
+use super::apache::ApacheSection;
+use super::go::GoSection;
 use super::java::JavaSection;
+use super::nginx::NginxSection;
 
 /// An Instrumentation that was read.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,7 +27,7 @@ pub struct Instrumentation {
 #[error("{0}")]
 pub struct MalformedInstrumentation(String);
 
-/// `spec`. Sections of languages that are not supported yet are not read.
+/// `spec`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InstrumentationSpec {
@@ -40,6 +43,9 @@ pub struct InstrumentationSpec {
     pub nodejs: AgentSection,
     pub python: AgentSection,
     pub dotnet: AgentSection,
+    pub go: GoSection,
+    pub apache_httpd: ApacheSection,
+    pub nginx: NginxSection,
 }
 
 /// `spec.exporter`.

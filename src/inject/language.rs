@@ -53,26 +53,11 @@ impl Language {
         }
     }
 
-    /// Whether this version injects it; see `agent::for_language`.
-    #[must_use]
-    pub fn is_supported(self) -> bool {
-        matches!(self, Self::Java | Self::NodeJs | Self::Python | Self::DotNet | Self::Sdk)
-    }
-
     pub(super) fn disabled(self) -> Refusal {
         Refusal::new(
             Reason::LanguageDisabled,
             format!(
                 "inject-{self} is switched off for this cluster; extensions::spanreel::injection::languages::{self}: true switches it on"
-            ),
-        )
-    }
-
-    pub(super) fn not_supported(self) -> Refusal {
-        Refusal::new(
-            Reason::LanguageNotSupported,
-            format!(
-                "inject-{self} is not supported by this version of Spanreel yet; the pod is created without {self} instrumentation"
             ),
         )
     }

@@ -56,7 +56,6 @@ pub enum Reason {
     Asked,
     AlreadyInstrumented,
     MirrorPod,
-    LanguageNotSupported,
     /// The settings of the whole cluster say no.
     LanguageDisabled,
     InstrumentationMissing,
@@ -71,6 +70,14 @@ pub enum Reason {
     ContainerNotFound,
     /// A container or volume of the pod has a name that the agent's needs.
     NameTaken,
+    /// The agent works in regular containers only.
+    InitContainerUnsuitable,
+    /// The agent of go watches one container of a pod.
+    OneContainerOnly,
+    /// The agent of go must see the target's processes, which the pod does not allow.
+    ProcessesNotShared,
+    /// Nobody says which executable the agent of go is to watch.
+    TargetExecutableMissing,
     /// Something else is mounted where the agent's files must be.
     MountPathTaken,
     /// The variable that must be extended comes from a `valueFrom`.
@@ -119,7 +126,6 @@ impl Reason {
             Self::Asked => "asked",
             Self::AlreadyInstrumented => "already_instrumented",
             Self::MirrorPod => "mirror_pod",
-            Self::LanguageNotSupported => "language_not_supported",
             Self::LanguageDisabled => "language_disabled",
             Self::InstrumentationMissing => "instrumentation_missing",
             Self::InstrumentationAmbiguous => "instrumentation_ambiguous",
@@ -131,6 +137,10 @@ impl Reason {
             Self::ContainerNamesNeeded => "container_names_needed",
             Self::ContainerNotFound => "container_not_found",
             Self::NameTaken => "name_taken",
+            Self::InitContainerUnsuitable => "init_container_unsuitable",
+            Self::OneContainerOnly => "one_container_only",
+            Self::ProcessesNotShared => "processes_not_shared",
+            Self::TargetExecutableMissing => "target_executable_missing",
             Self::MountPathTaken => "mount_path_taken",
             Self::EnvironmentFromSource => "environment_from_source",
             Self::TlsObjectMissing => "tls_object_missing",
@@ -152,6 +162,13 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// An Instrumentation that cannot be used is named: a pod's author may not know which one it is.
+    pub(super) fn name_instrumentation(&mut self, instrumentation: &Instrumentation) {
+        if self.reason == Reason::InstrumentationInvalid {
+            self.message = format!("Instrumentation {}: {}", instrumentation.full_name(), self.message);
+        }
     }
 }
 

@@ -31,8 +31,24 @@ pub(super) fn apply(
     env: &mut Environment,
     volumes: &mut Vec<Volume>,
 ) -> Result<(), Refusal> {
+    let described = container.clone();
+    let described_env = env.clone();
+    apply_for(facts, (&described, &described_env), container, env, volumes)
+}
+
+/// As [`apply`], for a container that observes another one: `described`, with its environment.
+///
+/// # Errors
+/// The TLS files cannot be where they must be.
+pub(super) fn apply_for(
+    facts: &Facts<'_>,
+    described: (&Container, &Environment),
+    container: &mut Container,
+    env: &mut Environment,
+    volumes: &mut Vec<Volume>,
+) -> Result<(), Refusal> {
     let spec = facts.spec;
-    let mut attributes = Attributes::collect(facts, container, env);
+    let mut attributes = Attributes::collect(facts, described.0, described.1);
 
     env.push_absent(literal("OTEL_SERVICE_NAME", attributes.take_service_name()));
     if !spec.exporter.endpoint.is_empty() {

@@ -22,7 +22,8 @@ const INJECTED_INIT_CONTAINERS: [&str; 6] = [
     "otel-agent-attach-apache",
     "otel-agent-source-container-clone",
 ];
-const INJECTED_CONTAINER: &str = "opentelemetry-auto-instrumentation";
+/// The sidecar of go.
+pub(super) const INJECTED_CONTAINER: &str = "opentelemetry-auto-instrumentation";
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// A pod that is done already, or where injection would have no effect.
@@ -118,6 +119,11 @@ pub(super) fn in_processing_order(spec: &PodSpec, listed: &[String]) -> Vec<Stri
         }
     }
     names
+}
+
+pub(super) fn unsuitable_init_container(language: Language, name: &str) -> Refusal {
+    let message = format!("{language}: {name} is an init container, which this agent does not suit; list another one");
+    Refusal::new(Reason::InitContainerUnsuitable, message)
 }
 
 /// Finds a container or init container; their names are unique within a pod.

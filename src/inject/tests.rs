@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{EnvVar, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -19,29 +19,19 @@ fn catalog(spec: Value) -> Catalog {
 }
 
 fn decide_in(pod: &Pod, catalog: &Catalog) -> Decision {
+    decide_with(pod, catalog, &Settings::default())
+}
+
+fn decide_with(pod: &Pod, catalog: &Catalog, settings: &Settings) -> Decision {
     let built_in = Instrumentation::built_in("http://spanreel.spanreel:4318");
     let request = PodRequest { pod, namespace: "ns", namespace_annotations: &BTreeMap::new() };
-    decide(
-        &request,
-        &View { settings: &Settings::default(), catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] },
-    )
+    decide(&request, &View { settings, catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] })
 }
 
 #[test]
 fn every_reason_and_language_has_its_own_word() {
     let words: std::collections::BTreeSet<&str> = Language::ALL.iter().map(|l| l.as_str()).collect();
     assert_eq!(words.len(), Language::ALL.len());
-}
-
-#[test]
-fn every_unsupported_language_warns_and_admits() {
-    for language in Language::ALL.into_iter().filter(|language| !language.is_supported()) {
-        let key = format!("instrumentation.opentelemetry.io/inject-{language}");
-        let pod = pod(json!({"metadata": {"annotations": {key: "true"}}, "spec": {"containers": [{"name": "a"}]}}));
-        let decision = decide_in(&pod, &catalog(json!({})));
-        assert_eq!(decision.pod, None);
-        assert!(decision.warnings()[0].contains(&format!("inject-{language} is not supported")), "{decision:?}");
-    }
 }
 
 #[test]
@@ -75,12 +65,26 @@ fn warnings_are_few_and_short() {
     assert!(warnings.iter().all(|warning| warning.len() <= 300));
 }
 
+/// Variables whose value grows by injection, and only grows.
+const EXTENDED: [&str; 8] = [
+    "JAVA_TOOL_OPTIONS",
+    "NODE_OPTIONS",
+    "PYTHONPATH",
+    "DOTNET_STARTUP_HOOKS",
+    "DOTNET_ADDITIONAL_DEPS",
+    "DOTNET_SHARED_STORE",
+    "LD_LIBRARY_PATH",
+    "OTEL_RESOURCE_ATTRIBUTES",
+];
+
 fn arbitrary_env() -> impl Strategy<Value = Value> {
     let name = prop_oneof![
         "[A-Z]{1,3}",
-        Just("JAVA_TOOL_OPTIONS".to_owned()),
-        Just("OTEL_RESOURCE_ATTRIBUTES".to_owned()),
+        proptest::sample::select(&EXTENDED[..]).prop_map(str::to_owned),
         Just("OTEL_SERVICE_NAME".to_owned()),
+        Just("OTEL_RESOURCE_ATTRIBUTES_POD_NAME".to_owned()),
+        Just("OTEL_DOTNET_AUTO_HOME".to_owned()),
+        Just("OTEL_GO_AUTO_TARGET_EXE".to_owned()),
         "[ -~é]{0,4}",
     ];
     let entry = (name, "[a-z=,$()]{0,8}", 0..4u8).prop_map(|(name, value, kind)| match kind {
@@ -126,8 +130,67 @@ fn assert_valid(pod: &Pod) {
             assert!(volumes.contains(&mount.name.as_str()), "{} is a volume", mount.name);
         }
         for var in container.env.iter().flatten() {
-            assert!(var.value_from.is_none() || var.value.is_none(), "value or valueFrom, not both: {var:?}");
+            let literal = var.value.as_deref().is_some_and(|value| !value.is_empty());
+            assert!(var.value_from.is_none() || !literal, "value or valueFrom, not both: {var:?}");
             assert!(!var.name.is_empty() && var.name.is_ascii() && !var.name.contains(['=', ' ']), "{var:?}");
+        }
+    }
+}
+
+/// Every language, every way to bring agents in, and both dialects.
+fn arbitrary_settings() -> impl Strategy<Value = Settings> {
+    (0..3u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(delivery, served, strict, multi)| Settings {
+        delivery: match delivery {
+            0 => Delivery::InitContainer,
+            1 => Delivery::ImageVolume,
+            _ => Delivery::Auto,
+        },
+        image_volumes_served: served,
+        strict_operator_compat: strict,
+        multi_instrumentation: multi,
+        languages: Language::ALL.to_vec(),
+        ..Settings::default()
+    })
+}
+
+/// Where a web server's author may have mounted something.
+const MOUNTS: [&str; 9] = [
+    "/data",
+    "/etc/nginx",
+    "/etc/nginx/nginx.conf",
+    "/etc/nginx/conf.d",
+    "/etc/nginx/conf.d/opentelemetry_agent.conf",
+    "/etc/nginx-more",
+    "/usr/local/apache2/conf",
+    "/usr/local/apache2/conf/extra",
+    "/usr/local/apache2/conf/httpd.conf",
+];
+
+/// Variables that refer to one another, but never in a circle.
+fn referring_env() -> impl Strategy<Value = Value> {
+    let entry = (0..5, 1..5).prop_map(
+        |(from, by)| json!({"name": format!("V{from}"), "value": format!("x$(V{})$(OTEL_POD_IP)", from + by)}),
+    );
+    proptest::collection::vec(entry, 0..5).prop_map(Value::Array)
+}
+
+fn joined((mut first, second): (Value, Value)) -> Value {
+    first.as_array_mut().unwrap().extend(second.as_array().unwrap().iter().cloned());
+    first
+}
+
+/// Nothing that was added refers to what comes later, so that the kubelet resolves it. What the pod's author wrote, `own`,
+/// stays where it is.
+fn assert_references_resolve(pod: &Pod, own: &[&str]) {
+    let spec = pod.spec.as_ref().unwrap();
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let env = container.env.as_deref().unwrap_or_default();
+        for (at, var) in env.iter().enumerate().filter(|(_, var)| !own.contains(&var.name.as_str())) {
+            for name in env.iter().skip(at + 1).map(|later| later.name.as_str()) {
+                let refers = var.value.as_deref().is_some_and(|value| value.contains(&format!("$({name})")));
+                let known = name == var.name || env.iter().take(at).any(|earlier| earlier.name == name);
+                assert!(!refers || known, "{} refers to the later {name} in {}", var.name, container.name);
+            }
         }
     }
 }
@@ -137,63 +200,107 @@ proptest! {
     fn a_valid_pod_stays_valid_keeps_what_it_had_and_is_injected_once(
         own_env in valid_env(),
         init_env in valid_env(),
-        java_env in arbitrary_env(),
-        common_env in arbitrary_env(),
-        tls in ("[a-z.A-Z]{0,70}", "[a-z.]{0,70}"),
-        languages in 1..4u8,
-        list in prop_oneof![Just(""), Just("app"), Just("setup,app"), Just("nobody"), Just("app,setup,app")],
+        language_env in (arbitrary_env(), referring_env()).prop_map(joined),
+        common_env in (arbitrary_env(), referring_env()).prop_map(joined),
+        tls in prop_oneof![
+            Just((String::new(), String::new())),
+            ("[a-z]{0,60}", "[a-z.]{0,70}"),
+            ("[a-z.A-Z]{0,70}", "[a-z.]{0,70}"),
+        ],
+        languages in 1..=255u8,
+        list in prop_oneof![Just("app"), Just("setup,app"), Just("nobody"), Just("app,setup,app"), Just("")],
+        platform in prop_oneof![Just(""), Just("musl"), Just("linux-musl-x64"), Just("other")],
+        executable in prop_oneof![Just(""), Just("/app")],
+        mounts in proptest::collection::btree_set(proptest::sample::select(&MOUNTS[..]), 0..4),
+        directives in arbitrary_env(),
         attributes in proptest::collection::btree_map("[a-z.]{1,12}|k8s.pod.name|service.name", "[ -~]{0,6}", 0..4),
+        restricted in any::<bool>(),
+        context in prop_oneof![Just(json!(null)), Just(json!({"privileged": true, "runAsUser": 0})), Just(json!({"runAsUser": 9}))],
+        settings in arbitrary_settings(),
     ) {
         let mut annotations = serde_json::Map::new();
-        if languages & 1 != 0 {
-            annotations.insert("instrumentation.opentelemetry.io/inject-java".to_owned(), json!("i"));
+        let mut annotate = |key: &str, value: &str| {
+            annotations.insert(format!("instrumentation.opentelemetry.io/{key}"), json!(value));
+        };
+        for (at, language) in Language::ALL.iter().enumerate() {
+            if languages & (1 << at) != 0 {
+                annotate(&format!("inject-{language}"), "i");
+            }
         }
-        if languages & 2 != 0 {
-            annotations.insert("instrumentation.opentelemetry.io/inject-sdk".to_owned(), json!("true"));
-        }
-        annotations.insert("instrumentation.opentelemetry.io/container-names".to_owned(), json!(list));
+        annotate("container-names", list);
+        annotate("otel-python-platform", platform);
+        annotate("otel-dotnet-auto-runtime", platform);
+        annotate("otel-go-auto-target-exe", executable);
+        let own_context = if restricted {
+            json!({
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": true,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            })
+        } else {
+            json!(null)
+        };
+        let mounts: Vec<Value> = mounts.iter().map(|path| json!({"name": "own", "mountPath": path})).collect();
         let pod = pod(json!({
             "metadata": {"annotations": annotations},
             "spec": {
-                "containers": [{"name": "app", "image": "a:1", "env": own_env}],
-                "initContainers": [{"name": "setup", "env": init_env}],
+                "containers": [{
+                    "name": "app", "image": "a:1", "env": own_env, "securityContext": own_context, "volumeMounts": mounts,
+                }],
+                "volumes": [{"name": "own", "emptyDir": {}}],
+                "initContainers": [{"name": "setup", "env": init_env, "securityContext": own_context}],
             },
         }));
+        let section = json!({"env": language_env});
         let spec = json!({
-            "exporter": {"endpoint": "$(LATER)", "tls": {"secretName": tls.0, "configMapName": tls.1, "ca_file": "ca"}},
+            "exporter": {"endpoint": "$(V4)", "tls": {"secretName": tls.0, "configMapName": tls.1, "ca_file": "ca"}},
             "resource": {"resourceAttributes": attributes, "addK8sUIDAttributes": true},
             "env": common_env,
-            "java": {"env": java_env},
+            "initContainerSecurityContext": context,
+            "java": section, "nodejs": section, "python": section, "dotnet": section, "go": section,
+            "apacheHttpd": {"env": language_env, "attrs": directives},
+            "nginx": {"env": language_env, "attrs": directives},
         });
         let catalog = catalog(spec);
-        let decision = decide_in(&pod, &catalog);
+        let decision = decide_with(&pod, &catalog, &settings);
         prop_assert!(!decision.outcomes.is_empty());
-        if let Some(mutated) = &decision.pod {
-            assert_valid(mutated);
-            for (before, after) in [
-                (&pod.spec.as_ref().unwrap().containers[0], targets::container(mutated.spec.as_ref().unwrap(), "app")),
-                (&pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0], targets::container(mutated.spec.as_ref().unwrap(), "setup")),
-            ] {
-                let kept: Vec<&EnvVar> = after.unwrap().env.iter().flatten().collect();
-                for var in before.env.iter().flatten() {
-                    let found = kept.iter().any(|k| {
-                        let extended = ["JAVA_TOOL_OPTIONS", "OTEL_RESOURCE_ATTRIBUTES"].contains(&var.name.as_str())
-                            && k.value.as_deref().unwrap_or("").contains(var.value.as_deref().unwrap_or(""));
-                        k.name == var.name && (k.value == var.value && k.value_from == var.value_from || extended)
-                    }) || before.env.iter().flatten().filter(|other| other.name == var.name).count() > 1;
-                    prop_assert!(found, "{var:?} is gone from {kept:?}");
-                }
+        let Some(mutated) = &decision.pod else {
+            prop_assert!(!decision.warnings().is_empty());
+            return Ok(());
+        };
+        assert_valid(mutated);
+        // The sidecar of go never passes; that is said.
+        let sidecar = targets::container(mutated.spec.as_ref().unwrap(), targets::INJECTED_CONTAINER).is_some();
+        prop_assert!(pod_security::is_restricted(mutated) || !restricted || sidecar);
+        let (before, after) = (pod.spec.as_ref().unwrap(), mutated.spec.as_ref().unwrap());
+        for name in ["app", "setup"] {
+            let before = targets::container(before, name).unwrap().env.as_deref().unwrap_or_default();
+            let kept = targets::container(after, name).unwrap().env.as_deref().unwrap_or_default();
+            for var in before {
+                let found = kept.iter().any(|k| {
+                    let extended = EXTENDED.contains(&var.name.as_str())
+                        && k.value.as_deref().unwrap_or("").contains(var.value.as_deref().unwrap_or(""));
+                    k.name == var.name && (k.value == var.value && k.value_from == var.value_from || extended)
+                }) || before.iter().filter(|other| other.name == var.name).count() > 1;
+                prop_assert!(found, "{var:?} is gone from {kept:?}");
             }
-            let again = decide_in(mutated, &catalog);
+        }
+        if !settings.strict_operator_compat {
+            let own = own_env.as_array().unwrap().iter().chain(init_env.as_array().unwrap());
+            let own: Vec<&str> = own.filter_map(|var| var["name"].as_str()).collect();
+            assert_references_resolve(mutated, &own);
+        }
+        // What was refused as a whole changes nothing, so that the files that strict compatibility brings stay alone.
+        if decision.outcomes.iter().any(|o| o.verdict == Verdict::Injected) {
+            let again = decide_with(mutated, &catalog, &settings);
             prop_assert_eq!(&again.pod, &None);
             prop_assert!(again.outcomes.iter().all(|o| o.reason == Reason::AlreadyInstrumented));
-            let original = serde_json::to_value(&pod).unwrap();
-            let patch = patch(&original, &pod, mutated).unwrap();
-            let mut patched = original;
-            json_patch::patch(&mut patched, &patch).unwrap();
-            prop_assert_eq!(patched, serde_json::to_value(mutated).unwrap());
-        } else {
-            prop_assert!(!decision.warnings().is_empty());
         }
+        let original = serde_json::to_value(&pod).unwrap();
+        let patch = patch(&original, &pod, mutated).unwrap();
+        let mut patched = original;
+        json_patch::patch(&mut patched, &patch).unwrap();
+        prop_assert_eq!(patched, serde_json::to_value(mutated).unwrap());
     }
 }

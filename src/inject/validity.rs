@@ -10,6 +10,7 @@ mod volume;
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec};
 
 pub(super) use resources::{Requests, resources};
+pub(super) use security_context::check as check_security_context;
 pub(super) use volume::check_volume;
 
 use super::instrumentation::{InstrumentationSpec, Sampler};
@@ -25,7 +26,7 @@ pub(super) fn check(spec: &InstrumentationSpec, pod: Option<&PodSpec>) -> Result
         )));
     }
     if let Some(context) = &spec.init_container_security_context {
-        security_context::check(context, pod)?;
+        check_security_context("spec.initContainerSecurityContext", context, pod)?;
     }
     let tls = &spec.exporter.tls;
     for (key, name) in [("secretName", &tls.secret_name), ("configMapName", &tls.config_map_name)] {

@@ -1,9 +1,10 @@
-//! A bound port: accepts connections, tells the protocols apart, and ends in order.
+//! A bound port: accepts connections, tells the protocols apart, and ends in order. What stands behind it can change.
 
 use super::settings::ServerTlsSettings;
-use super::{Receiver, grpc, http, tls};
+use super::{Receiver, accept, grpc, http, tls};
 use crate::receive::answer::AnswerBody;
 use ::http::{HeaderMap, Request, Response, header};
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,9 +16,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Connections served at once by one listener; the next wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -37,8 +36,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How long running requests may take to end after shutdown began.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sizes and paths that the receiver's configuration sets.
 #[derive(Debug, Clone)]
@@ -77,64 +74,90 @@ pub enum ListenError {
 /// A port that is bound, so that nothing that is sent to it from now on is refused.
 pub struct Listener {
     socket: TcpListener,
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    handshake: Handshake,
     address: SocketAddr,
+}
+
+/// How connections begin.
+struct Handshake {
+    /// `None`: in the clear.
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// What stands behind a served port. It can be exchanged while connections are open: the next request of each meets the
+/// new receiver, requests under way end with the one that they began with.
+pub struct Door {
+    receiver: ArcSwap<Receiver>,
+    handshake: ArcSwap<(Handshake, CancellationToken)>,
+    shutdown: CancellationToken,
+}
+
+/// What a door is changed to; nothing can fail any more.
+pub struct DoorChange {
+    receiver: Arc<Receiver>,
+    handshake: Handshake,
+}
+
+impl Handshake {
+    fn of(endpoint: &Endpoint) -> Result<Self, ListenError> {
+        let tls = endpoint.tls.as_ref().map(tls::acceptor).transpose();
+        let tls = tls.map_err(|problem| ListenError::Tls { address: endpoint.address.clone(), problem })?;
+        Ok(Self { tls })
+    }
 }
 
 impl Listener {
     pub async fn bind(endpoint: &Endpoint) -> Result<Self, ListenError> {
         let failed = |problem| ListenError::Bind { address: endpoint.address.clone(), problem };
-        let tls = endpoint
-            .tls
-            .as_ref()
-            .map(tls::acceptor)
-            .transpose()
-            .map_err(|problem| ListenError::Tls { address: endpoint.address.clone(), problem })?;
+        let handshake = Handshake::of(endpoint)?;
         let socket = TcpListener::bind(&endpoint.address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, tls, address })
+        Ok(Self { socket, handshake, address })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown`; then no more connections, and those that are open finish what they have begun.
-    pub async fn serve(self, receiver: Arc<Receiver>, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
-                accepted = async {
-                    // The semaphore is never closed.
-                    let permit = Arc::clone(&room).acquire_owned().await.ok();
-                    (self.socket.accept().await, permit)
-                } => accepted,
-            };
-            match accepted {
-                (Ok((stream, peer)), permit) => {
-                    let (receiver, shutdown, tls) = (Arc::clone(&receiver), shutdown.clone(), self.tls.clone());
-                    let from = Origin { port: self.address.port(), peer: peer.ip().to_canonical() };
-                    connections.spawn(async move {
-                        receiver.metrics.connections.inc();
-                        if let Some(witness) = &receiver.witness {
-                            witness.connected(from.peer);
-                        }
-                        serve_stream(stream, tls, &receiver, from, shutdown).await;
-                        receiver.metrics.connections.dec();
-                        drop(permit);
-                    });
-                }
-                (Err(error), _) => {
-                    tracing::warn!(%error, address = %self.address, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+    /// The door to `receiver`, and the task that serves it until `shutdown`; then there are no more connections, and
+    /// those that are open finish what they have begun.
+    pub fn open(
+        self,
+        receiver: Arc<Receiver>,
+        shutdown: CancellationToken,
+    ) -> (Arc<Door>, impl Future<Output = ()> + Send + 'static) {
+        let handshake = (self.handshake, shutdown.child_token());
+        let door = Door {
+            receiver: ArcSwap::new(receiver),
+            handshake: ArcSwap::from_pointee(handshake),
+            shutdown: shutdown.clone(),
+        };
+        let door = Arc::new(door);
+        let (socket, address, behind) = (self.socket, self.address, Arc::clone(&door));
+        let serve = move |stream, peer: SocketAddr| {
+            let from = Origin { port: address.port(), peer: peer.ip().to_canonical() };
+            serve_stream(stream, Arc::clone(&behind), from)
+        };
+        (door, accept::accept(socket, address, CONNECTIONS_MAX, shutdown, serve))
+    }
+}
+
+impl Door {
+    /// Reads the certificates again, which is what can fail.
+    pub fn prepare(endpoint: &Endpoint, receiver: Arc<Receiver>) -> Result<DoorChange, ListenError> {
+        Ok(DoorChange { receiver, handshake: Handshake::of(endpoint)? })
+    }
+
+    /// From the next request on, `change` holds. `keep_connections` says whether those that are open began as new ones
+    /// would; otherwise they finish what they have begun, and end.
+    pub fn change(&self, change: DoorChange, keep_connections: bool) {
+        self.receiver.store(change.receiver);
+        let before = self.handshake.load_full();
+        let stop = if keep_connections { before.1.clone() } else { self.shutdown.child_token() };
+        self.handshake.store(Arc::new((change.handshake, stop)));
+        if !keep_connections {
+            before.1.cancel();
         }
-        drop(self.socket);
-        connections.close();
-        connections.wait().await;
     }
 }
 
@@ -146,37 +169,40 @@ pub(super) struct Origin {
     pub peer: IpAddr,
 }
 
-async fn serve_stream(
-    stream: TcpStream,
-    tls: Option<tokio_rustls::TlsAcceptor>,
-    receiver: &Arc<Receiver>,
-    from: Origin,
-    shutdown: CancellationToken,
-) {
-    let _ = stream.set_nodelay(true);
+async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
+    let handshake = door.handshake.load_full();
+    let (Handshake { tls }, stop) = &*handshake;
+    let metrics = door.receiver.load().metrics.clone();
+    metrics.connections.inc();
+    if let Some(witness) = &door.receiver.load().witness {
+        witness.connected(from.peer);
+    }
     match tls {
-        None => serve_connection(stream, receiver, from, shutdown).await,
+        None => serve_connection(stream, door, from, stop).await,
         Some(tls) => match tokio::time::timeout(TLS_HANDSHAKE_MAX, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve_connection(stream, receiver, from, shutdown).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, port = from.port, "TLS handshake failed");
-                receiver.count(from, "tls", "handshake");
+            Ok(Ok(stream)) => serve_connection(stream, door, from, stop).await,
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    tracing::debug!(%error, port = from.port, "TLS handshake failed");
+                }
+                door.receiver.load().count(from, "tls", "handshake");
             }
-            Err(_) => receiver.count(from, "tls", "handshake"),
         },
     }
+    metrics.connections.dec();
 }
 
-async fn serve_connection<S>(stream: S, receiver: &Arc<Receiver>, from: Origin, shutdown: CancellationToken)
+async fn serve_connection<S>(stream: S, door: Arc<Door>, from: Origin, stop: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let streams_max = door.receiver.load().limits.streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
     server
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(receiver.limits.streams_max.unwrap_or(STREAMS_MAX))
+        .max_concurrent_streams(streams_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
@@ -184,24 +210,11 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT_MAX);
     let service = service_fn(move |request| {
-        let receiver = Arc::clone(receiver);
+        let receiver = door.receiver.load_full();
         async move { Ok::<_, Infallible>(answer(&receiver, from, request).await) }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN_MAX, connection.as_mut()).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, port = from.port, "a connection ended early");
-    }
+    accept::drive(connection, stop, DRAIN_MAX, |connection| connection.graceful_shutdown()).await;
 }
 
 async fn answer(receiver: &Receiver, from: Origin, request: Request<Incoming>) -> Response<AnswerBody> {

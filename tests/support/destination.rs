@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// One request as it came in.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "every test binary looks at a part of it")]
 pub struct Received {
     pub at: Instant,
     pub is_grpc: bool,
@@ -82,6 +84,7 @@ struct State {
     received: Mutex<Vec<Received>>,
     /// The names of the spans in requests that were answered OK.
     taken: Mutex<Vec<String>>,
+    connections: AtomicUsize,
 }
 
 impl Destination {
@@ -89,14 +92,25 @@ impl Destination {
         let wanted = options.address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = TcpListener::bind(wanted).await.expect("the port is free");
         let address = listener.local_addr().expect("bound");
-        let state =
-            Arc::new(State { options, answer: Box::new(answer), received: Mutex::default(), taken: Mutex::default() });
+        let state = Arc::new(State {
+            options,
+            answer: Box::new(answer),
+            received: Mutex::default(),
+            taken: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
     }
 
+    #[allow(dead_code, reason = "not every test binary asks")]
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().unwrap().clone()
+    }
+
+    /// Connections that were ever made to it.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     /// Sorted, repetitions included.
@@ -118,6 +132,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
+        state.connections.fetch_add(1, Ordering::Relaxed);
         let state = Arc::clone(&state);
         connections.spawn(async move {
             let tls = state.options.tls.clone();

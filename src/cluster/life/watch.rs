@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::LifeLine;
 use crate::cluster::events::Events;
 use crate::cluster::index::Index;
-use crate::cluster::retry::State;
+use crate::cluster::retry::{State, is_expiry};
 
 /// Whole pods are read, some KiB each; few at a time keep the memory of a list small.
 const PAGE_PODS: u32 = 50;
@@ -72,6 +72,7 @@ pub(in crate::cluster) async fn follow(
                         state.ok();
                         line.on_pod(&event, |namespace| index.namespace(namespace));
                     }
+                    Some(Err(error)) if is_expiry(&error) => {}
                     Some(Err(error)) => state.failed(&error),
                     None => break,
                 },

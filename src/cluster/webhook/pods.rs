@@ -12,6 +12,7 @@ use super::super::admission::{Answer, Request};
 use super::super::events::{Events, Note, NoteKind};
 use super::super::index::Index;
 use super::super::lookup::Lookup;
+use super::super::sidecar;
 use super::super::workloads::Workload;
 use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Settings, Verdict, View};
 
@@ -41,10 +42,14 @@ impl Pods {
                 pod.metadata.annotations.iter().flatten().any(|(key, _)| key.contains("opentelemetry.io/inject"));
             return if asks { Answer::unchanged("Spanreel is still starting") } else { Answer::default() };
         }
-        let decision = self.decide(&pod, &request.namespace).await;
+        let namespace = request.namespace.as_str();
+        let annotations = self.annotations(namespace).await;
+        let asked = PodRequest { pod: &pod, namespace, namespace_annotations: &annotations };
+        let decision = self.decide_about(&asked).await;
         self.metrics.record(&decision);
-        log(&pod, &request.namespace, &decision);
-        notes(&pod, &request.namespace, &decision).into_iter().for_each(|note| self.events.publish(note));
+        log(&pod, namespace, &decision);
+        let sidecar = sidecar::annotation_refused(&asked, &OwnerMap::new());
+        notes(&pod, namespace, &decision).into_iter().chain(sidecar).for_each(|note| self.events.publish(note));
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { warnings, ..Answer::default() },
@@ -55,20 +60,27 @@ impl Pods {
 
     /// What becomes of this pod if it is created now.
     pub(in super::super) async fn decide(&self, pod: &Pod, namespace: &str) -> Decision {
-        let annotations: Arc<BTreeMap<String, String>> = match self.index.namespace(namespace) {
+        let annotations = self.annotations(namespace).await;
+        self.decide_about(&PodRequest { pod, namespace, namespace_annotations: &annotations }).await
+    }
+
+    async fn annotations(&self, namespace: &str) -> Arc<BTreeMap<String, String>> {
+        match self.index.namespace(namespace) {
             Some(known) => known,
             None => Arc::new(self.lookup.namespace(namespace).await.unwrap_or_default()),
-        };
-        let asked = PodRequest { pod, namespace, namespace_annotations: &annotations };
+        }
+    }
+
+    async fn decide_about(&self, asked: &PodRequest<'_>) -> Decision {
         let (mut catalog, unknown, settings) = (self.index.catalog(), OwnerMap::new(), self.settings.load_full());
         // An Instrumentation that was applied together with the pod may not have reached the watch.
-        let unseen = inject::unseen_instrumentations(&asked, &self.view(&settings, &catalog, &unknown));
+        let unseen = inject::unseen_instrumentations(asked, &self.view(&settings, &catalog, &unknown));
         if !unseen.is_empty() {
-            self.lookup.add_instrumentations(Arc::make_mut(&mut catalog), &unseen).await;
+            self.lookup.add_instrumentations(&mut catalog, &unseen).await;
         }
         let view = self.view(&settings, &catalog, &unknown);
-        let found = self.lookup.find(&inject::look_ups(&asked, &view)).await;
-        inject::decide(&asked, &View { owners: &found.owners, absent: &found.absent, ..view })
+        let found = self.lookup.find(&inject::look_ups(asked, &view)).await;
+        inject::decide(asked, &View { owners: &found.owners, absent: &found.absent, ..view })
     }
 
     /// What is known without asking.

@@ -1,4 +1,4 @@
-//! `spec.initContainerSecurityContext`, as far as the API server checks it.
+//! Security contexts of an Instrumentation, as far as the API server checks it.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, PodSpec, SeccompProfile, SecurityContext, WindowsSecurityContextOptions,
@@ -10,10 +10,10 @@ use super::{Refusal, invalid, is_object_name};
 const ID_MAX: i64 = i32::MAX as i64;
 const APP_ARMOR_PROFILE_BYTES_MAX: usize = 4095;
 
-/// Refuses a context that would make `pod` invalid; some of it depends on the pod.
-pub(super) fn check(context: &SecurityContext, pod: Option<&PodSpec>) -> Result<(), Refusal> {
+/// Refuses the context at `field` that would make `pod` invalid; some of it depends on the pod.
+pub(in crate::inject) fn check(field: &str, context: &SecurityContext, pod: Option<&PodSpec>) -> Result<(), Refusal> {
     match objection(context, pod) {
-        Some(objection) => Err(invalid(format!("spec.initContainerSecurityContext {objection}"))),
+        Some(objection) => Err(invalid(format!("{field} {objection}"))),
         None => Ok(()),
     }
 }

@@ -1,0 +1,287 @@
+//! The open ports of receivers, whoever's configuration asked for them.
+//!
+//! A port changes hands without being closed: what stands behind it is exchanged, its connections stay. A change is
+//! prepared first (ports bound, certificates read), which can fail and disturbs nobody, and carried out then.
+
+use crate::cluster::ListenerPort;
+use crate::receive::listener::DoorChange;
+use crate::receive::{Door, Endpoint, ListenError, Listener, Receiver};
+use futures_util::future::join_all;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Whose port it is: a custom resource's (`namespace/name`), or the process's own configuration's.
+pub(super) type Holder = Option<String>;
+
+/// A port as configured, and what is to stand behind it.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// `grpc` or `http`, as configured; both are spoken on each.
+    pub protocol: &'static str,
+    pub endpoint: Endpoint,
+    pub receiver: Arc<Receiver>,
+}
+
+/// An open port, for status.
+#[derive(Debug, Clone)]
+pub(super) struct Listening {
+    pub receiver: String,
+    pub protocol: &'static str,
+    pub address: SocketAddr,
+}
+
+#[derive(Default)]
+pub(super) struct Doors {
+    open: Vec<Open>,
+    /// Of the next door.
+    next_id: u64,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+struct Open {
+    id: u64,
+    holder: Holder,
+    wanted: Wanted,
+    address: SocketAddr,
+    door: Arc<Door>,
+    /// Cancelled to close this port alone; `ended` is cancelled once it is closed and its connections have ended.
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// A change that nothing stands in the way of, as far as can be known without closing a port.
+pub(super) struct Prepared {
+    holder: Holder,
+    changed: Vec<(u64, DoorChange, Wanted)>,
+    opened: Vec<(Listener, Wanted)>,
+    /// Another address on a port that one's own listener is in the way of: that must close first.
+    moved: Vec<Wanted>,
+    in_the_way: BTreeSet<u64>,
+}
+
+impl Doors {
+    /// What `holder` needs open; it may take over the doors of those for whom `takes` says so.
+    pub async fn prepare(
+        &self,
+        holder: Holder,
+        wanted: Vec<Wanted>,
+        takes: impl Fn(Option<&str>) -> bool,
+    ) -> Result<Prepared, ListenError> {
+        let (changed, opened, moved) = (Vec::new(), Vec::new(), Vec::new());
+        let mut prepared = Prepared { holder, changed, opened, moved, in_the_way: BTreeSet::new() };
+        let available = || self.open.iter().filter(|open| takes(open.holder.as_deref()));
+        let mut taken = BTreeSet::new();
+        let mut others = Vec::new();
+        for wanted in wanted {
+            let address = &wanted.endpoint.address;
+            // Port 0 is another port for everybody.
+            let same = |open: &&Open| {
+                open.wanted.endpoint.address == *address
+                    && (port_of(address).is_some() || open.holder == prepared.holder)
+            };
+            match available().filter(|open| !taken.contains(&open.id)).find(same) {
+                Some(open) => {
+                    taken.insert(open.id);
+                    let change = Door::prepare(&wanted.endpoint, Arc::clone(&wanted.receiver))?;
+                    prepared.changed.push((open.id, change, wanted));
+                }
+                None => others.push(wanted),
+            }
+        }
+        for wanted in others {
+            let address = &wanted.endpoint.address;
+            let before = prepared.in_the_way.len();
+            let free = available().filter(|open| !taken.contains(&open.id));
+            let in_the_way = free.filter(|open| overlap(&open.wanted.endpoint.address, address)).map(|open| open.id);
+            prepared.in_the_way.extend(in_the_way);
+            if prepared.in_the_way.len() > before {
+                prepared.moved.push(wanted);
+            } else {
+                prepared.opened.push((Listener::bind(&wanted.endpoint).await?, wanted));
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Carries out a change; doors of the same holder that it does not want any more drain and close. On an error
+    /// everything is as before, but for connections to a port whose address was to change.
+    pub async fn carry_out(&mut self, prepared: Prepared) -> Result<(), ListenError> {
+        let Prepared { holder, changed, mut opened, moved, in_the_way } = prepared;
+        let closed = self.close(|open| in_the_way.contains(&open.id)).await;
+        for wanted in moved {
+            match Listener::bind(&wanted.endpoint).await {
+                Ok(listener) => opened.push((listener, wanted)),
+                Err(error) => {
+                    drop(opened);
+                    self.open_again(closed).await;
+                    return Err(error);
+                }
+            }
+        }
+        let mut current = BTreeSet::new();
+        for (id, change, wanted) in changed {
+            current.insert(id);
+            self.hand_over(id, change, holder.clone(), wanted);
+        }
+        for (listener, wanted) in opened {
+            current.insert(self.serve(holder.clone(), wanted, listener));
+        }
+        self.close(|open| open.holder == holder && !current.contains(&open.id)).await;
+        Ok(())
+    }
+
+    async fn open_again(&mut self, closed: Vec<Open>) {
+        for open in closed {
+            match Listener::bind(&open.wanted.endpoint).await {
+                Ok(listener) => {
+                    self.serve(open.holder, open.wanted, listener);
+                }
+                Err(error) => tracing::error!(%error, "a port could not be taken back after a change that failed"),
+            }
+        }
+    }
+
+    fn hand_over(&mut self, id: u64, change: DoorChange, holder: Holder, wanted: Wanted) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.id == id) {
+            open.door.change(change, open.wanted.endpoint.tls == wanted.endpoint.tls);
+            (open.holder, open.wanted) = (holder, wanted);
+        }
+    }
+
+    fn serve(&mut self, holder: Holder, wanted: Wanted, listener: Listener) -> u64 {
+        let (stop, ended, address) = (self.shutdown.child_token(), CancellationToken::new(), listener.address());
+        let (door, serving) = listener.open(Arc::clone(&wanted.receiver), stop.clone());
+        let done = ended.clone();
+        self.tasks.spawn(async move {
+            serving.await;
+            done.cancel();
+        });
+        let id = self.next_id;
+        self.next_id += 1;
+        self.open.push(Open { id, holder, wanted, address, door, stop, ended });
+        id
+    }
+
+    async fn close(&mut self, which: impl Fn(&Open) -> bool) -> Vec<Open> {
+        let (closed, kept): (Vec<Open>, Vec<Open>) = std::mem::take(&mut self.open).into_iter().partition(which);
+        self.open = kept;
+        closed.iter().for_each(|open| open.stop.cancel());
+        join_all(closed.iter().map(|open| open.ended.cancelled())).await;
+        closed
+    }
+
+    /// No new requests for `owner`, requests under way are answered. A port that `heirs` want too goes to the process's
+    /// own configuration, with its connections.
+    pub async fn close_all_of(&mut self, owner: &str, heirs: &[Wanted]) {
+        let of_owner = |open: &Open| open.holder.as_deref() == Some(owner);
+        for heir in heirs {
+            let same = |open: &&Open| of_owner(open) && open.wanted.endpoint.address == heir.endpoint.address;
+            let Some(id) = self.open.iter().find(same).map(|open| open.id) else { continue };
+            match Door::prepare(&heir.endpoint, Arc::clone(&heir.receiver)) {
+                Ok(change) => self.hand_over(id, change, None, heir.clone()),
+                Err(error) => tracing::error!(%error, "a port that was lent could not be taken back"),
+            }
+        }
+        self.close(of_owner).await;
+    }
+
+    /// The process's own configuration listens again where nobody else does.
+    pub async fn take_back(&mut self, wanted: &[Wanted]) {
+        for wanted in wanted {
+            let address = &wanted.endpoint.address;
+            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.address, address))
+                || port_of(address).is_none()
+            {
+                continue;
+            }
+            match Listener::bind(&wanted.endpoint).await {
+                Ok(listener) => {
+                    self.serve(None, wanted.clone(), listener);
+                }
+                Err(error) => tracing::error!(%error, "a port that was lent could not be taken back"),
+            }
+        }
+    }
+
+    /// Everything closes; requests under way are answered.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.open.clear();
+    }
+
+    pub fn listening(&self) -> impl Iterator<Item = (Holder, Listening)> {
+        self.open.iter().map(|open| {
+            let Wanted { protocol, receiver, .. } = &open.wanted;
+            let listening = Listening { receiver: receiver.name.clone(), protocol, address: open.address };
+            (open.holder.clone(), listening)
+        })
+    }
+
+    /// The ports of a custom resource as Services name them.
+    pub fn service_ports(&self, owner: &str) -> Vec<ListenerPort> {
+        let of_owner = self.listening().filter(|(holder, _)| holder.as_deref() == Some(owner));
+        let mut ports: Vec<ListenerPort> = of_owner
+            .map(|(_, listening)| ListenerPort {
+                name: format!("{}-{}", listening.receiver.replace(['/', '_'], "-"), listening.protocol),
+                port: listening.address.port(),
+                app_protocol: Some(listening.protocol.to_owned()),
+            })
+            .collect();
+        ports.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
+        ports
+    }
+}
+
+/// `None` for port 0, which is another one each time.
+fn port_of(address: &str) -> Option<u16> {
+    address.rsplit(':').next()?.parse().ok().filter(|port| *port != 0)
+}
+
+/// Whether two configured addresses cannot be listened on at once. A name of a host may be any address.
+pub(super) fn overlap(a: &str, b: &str) -> bool {
+    let host = |address: &str| -> Option<IpAddr> {
+        let (host, _) = address.rsplit_once(':')?;
+        host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    };
+    if port_of(a).is_none() || port_of(a) != port_of(b) {
+        return false;
+    }
+    match (host(a), host(b)) {
+        (Some(a), Some(b)) if a == b => true,
+        // `[::]` takes IPv4 as well.
+        (Some(a), Some(b)) => {
+            let takes = |any: IpAddr, other: IpAddr| any.is_unspecified() && (any.is_ipv6() || other.is_ipv4());
+            takes(a, b) || takes(b, a)
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn addresses_overlap_where_one_socket_would_be_refused() {
+        for (a, b, expected) in [
+            ("0.0.0.0:4317", "127.0.0.1:4317", true),
+            ("127.0.0.1:4317", "127.0.0.1:4317", true),
+            ("127.0.0.1:4317", "127.0.0.2:4317", false),
+            ("127.0.0.1:4317", "127.0.0.1:4318", false),
+            ("0.0.0.0:4317", "[::1]:4317", false),
+            ("[::]:4317", "127.0.0.1:4317", true),
+            ("[::]:4317", "[::1]:4317", true),
+            ("localhost:4317", "127.0.0.2:4317", true),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+        ] {
+            assert_eq!(overlap(a, b), expected, "{a} {b}");
+            assert_eq!(overlap(b, a), expected, "{b} {a}");
+        }
+    }
+}
