@@ -260,6 +260,10 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     assert_eq!(name("system").unwrap()["condition"], "excluded");
     assert!(everything["left_out"]["not_asking"].as_u64().unwrap() >= 1, "{everything:#}");
 
+    // Nothing to do is no trouble, but is told.
+    let quiet = scene.stands("web", "quiet").await;
+    assert!(quiet["why"].as_str().unwrap().starts_with("it has sent spans before"), "{quiet:#}");
+
     // A change of the Instrumentation reaches nobody who is there already.
     scene.patch(&format!("{INSTRUMENTATIONS}/main"), &json!({"spec": {"propagators": ["b3"]}})).await;
     let stale = scene.stands("web", "stale").await;

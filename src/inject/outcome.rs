@@ -94,11 +94,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Asked,
         Self::AlreadyInstrumented,
         Self::MirrorPod,
-        Self::LanguageNotSupported,
         Self::LanguageDisabled,
         Self::InstrumentationMissing,
         Self::InstrumentationAmbiguous,
@@ -110,6 +109,10 @@ impl Reason {
         Self::ContainerNamesNeeded,
         Self::ContainerNotFound,
         Self::NameTaken,
+        Self::InitContainerUnsuitable,
+        Self::OneContainerOnly,
+        Self::ProcessesNotShared,
+        Self::TargetExecutableMissing,
         Self::MountPathTaken,
         Self::EnvironmentFromSource,
         Self::TlsObjectMissing,

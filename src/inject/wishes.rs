@@ -10,7 +10,7 @@ use super::{Instrumentation, Language, PodRequest, View, selection};
 const REQUEST_PREFIX: &str = "inject-";
 /// Names of init container (or sidecar, for go) and of image volume that bring an agent.
 const AGENT_PREFIX: &str = "opentelemetry-auto-instrumentation";
-const WEB_SERVER_AGENT: &str = "otel-agent-attach-apache";
+const WEB_SERVER_AGENT: &str = "otel-agent-attach";
 
 /// Whose annotation counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,8 @@ pub fn agent_image(pod: &Pod, language: Language) -> Option<&str> {
     let name = match language {
         Language::Sdk => return None,
         Language::Go => AGENT_PREFIX.to_owned(),
-        Language::ApacheHttpd | Language::Nginx => WEB_SERVER_AGENT.to_owned(),
+        Language::ApacheHttpd => format!("{WEB_SERVER_AGENT}-apache"),
+        Language::Nginx => format!("{WEB_SERVER_AGENT}-nginx"),
         other => format!("{AGENT_PREFIX}-{other}"),
     };
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);

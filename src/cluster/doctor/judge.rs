@@ -201,11 +201,12 @@ fn standing(
     let namespace = &prospect.workload.namespace;
     let pod = &member.name;
     let cause = life.and_then(|life| life.likely_cause.clone());
-    match (life.map(|life| life.state), cause) {
-        (Some(LifeState::Silent), cause) => {
-            let heard = life.is_some_and(|life| life.last_span.is_some());
-            let silence = if heard { "no span any more" } else { "no span ever" };
-            let why = cause.map_or_else(|| silence.to_owned(), |cause| format!("{silence}: {cause}"));
+    let state = life.map(|life| life.state);
+    let heard = life.is_some_and(|life| life.last_span.is_some());
+    match (state, cause.clone()) {
+        (Some(LifeState::Silent), cause) if !heard => {
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            let why = format!("no span ever came{cause}");
             return (Condition::Silent, why, Some(remedy::listen(namespace, pod, container)));
         }
         (Some(LifeState::Injected), Some(cause)) => {
@@ -231,7 +232,11 @@ fn standing(
         return (Condition::Stale, why, restart());
     }
     let by = if member.record.is_some() { "" } else { " by opentelemetry-operator, or by hand" };
-    match life.map(|life| life.state) {
+    match state {
+        Some(LifeState::Silent) => {
+            let why = cause.unwrap_or_else(|| "no span came lately".to_owned());
+            (Condition::Quiet, why, Some(remedy::listen(namespace, pod, container)))
+        }
         Some(LifeState::Speaking) => (Condition::Speaking, "spans come".to_owned(), None),
         Some(LifeState::Started) => (Condition::Started, format!("injected{by}; it runs, no span came yet"), None),
         _ => (Condition::Injected, format!("injected{by}; it does not run yet"), None),

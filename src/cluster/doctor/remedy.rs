@@ -44,11 +44,6 @@ pub(super) fn of_outcome(outcome: &Outcome, others: &[Outcome], site: &Site<'_>)
         Reason::MirrorPod => {
             "# a static pod is changed on its node, in the kubelet's staticPodPath; set the OTEL_* variables there".to_owned()
         }
-        Reason::LanguageNotSupported => site.annotation(
-            &format!("{PREFIX}inject-sdk"),
-            "true",
-            "for programs that bring an OpenTelemetry SDK of their own",
-        ),
         Reason::LanguageDisabled => {
             format!("extensions::spanreel: {{injection: {{languages: {{{language}: true}}}}}}  # Spanreel's own configuration")
         }
@@ -97,6 +92,18 @@ pub(super) fn of_outcome(outcome: &Outcome, others: &[Outcome], site: &Site<'_>)
             let key = if names(common).any(|name| name == container) { common_key } else { own_key };
             site.annotation(&key, site.first_container(), &site.containers_note())
         }
+        Reason::InitContainerUnsuitable => site.annotation(&own_list(), site.first_container(), &site.containers_note()),
+        Reason::OneContainerOnly => {
+            let [(common_key, common), (own_key, own)] = lists();
+            let (key, list) = if own.is_empty() { (common_key, common) } else { (own_key, own) };
+            site.annotation(&key, names(list).next().unwrap_or_else(|| site.first_container()), "one of them")
+        }
+        Reason::ProcessesNotShared => site.edit("remove shareProcessNamespace: false and hostPID; Windows has no way"),
+        Reason::TargetExecutableMissing => site.annotation(
+            &format!("{PREFIX}otel-go-auto-target-exe"),
+            "/path/of/the/executable",
+            &format!("as container {container} has it"),
+        ),
         Reason::NameTaken => site.edit(&format!("rename what takes the agent's name: {}", outcome.message)),
         Reason::MountPathTaken => site.edit(&format!("mount it elsewhere: {}", outcome.message)),
         Reason::EnvironmentFromSource => site.plain_variable(language, container),

@@ -44,7 +44,7 @@ pub(super) struct LeftOut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Condition {
-    /// Injected, and no span comes.
+    /// Injected, and no span ever came.
     Silent,
     /// Injected, and it does not get to run.
     Stuck,
@@ -62,6 +62,8 @@ pub(super) enum Condition {
     Stale,
     /// Injected; nothing asks for it any more.
     Unwanted,
+    /// It spoke before; no span came lately. It may have nothing to do.
+    Quiet,
     /// Injected; does not run yet.
     Injected,
     /// Runs; no span came yet.
