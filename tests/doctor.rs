@@ -247,8 +247,8 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     let misplaced = scene.stands("misplaced", "misplaced").await;
     assert!(misplaced["why"].as_str().unwrap().contains("of the Deployment itself"), "{misplaced:#}");
     scene.stands("plain", "not_asked").await;
-    let typo = scene.stands("typo", "not_asked").await;
-    assert!(typo["notes"][0].as_str().unwrap().contains("did you mean inject-nodejs?"), "{typo:#}");
+    let typo = scene.stands("typo", "misspelt").await;
+    assert!(typo["why"].as_str().unwrap().contains("did you mean inject-nodejs?"), "{typo:#}");
     scene.stands("bare", "injected").await;
 
     // What the whole cluster is told leaves out who asks for nothing.

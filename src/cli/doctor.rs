@@ -48,7 +48,7 @@ fn path(scope: &str) -> String {
 
 /// The report as text.
 fn describe(report: &Value, now: Timestamp, coloured: bool) -> String {
-    let mut writer = Writer { out: String::new(), now, coloured };
+    let mut writer = Writer { out: String::new(), now, coloured, said: Vec::new() };
     // Writing to a string cannot fail.
     let _ = writer.report(report);
     writer.out
@@ -58,6 +58,8 @@ struct Writer {
     out: String,
     now: Timestamp,
     coloured: bool,
+    /// Sentences about the workload at hand that were written already.
+    said: Vec<String>,
 }
 
 impl Writer {
@@ -82,9 +84,13 @@ impl Writer {
         } else {
             self.summary(report)?;
             let width = workloads.iter().map(|workload| self.name(report, workload).len()).max().unwrap_or_default();
-            for workload in &workloads {
+            let (unasked, others): (Vec<&Value>, Vec<&Value>) = workloads.iter().partition(|workload| {
+                workload["condition"] == "not_asked" && rows(&workload["asked"]).next().is_none()
+            });
+            for workload in others {
                 self.in_short(workload, &self.name(report, workload), width)?;
             }
+            self.unasked(&unasked.iter().map(|workload| self.name(report, workload)).collect::<Vec<_>>(), &unasked)?;
         }
         let left_out = &report["left_out"];
         for (count, what) in [
@@ -157,9 +163,35 @@ impl Writer {
         }
         writeln!(self.out, "{:CONDITION_WIDTH$} {}", "", text(&workload["why"]))?;
         self.remedy(&workload["remedy"], CONDITION_WIDTH + 1)?;
-        for note in rows(&workload["notes"]) {
+        for note in rows(&workload["notes"]).filter(|note| **note != workload["why"]) {
             writeln!(self.out, "{:CONDITION_WIDTH$} note: {}", "", text(note))?;
         }
+        Ok(())
+    }
+
+    /// Whoever asks for nothing, together.
+    fn unasked(&mut self, names: &[String], workloads: &[&Value]) -> std::fmt::Result {
+        const NAMES_MAX: usize = 10;
+        let Some(first) = workloads.first() else { return Ok(()) };
+        let word = self.condition("not_asked", CONDITION_WIDTH);
+        let shown = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match names.len().saturating_sub(NAMES_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        writeln!(self.out, "{word} {shown}{more}")?;
+        writeln!(self.out, "{:CONDITION_WIDTH$} {}", "", text(&first["why"]))?;
+        self.remedy(&first["remedy"], CONDITION_WIDTH + 1)
+    }
+
+    /// A sentence that was not written yet.
+    fn sentence(&mut self, sentence: &Value, indent: usize) -> std::fmt::Result {
+        let sentence = text(sentence);
+        if sentence.is_empty() || self.said.iter().any(|said| said == sentence) {
+            return Ok(());
+        }
+        writeln!(self.out, "{:indent$}{sentence}", "")?;
+        self.said.push(sentence.to_owned());
         Ok(())
     }
 
@@ -168,7 +200,8 @@ impl Writer {
         let word = self.condition(condition, 0);
         let kind = text(&workload["kind"]).to_ascii_lowercase();
         writeln!(self.out, "{kind}/{} in {}: {word}", text(&workload["name"]), text(&workload["namespace"]))?;
-        writeln!(self.out, "  {}", text(&workload["why"]))?;
+        self.said.clear();
+        self.sentence(&workload["why"], 2)?;
         self.remedy(&workload["remedy"], 2)?;
         writeln!(self.out)?;
         let mut lead = "asked";
@@ -178,7 +211,11 @@ impl Writer {
                 "{lead:8}  {}: \"{}\"  (annotation of the {})",
                 text(&asked["annotation"]),
                 text(&asked["value"]),
-                text(&asked["where"]),
+                match (text(&asked["where"]), kind.as_str()) {
+                    ("pod", "pod") => "pod",
+                    ("pod", _) => "pod template",
+                    (place, _) => place,
+                },
             )?;
             lead = "";
         }
@@ -191,7 +228,7 @@ impl Writer {
             lead = "";
         }
         let mut lead = "note";
-        for note in rows(&workload["notes"]) {
+        for note in rows(&workload["notes"]).filter(|note| **note != workload["why"]) {
             writeln!(self.out, "{lead:8}  {}", text(note))?;
             lead = "";
         }
@@ -207,12 +244,13 @@ impl Writer {
     fn decision(&mut self, lead: &str, decision: &Value) -> std::fmt::Result {
         let container = decision["container"].as_str().map_or_else(String::new, |name| format!(" in {name}"));
         let language = text(&decision["language"]);
-        write!(self.out, "{lead:8}  {language}{container}: a pod that came now would be ")?;
-        match text(&decision["result"]) {
-            "injected" => writeln!(self.out, "injected")?,
-            result => {
-                writeln!(self.out, "{result} ({})", text(&decision["reason"]))?;
-                writeln!(self.out, "{:8}  {}", "", text(&decision["message"]))?;
+        write!(self.out, "{lead:8}  {language}{container}: ")?;
+        match (text(&decision["result"]), text(&decision["reason"])) {
+            ("injected", _) => writeln!(self.out, "a pod that came now would be injected")?,
+            (result, reason) => {
+                let would = if reason == "already_instrumented" { "it is" } else { "a pod that came now would be" };
+                writeln!(self.out, "{would} {result} ({reason})")?;
+                self.sentence(&decision["message"], 10)?;
             }
         }
         if let Some(used) = self.instrumentation(&decision["instrumentation"]) {
@@ -238,8 +276,8 @@ impl Writer {
             if let (Some(first), Some(last)) = (self.ago(&life["first_span"]), self.ago(&life["last_span"])) {
                 writeln!(self.out, "{:indent$}first span {first} ago, last {last} ago", "")?;
             }
-            if !text(&container["why"]).is_empty() && condition != "speaking" {
-                writeln!(self.out, "{:indent$}{}", "", text(&container["why"]))?;
+            if condition != "speaking" {
+                self.sentence(&container["why"], indent)?;
             }
             if container["instrumentation"]["injected_generation"].is_i64()
                 && let Some(used) = self.instrumentation(&container["instrumentation"])
@@ -275,7 +313,7 @@ impl Writer {
     fn remedy(&mut self, remedy: &Value, indent: usize) -> std::fmt::Result {
         match remedy.as_str() {
             Some(line) => {
-                let line = self.paint(line, "36");
+                let line = self.paint(line.trim_start_matches("# "), "36");
                 writeln!(self.out, "{:indent$}→ {line}", "")
             }
             None => Ok(()),
@@ -284,8 +322,8 @@ impl Writer {
 
     fn condition(&self, condition: &str, width: usize) -> String {
         let colour = match condition {
-            "silent" | "stuck" | "refused" | "excluded" | "misplaced" => "31",
-            "missed" | "refused_next" | "stale" | "unwanted" => "33",
+            "silent" | "stuck" | "refused" | "excluded" | "misplaced" | "misspelt" => "31",
+            "missed" | "refused_next" | "stale" | "unwanted" | "quiet" => "33",
             "speaking" => "32",
             _ => "0",
         };
@@ -342,5 +380,112 @@ fn pod_counts(workload: &Value) -> String {
             let parts: Vec<String> = several.iter().map(|(word, count)| format!("{count} {word}")).collect();
             format!("{pods}: {}", parts.join(", "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn report(name: Option<&str>, workloads: Value) -> Value {
+        json!({
+            "scope": {"namespace": "shop", "name": name}, "webhook_registered": true,
+            "conditions": {"missed": 1, "speaking": 1, "not_asked": 2}, "workloads": workloads,
+            "left_out": {"workloads": 0, "not_asking": 0, "pods": 3}, "notes": [],
+        })
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-25T02:00:00Z".parse().unwrap()
+    }
+
+    fn speaking() -> Value {
+        let used = json!({"name": "shop/main", "generation": 2, "created": "2026-11-20T02:00:00Z"});
+        let mut then = used.clone();
+        then["injected_generation"] = json!(2);
+        json!({
+            "kind": "Deployment", "namespace": "shop", "name": "web", "condition": "speaking", "why": "spans come",
+            "remedy": null, "notes": [], "pods": 2, "pod_conditions": {"speaking": 2},
+            "asked": [{"language": "java", "annotation": "a/inject-java", "value": "main", "where": "pod"}],
+            "decisions": [{"language": "java", "container": "app", "result": "injected", "reason": "asked",
+                "message": "m", "instrumentation": used, "agent_image": "java:1", "remedy": "r"}],
+            "examples": [{"name": "web-1", "created": "2026-11-25T01:50:00Z", "condition": "speaking", "containers": [{
+                "container": "app", "language": "java", "condition": "speaking", "reason": "asked", "why": "spans come",
+                "instrumentation": then, "agent_image": "java:1", "remedy": null,
+                "life": {"state": "speaking", "first_span": "2026-11-25T01:55:00Z", "last_span": "2026-11-25T01:59:57Z"}}]}],
+        })
+    }
+
+    fn missed() -> Value {
+        json!({
+            "kind": "StatefulSet", "namespace": "shop", "name": "database", "condition": "missed", "why": "it was missed",
+            "remedy": "kubectl do", "notes": [], "pods": 1, "pod_conditions": {"missed": 1}, "asked": [], "decisions": [],
+            "examples": [],
+        })
+    }
+
+    fn unasked(name: &str) -> Value {
+        json!({"kind": "Job", "namespace": "shop", "name": name, "condition": "not_asked", "why": "nobody asks",
+            "remedy": "ask: \"true\"", "asked": [], "pod_conditions": {"not_asked": 1}, "pods": 1})
+    }
+
+    #[test]
+    fn a_namespace_is_told_in_few_lines_and_trouble_comes_with_its_remedy() {
+        let report = report(None, json!([missed(), speaking(), unasked("a"), unasked("b")]));
+        let expected = "\
+namespace shop: 1 missed, 1 speaking, 2 not asked
+
+missed       statefulset/database  1 pod
+             it was missed
+             → kubectl do
+speaking     deployment/web        java in app; 2 pods
+             first span 5 min ago, last 3 s ago
+not asked    job/a, job/b
+             nobody asks
+             → ask: \"true\"
+
+and 3 more pods are not shown
+";
+        assert_eq!(describe(&report, now(), false), expected);
+        let coloured = describe(&report, now(), true);
+        assert!(coloured.contains("\x1b[33mmissed      \x1b[0m"), "{coloured:?}");
+    }
+
+    #[test]
+    fn a_workload_is_told_in_full() {
+        let mut report = report(Some("web"), json!([speaking()]));
+        report["left_out"] = json!({});
+        let expected = "\
+deployment/web in shop: speaking
+  spans come
+
+asked     a/inject-java: \"main\"  (annotation of the pod template)
+now       java in app: a pod that came now would be injected
+          Instrumentation shop/main, generation 2, 5 days old
+          agent java:1
+pods      2 pods
+
+  web-1  created 10 min ago
+    speaking     app: java
+                 first span 5 min ago, last 3 s ago
+                 from Instrumentation shop/main, generation 2, 5 days old
+                 agent java:1
+";
+        assert_eq!(describe(&report, now(), false), expected);
+    }
+
+    #[test]
+    fn a_report_of_another_version_still_prints() {
+        let text = describe(&json!({"workloads": [{"kind": "Pod", "name": "x"}]}), now(), false);
+        assert!(text.contains("pod/x"), "{text}");
+        assert!(describe(&json!({}), now(), false).contains("nothing asks for instrumentation"));
+    }
+
+    #[test]
+    fn scopes_cannot_become_other_parameters() {
+        assert_eq!(path("shop/a&b=c"), "/api/spanreel/doctor?namespace=shop&name=a%26b%3Dc");
+        assert_eq!(path(""), "/api/spanreel/doctor?namespace=&name=");
+        assert_eq!(path("shop/deployment/web"), "/api/spanreel/doctor?namespace=shop&name=deployment/web");
     }
 }

@@ -217,7 +217,11 @@ impl<'a> Examination<'a> {
             None if is_done => return,
             _ => {}
         }
-        if self.prospects.len() + self.not_asking.len() >= WORKLOADS_MAX {
+        let late = Instant::now() >= self.deadline;
+        if late {
+            self.note_late();
+        }
+        if late || self.prospects.len() + self.not_asking.len() >= WORKLOADS_MAX {
             self.report.left_out.workloads += 1;
             return;
         }

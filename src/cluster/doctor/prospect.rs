@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::remedy::{self, Site};
 use super::report::{Asked, Condition, DecisionReport, InstrumentationReport};
 use crate::cluster::workloads::Workload;
-use crate::inject::{self, Decision, Language, Place, PodRequest, Verdict, View, Wish};
+use crate::inject::{self, Decision, Language, Place, PodRequest, Reason, Record, Verdict, View, Wish};
 
 /// Annotations on a workload itself, which have no effect there.
 const REQUESTS: &str = "instrumentation.opentelemetry.io/inject-";
@@ -45,14 +45,17 @@ impl Prospect {
     ) -> Self {
         let wishes = inject::wishes(request);
         let site = Site { workload: &workload, request, wishes: &wishes, view };
+        // A pod without workload can only be decided about as it is, with what was injected into it.
+        let record = Record::of(request.pod).filter(|_| workload.kind == "Pod");
         let decisions = decision.outcomes.iter().map(|outcome| {
+            let done = record.as_ref().filter(|_| outcome.reason == Reason::AlreadyInstrumented);
             let wish = wishes.iter().find(|wish| wish.language == outcome.language);
             DecisionReport {
                 language: outcome.language.as_str(),
                 container: outcome.container.clone(),
                 result: outcome.verdict.as_str(),
                 reason: outcome.reason.as_str(),
-                message: outcome.message.clone(),
+                message: done.map_or_else(|| outcome.message.clone(), of_record),
                 instrumentation: wish.and_then(|wish| inject::chosen(wish, request.namespace, view)).map(|chosen| {
                     InstrumentationReport {
                         name: chosen.full_name(),
@@ -64,24 +67,18 @@ impl Prospect {
                 agent_image: decision.pod.as_ref().and_then(|pod| image(pod, outcome.language)),
                 remedy: if excluded {
                     remedy::excluded(request.namespace)
+                } else if done.is_some() {
+                    remedy::restart(&workload, None)
                 } else {
                     remedy::of_outcome(outcome, &decision.outcomes, &site)
                 },
             }
         });
         let decisions: Vec<DecisionReport> = decisions.collect();
-        let unasked = unasked(&site, own, &wishes);
+        let unknown: Vec<Unknown> = inject::unknown_requests(request).iter().map(|key| Unknown::read(key)).collect();
+        let unasked = unasked(&site, own, &wishes, &unknown);
         let mut notes = decision.notes.clone();
-        let known: Vec<&str> = Language::ALL.iter().map(|language| language.as_str()).collect();
-        notes.extend(inject::unknown_requests(request).iter().map(|key| {
-            let word = key.strip_prefix(REQUESTS).unwrap_or_default();
-            let guess = crate::config::nearest(word, known.iter().copied());
-            let guess = guess.or_else(|| known.iter().copied().find(|name| !word.is_empty() && name.starts_with(word)));
-            match guess {
-                Some(near) => format!("annotation {key} names no language; did you mean inject-{near}?"),
-                None => format!("annotation {key} names no language; there are: {}", known.join(", ")),
-            }
-        }));
+        notes.extend(unknown.into_iter().map(|unknown| unknown.sentence));
         let asked = wishes.iter().map(Asked::from).collect();
         Self { asked, decisions, notes, excluded, unasked, workload }
     }
@@ -116,12 +113,40 @@ impl Prospect {
     }
 }
 
+/// What an injected pod says of itself.
+fn of_record(record: &Record) -> String {
+    let from = record.instrumentations.iter().map(|(name, generation)| format!("{name}, generation {generation}"));
+    let into = record.injected().map(|(container, language)| format!("{language} in {container}"));
+    let (from, into): (Vec<_>, Vec<_>) = (from.collect(), into.collect());
+    format!("it was injected when it was created: {} from {}", into.join(", "), from.join(" and "))
+}
+
 /// Why what a pod asks for is not even looked at.
 pub(super) fn excluded_why(namespace: &str) -> String {
     format!("the API server never asks about pods of {namespace}, so that it comes up without Spanreel")
 }
 
-fn unasked(site: &Site<'_>, own: &BTreeMap<String, String>, wishes: &[Wish]) -> Unasked {
+/// A request for a language that nobody knows.
+struct Unknown {
+    sentence: String,
+    meant: Option<&'static str>,
+}
+
+impl Unknown {
+    fn read(key: &str) -> Self {
+        let known = Language::ALL.map(Language::as_str);
+        let word = key.strip_prefix(REQUESTS).unwrap_or_default();
+        let begins = || known.into_iter().find(|name| !word.is_empty() && name.starts_with(word));
+        let meant = crate::config::nearest(word, known).or_else(begins);
+        let sentence = match meant {
+            Some(near) => format!("annotation {key} names no language; did you mean inject-{near}?"),
+            None => format!("annotation {key} names no language; there are: {}", known.join(", ")),
+        };
+        Self { sentence, meant }
+    }
+}
+
+fn unasked(site: &Site<'_>, own: &BTreeMap<String, String>, wishes: &[Wish], unknown: &[Unknown]) -> Unasked {
     let Workload { kind, .. } = site.workload;
     if let Some(off) = wishes.iter().find(|wish| wish.is_off()) {
         let place = Asked::from(off).place;
@@ -134,6 +159,10 @@ fn unasked(site: &Site<'_>, own: &BTreeMap<String, String>, wishes: &[Wish]) -> 
             why: format!("{} is an annotation of the {kind} itself, where it has no effect", short(key)),
             remedy: site.place(key, value),
         };
+    }
+    if let Some(unknown) = unknown.first() {
+        let remedy = unknown.meant.map_or_else(|| site.ask(), |language| site.ask_for(language));
+        return Unasked { condition: Condition::Misspelt, why: unknown.sentence.clone(), remedy };
     }
     let why = "neither its pods nor their namespace ask for instrumentation".to_owned();
     Unasked { condition: Condition::NotAsked, why, remedy: site.ask() }

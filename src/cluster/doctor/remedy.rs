@@ -64,15 +64,17 @@ pub(super) fn of_outcome(outcome: &Outcome, others: &[Outcome], site: &Site<'_>)
             site.annotation(&key, site.first_container(), &site.containers_note())
         }
         Reason::ContainerNamesDuplicated => {
-            let [(_, common), (key, own)] = lists();
-            let common: Vec<&str> = names(common).collect();
-            let mut once: Vec<&str> = Vec::new();
-            for name in names(own) {
-                if !common.contains(&name) && !once.contains(&name) {
-                    once.push(name);
-                }
+            let [(common_key, common), (own_key, own)] = lists();
+            let in_common = once(names(common), &[]);
+            let in_own = once(names(own), &in_common);
+            let note = "each container once, in this and container-names together";
+            if in_common.len() < names(common).count() {
+                site.annotation(&common_key, &in_common.join(","), note)
+            } else if in_own.is_empty() {
+                site.edit(&format!("remove annotation {own_key}: container-names has all of it"))
+            } else {
+                site.annotation(&own_key, &in_own.join(","), note)
             }
-            site.annotation(&key, &once.join(","), "each container once, in this and container-names together")
         }
         Reason::ContainerNamesIncomplete => {
             let without = |wish: &&Wish| {
@@ -179,6 +181,11 @@ impl Site<'_> {
                 "or inject-java, -nodejs, -python, -dotnet, whichever the program is written in",
             ),
         }
+    }
+
+    /// A line for whoever asked for something that does not exist.
+    pub(super) fn ask_for(&self, language: &str) -> String {
+        self.annotation(&format!("{PREFIX}inject-{language}"), "true", "in place of the one that names no language")
     }
 
     /// A line for annotations that stand on the workload instead of on its pods.
@@ -303,6 +310,17 @@ impl Site<'_> {
 /// The names of a container list.
 fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').filter(|name| !name.is_empty())
+}
+
+/// Each name once, without those that are known.
+fn once<'a>(names: impl Iterator<Item = &'a str>, known: &[&str]) -> Vec<&'a str> {
+    let mut once: Vec<&str> = Vec::new();
+    for name in names {
+        if !known.contains(&name) && !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
 }
 
 /// Names in one line, the first few of many.

@@ -54,6 +54,8 @@ pub(super) enum Condition {
     Excluded,
     /// The annotation is where it has no effect.
     Misplaced,
+    /// The annotation names no language.
+    Misspelt,
     /// Not injected; a pod that came now would be.
     Missed,
     /// Injected; a pod that came now would be refused.
