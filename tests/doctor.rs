@@ -205,6 +205,10 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
         "spec": {"containers": [{"name": "app", "image": "app"}]},
     });
     scene.kube.create("/api/v1/namespaces/shop/pods", &bare).await.unwrap();
+    let mut switched = bare.clone();
+    switched["metadata"]["name"] = "switched".into();
+    switched["spec"]["containers"][0]["env"] = json!([{"name": "OTEL_SDK_DISABLED", "value": "true"}]);
+    scene.kube.create("/api/v1/namespaces/shop/pods", &switched).await.unwrap();
     let mut system = bare.clone();
     system["metadata"]["name"] = "system".into();
     scene.kube.create("/api/v1/namespaces/kube-system/pods", &system).await.unwrap();
@@ -214,6 +218,7 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     scene.stands("web", "injected").await;
     scene.run(&web, "10.9.8.7").await;
     scene.run(&quiet, "10.9.8.8").await;
+    scene.run("switched", "10.9.8.9").await;
     scene.send_span_of(&web_uid).await;
     let speaking = scene.stands("web", "speaking").await;
     let container = &speaking["examples"][0]["containers"][0];
@@ -234,6 +239,9 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     let silent = scene.stands("quiet", "silent").await;
     assert!(silent["why"].as_str().unwrap().contains("no connection came from 10.9.8.8"), "{silent:#}");
     assert_eq!(silent["remedy"], format!("kubectl -n shop logs {quiet} -c app"));
+    let switched = scene.stands("switched", "silent").await;
+    assert!(switched["why"].as_str().unwrap().contains("OTEL_SDK_DISABLED=true switches"), "{switched:#}");
+    assert!(switched["remedy"].as_str().unwrap().contains("remove variable OTEL_SDK_DISABLED"), "{switched:#}");
     let two = scene.stands("two", "refused").await;
     assert_eq!(two["decisions"][0]["reason"], "container_names_needed");
     let remedy = two["remedy"].as_str().unwrap();

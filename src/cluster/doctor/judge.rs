@@ -9,7 +9,7 @@ use super::prospect::{Prospect, excluded_why};
 use super::remedy;
 use super::report::{Condition, ContainerReport, DecisionReport, InstrumentationReport, PodReport, WorkloadReport};
 use crate::cluster::life::{ContainerLife, Life, LifeState, Lives};
-use crate::inject::{self, Catalog, Record, Verdict};
+use crate::inject::{self, Catalog, Instrumentation, Record, Verdict};
 
 /// Pods shown in full of a workload that is named.
 const EXAMPLES_MAX: usize = 20;
@@ -70,12 +70,17 @@ pub(super) struct Present<'a> {
     pub(super) catalog: &'a Catalog,
 }
 
-impl Present<'_> {
-    /// `None`: there is no such Instrumentation, or it cannot be read.
+impl<'a> Present<'a> {
+    /// `None`: there is no such Instrumentation, it cannot be read, or it is the built-in one.
+    fn instrumentation(self, full_name: &str) -> Option<&'a Instrumentation> {
+        let (namespace, name) = full_name.split_once('/')?;
+        self.catalog.get(namespace, name)?.as_ref().ok().map(|found| &**found)
+    }
+
     fn generation(self, full_name: &str) -> Option<i64> {
-        match full_name.split_once('/') {
-            Some((namespace, name)) => Some(self.catalog.get(namespace, name)?.as_ref().ok()?.generation),
-            None => Some(0),
+        match full_name.contains('/') {
+            true => Some(self.instrumentation(full_name)?.generation),
+            false => Some(0),
         }
     }
 }
@@ -160,6 +165,13 @@ fn injected(prospect: &Prospect, member: &Member, present: Present<'_>) -> Vec<C
         let next = language.and_then(|language| prospect.decision(language, Some(container)));
         let used = used(member, next, present);
         let (condition, why, remedy) = standing(prospect, member, container, life.as_ref(), next, used.as_ref());
+        let silent = matches!(condition, Condition::Silent | Condition::Stuck | Condition::Quiet);
+        let fix = silent.then(|| present.lives.fix(&member.uid, container)).flatten();
+        let fixed = fix.map(|fix| {
+            let from = used.as_ref().and_then(|used| present.instrumentation(&used.name));
+            remedy::of_fix(&fix, &prospect.workload, &prospect.asked, &member.name, container, from)
+        });
+        let remedy = fixed.or(remedy);
         ContainerReport {
             container: Some(container.clone()),
             language: *language,

@@ -3,8 +3,12 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
+use serde_json::{Value, json};
+
+use super::report::Asked;
+use crate::cluster::life::Fix;
 use crate::cluster::workloads::Workload;
-use crate::inject::{self, Language, Outcome, Place, PodRequest, Reason, View, Wish};
+use crate::inject::{self, Instrumentation, Language, Outcome, Place, PodRequest, Reason, View, Wish};
 
 /// Where something is to be changed.
 #[derive(Clone, Copy)]
@@ -169,6 +173,62 @@ pub(super) fn excluded(namespace: &str) -> String {
     )
 }
 
+/// For a silence whose end can be told. `used`: what the container was injected from; `None`: the built-in one, or gone.
+pub(super) fn of_fix(
+    fix: &Fix,
+    workload: &Workload,
+    asked: &[Asked],
+    pod: &str,
+    container: &str,
+    used: Option<&Instrumentation>,
+) -> String {
+    let from_instrumentation = |variable: &str| {
+        used.filter(|used| used.spec.env.iter().any(|var| var.name == variable)).map(|used| {
+            format!(
+                "kubectl -n {} edit otelinst {}  # remove {variable} from its env; then restart",
+                used.namespace, used.name
+            )
+        })
+    };
+    let patch = |used: &Instrumentation, spec: Value| {
+        format!(
+            "kubectl -n {} patch otelinst {} --type merge -p '{}'  # then restart",
+            used.namespace,
+            used.name,
+            json!({"spec": spec})
+        )
+    };
+    let remove = |variable: &str| {
+        from_instrumentation(variable)
+            .unwrap_or_else(|| remove_variable(workload, container, variable, "unless its image sets it"))
+    };
+    match fix {
+        Fix::NoVariable(variable) => remove(variable),
+        Fix::Sampler => match used.filter(|used| !used.spec.sampler.kind.is_empty()) {
+            Some(used) => patch(used, json!({"sampler": {"type": "parentbased_always_on"}})),
+            None => remove("OTEL_TRACES_SAMPLER"),
+        },
+        // What the Instrumentation has is what the container got, unless it had its own.
+        Fix::Endpoint(url) => match used {
+            Some(used) if used.spec.exporter.endpoint != *url => patch(used, json!({"exporter": {"endpoint": url}})),
+            _ => remove("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        },
+        Fix::Language { instead_of, program } => {
+            if !Language::ALL.iter().any(|language| language.as_str() == *program) {
+                let note = format!("there is no agent for {program}: the program brings its own SDK");
+                return annotation(workload, &format!("{PREFIX}inject-sdk"), "true", &note);
+            }
+            let value = asked.iter().find(|asked| asked.language == instead_of.as_str());
+            let value = value.map_or("true", |asked| asked.value.as_str());
+            let note = format!("in place of inject-{instead_of}");
+            annotation(workload, &format!("{PREFIX}inject-{program}"), value, &note)
+        }
+        Fix::PreviousLog => {
+            format!("kubectl -n {} logs {pod} -c {container} --previous", workload.namespace)
+        }
+    }
+}
+
 impl Site<'_> {
     /// A line for whoever asked for nothing.
     pub(super) fn ask(&self) -> String {
@@ -206,35 +266,15 @@ impl Site<'_> {
 
     /// A line of the pod's annotations.
     fn annotation(&self, key: &str, value: &str, note: &str) -> String {
-        let Workload { kind, name, .. } = self.workload;
-        let of = match *kind {
-            "Pod" => format!("annotation of pod {name}, which must be created anew"),
-            "Job" => format!("annotation of the pod template of job/{name}, which must be created anew"),
-            kind => format!("annotation of the pod template of {}/{name}", kind.to_ascii_lowercase()),
-        };
-        let note = if note.is_empty() { String::new() } else { format!("; {note}") };
-        format!("{key}: \"{value}\"  # {of}{note}")
+        annotation(self.workload, key, value, note)
     }
 
     fn edit(&self, what: &str) -> String {
-        let Workload { kind, namespace, name } = self.workload;
-        match *kind {
-            "Pod" | "Job" => {
-                format!("# in the manifest of {}/{name}, which must be created anew: {what}", kind.to_ascii_lowercase())
-            }
-            kind => format!("kubectl -n {namespace} edit {}/{name}  # {what}", kind.to_ascii_lowercase()),
-        }
+        edit(self.workload, what)
     }
 
     fn remove_variable(&self, container: &str, variable: &str, note: &str) -> String {
-        let Workload { kind, namespace, name } = self.workload;
-        match *kind {
-            "Pod" | "Job" => self.edit(&format!("remove variable {variable} of container {container}, {note}")),
-            kind => format!(
-                "kubectl -n {namespace} set env {}/{name} -c {container} {variable}-  # {note}",
-                kind.to_ascii_lowercase()
-            ),
-        }
+        remove_variable(self.workload, container, variable, note)
     }
 
     fn plain_variable(&self, language: Language, container: &str) -> String {
@@ -304,6 +344,37 @@ impl Site<'_> {
     fn containers_note(&self) -> String {
         let names: Vec<&str> = self.spec_containers().map(|container| container.name.as_str()).collect();
         format!("it has: {}", listed(&names))
+    }
+}
+
+fn annotation(workload: &Workload, key: &str, value: &str, note: &str) -> String {
+    let Workload { kind, name, .. } = workload;
+    let of = match *kind {
+        "Pod" => format!("annotation of pod {name}, which must be created anew"),
+        "Job" => format!("annotation of the pod template of job/{name}, which must be created anew"),
+        kind => format!("annotation of the pod template of {}/{name}", kind.to_ascii_lowercase()),
+    };
+    format!("{key}: \"{value}\"  # {of}; {note}")
+}
+
+fn edit(workload: &Workload, what: &str) -> String {
+    let Workload { kind, namespace, name } = workload;
+    match *kind {
+        "Pod" | "Job" => {
+            format!("# in the manifest of {}/{name}, which must be created anew: {what}", kind.to_ascii_lowercase())
+        }
+        kind => format!("kubectl -n {namespace} edit {}/{name}  # {what}", kind.to_ascii_lowercase()),
+    }
+}
+
+fn remove_variable(workload: &Workload, container: &str, variable: &str, note: &str) -> String {
+    let Workload { kind, namespace, name } = workload;
+    match *kind {
+        "Pod" | "Job" => edit(workload, &format!("remove variable {variable} of container {container}; {note}")),
+        kind => format!(
+            "kubectl -n {namespace} set env {}/{name} -c {container} {variable}-  # {note}",
+            kind.to_ascii_lowercase()
+        ),
     }
 }
 

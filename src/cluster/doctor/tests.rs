@@ -11,7 +11,7 @@ use super::prospect::Prospect;
 use super::remedy::{self, Site};
 use super::report::{Condition, WorkloadReport};
 use super::*;
-use crate::cluster::life::{Life, LifeState};
+use crate::cluster::life::{Fix, Life, LifeState};
 use crate::cluster::workloads::Workload;
 use crate::inject::{
     self, Catalog, Decision, Instrumentation, Language, Outcome, OwnerMap, PodRequest, Reason, Settings, Verdict, View,
@@ -201,6 +201,34 @@ fn a_pod_stands_by_what_it_has_and_what_it_would_get() {
     let used = stale.examples[0].containers[0].instrumentation.clone().unwrap();
     assert_eq!((used.injected_generation, used.generation), (Some(1), Some(2)));
     assert_eq!(stale.remedy.as_deref(), Some("kubectl -n shop rollout restart deployment/web"));
+}
+
+#[test]
+fn a_silence_whose_cause_is_known_has_its_own_line() {
+    let used = |spec: Value| Instrumentation::read("shop", "main", 1, spec).unwrap();
+    let line = |fix: Fix, used: Option<&Instrumentation>| {
+        remedy::of_fix(&fix, &workload("Deployment"), &[], "web-1", "app", used)
+    };
+    let off = || Fix::NoVariable("OTEL_SDK_DISABLED".to_owned());
+    let own = "kubectl -n shop set env deployment/web -c app OTEL_SDK_DISABLED-  # unless its image sets it";
+    assert_eq!(line(off(), None), own);
+    let switching = used(json!({"env": [{"name": "OTEL_SDK_DISABLED", "value": "true"}]}));
+    assert!(
+        line(off(), Some(&switching)).starts_with("kubectl -n shop edit otelinst main  # remove OTEL_SDK_DISABLED")
+    );
+    let never = used(json!({"sampler": {"type": "always_off"}, "exporter": {"endpoint": "http://localhost:4318"}}));
+    assert_eq!(
+        line(Fix::Sampler, Some(&never)),
+        r#"kubectl -n shop patch otelinst main --type merge -p '{"spec":{"sampler":{"type":"parentbased_always_on"}}}'  # then restart"#
+    );
+    assert!(line(Fix::Sampler, None).contains("OTEL_TRACES_SAMPLER-"));
+    let right = || Fix::Endpoint("http://spanreel.spanreel:4318".to_owned());
+    assert!(line(right(), Some(&never)).contains(r#"{"exporter":{"endpoint":"http://spanreel.spanreel:4318"}}"#));
+    assert!(line(right(), None).contains("OTEL_EXPORTER_OTLP_ENDPOINT-"));
+    let wrong = |program| line(Fix::Language { instead_of: Language::Java, program }, None);
+    assert!(wrong("nodejs").starts_with("instrumentation.opentelemetry.io/inject-nodejs: \"true\"  # "));
+    assert!(wrong("ruby").starts_with("instrumentation.opentelemetry.io/inject-sdk: \"true\"  # "));
+    assert_eq!(line(Fix::PreviousLog, None), "kubectl -n shop logs web-1 -c app --previous");
 }
 
 #[test]
