@@ -185,6 +185,9 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
         for asked in &asked {
             decision.outcomes.push(Outcome::skipped(asked.language, &skip));
         }
+        if let Some(note) = targets::foreign_note(request.pod, &skip) {
+            decision.notes.push(note);
+        }
         return decision;
     }
     let mut languages: Vec<Language> = asked.iter().map(|asked| asked.language).collect();

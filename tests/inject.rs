@@ -106,6 +106,10 @@ struct OwnerFile {
     owner_references: Vec<OwnerReference>,
 }
 
+#[path = "support/scripts.rs"]
+mod scripts;
+use scripts::name_scripts;
+
 const NAMESPACE: &str = "shop";
 
 #[test]
@@ -177,18 +181,4 @@ fn check(file: &Path) -> Result<(), String> {
     let again = PodRequest { pod: mutated, ..request };
     let second = decide(&again, &view);
     if second.pod.is_some() { Err(format!("{name}: injected twice")) } else { Ok(()) }
-}
-
-/// Puts a script's file name in its place. What scripts do is tested where they are, in `src/inject/web_server`.
-fn name_scripts(pod: &mut Value) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/inject/web_server");
-    let scripts = ["apache_attach.sh", "nginx_attach.sh", "nginx_clone.sh"];
-    let init_containers = pod.pointer_mut("/spec/initContainers").and_then(Value::as_array_mut);
-    for argument in init_containers.into_iter().flatten().filter_map(|container| container.get_mut("args")?.get_mut(0))
-    {
-        let is_it = |name: &&&str| argument.as_str() == Some(&std::fs::read_to_string(folder.join(name)).unwrap());
-        if let Some(name) = scripts.iter().find(is_it) {
-            *argument = Value::from(*name);
-        }
-    }
 }

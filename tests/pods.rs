@@ -16,9 +16,12 @@ use serde_json::{Map, Value, json};
 
 #[path = "support/kube.rs"]
 mod kube_rig;
+#[path = "support/scripts.rs"]
+mod scripts;
 mod support;
 
 use kube_rig::{KubeCluster, free_ports, wait_until};
+use scripts::name_scripts;
 use support::spanreel::{Options, Spanreel};
 
 /// Other tests compile and run meanwhile.
@@ -186,7 +189,8 @@ async fn check_case(rig: &Rig, namespace: &str, text: &str) -> Result<bool, Stri
     if let Err(why) = rig.try_pod("default", &without_owners(&plain)).await {
         return Err(format!("{about}: the API server takes no such pod: {why}"));
     }
-    let stored = rig.try_pod(namespace, &pod).await.map_err(|why| format!("{about}: {why}"))?;
+    let mut stored = rig.try_pod(namespace, &pod).await.map_err(|why| format!("{about}: {why}"))?;
+    name_scripts(&mut stored);
     let mut expected = if case["expected"].is_null() { pod.clone() } else { case["expected"].clone() };
     make_creatable(&mut expected);
     if case["expected"].is_null() && stored["spec"].to_string().contains("opentelemetry-auto-instrumentation-") {

@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) object: Value,
     /// For updates: the object as it is stored.
     pub(super) old_object: Value,
+    /// Nothing will be stored, so nothing may be left behind either.
+    pub(super) dry_run: bool,
 }
 
 /// A body that is no request.
@@ -62,6 +64,8 @@ struct RawRequest {
     object: Value,
     #[serde(default)]
     old_object: Value,
+    #[serde(default)]
+    dry_run: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -104,6 +108,7 @@ impl Request {
             resource,
             object: request.object,
             old_object: request.old_object,
+            dry_run: request.dry_run.unwrap_or_default(),
         })
     }
 

@@ -181,7 +181,8 @@ impl Registration<'_> {
             ]},
             "failurePolicy": "Ignore",
             "timeoutSeconds": TIMEOUT_S,
-            "sideEffects": "None",
+            // Events about refusals; a dry run has none.
+            "sideEffects": "NoneOnDryRun",
             // Containers that later webhooks add are seen, too.
             "reinvocationPolicy": "IfNeeded",
             "admissionReviewVersions": ["v1"],

@@ -73,3 +73,20 @@ pub(super) async fn until_done<T, E: Display, F: Future<Output = Result<T, E>>>(
         delay = (delay * 2).min(DELAY_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_forgotten_is_an_expiry_and_nothing_else_is() {
+        let status = |code: u16| Box::new(Status::failure("too old resource version", "Expired").with_code(code));
+        assert!(is_expiry(&watcher::Error::WatchError(status(410))));
+        assert!(is_expiry(&watcher::Error::WatchStartFailed(kube::Error::Api(status(410)))));
+        assert!(!is_expiry(&watcher::Error::WatchError(status(500))));
+        assert!(!is_expiry(&watcher::Error::WatchStartFailed(kube::Error::Api(status(403)))));
+        assert!(!is_expiry(&watcher::Error::NoResourceVersion));
+    }
+}

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::outcome::{Reason, Refusal};
+use super::record::Record;
 use super::{Language, Plan, PodRequest, Settings, annotations};
 
 /// Names given by annotations, in their order; empty means the first container.
@@ -33,6 +34,14 @@ pub(super) fn reason_to_skip(pod: &Pod) -> Option<Refusal> {
     }
     let mirrored = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR_ANNOTATION));
     mirrored.then(|| Refusal::new(Reason::MirrorPod, "a static pod's mirror cannot be changed"))
+}
+
+/// Said to the author of a pod that is instrumented by somebody else. What Spanreel injected it finds done when the API
+/// server asks again, which is nobody's concern.
+pub(super) fn foreign_note(pod: &Pod, skip: &Refusal) -> Option<String> {
+    (skip.reason == Reason::AlreadyInstrumented && Record::of(pod).is_none()).then(|| {
+        "the pod was instrumented before it came here, by its author or another webhook; nothing is added".to_owned()
+    })
 }
 
 /// opentelemetry-operator's markers of injected pods, so that the operator and Spanreel never both inject. Unlike for the

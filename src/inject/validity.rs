@@ -9,7 +9,7 @@ mod volume;
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec};
 
-pub(super) use resources::{Requests, resources};
+pub(super) use resources::{Requests, completed, resources};
 pub(super) use security_context::check as check_security_context;
 pub(super) use volume::check_volume;
 

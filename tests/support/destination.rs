@@ -1,5 +1,6 @@
 //! A real, small OTLP destination: OTLP/gRPC and OTLP/HTTP on one loopback port, decoding what it gets with
-//! opentelemetry-proto, and giving any answer on demand.
+//! opentelemetry-proto, and giving any answer on demand. Every test file uses a part of it.
+#![allow(dead_code)]
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -22,7 +23,6 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// One request as it came in.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "every test binary looks at a part of it")]
 pub struct Received {
     pub at: Instant,
     pub is_grpc: bool,
@@ -35,7 +35,6 @@ pub struct Received {
 
 /// What to answer. Each is told in the protocol of the request.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "every test binary uses a part of the answers")]
 pub enum Answer {
     Ok,
     /// Taken, but for some spans.
@@ -103,7 +102,6 @@ impl Destination {
         Self { address, state, server }
     }
 
-    #[allow(dead_code, reason = "not every test binary asks")]
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().unwrap().clone()
     }

@@ -20,9 +20,25 @@ struct Key {
     kind: String,
     namespace: String,
     name: String,
+    /// An object that was deleted and made anew has none of the old one's Events.
+    uid: Option<String>,
     reason: &'static str,
     action: &'static str,
     message: String,
+}
+
+impl Key {
+    fn of(note: &Note) -> Self {
+        Self {
+            kind: note.regarding.kind.clone().unwrap_or_default(),
+            namespace: note.regarding.namespace.clone().unwrap_or_default(),
+            name: note.regarding.name.clone().unwrap_or_default(),
+            uid: note.regarding.uid.clone(),
+            reason: note.reason,
+            action: note.action,
+            message: note.message.clone(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,14 +69,7 @@ pub(super) struct Series {
 impl Series {
     /// `event` makes the name of a new Event.
     pub(super) fn take(&mut self, note: &Note, now: Instant, event: impl FnOnce() -> String) -> Step {
-        let key = Key {
-            kind: note.regarding.kind.clone().unwrap_or_default(),
-            namespace: note.regarding.namespace.clone().unwrap_or_default(),
-            name: note.regarding.name.clone().unwrap_or_default(),
-            reason: note.reason,
-            action: note.action,
-            message: note.message.clone(),
-        };
+        let key = Key::of(note);
         if let Some(running) = self.running.get_mut(&key).filter(|it| now.duration_since(it.last) < QUIET_MAX) {
             running.count = running.count.saturating_add(1);
             running.last = now;
@@ -74,6 +83,11 @@ impl Series {
         let event = event();
         self.running.insert(key, Running { event: event.clone(), count: 1, last: now, written: now });
         Step::Create { event }
+    }
+
+    /// The Event of this note is not there: the next one like it is a new Event.
+    pub(super) fn forget(&mut self, note: &Note) {
+        self.running.remove(&Key::of(note));
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -112,6 +126,30 @@ mod tests {
         assert_eq!(take(41), Step::Nothing);
         assert_eq!(take(80), Step::Count { event: "e0".to_owned(), count: 5 });
         assert_eq!(take(80 + 601), Step::Create { event: "e681".to_owned() });
+    }
+
+    #[test]
+    fn what_was_not_written_is_no_series() {
+        let (mut series, now) = (Series::default(), Instant::now());
+        let mut failed = || {
+            let step = series.take(&note("a"), now, || "e".to_owned());
+            series.forget(&note("a"));
+            step
+        };
+        assert_eq!([failed(), failed()], [(); 2].map(|()| Step::Create { event: "e".to_owned() }));
+    }
+
+    #[test]
+    fn an_object_made_anew_begins_a_series() {
+        let (mut series, now) = (Series::default(), Instant::now());
+        let with_uid = |uid: &str| {
+            let note = note("a");
+            Note { regarding: ObjectReference { uid: Some(uid.to_owned()), ..note.regarding }, ..note }
+        };
+        let mut take = |uid: &str| series.take(&with_uid(uid), now, || format!("of-{uid}"));
+        assert_eq!(take("old"), Step::Create { event: "of-old".to_owned() });
+        assert_eq!(take("old"), Step::Nothing);
+        assert_eq!(take("new"), Step::Create { event: "of-new".to_owned() });
     }
 
     #[test]

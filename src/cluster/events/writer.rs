@@ -32,6 +32,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const POD_DELAY: Duration = Duration::from_secs(1);
 /// Uids remembered. When full all are forgotten, which costs one GET each.
 const UIDS_MAX: usize = 1024;
+/// For so long a uid is believed: who deletes a Deployment and applies it anew looks for Events on the new one.
+const UID_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Writes what comes from [`super::Events`], until shutdown.
 pub(in crate::cluster) async fn write(
@@ -41,16 +43,16 @@ pub(in crate::cluster) async fn write(
     mut notes: mpsc::Receiver<Dated>,
     shutdown: CancellationToken,
 ) {
-    let mut writer = Writer { client, instance, series: Series::default(), uids: HashMap::new(), named: 0 };
-    let mut pace = Pace { left: BURST, since: Instant::now() };
+    let pace = Pace { left: BURST, since: Instant::now() };
+    let mut writer = Writer { client, instance, series: Series::default(), pace, uids: HashMap::new(), named: 0 };
     let mut state = State::new("writing Events");
-    while let Some(Some(dated)) = shutdown.run_until_cancelled(notes.recv()).await {
+    while let Some(Some(Dated { mut note, published })) = shutdown.run_until_cancelled(notes.recv()).await {
+        note.message = cut(&note.message, MESSAGE_BYTES_MAX).to_owned();
         let write = async {
-            tokio::time::sleep(pace.next(Instant::now())).await;
-            if dated.note.regarding.kind.as_deref() == Some("Pod") {
-                tokio::time::sleep_until(dated.published + POD_DELAY).await;
+            if note.regarding.kind.as_deref() == Some("Pod") {
+                tokio::time::sleep_until(published + POD_DELAY).await;
             }
-            tokio::time::timeout(CALL_TIMEOUT * 2, writer.write(dated.note)).await
+            tokio::time::timeout(CALL_TIMEOUT * 2, writer.write(&mut note)).await
         };
         match shutdown.run_until_cancelled(write).await {
             None => return,
@@ -60,11 +62,14 @@ pub(in crate::cluster) async fn write(
                     metrics.record_event(EventResult::Written);
                 }
             }
+            // Said again, it is worth another attempt.
             Some(Ok(Err(error))) => {
+                writer.series.forget(&note);
                 state.failed(&error);
                 metrics.record_event(EventResult::Failed);
             }
             Some(Err(late)) => {
+                writer.series.forget(&note);
                 state.failed(&late);
                 metrics.record_event(EventResult::Failed);
             }
@@ -76,48 +81,50 @@ struct Writer {
     client: Client,
     instance: String,
     series: Series,
-    uids: HashMap<(String, String, String), String>,
+    pace: Pace,
+    /// By kind, namespace and name, with when it was read.
+    uids: HashMap<(String, String, String), (String, Instant)>,
     named: u64,
 }
 
 impl Writer {
     /// Whether something had to be written.
-    async fn write(&mut self, mut note: Note) -> Result<bool, kube::Error> {
-        note.message = cut(&note.message, MESSAGE_BYTES_MAX).to_owned();
-        let now = jiff::Timestamp::now();
-        let name = note.regarding.name.clone().unwrap_or_default();
-        let number = self.named;
-        let named = || {
-            format!(
-                "{}.{:016x}",
-                cut(name.trim_end_matches('-'), NAME_BYTES_MAX),
-                now.as_microsecond().unsigned_abs() + number
-            )
-        };
+    async fn write(&mut self, note: &mut Note) -> Result<bool, kube::Error> {
+        if note.regarding.uid.is_none() {
+            note.regarding.uid = self.uid(&note.regarding).await;
+        }
         let namespace = note.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &events());
-        match self.series.take(&note, Instant::now(), named) {
-            Step::Nothing => Ok(false),
-            Step::Create { event } => {
-                self.named += 1;
-                let uid = self.uid(&note.regarding).await;
-                let event = self.event(&event, &namespace, &note, uid, now);
-                let event: DynamicObject = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
-                api.create(&PostParams::default(), &event).await.map(|_| true)
+        loop {
+            let now = jiff::Timestamp::now();
+            let name = note.regarding.name.as_deref().unwrap_or_default();
+            let named = || event_name(name, now.as_microsecond().unsigned_abs() + self.named);
+            let step = self.series.take(note, Instant::now(), named);
+            // Only what is written takes from the pace, so that a flood of the same cannot hold up the rest.
+            if step != Step::Nothing {
+                tokio::time::sleep(self.pace.next(Instant::now())).await;
             }
-            Step::Count { event, count } => {
-                let series = json!({"series": {"count": count, "lastObservedTime": micro_time(now)}});
-                match api.patch(&event, &PatchParams::default(), &Patch::Merge(&series)).await {
-                    // Events go after an hour.
-                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-                    written => written.map(|_| true),
+            match step {
+                Step::Nothing => return Ok(false),
+                Step::Create { event } => {
+                    self.named += 1;
+                    let event = self.event(&event, &namespace, note, now);
+                    let event: DynamicObject = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
+                    return api.create(&PostParams::default(), &event).await.map(|_| true);
+                }
+                Step::Count { event, count } => {
+                    let series = json!({"series": {"count": count, "lastObservedTime": micro_time(now)}});
+                    match api.patch(&event, &PatchParams::default(), &Patch::Merge(&series)).await {
+                        // Events go after an hour, or somebody deleted it: the next turn makes a new one.
+                        Err(kube::Error::Api(status)) if status.code == 404 => self.series.forget(note),
+                        written => return written.map(|_| true),
+                    }
                 }
             }
         }
     }
 
-    fn event(&self, name: &str, namespace: &str, note: &Note, uid: Option<String>, now: jiff::Timestamp) -> Value {
-        let regarding = ObjectReference { uid: uid.or_else(|| note.regarding.uid.clone()), ..note.regarding.clone() };
+    fn event(&self, name: &str, namespace: &str, note: &Note, now: jiff::Timestamp) -> Value {
         json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
@@ -127,19 +134,18 @@ impl Writer {
             "type": note.kind.as_str(),
             "reason": note.reason,
             "action": note.action,
-            "regarding": regarding,
+            "regarding": note.regarding,
             "note": note.message,
         })
     }
 
     /// `kubectl describe` shows an object the Events that name its uid. `None`: not found out, which costs only that.
     async fn uid(&mut self, regarding: &ObjectReference) -> Option<String> {
-        if regarding.uid.is_some() {
-            return regarding.uid.clone();
-        }
         let (kind, name) = (regarding.kind.clone()?, regarding.name.clone()?);
         let key = (kind, regarding.namespace.clone().unwrap_or_default(), name);
-        if let Some(known) = self.uids.get(&key) {
+        if let Some((known, read)) = self.uids.get(&key)
+            && read.elapsed() < UID_AGE_MAX
+        {
             return Some(known.clone());
         }
         let resource = resource(regarding)?;
@@ -149,9 +155,14 @@ impl Writer {
         if self.uids.len() >= UIDS_MAX {
             self.uids.clear();
         }
-        self.uids.insert(key, uid.clone());
+        self.uids.insert(key, (uid.clone(), Instant::now()));
         Some(uid)
     }
+}
+
+/// A valid name for an Event about the object `about`, which may be the beginning of a name that is still to be made.
+fn event_name(about: &str, number: u64) -> String {
+    format!("{}.{number:016x}", cut(about, NAME_BYTES_MAX).trim_end_matches(['-', '.']))
 }
 
 /// A bucket of permissions that fills up again.
@@ -231,6 +242,13 @@ mod tests {
             assert_eq!(pace.next(now), Duration::ZERO);
         }
         assert_eq!(pace.next(now), INTERVAL);
+    }
+
+    #[test]
+    fn events_have_valid_names() {
+        assert_eq!(event_name("web-", 1), "web.0000000000000001");
+        let cut_in_front_of_a_dash = format!("{}-b", "a".repeat(NAME_BYTES_MAX - 1));
+        assert_eq!(event_name(&cut_in_front_of_a_dash, 1), format!("{}.{:016x}", "a".repeat(NAME_BYTES_MAX - 1), 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::super::index::Index;
 use super::super::lookup::Lookup;
 use super::super::sidecar;
 use super::super::workloads::Workload;
-use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Settings, Verdict, View};
+use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Reason, Settings, Verdict, View};
 
 /// What deciding about pods takes.
 pub(in super::super) struct Pods {
@@ -48,8 +48,10 @@ impl Pods {
         let decision = self.decide_about(&asked).await;
         self.metrics.record(&decision);
         log(&pod, namespace, &decision);
-        let sidecar = sidecar::annotation_refused(&asked, &OwnerMap::new());
-        notes(&pod, namespace, &decision).into_iter().chain(sidecar).for_each(|note| self.events.publish(note));
+        if !request.dry_run {
+            let sidecar = sidecar::annotation_refused(&asked, &OwnerMap::new());
+            notes(&pod, namespace, &decision).into_iter().chain(sidecar).for_each(|note| self.events.publish(note));
+        }
         let warnings = decision.warnings();
         match decision.pod.as_ref().map(|mutated| inject::patch(&request.object, &pod, mutated)) {
             None => Answer { warnings, ..Answer::default() },
@@ -94,27 +96,36 @@ impl Pods {
     }
 }
 
-/// Refusals on the owning workload: the pod has no name yet, and its creator may be a controller that shows no warnings.
+/// Refusals, and skips that are not our own doing, on the owning workload: the pod has no name yet, and its creator may be
+/// a controller that shows no warnings.
 fn notes(pod: &Pod, namespace: &str, decision: &Decision) -> Vec<Note> {
-    let refusals = decision.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Refused);
-    let mut messages: Vec<&String> = Vec::new();
-    for outcome in refusals {
-        if !messages.contains(&&outcome.message) {
-            messages.push(&outcome.message);
+    let ours = inject::Record::of(pod).is_some();
+    let mut said: Vec<(NoteKind, &str)> = Vec::new();
+    for outcome in &decision.outcomes {
+        let kind = match outcome.verdict {
+            Verdict::Refused => NoteKind::Warning,
+            Verdict::Skipped if outcome.reason == Reason::AlreadyInstrumented && !ours => NoteKind::Normal,
+            Verdict::Skipped | Verdict::Injected => continue,
+        };
+        if !said.contains(&(kind, outcome.message.as_str())) {
+            said.push((kind, outcome.message.as_str()));
         }
     }
-    if messages.is_empty() {
+    if said.is_empty() {
         return Vec::new();
     }
     let regarding = Workload::of_pod(pod, namespace, &OwnerMap::new()).reference();
-    let note = |message: &String| Note {
+    let note = |(kind, message): (NoteKind, &str)| Note {
         regarding: regarding.clone(),
-        kind: NoteKind::Warning,
-        reason: "InstrumentationRequestRejected",
+        kind,
+        reason: match kind {
+            NoteKind::Warning => "InstrumentationRequestRejected",
+            NoteKind::Normal => "InstrumentationSkipped",
+        },
         action: "Injection",
-        message: message.clone(),
+        message: message.to_owned(),
     };
-    messages.into_iter().map(note).collect()
+    said.into_iter().map(note).collect()
 }
 
 /// One line per language and container; what a reinvocation finds done is not worth one.

@@ -3,10 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{SECTIONS, Section};
+use crate::inject::validity::{Requests, completed};
 use crate::inject::{Images, Language};
 
-const CPU_LIMIT: &str = "500m";
-const MEMORY_LIMIT: &str = "256Mi";
 const APACHE_VERSION: &str = "2.4";
 const APACHE_CONFIG_PATH: &str = "/usr/local/apache2/conf";
 const NGINX_CONFIG_FILE: &str = "/etc/nginx/nginx.conf";
@@ -43,8 +42,11 @@ fn complete(spec: &mut Map<String, Value>, section: &Section, images: &Images) {
         _ => {}
     }
     if let Some(resources) = fields(own, section.resources_key) {
-        set_if_absent(resources, "limits", json!({"cpu": CPU_LIMIT, "memory": MEMORY_LIMIT}));
-        set_if_absent(resources, "requests", json!({"cpu": section.cpu, "memory": section.memory}));
+        // Unlike the operator's these defaults give way to what is given: requests above limits make pods invalid.
+        let given = serde_json::from_value(Value::Object(resources.clone())).unwrap_or_default();
+        let (requests, limits) = completed(&given, &Requests { cpu: section.cpu, memory: section.memory });
+        set_if_absent(resources, "limits", json!(limits));
+        set_if_absent(resources, "requests", json!(requests));
     }
 }
 
@@ -132,6 +134,16 @@ mod tests {
         assert_eq!(object["metadata"]["annotations"]["mine"], "1");
         assert_eq!(object["metadata"]["labels"], json!({"a": "b"}));
         assert_eq!(defaulted(object.clone()), object, "twice is once");
+    }
+
+    #[test]
+    fn defaults_of_resources_give_way_to_what_is_given() {
+        let object = defaulted(json!({"spec": {
+            "java": {"resources": {"limits": {"memory": "32Mi"}}},
+            "nodejs": {"resourceRequirements": {"requests": {"cpu": "2"}}},
+        }}));
+        assert_eq!(object["spec"]["java"]["resources"]["requests"], json!({"cpu": "50m", "memory": "32Mi"}));
+        assert_eq!(object["spec"]["nodejs"]["resourceRequirements"]["limits"], json!({"cpu": "2", "memory": "256Mi"}));
     }
 
     #[test]

@@ -23,8 +23,27 @@ pub(in crate::inject) struct Requests {
     pub(in crate::inject) memory: &'static str,
 }
 
-/// The resources at `field` of the Instrumentation, with defaults where a map is missing. A default gives way to what the user set: requests
-/// never exceed limits, which the API server would refuse.
+/// Requests and limits with defaults where a map is missing. A default gives way to what the user set: requests never
+/// exceed limits, which the API server would refuse.
+pub(in crate::inject) fn completed(
+    given: &ResourceRequirements,
+    requests_default: &Requests,
+) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
+    let default_requests = || {
+        let defaults = [("cpu", requests_default.cpu), ("memory", requests_default.memory)];
+        let limits = given.limits.as_ref();
+        amounts(&defaults, |name, default| limits.and_then(|l| l.get(name)).filter(|limit| less(limit, default)))
+    };
+    let default_limits = || {
+        let requests = given.requests.as_ref();
+        amounts(&LIMITS_DEFAULT, |name, default| requests.and_then(|r| r.get(name)).filter(|r| less(default, r)))
+    };
+    let requests = given.requests.clone().unwrap_or_else(default_requests);
+    let limits = given.limits.clone().unwrap_or_else(default_limits);
+    (requests, limits)
+}
+
+/// The resources at `field` of the Instrumentation, [`completed`].
 pub(in crate::inject) fn resources(
     field: &str,
     given: &ResourceRequirements,
@@ -37,17 +56,7 @@ pub(in crate::inject) fn resources(
             }
         }
     }
-    let default_requests = || {
-        let defaults = [("cpu", requests_default.cpu), ("memory", requests_default.memory)];
-        let limits = given.limits.as_ref();
-        amounts(&defaults, |name, default| limits.and_then(|l| l.get(name)).filter(|limit| less(limit, default)))
-    };
-    let default_limits = || {
-        let requests = given.requests.as_ref();
-        amounts(&LIMITS_DEFAULT, |name, default| requests.and_then(|r| r.get(name)).filter(|r| less(default, r)))
-    };
-    let requests = given.requests.clone().unwrap_or_else(default_requests);
-    let limits = given.limits.clone().unwrap_or_else(default_limits);
+    let (requests, limits) = completed(given, requests_default);
     for (name, request) in &requests {
         let limit = limits.get(name);
         if let Some(limit) = limit
