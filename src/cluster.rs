@@ -20,7 +20,8 @@
 //! validatingwebhookconfigurations and patch customresourcedefinitions, without which custom resources are not checked
 //! and not converted. With create of podtemplates in its own namespace it finds out whether image volumes are served;
 //! without, it goes by the version. With get of secrets and configmaps everywhere it also refuses pods whose exporter's
-//! TLS files are missing; without, these pods wait for them.
+//! TLS files are missing; without, these pods wait for them. With get and list of deployments, statefulsets, daemonsets,
+//! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist.
 
 mod admission;
 mod certificates;

@@ -219,8 +219,14 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     scene.run(&web, "10.9.8.7").await;
     scene.run(&quiet, "10.9.8.8").await;
     scene.run("switched", "10.9.8.9").await;
-    scene.send_span_of(&web_uid).await;
-    let speaking = scene.stands("web", "speaking").await;
+    // Whoever looks late must find it speaking, too.
+    let speaking = wait_until("web to speak", SOON, async || {
+        scene.send_span_of(&web_uid).await;
+        let report = scene.report(&["shop"]);
+        let web = report["workloads"].as_array()?.iter().find(|workload| workload["name"] == "web").cloned();
+        web.filter(|web| web["condition"] == "speaking")
+    })
+    .await;
     let container = &speaking["examples"][0]["containers"][0];
     assert_eq!((container["container"].as_str(), container["language"].as_str()), (Some("app"), Some("java")));
     assert!(container["life"]["last_span"].is_string() && container["remedy"].is_null(), "{container:#}");
@@ -304,6 +310,23 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
         assert_eq!((said.code, said.stdout.as_str()), (1, ""));
         assert_eq!(said.stderr, expected);
     }
+
+    // Without the right to read workloads their pods still tell something, and it is said.
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/spanreel";
+    let mut rules = scene.kube.get(role).await.unwrap()["rules"].clone();
+    rules.as_array_mut().unwrap().retain(|rule| rule["apiGroups"] != json!(["apps"]));
+    scene.patch(role, &json!({"rules": rules})).await;
+    let report = wait_until("the right to be gone", SOON, async || {
+        let report = scene.report(&[&format!("shop/{web}")]);
+        report["notes"].to_string().contains("decisions are taken from pods").then_some(report)
+    })
+    .await;
+    let workload = &report["workloads"][0];
+    assert_eq!(
+        (workload["kind"].as_str(), workload["condition"].as_str()),
+        (Some("Deployment"), Some("stale")),
+        "{report:#}"
+    );
 
     scene.kube.stop_api_server();
     let said = scene.doctor(&["shop"]);

@@ -45,8 +45,8 @@ impl Prospect {
     ) -> Self {
         let wishes = inject::wishes(request);
         let site = Site { workload: &workload, request, wishes: &wishes, view };
-        // A pod without workload can only be decided about as it is, with what was injected into it.
-        let record = Record::of(request.pod).filter(|_| workload.kind == "Pod");
+        // A pod that exists (templates have no uid) is decided about as it is, with what was injected into it.
+        let record = Record::of(request.pod).filter(|_| request.pod.metadata.uid.is_some());
         let decisions = decision.outcomes.iter().map(|outcome| {
             let done = record.as_ref().filter(|_| outcome.reason == Reason::AlreadyInstrumented);
             let wish = wishes.iter().find(|wish| wish.language == outcome.language);

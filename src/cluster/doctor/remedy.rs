@@ -2,7 +2,6 @@
 //! configuration. Each says behind `#` what is not plain from itself.
 
 use k8s_openapi::api::core::v1::Pod;
-
 use serde_json::{Value, json};
 
 use super::report::Asked;
@@ -21,11 +20,12 @@ pub(super) struct Site<'a> {
 }
 
 /// Variables that agents extend.
-const EXTENDED: [(Language, &[&str]); 4] = [
+const EXTENDED: [(Language, &[&str]); 5] = [
     (Language::Java, &["JAVA_TOOL_OPTIONS"]),
     (Language::NodeJs, &["NODE_OPTIONS"]),
     (Language::Python, &["PYTHONPATH"]),
     (Language::DotNet, &["DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE"]),
+    (Language::Nginx, &["LD_LIBRARY_PATH"]),
 ];
 /// What tells an agent that another is there.
 const DOTNET_HOME: &str = "OTEL_DOTNET_AUTO_HOME";
