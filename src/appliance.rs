@@ -140,7 +140,8 @@ impl Appliance {
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
-            let state = QueryState::new(Arc::new(Tail::new(spool.clone())), process, QueryLimits::default());
+            let state =
+                QueryState::new(Arc::new(Tail::new(spool.clone())), Arc::clone(&process) as _, QueryLimits::default());
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
             serving_tasks.spawn(server.serve(crate::query::router(state), serving.clone()));
@@ -161,11 +162,14 @@ impl Appliance {
             });
             let started =
                 start_cluster(access, &settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await;
-            if let Err(error) = started {
-                host.stop_listening().await;
-                spool.close().await;
-                host.stop_forwarding().await;
-                return Err(error);
+            match started {
+                Ok(cluster) => process.set_doctor(Arc::clone(cluster.doctor())),
+                Err(error) => {
+                    host.stop_listening().await;
+                    spool.close().await;
+                    host.stop_forwarding().await;
+                    return Err(error);
+                }
             }
         }
         serving_tasks.close();
@@ -220,15 +224,14 @@ async fn start_cluster(
     (metrics, life): (cluster::Metrics, Arc<LifeLine>),
     serving: &CancellationToken,
     tasks: &TaskTracker,
-) -> Result<(), StartError> {
+) -> Result<Cluster, StartError> {
     let kubeconfig = match access {
         ClusterAccess::InCluster => None,
         ClusterAccess::Kubeconfig(path) => Some(path.clone()),
     };
     let pod_ip = std::env::var("POD_IP").ok();
     let settings = ClusterSettings::new(settings, kubeconfig, pod_ip.as_deref())?;
-    Cluster::start(settings, Arc::clone(host), metrics, life, serving.clone(), tasks).await?;
-    Ok(())
+    Ok(Cluster::start(settings, Arc::clone(host), metrics, life, serving.clone(), tasks).await?)
 }
 
 async fn open_spool(

@@ -3,7 +3,9 @@
 //! In: arguments and environment. Out: 0 when it went well, 1 when it failed, 2 when the command line or the
 //! configuration is wrong; every failure is one line (or one per configuration error) on stderr.
 
+mod client;
 pub mod components;
+mod doctor;
 pub mod outcome;
 pub mod print_config;
 mod run;
@@ -13,7 +15,7 @@ pub mod validate;
 use crate::config::{Diagnostic, Files, Format, Input, Reach, Secrets, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outcome::Outcome;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +49,8 @@ enum Command {
     PrintConfig(PrintConfigArgs),
     /// Show what a running spanreel has received, stored and forwarded
     Status(StatusArgs),
+    /// Why pods have no traces: what they ask for, what became of it, and the line that would change it
+    Doctor(DoctorArgs),
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +106,15 @@ struct StatusArgs {
     output: StatusFormat,
 }
 
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// A namespace, or a pod or workload of it: shop, shop/web, shop/deployment/web [default: everything]
+    #[arg(value_name = "NAMESPACE[/NAME]")]
+    scope: Option<String>,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     Yaml,
@@ -145,6 +158,14 @@ pub fn main() -> ExitCode {
         None => run::run(cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Status(args)) => finish(status::status(&args.endpoint, args.output == StatusFormat::Json)),
+        Some(Command::Doctor(DoctorArgs { scope, asked })) => {
+            let form = match asked.output {
+                StatusFormat::Json => doctor::Form::Json,
+                StatusFormat::Text if is_colourful() => doctor::Form::Coloured,
+                StatusFormat::Text => doctor::Form::Plain,
+            };
+            finish(doctor::doctor(&asked.endpoint, scope.as_deref().unwrap_or_default(), form))
+        }
         Some(Command::Components(args)) => finish(components::components(args.output.into())),
         Some(Command::Validate(args)) => {
             finish(with_sources(&args, |sources| validate::validate(&input(sources, &args, &environment))))
@@ -154,6 +175,11 @@ pub fn main() -> ExitCode {
             print_config::print_config(&input(sources, &args.config, &environment), args.format.into(), secrets)
         })),
     }
+}
+
+/// Whether somebody looks who has not asked for plain text.
+fn is_colourful() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn input<'a>(sources: &'a [Source], args: &'a ConfigArgs, env: &'a dyn Fn(&str) -> Option<String>) -> Input<'a> {

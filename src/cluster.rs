@@ -21,7 +21,8 @@
 //! validatingwebhookconfigurations and patch customresourcedefinitions, without which custom resources are not checked
 //! and not converted. With create of podtemplates in its own namespace it finds out whether image volumes are served;
 //! without, it goes by the version. With get of secrets and configmaps everywhere it also refuses pods whose exporter's
-//! TLS files are missing; without, these pods wait for them.
+//! TLS files are missing; without, these pods wait for them. With get and list of deployments, statefulsets, daemonsets,
+//! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist.
 
 mod admission;
 mod catch_up;
@@ -30,6 +31,7 @@ mod collector;
 mod collectors;
 mod crds;
 mod defaults;
+mod doctor;
 mod events;
 mod ignored;
 mod index;
@@ -70,6 +72,7 @@ use tokio_util::task::TaskTracker;
 
 pub use catch_up::{CatchUp, CrashLoop, Finding, OutOfDate, Report as CatchUpReport};
 pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
+pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
@@ -156,6 +159,7 @@ pub struct Cluster {
     webhook_address: SocketAddr,
     namespace: String,
     registered: tokio::sync::watch::Receiver<bool>,
+    doctor: Arc<Doctor>,
 }
 
 impl Cluster {
@@ -198,10 +202,13 @@ impl Cluster {
         tracker.spawn(webhook::serve(listener, acceptor, Arc::new(webhook), shutdown.clone()));
 
         life.set_own_service(&settings.service, &namespace);
+        let lives = Arc::clone(&life);
         let following = life::follow(client.clone(), Arc::clone(&index), life, events.clone(), shutdown.clone());
         tracker.spawn(following);
 
         let (registered_sender, registered) = tokio::sync::watch::channel(false);
+        let doctor =
+            Arc::new(Doctor::new(client.clone(), Arc::clone(&pods), lives, registered.clone(), namespace.clone()));
         let (catch_up, own_namespace) = (settings.catch_up.clone(), namespace.clone());
         let catch_up = catch_up::Worker::new(client.clone(), pods, events.clone(), catch_up, own_namespace);
         tracker.spawn(catch_up::run(catch_up, registered.clone(), shutdown.clone()));
@@ -227,13 +234,19 @@ impl Cluster {
             tracker: tracker.clone(),
         };
         tracker.spawn(control.run());
-        Ok(Self { webhook_address, namespace, registered })
+        Ok(Self { webhook_address, namespace, registered, doctor })
     }
 
     /// Where the webhook listens.
     #[must_use]
     pub fn webhook_address(&self) -> SocketAddr {
         self.webhook_address
+    }
+
+    /// Who examines what is in the cluster.
+    #[must_use]
+    pub fn doctor(&self) -> &Arc<Doctor> {
+        &self.doctor
     }
 
     /// Where Secret and Service live.

@@ -27,7 +27,7 @@ pub mod telemetry;
 mod yaml;
 
 pub use component::{ComponentId, Declaration, IdError, Kit, Role, Stability};
-pub use diagnostic::{Diagnostic, Diagnostics, Position, Report, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Position, Report, Severity, nearest};
 pub use effective::{Effective, Format, Secrets};
 pub use json::to_json;
 pub use section::{Secrecy, Section, Shape, WhenNull};

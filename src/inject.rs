@@ -67,6 +67,7 @@ mod tls;
 mod validity;
 mod volumes;
 mod web_server;
+mod wishes;
 
 use std::collections::BTreeMap;
 
@@ -87,6 +88,7 @@ pub use resource::{
 pub use settings::{Delivery, Images, Settings};
 pub use standing::{InjectedContainer, asked_languages, injected_containers};
 pub use tls::{TlsObject, TlsObjectKind};
+pub use wishes::{Place, Wish, agent_image, chosen, container_lists, unknown_requests, wishes};
 
 use agent::Injection;
 use outcome::Refusal;

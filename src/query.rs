@@ -21,7 +21,7 @@ mod trace_by_id;
 mod trace_id;
 
 pub use error::QueryError;
-pub use introspection::{Introspection, Readiness};
+pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use router::{QueryLimits, QueryState, router};
 pub use source::{FoundTrace, SourceError, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};

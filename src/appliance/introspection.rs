@@ -1,16 +1,17 @@
-//! What the query port tells about the process: readiness, metrics, status.
+//! What the query port tells about the process: readiness, metrics, status, diagnosis.
 
 use super::Shared;
 use super::host::Host;
 
-use crate::cluster::LifeLine;
-use crate::query::{Introspection, Readiness};
+use crate::cluster::{Doctor, DoctorError, LifeLine};
+use crate::query::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 use crate::spool::Spool;
 use crate::telemetry::{self, Metrics};
 use crate::{cluster, receive};
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Starting, ready or stopping; clones share it.
@@ -44,6 +45,8 @@ pub(super) struct Process {
     receive: receive::Metrics,
     cluster: cluster::Metrics,
     life: Option<Arc<LifeLine>>,
+    /// Set once the cluster side has started.
+    doctor: OnceLock<Arc<Doctor>>,
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
@@ -63,11 +66,16 @@ impl Process {
             receive: shared.receive_metrics.clone(),
             cluster,
             life,
+            doctor: OnceLock::new(),
             metrics,
             readiness: shared.readiness.clone(),
             host,
             started: Instant::now(),
         }
+    }
+
+    pub fn set_doctor(&self, doctor: Arc<Doctor>) {
+        let _ = self.doctor.set(doctor);
     }
 }
 
@@ -184,6 +192,22 @@ impl Introspection for Process {
             "injections": injections,
             "life": self.life.as_ref().map(|life| life.summary()),
             "catch_up": self.life.as_ref().map(|_| (*self.cluster.catch_up().report()).clone()),
+        })
+    }
+
+    fn diagnosis(&self, scope: Scope) -> BoxFuture<'_, Result<Value, NoDiagnosis>> {
+        let no = |kind, message: String| NoDiagnosis { kind, message };
+        Box::pin(async move {
+            if self.life.is_none() {
+                return Err(NoDiagnosis::no_cluster());
+            }
+            let starting = || no(NoDiagnosisKind::Unavailable, "Spanreel is still starting; try again".to_owned());
+            let doctor = self.doctor.get().ok_or_else(starting)?;
+            let examined = doctor.examine(scope.namespace.as_deref(), scope.name.as_deref()).await;
+            examined.map_err(|error| match error {
+                DoctorError::Unknown(message) => no(NoDiagnosisKind::Unknown, message),
+                DoctorError::Unavailable(message) => no(NoDiagnosisKind::Unavailable, message),
+            })
         })
     }
 }

@@ -1,61 +1,18 @@
 //! `spanreel status`: the figures of a running process, for people or as JSON.
 
+use super::client;
 use super::outcome::Outcome;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::fmt::Write;
 use std::time::Duration;
 
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub fn status(endpoint: &str, as_json: bool) -> Outcome {
-    let fetched =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()).and_then(
-            |runtime| {
-                runtime.block_on(async {
-                    tokio::time::timeout(ANSWER_WAIT_MAX, fetch(endpoint))
-                        .await
-                        .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_WAIT_MAX.as_secs())))
-                })
-            },
-        );
-    match fetched {
+    match client::get(endpoint, "/api/spanreel/status", ANSWER_WAIT_MAX) {
         Ok(status) if as_json => Outcome::printed(format!("{status:#}\n")),
         Ok(status) => Outcome::printed(describe(&status)),
-        Err(error) => Outcome::failed(&[format!(
-            "spanreel: {endpoint}: {error}; is it running there? Another place is given with --endpoint"
-        )]),
-    }
-}
-
-async fn fetch(endpoint: &str) -> Result<Value, String> {
-    let uri: http::Uri = endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
-    if let Some(scheme) = uri.scheme_str().filter(|scheme| *scheme != "http") {
-        return Err(format!("only http:// can be asked, not {scheme}://"));
-    }
-    let authority = uri.authority().ok_or("a URL such as http://127.0.0.1:3200 is needed")?;
-    let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(3200));
-    let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let request = http::Request::get("/api/spanreel/status")
-        .header(http::header::HOST, authority.as_str())
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        if !response.status().is_success() {
-            return Err(format!("answered {}", response.status()));
-        }
-        let body =
-            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("not spanreel's answer: {error}"))
-    };
-    tokio::select! {
-        answer = exchange => answer,
-        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), |error| error.to_string())),
+        Err(failure) => Outcome::failed(&[failure.line(endpoint)]),
     }
 }
 
@@ -178,7 +135,7 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
     Ok(())
 }
 
-fn rows(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn rows(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
@@ -198,7 +155,7 @@ fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
-fn duration(elapsed: Duration) -> String {
+pub(super) fn duration(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     match seconds {
         0..=119 => format!("{seconds} s"),

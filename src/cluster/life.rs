@@ -25,6 +25,8 @@ pub(super) use watch::follow;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::inject::Language;
+
 /// How far a pod came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,6 +53,21 @@ pub(super) struct Life {
     pub(super) likely_cause: Option<String>,
 }
 
+/// What would end a silence. A guess, as the likely cause is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fix {
+    /// This variable of the container is to go.
+    NoVariable(String),
+    /// The sampler is to keep something.
+    Sampler,
+    /// Spans are to be sent here.
+    Endpoint(String),
+    /// The agent of another language is to be asked for.
+    Language { instead_of: Language, program: &'static str },
+    /// The last run's log tells.
+    PreviousLog,
+}
+
 /// Whoever knows lives; `doctor` asks.
 pub(super) trait Lives: Send + Sync + 'static {
     /// `None`: no pod of that uid is known to ask for anything.
@@ -59,6 +76,11 @@ pub(super) trait Lives: Send + Sync + 'static {
     /// The same for each of the pod's injected containers; empty for pods that are not known.
     fn containers(&self, _uid: &str) -> Vec<ContainerLife> {
         Vec::new()
+    }
+
+    /// What would end a container's silence, where that can be told.
+    fn fix(&self, _uid: &str, _container: &str) -> Option<Fix> {
+        None
     }
 }
 

@@ -175,7 +175,7 @@ fn keep(kept: &mut Kept, workload: &Workload, template: &Arc<Template>, now: Ins
     kept.insert(workload.clone(), (now, Arc::clone(template)));
 }
 
-fn of_deployment(object: Deployment) -> Option<Template> {
+pub(super) fn of_deployment(object: Deployment) -> Option<Template> {
     let (spec, status) = (object.spec, object.status.unwrap_or_default());
     let observed = status.observed_generation;
     let progressing = status.conditions.iter().flatten().find(|condition| {
@@ -194,7 +194,7 @@ fn of_deployment(object: Deployment) -> Option<Template> {
     Some(template::<Deployment>(object.metadata, spec.template, Some((rollout, observed))))
 }
 
-fn of_stateful_set(object: StatefulSet) -> Option<Template> {
+pub(super) fn of_stateful_set(object: StatefulSet) -> Option<Template> {
     let (spec, status) = (object.spec, object.status.unwrap_or_default());
     let strategy = spec.update_strategy.unwrap_or_default();
     let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or_default();
@@ -208,7 +208,7 @@ fn of_stateful_set(object: StatefulSet) -> Option<Template> {
     Some(template::<StatefulSet>(object.metadata, spec.template, Some((rollout, status.observed_generation))))
 }
 
-fn of_daemon_set(object: DaemonSet) -> Option<Template> {
+pub(super) fn of_daemon_set(object: DaemonSet) -> Option<Template> {
     let (spec, status) = (object.spec, object.status.unwrap_or_default());
     let strategy = spec.update_strategy.unwrap_or_default();
     let rollout = Rollout {
@@ -227,11 +227,11 @@ fn of_replica_set(object: ReplicaSet) -> Option<Template> {
     Some(template::<ReplicaSet>(object.metadata, object.spec.template?, None))
 }
 
-fn of_job(object: Job) -> Option<Template> {
+pub(super) fn of_job(object: Job) -> Option<Template> {
     Some(template::<Job>(object.metadata, object.spec?.template, None))
 }
 
-fn of_cron_job(object: CronJob) -> Option<Template> {
+pub(super) fn of_cron_job(object: CronJob) -> Option<Template> {
     let job = object.spec.job_template.spec?;
     Some(template::<CronJob>(object.metadata, job.template, None))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::wishes::Place;
 use super::{Language, PodRequest};
 
 const PREFIX: &str = "instrumentation.opentelemetry.io/";
@@ -72,22 +73,26 @@ pub(super) fn is_true(value: &str) -> bool {
     value.eq_ignore_ascii_case("true")
 }
 
-fn is_false(value: &str) -> bool {
+pub(super) fn is_false(value: &str) -> bool {
     value.eq_ignore_ascii_case("false")
 }
 
-/// The value that counts by opentelemetry-operator's rules for pod versus namespace. Nothing is trimmed.
 fn effective<'a>(request: &PodRequest<'a>, key: &str) -> &'a str {
+    effective_from(request, key).0
+}
+
+/// The value that counts by opentelemetry-operator's rules for pod versus namespace, and whose it is. Nothing is trimmed.
+pub(super) fn effective_from<'a>(request: &PodRequest<'a>, key: &str) -> (&'a str, Place) {
     let pod = value_of(request.pod.metadata.annotations.as_ref(), key);
     let namespace = value_of(Some(request.namespace_annotations), key);
     if namespace.is_empty() {
-        pod
+        (pod, Place::Pod)
     } else if pod.is_empty() {
-        namespace
+        (namespace, Place::Namespace)
     } else if !is_true(pod) || is_false(namespace) {
-        pod
+        (pod, Place::Pod)
     } else {
-        namespace
+        (namespace, Place::Namespace)
     }
 }
 

@@ -94,6 +94,34 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 25] = [
+        Self::Asked,
+        Self::AlreadyInstrumented,
+        Self::MirrorPod,
+        Self::LanguageDisabled,
+        Self::InstrumentationMissing,
+        Self::InstrumentationAmbiguous,
+        Self::InstrumentationMalformed,
+        Self::InstrumentationInvalid,
+        Self::ContainerNamesInvalid,
+        Self::ContainerNamesDuplicated,
+        Self::ContainerNamesIncomplete,
+        Self::ContainerNamesNeeded,
+        Self::ContainerNotFound,
+        Self::NameTaken,
+        Self::InitContainerUnsuitable,
+        Self::OneContainerOnly,
+        Self::ProcessesNotShared,
+        Self::TargetExecutableMissing,
+        Self::MountPathTaken,
+        Self::EnvironmentFromSource,
+        Self::TlsObjectMissing,
+        Self::PlatformUnknown,
+        Self::AgentPresent,
+        Self::ImageVolumesNotServed,
+        Self::OtherLanguageRefused,
+    ];
+
     /// Stable; the metric label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

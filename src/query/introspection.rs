@@ -1,10 +1,12 @@
-//! What the process says about itself on the query port: health, readiness, build, metrics, status.
+//! What the process says about itself on the query port: health, readiness, build, metrics, status, diagnosis.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
 
 use super::negotiation::{Coding, JSON, Payload, TEXT};
 use super::router::QueryState;
@@ -24,6 +26,46 @@ pub trait Introspection: Send + Sync + 'static {
 
     /// What `spanreel status` prints.
     fn status(&self) -> serde_json::Value;
+
+    /// What `spanreel doctor` prints. Who knows of no cluster has nothing to examine.
+    fn diagnosis(&self, _scope: Scope) -> BoxFuture<'_, Result<serde_json::Value, NoDiagnosis>> {
+        Box::pin(std::future::ready(Err(NoDiagnosis::no_cluster())))
+    }
+}
+
+/// What is to be examined: everything, a namespace, or what has a name in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Scope {
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+}
+
+/// Why there is no diagnosis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoDiagnosis {
+    pub kind: NoDiagnosisKind,
+    /// For people, with the remedy.
+    pub message: String,
+}
+
+/// What kind of why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoDiagnosisKind {
+    /// This process serves no cluster.
+    NoCluster,
+    /// There is no such namespace, pod or workload.
+    Unknown,
+    /// Nobody can tell at the moment.
+    Unavailable,
+}
+
+impl NoDiagnosis {
+    #[must_use]
+    pub fn no_cluster() -> Self {
+        let message = "this spanreel serves no cluster, so there are no pods to examine; ask the one in the cluster, for \
+                       example after kubectl -n spanreel port-forward service/spanreel 3200";
+        Self { kind: NoDiagnosisKind::NoCluster, message: message.to_owned() }
+    }
 }
 
 /// The answer of `/ready`.
@@ -73,6 +115,23 @@ pub(super) async fn metrics(State(state): State<QueryState>, headers: HeaderMap)
 
 pub(super) async fn status(State(state): State<QueryState>) -> Response {
     Json(state.introspection().status()).into_response()
+}
+
+pub(super) async fn doctor(State(state): State<QueryState>, Query(scope): Query<Scope>) -> Response {
+    // An empty parameter is none, as Tempo has it.
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let scope = Scope { namespace: given(scope.namespace), name: given(scope.name) };
+    match state.introspection().diagnosis(scope).await {
+        Ok(report) => Json(report).into_response(),
+        Err(NoDiagnosis { kind, message }) => {
+            let (status, code) = match kind {
+                NoDiagnosisKind::NoCluster => (StatusCode::NOT_FOUND, "no_cluster"),
+                NoDiagnosisKind::Unknown => (StatusCode::NOT_FOUND, "unknown"),
+                NoDiagnosisKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            };
+            (status, Json(serde_json::json!({"error": {"code": code, "message": message}}))).into_response()
+        }
+    }
 }
 
 pub(super) async fn not_found() -> Response {

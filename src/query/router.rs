@@ -71,6 +71,7 @@ pub fn router(state: QueryState) -> Router {
         .route("/api/echo", any(introspection::echo))
         .route("/api/status/buildinfo", any(introspection::build_info))
         .route("/api/spanreel/status", any(introspection::status))
+        .route("/api/spanreel/doctor", any(introspection::doctor))
         .route("/ready", any(introspection::ready))
         .route("/healthz", any(introspection::healthz))
         .route("/metrics", any(introspection::metrics))

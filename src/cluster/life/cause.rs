@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Container;
 
+use super::Fix;
 use super::facts::{ContainerFacts, Endpoint, Facts, Run};
 use super::speech::Speech;
 use crate::inject::Language;
@@ -119,6 +120,15 @@ impl Suspicion {
         }
     }
 
+    fn fix(&self) -> Fix {
+        match self {
+            Self::SwitchedOff { variable, .. } => Fix::NoVariable((*variable).to_owned()),
+            Self::Exporter(_) => Fix::NoVariable("OTEL_TRACES_EXPORTER".to_owned()),
+            Self::Sampler(_) => Fix::Sampler,
+            Self::Language { agent, program } => Fix::Language { instead_of: *agent, program },
+        }
+    }
+
     /// Whether no other evidence is needed.
     fn is_certain(&self) -> bool {
         !matches!(self, Self::Language { .. })
@@ -140,60 +150,97 @@ fn program(container: &Container) -> Option<&'static str> {
     known(name)
 }
 
+/// What is most likely wrong.
+#[derive(Debug, PartialEq)]
+pub(super) struct Likely {
+    /// With the remedy.
+    pub(super) sentence: String,
+    pub(super) fix: Option<Fix>,
+}
+
+impl Likely {
+    fn with(self, fix: Fix) -> Self {
+        Self { fix: Some(fix), ..self }
+    }
+}
+
+impl From<String> for Likely {
+    fn from(sentence: String) -> Self {
+        Self { sentence, fix: None }
+    }
+}
+
+impl From<&str> for Likely {
+    fn from(sentence: &str) -> Self {
+        sentence.to_owned().into()
+    }
+}
+
+impl From<&Suspicion> for Likely {
+    fn from(suspicion: &Suspicion) -> Self {
+        Self { sentence: suspicion.sentence(), fix: Some(suspicion.fix()) }
+    }
+}
+
 /// One sentence with the remedy, for a container that is not heard.
-pub(super) fn likely(facts: &Facts, container: &ContainerFacts, speech: &Speech, own: &OwnService) -> String {
+pub(super) fn likely(facts: &Facts, container: &ContainerFacts, speech: &Speech, own: &OwnService) -> Likely {
     if !facts.injected {
         return "it was created without instrumentation, for example while Spanreel was not there or because that was \
                 refused; restart its workload, and if it stays so `spanreel doctor` tells why"
-            .to_owned();
+            .into();
     }
     if let Run::Not { reason } = &container.run {
         return not_running(facts, container, reason.as_deref());
     }
     if let Some(certain) = container.suspicion.as_ref().filter(|suspicion| suspicion.is_certain()) {
-        return certain.sentence();
+        return certain.into();
     }
     if speech.of_pod().last.is_some() {
-        return "it has sent spans before; if it has work to do, its log tells why it stopped".to_owned();
+        return "it has sent spans before; if it has work to do, its log tells why it stopped".into();
     }
     let from = facts.addresses.first().map_or_else(|| "its node".to_owned(), ToString::to_string);
     if let Some((count, outcome)) = speech.visits.refusals() {
         return format!(
             "{count} requests from {from} were refused, the last one as {outcome}; spanreel_receiver_requests_total and the agent's log tell more"
-        );
+        ).into();
     }
     if speech.visits.other_signals() > 0 {
         return format!(
             "metrics or logs come from {from} and no spans: the agent works, but nothing that it instruments is in use, or its traces are switched off"
-        );
+        ).into();
     }
     if speech.visits.connections() > 0 {
         return format!(
             "it connected from {from} and sent no spans: nothing that the agent instruments is in use yet, or it speaks something other than OTLP (https to a port without TLS, for one)"
-        );
+        ).into();
     }
     if let Some(suspicion) = &container.suspicion {
-        return suspicion.sentence();
+        return suspicion.into();
     }
     unheard(container, facts.addresses.first(), own)
 }
 
-fn not_running(facts: &Facts, container: &ContainerFacts, reason: Option<&str>) -> String {
+fn not_running(facts: &Facts, container: &ContainerFacts, reason: Option<&str>) -> Likely {
     match (&facts.blocked, reason) {
         (Some((init, reason)), _) => {
-            format!("init container {init} does not get on ({reason}); `kubectl describe pod` tells why")
+            format!("init container {init} does not get on ({reason}); `kubectl describe pod` tells why").into()
         }
-        (None, Some("CrashLoopBackOff")) => format!(
-            "the container crashes again and again ({} restarts); `kubectl logs --previous` tells why, and without the annotation it starts uninstrumented",
-            container.restarts
-        ),
-        (None, Some(reason)) => format!("the container does not run ({reason}); `kubectl describe pod` tells why"),
-        (None, None) => "the container does not run yet".to_owned(),
+        (None, Some("CrashLoopBackOff")) => {
+            let crash = format!(
+                "the container crashes again and again ({} restarts); `kubectl logs --previous` tells why, and without the annotation it starts uninstrumented",
+                container.restarts
+            );
+            Likely::from(crash).with(Fix::PreviousLog)
+        }
+        (None, Some(reason)) => {
+            format!("the container does not run ({reason}); `kubectl describe pod` tells why").into()
+        }
+        (None, None) => "the container does not run yet".into(),
     }
 }
 
 /// Nobody came from its address at all.
-fn unheard(container: &ContainerFacts, address: Option<&IpAddr>, own: &OwnService) -> String {
+fn unheard(container: &ContainerFacts, address: Option<&IpAddr>, own: &OwnService) -> Likely {
     let right = format!("http://{}.{}:4318", own.service, own.namespace);
     let nobody = match address {
         Some(address) => format!("no connection came from {address}"),
@@ -201,36 +248,41 @@ fn unheard(container: &ContainerFacts, address: Option<&IpAddr>, own: &OwnServic
     };
     let url = match &container.endpoint {
         Endpoint::Unset => {
-            return format!(
+            let sentence = format!(
                 "{nobody}, and no endpoint is set, so agents send to the pod itself; set the Instrumentation's spec.exporter.endpoint to {right}"
             );
+            return Likely::from(sentence).with(Fix::Endpoint(right));
         }
         Endpoint::Unknown => {
             return format!(
                 "{nobody}; check that OTEL_EXPORTER_OTLP_ENDPOINT leads to {right}, then the container's log"
-            );
+            )
+            .into();
         }
         Endpoint::Url(url) => url,
     };
     let (host, port) = host_and_port(url);
     if ["localhost", "127.0.0.1", "::1", "0.0.0.0"].contains(&host.as_str()) {
-        return format!(
+        let sentence = format!(
             "it sends to {url}, which is the pod itself; set the Instrumentation's spec.exporter.endpoint to {right}"
         );
+        return Likely::from(sentence).with(Fix::Endpoint(right));
     }
     if !own.is_host(&host) {
         return format!(
             "{nobody}; it sends to {url}: if that does not lead to Spanreel, set the Instrumentation's spec.exporter.endpoint to {right}"
-        );
+        ).into();
     }
     if !matches!(port, Some(4317 | 4318)) {
-        return format!(
+        let sentence = format!(
             "{nobody}; it sends to {url}, and Spanreel takes OTLP on ports 4317 and 4318 unless configured otherwise; set the Instrumentation's spec.exporter.endpoint to {right}"
         );
+        return Likely::from(sentence).with(Fix::Endpoint(right));
     }
     format!(
         "{nobody}: the agent did not start (the container's log tells), or a NetworkPolicy stands between it and {url}"
     )
+    .into()
 }
 
 /// Of a URL, or of `host:port` as gRPC has it. Without a port: that of the scheme.

@@ -17,7 +17,7 @@ use super::facts::{Facts, Run};
 use super::index::{Change, Followed, Pods, Strangers};
 use super::metrics::LifeCollector;
 use super::speech::Heard;
-use super::{ContainerLife, Life, LifeState, Lives};
+use super::{ContainerLife, Fix, Life, LifeState, Lives};
 use crate::cluster::events::{Note, NoteKind};
 use crate::cluster::workloads::Workload;
 use crate::otlp::resource::Speaker;
@@ -188,7 +188,7 @@ impl LifeLine {
             0 => String::new(),
             others => format!(" (and {others} more)"),
         };
-        let cause = cause::likely(&followed.facts, container, &followed.speech, self.own());
+        let cause = cause::likely(&followed.facts, container, &followed.speech, self.own()).sentence;
         Some(Note {
             regarding: workload.reference(),
             kind: NoteKind::Warning,
@@ -270,7 +270,7 @@ impl LifeLine {
         let unheard = standing.never_spoke || standing.state == LifeState::Silent || stuck;
         let likely_cause = container
             .filter(|_| unheard)
-            .map(|container| cause::likely(&followed.facts, container, &followed.speech, self.own()));
+            .map(|container| cause::likely(&followed.facts, container, &followed.speech, self.own()).sentence);
         Life { state: standing.state, first_span: heard.first, last_span: heard.last, likely_cause }
     }
 
@@ -371,5 +371,12 @@ impl Lives for LifeLine {
 
     fn containers(&self, uid: &str) -> Vec<ContainerLife> {
         self.containers_at(uid, Timestamp::now())
+    }
+
+    fn fix(&self, uid: &str, container: &str) -> Option<Fix> {
+        let pods = self.read();
+        let followed = pods.get(uid)?;
+        let container = followed.facts.containers.iter().find(|known| &*known.name == container)?;
+        cause::likely(&followed.facts, container, &followed.speech, self.own()).fix
     }
 }

@@ -86,7 +86,12 @@ impl Pods {
     }
 
     /// What is known without asking.
-    fn view<'a>(&'a self, settings: &'a Settings, catalog: &'a Catalog, owners: &'a OwnerMap) -> View<'a> {
+    pub(in super::super) fn view<'a>(
+        &'a self,
+        settings: &'a Settings,
+        catalog: &'a Catalog,
+        owners: &'a OwnerMap,
+    ) -> View<'a> {
         View { settings, catalog, built_in: &self.built_in, owners, absent: &[] }
     }
 }
