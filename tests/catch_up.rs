@@ -168,12 +168,16 @@ impl Scene {
 
     /// What the status says of a workload that is out of date.
     fn finding(&self, name: &str) -> Option<Value> {
+        let workloads = self.report()?["workloads"].as_array()?.clone();
+        workloads.into_iter().find(|finding| finding["name"] == name)
+    }
+
+    fn report(&self) -> Option<Value> {
         let mut command = binary();
         let endpoint = format!("http://127.0.0.1:{}", self.prepared.ports.query);
         let output = command.args(["status", "-o", "json", "--endpoint", &endpoint]).output().unwrap();
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
-        let workloads = status["catch_up"]["workloads"].as_array()?.clone();
-        workloads.into_iter().find(|finding| finding["name"] == name)
+        Some(status["catch_up"].clone())
     }
 
     async fn event(&self, reason: &str, name: &str) -> Value {
@@ -319,10 +323,26 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     let mut scene = Scene::set("{crash_loops: restart, interval: 10s}").await;
     scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
     scene.deploy("web", 1, false).await;
+    // Of this one no pod is left that runs without injection; that it did was seen.
+    scene.deploy("lone", 1, false).await;
+    scene
+        .patch(
+            &format!("{DEPLOYMENTS}/lone"),
+            &json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}),
+        )
+        .await;
     scene.kubelet(true).await;
+    let seen_from = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
     scene.start().await;
+    wait_until("a round that sees them run", SOON, async || {
+        scene.kubelet(true).await;
+        let at: jiff::Timestamp = scene.report()?["at"].as_str()?.parse().ok()?;
+        (at > seen_from).then_some(())
+    })
+    .await;
     let ask = json!({"spec": {"template": {"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "true"}}}}});
     scene.patch(&format!("{DEPLOYMENTS}/web"), &ask).await;
+    scene.patch(&format!("{DEPLOYMENTS}/lone"), &ask).await;
     let template = wait_until("injection to be switched off", SOON, async || {
         scene.kubelet(true).await;
         let deployment = scene.kube.get(&format!("{DEPLOYMENTS}/web")).await?;
@@ -333,13 +353,16 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     assert_eq!(template["annotations"]["instrumentation.opentelemetry.io/inject-sdk"], "false");
     let event = scene.event("CrashLoopSinceInjection", "web").await;
     assert!(event["note"].as_str().unwrap().contains("restarted without injection"), "{event}");
-    assert_eq!(scene.restarts("injection_off").await, Some(1.0));
-    wait_until("only pods without injection", SOON, async || {
-        scene.kubelet(true).await;
-        let pods = scene.pods_of("web").await;
-        (pods.len() == 1 && !is_injected(&pods[0])).then_some(())
-    })
-    .await;
+    scene.event("CrashLoopSinceInjection", "lone").await;
+    for name in ["web", "lone"] {
+        wait_until("only pods without injection", SOON, async || {
+            scene.kubelet(true).await;
+            let pods = scene.pods_of(name).await;
+            (pods.len() == 1 && !is_injected(&pods[0])).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(scene.restarts("injection_off").await, Some(2.0));
     wait_until("no crash loops", SOON, async || {
         (scene.metrics().await?.sum("spanreel_catch_up_crash_loops", &[]) == Some(0.0)).then_some(())
     })

@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Workloads that catch-up found; `-o json` has more.
+const CATCH_UP_SHOWN_MAX: usize = 20;
 
 pub fn status(endpoint: &str, as_json: bool) -> Outcome {
     match client::get(endpoint, "/api/spanreel/status", ANSWER_WAIT_MAX) {
@@ -122,6 +124,28 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
             text(&silent["life"]["likely_cause"]),
         )?;
     }
+    let found = &status["catch_up"];
+    for found in rows(&found["workloads"]).take(CATCH_UP_SHOWN_MAX) {
+        let state = text(&found["state"]);
+        let why = found["waits"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+        writeln!(
+            out,
+            "{state:<9} {} {}/{} ({} pods){why}",
+            text(&found["kind"]),
+            text(&found["namespace"]),
+            text(&found["name"]),
+            number(&found["pods"][&state]),
+        )?;
+    }
+    for looping in rows(&found["crash_loops"]).take(CATCH_UP_SHOWN_MAX) {
+        writeln!(
+            out,
+            "crashing  {} {}/{}, only since it is injected",
+            text(&looping["kind"]),
+            text(&looping["namespace"]),
+            text(&looping["name"]),
+        )?;
+    }
     for discarded in rows(&status["discarded"]) {
         writeln!(
             out,
@@ -187,6 +211,17 @@ mod tests {
         let life = serde_json::json!({ "workloads": 3, "workloads_speaking": 2, "workloads_silent": 1 });
         let text = describe(&serde_json::json!({ "life": life }));
         assert!(text.contains("3 workloads asked, 2 speaking, 1 silent"), "{text}");
+    }
+
+    #[test]
+    fn workloads_that_are_out_of_date_have_a_line_with_why_they_wait() {
+        let web = serde_json::json!({ "kind": "Deployment", "namespace": "shop", "name": "web", "state": "missed",
+            "pods": { "missed": 2 }, "waits": "not now" });
+        let looping = serde_json::json!({ "kind": "DaemonSet", "namespace": "shop", "name": "node" });
+        let found = serde_json::json!({ "workloads": [web], "crash_loops": [looping] });
+        let text = describe(&serde_json::json!({ "catch_up": found }));
+        assert!(text.contains("missed    Deployment shop/web (2 pods): not now\n"), "{text}");
+        assert!(text.contains("crashing  DaemonSet shop/node, only since it is injected\n"), "{text}");
     }
 
     #[test]

@@ -87,6 +87,14 @@ pub(super) enum TemplateError {
 }
 
 impl TemplateError {
+    /// The same for every workload.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Read(_, error) => error.to_string(),
+            Self::TimedOut(_) => format!("no answer within {} s", DEADLINE.as_secs()),
+        }
+    }
+
     /// Whether the right to read it is missing, which waiting does not change.
     pub(super) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Read(_, error) if matches!(**error, kube::Error::Api(ref status) if status.code == 403))

@@ -8,6 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::compare::{Injection, Seen, Wanted};
+use super::guard::Guard;
 use crate::cluster::webhook::Pods;
 use crate::cluster::workloads::Workload;
 use crate::inject::{self, OwnerMap, PodRequest};
@@ -41,14 +42,16 @@ pub(super) struct Census {
     pub(super) left_out: u64,
 }
 
-/// Lists all pods that ask for instrumentation or have it; `is_of_interest` says in which namespaces.
+/// Lists all pods that ask for instrumentation or have it; `is_looked_at` says in which namespaces. What others show is
+/// evidence for the guard.
 ///
 /// # Errors
 /// A page cannot be had; the round is to be tried again.
 pub(super) async fn take(
     client: &Client,
     pods: &Pods,
-    is_of_interest: impl Fn(&str) -> bool,
+    is_looked_at: impl Fn(&str) -> bool,
+    guard: &mut Guard,
     now: Timestamp,
 ) -> kube::Result<Census> {
     let api: Api<Pod> = Api::all(client.clone());
@@ -58,12 +61,14 @@ pub(super) async fn take(
         let page = api.list(&params).await?;
         for pod in &page.items {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            if !is_of_interest(namespace) || !is_settled(pod, now) {
+            if !is_looked_at(namespace) || !is_settled(pod, now) {
                 continue;
             }
             let annotations = pods.index.namespace(namespace).unwrap_or_default();
             let asks = asks(pod, namespace, &annotations);
             let seen = Seen::read(pod, now);
+            let workload = Workload::of_pod(pod, namespace, &OwnerMap::new());
+            guard.look(&workload, &seen);
             if !asks && !seen.is_injected() {
                 continue;
             }
@@ -72,7 +77,6 @@ pub(super) async fn take(
                 continue;
             }
             kept += 1;
-            let workload = Workload::of_pod(pod, namespace, &OwnerMap::new());
             let wanted = match (&seen.injection, workload.kind) {
                 (Injection::Ours(record), "Pod") => Some(Wanted::of_injected(record, asks, &pods.index.catalog())),
                 (Injection::None, "Pod") => Some(Wanted::of(&pods.decide(&as_new(pod), namespace).await)),

@@ -3,13 +3,21 @@
 //! The evidence is a pod of the same workload that runs fine without injection, now or in an earlier round of this process.
 //! What a workload did before that nobody has seen, no object of Kubernetes tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::compare::Seen;
 use crate::cluster::workloads::Workload;
 
-/// Workloads remembered as having run fine without injection; when full all are forgotten.
-const REMEMBERED_MAX: usize = 10_000;
+/// Workloads remembered as having run fine without injection, by a hash of 8 bytes; when full all are forgotten.
+const REMEMBERED_MAX: usize = 50_000;
+/// Whoever keeps the template as it was (GitOps) and Spanreel must not take turns.
+const SWITCH_OFF_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+/// Workloads remembered as switched off; when full no more are, until an hour has gone by.
+const SWITCHED_OFF_MAX: usize = 1000;
 
 /// Injected pods of one workload that crash-loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +29,8 @@ pub(super) struct Suspect {
 /// What earlier rounds saw and said.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
-    ran_fine: BTreeSet<Workload>,
+    ran_fine: HashSet<u64>,
+    switched_off: BTreeMap<Workload, Instant>,
     /// Template generations that were reported.
     told: BTreeMap<Workload, i64>,
 }
@@ -33,18 +42,28 @@ impl Guard {
         Some(Suspect { languages: languages.into_iter().collect(), example })
     }
 
-    /// Remembers what these pods show.
-    pub(super) fn look(&mut self, workload: &Workload, pods: &[Seen]) {
-        if pods.iter().any(|seen| seen.healthy && !seen.is_injected()) {
+    /// Remembers what a pod shows.
+    pub(super) fn look(&mut self, workload: &Workload, seen: &Seen) {
+        if seen.healthy && !seen.is_injected() {
             if self.ran_fine.len() >= REMEMBERED_MAX {
                 self.ran_fine.clear();
             }
-            self.ran_fine.insert(workload.clone());
+            self.ran_fine.insert(hash(workload));
         }
     }
 
     pub(super) fn remembers(&self, workload: &Workload) -> bool {
-        self.ran_fine.contains(workload)
+        self.ran_fine.contains(&hash(workload))
+    }
+
+    /// Whether injection may be switched off; from then on not again for an hour.
+    pub(super) fn may_switch_off(&mut self, workload: &Workload, now: Instant) -> bool {
+        self.switched_off.retain(|_, at| now.saturating_duration_since(*at) < SWITCH_OFF_AGAIN_AFTER);
+        if self.switched_off.contains_key(workload) || self.switched_off.len() >= SWITCHED_OFF_MAX {
+            return false;
+        }
+        self.switched_off.insert(workload.clone(), now);
+        true
     }
 
     /// Whether this is to be said: once per generation of the workload.
@@ -56,6 +75,12 @@ impl Guard {
     pub(super) fn retain(&mut self, loops: impl Fn(&Workload) -> bool) {
         self.told.retain(|workload, _| loops(workload));
     }
+}
+
+fn hash(workload: &Workload) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    workload.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -74,9 +99,11 @@ mod tests {
     fn only_a_pod_that_ran_without_injection_is_evidence() {
         let workload = Workload { kind: "Deployment", namespace: "shop".to_owned(), name: "web".to_owned() };
         let mut guard = Guard::default();
-        guard.look(&workload, &[seen(true, &["java"], false), seen(true, &[], true), seen(false, &[], false)]);
+        for seen in [seen(true, &["java"], false), seen(true, &[], true), seen(false, &[], false)] {
+            guard.look(&workload, &seen);
+        }
         assert!(!guard.remembers(&workload));
-        guard.look(&workload, &[seen(false, &[], true)]);
+        guard.look(&workload, &seen(false, &[], true));
         assert!(guard.remembers(&workload));
         assert_eq!(Guard::suspect(&[seen(true, &[], false)]), None);
         let languages = Guard::suspect(&[seen(true, &["sdk"], false), seen(true, &["java"], false)]).unwrap().languages;
@@ -84,5 +111,14 @@ mod tests {
         assert!(guard.is_news(&workload, 1) && !guard.is_news(&workload, 1) && guard.is_news(&workload, 2));
         guard.retain(|_| false);
         assert!(guard.is_news(&workload, 2));
+    }
+
+    #[test]
+    fn nobody_takes_turns_with_spanreel() {
+        let workload = Workload { kind: "Deployment", namespace: "shop".to_owned(), name: "web".to_owned() };
+        let (mut guard, start) = (Guard::default(), Instant::now());
+        assert!(guard.may_switch_off(&workload, start));
+        assert!(!guard.may_switch_off(&workload, start + SWITCH_OFF_AGAIN_AFTER / 2));
+        assert!(guard.may_switch_off(&workload, start + SWITCH_OFF_AGAIN_AFTER));
     }
 }

@@ -23,8 +23,10 @@ pub(super) const RESTARTED_FOR: &str = "spanreel.dev/restarted-for";
 pub(super) const ROLLOUT_TIME_MAX: Duration = Duration::from_secs(600);
 /// Pods of a restart come within that time; later ones came of something else.
 const OWN_PODS_WITHIN: SignedDuration = SignedDuration::from_mins(10);
-/// Workloads remembered whose rollout failed; when full all are forgotten, and each may fail once more.
-const GIVEN_UP_MAX: usize = 1000;
+/// Besides: for so long nothing is restarted for the same again, whatever the clocks say.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
+/// Workloads remembered that were restarted, or whose rollout failed; when full all are forgotten.
+const REMEMBERED_MAX: usize = 1000;
 
 /// A workload with pods that a restart would mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub(super) enum Obstacle {
     Budget(String),
     #[error("a restart for the same did not help: its pods came out as before; see `spanreel doctor`")]
     NoUse,
-    #[error("its last restart did not become available in time; it is left alone until its template changes")]
+    #[error("its last restart did not become available in time; it is left alone until somebody changes it")]
     GivenUp,
 }
 
@@ -89,13 +91,22 @@ pub(super) struct Restarts {
     queue: VecDeque<Candidate>,
     underway: Option<Underway>,
     not_before: Option<Instant>,
+    /// Uid to what it was restarted for, and when.
+    done: BTreeMap<String, (String, Instant)>,
     /// Uid to the generation whose rollout failed.
     given_up: BTreeMap<String, i64>,
 }
 
 impl Restarts {
     pub(super) fn new(pause: Duration) -> Self {
-        Self { pause, queue: VecDeque::new(), underway: None, not_before: None, given_up: BTreeMap::new() }
+        Self {
+            pause,
+            queue: VecDeque::new(),
+            underway: None,
+            not_before: None,
+            done: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+        }
     }
 
     /// Replaces who is waiting by what the latest round found.
@@ -124,6 +135,7 @@ impl Restarts {
         candidate: &Candidate,
         template: &Template,
         budget: Option<String>,
+        now: Instant,
     ) -> Option<Obstacle> {
         let Some(rollout) = template.rollout else { return Some(Obstacle::Kind(candidate.workload.kind)) };
         let uid = template.metadata.uid.as_deref().unwrap_or_default();
@@ -131,7 +143,7 @@ impl Restarts {
             Some(Obstacle::Held)
         } else if self.given_up.get(uid).copied() == template.metadata.generation {
             Some(Obstacle::GivenUp)
-        } else if is_no_use(candidate, template) {
+        } else if self.was_done(candidate, uid, now) || is_no_use(candidate, template) {
             Some(Obstacle::NoUse)
         } else if !rollout.is_complete() {
             Some(Obstacle::NotAvailable)
@@ -140,8 +152,18 @@ impl Restarts {
         }
     }
 
-    pub(super) fn restarted(&mut self, workload: Workload, uid: String, generation: i64, now: Instant) {
-        self.underway = Some(Underway { workload, uid, generation, started: now });
+    pub(super) fn restarted(&mut self, candidate: &Candidate, uid: String, generation: i64, now: Instant) {
+        if self.done.len() >= REMEMBERED_MAX {
+            self.done.clear();
+        }
+        self.done.insert(uid.clone(), (candidate.key.clone(), now));
+        self.underway = Some(Underway { workload: candidate.workload.clone(), uid, generation, started: now });
+    }
+
+    fn was_done(&self, candidate: &Candidate, uid: &str, now: Instant) -> bool {
+        self.done
+            .get(uid)
+            .is_some_and(|(key, at)| *key == candidate.key && now.saturating_duration_since(*at) < AGAIN_AFTER)
     }
 
     /// `rollout` of what is under way; `None`: the workload is gone. The answer is `None` while it goes on.
@@ -152,11 +174,12 @@ impl Restarts {
             Some(rollout) if rollout.is_complete() => End::Complete(underway),
             Some(rollout) => {
                 let late = now.saturating_duration_since(underway.started) >= ROLLOUT_TIME_MAX;
-                if !late && !(rollout.observed && rollout.failed) {
+                let failed = rollout.observed && rollout.failed;
+                if !late && !failed {
                     self.underway = Some(underway);
                     return None;
                 }
-                if self.given_up.len() >= GIVEN_UP_MAX {
+                if self.given_up.len() >= REMEMBERED_MAX {
                     self.given_up.clear();
                 }
                 self.given_up.insert(underway.uid.clone(), underway.generation);
@@ -219,7 +242,7 @@ mod tests {
         let (mut restarts, start) = (Restarts::new(PAUSE), Instant::now());
         restarts.plan(vec![candidate("a"), candidate("b")]);
         assert_eq!(restarts.next(start), Step::Look(candidate("a")));
-        restarts.restarted(candidate("a").workload, "u".to_owned(), 5, start);
+        restarts.restarted(&candidate("a"), "u".to_owned(), 5, start);
         assert!(matches!(restarts.next(start), Step::Watch(underway) if underway.generation == 5));
         let halfway = Rollout { updated: 1, ..COMPLETE };
         assert_eq!(restarts.watched(Some(&halfway), start), None);
@@ -239,25 +262,26 @@ mod tests {
             (Rollout { available: 1, ..COMPLETE }, ROLLOUT_TIME_MAX),
         ] {
             let (mut restarts, start) = (Restarts::new(PAUSE), Instant::now());
-            restarts.restarted(candidate("a").workload, "u".to_owned(), 4, start);
+            restarts.restarted(&candidate("a"), "u".to_owned(), 4, start);
             assert!(matches!(restarts.watched(Some(&rollout), start + late), Some(End::Failed(_))));
             assert_eq!(
-                restarts.obstacle(&candidate("a"), &template(Some(COMPLETE), &[]), None),
+                restarts.obstacle(&candidate("a"), &template(Some(COMPLETE), &[]), None, start),
                 Some(Obstacle::GivenUp)
             );
             let mut changed = template(Some(COMPLETE), &[]);
             changed.metadata.generation = Some(6);
-            assert_eq!(restarts.obstacle(&candidate("a"), &changed, None), None);
+            assert_eq!(restarts.obstacle(&candidate("a"), &changed, None, start + AGAIN_AFTER), None);
         }
         let (mut restarts, start) = (Restarts::new(PAUSE), Instant::now());
-        restarts.restarted(candidate("a").workload, "u".to_owned(), 4, start);
+        restarts.restarted(&candidate("a"), "u".to_owned(), 4, start);
         assert!(matches!(restarts.watched(None, start), Some(End::Gone(_))));
     }
 
     #[test]
     fn only_what_is_whole_and_may_be_disrupted_is_restarted() {
         let restarts = Restarts::new(PAUSE);
-        let obstacle = |rollout, budget| restarts.obstacle(&candidate("a"), &template(rollout, &[]), budget);
+        let obstacle =
+            |rollout, budget| restarts.obstacle(&candidate("a"), &template(rollout, &[]), budget, Instant::now());
         assert_eq!(obstacle(Some(COMPLETE), None), None);
         assert_eq!(obstacle(None, None), Some(Obstacle::Kind("Deployment")));
         assert_eq!(obstacle(Some(Rollout { held: true, ..COMPLETE }), None), Some(Obstacle::Held));
@@ -272,11 +296,23 @@ mod tests {
         let restarts = Restarts::new(PAUSE);
         let of = |key: &str, at: &str| {
             let template = template(Some(COMPLETE), &[(RESTARTED_FOR, key), (RESTARTED_AT, at)]);
-            restarts.obstacle(&candidate("a"), &template, None)
+            restarts.obstacle(&candidate("a"), &template, None, Instant::now())
         };
         assert_eq!(of("n/i@2", "2026-01-02T03:00:00.5Z"), Some(Obstacle::NoUse), "its pods are out of date again");
         assert_eq!(of("n/i@1", "2026-01-02T03:00:00Z"), None, "it was for something else");
         assert_eq!(of("n/i@2", "2026-01-02T02:00:00Z"), None, "the pods came an hour later");
         assert_eq!(of("n/i@2", "2026-01-02T03:30:00Z"), None, "the pods are from before");
+    }
+
+    #[test]
+    fn whatever_the_clocks_say_nothing_is_restarted_for_the_same_all_the_time() {
+        let (mut restarts, start) = (Restarts::new(PAUSE), Instant::now());
+        restarts.restarted(&candidate("a"), "u".to_owned(), 4, start);
+        assert!(matches!(restarts.watched(Some(&COMPLETE), start), Some(End::Complete(_))));
+        let whole = || template(Some(COMPLETE), &[]);
+        assert_eq!(restarts.obstacle(&candidate("a"), &whole(), None, start + PAUSE), Some(Obstacle::NoUse));
+        assert_eq!(restarts.obstacle(&candidate("a"), &whole(), None, start + AGAIN_AFTER), None);
+        let newer = Candidate { key: "n/i@3".to_owned(), ..candidate("a") };
+        assert_eq!(restarts.obstacle(&newer, &whole(), None, start + PAUSE), None);
     }
 }

@@ -171,8 +171,12 @@ impl Worker {
             return Ok(());
         }
         let now = Timestamp::now();
+        // Apart, since the namespaces' modes are read meanwhile.
+        let mut guard = std::mem::take(&mut self.guard);
         let looked_at = |namespace: &str| self.mode(namespace) != CatchUpMode::Off;
-        let census = census::take(&self.client, &self.pods, looked_at, now).await?;
+        let census = census::take(&self.client, &self.pods, looked_at, &mut guard, now).await;
+        self.guard = guard;
+        let census = census?;
         let mut round = Round::default();
         round.report.pods_left_out = census.left_out;
         if census.left_out > 0 {
@@ -227,7 +231,6 @@ impl Worker {
                 return;
             }
         };
-        self.guard.look(workload, &group.pods);
         if let Some(suspect) = Guard::suspect(&group.pods) {
             self.crash_loop(workload, template.as_deref(), suspect, round, now).await;
         }
@@ -301,9 +304,9 @@ impl Worker {
         self.templates.read(workload).await.map_err(|error| {
             // One missing right or absent server is one line, not one per workload.
             if error.is_forbidden() {
-                self.reading.failed(&format!("the right to get {}s is missing", workload.kind));
+                self.reading.failed(&"the right to get workloads is missing, see deploy/install.yaml");
             } else {
-                self.reading.failed(&error);
+                self.reading.failed(&error.cause());
             }
         })
     }
@@ -328,7 +331,7 @@ impl Worker {
         let generation = template.and_then(|template| template.metadata.generation).unwrap_or_default();
         let all = languages.join(", ");
         let mut sentence = format!(
-            "Pod {example} crash-loops since it is injected ({all}), and pods of the same {} run without",
+            "Pod {example} crash-loops since it is injected ({all}), and pods of the same {} ran without",
             workload.kind
         );
         let wanted = self.settings.crash_loops == CrashLoopMode::Restart;
@@ -360,7 +363,8 @@ impl Worker {
         why: &str,
     ) -> bool {
         let marked = template.pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(INJECTION_OFF));
-        if marked || template.rollout.is_none_or(|rollout| rollout.held) {
+        let reachable = template.rollout.is_some_and(|rollout| !rollout.held);
+        if marked || !reachable || !self.guard.may_switch_off(workload, Instant::now()) {
             return false;
         }
         match act::restart_without(&self.client, workload, template, languages, why).await {
@@ -397,11 +401,11 @@ impl Worker {
         }
         let template = self.templates.read(workload).await.map_err(|error| error.to_string())?;
         let Some(template) = template else { return Err(Obstacle::Gone.to_string()) };
-        let mut obstacle = self.restarts.obstacle(candidate, &template, None);
+        let mut obstacle = self.restarts.obstacle(candidate, &template, None, Instant::now());
         if obstacle.is_none() {
             let budget = act::budget_in_the_way(&self.client, workload, &template).await;
             let budget = budget.map_err(|error| self.refused(&error))?;
-            obstacle = self.restarts.obstacle(candidate, &template, budget);
+            obstacle = self.restarts.obstacle(candidate, &template, budget, Instant::now());
         }
         if let Some(obstacle) = obstacle {
             tracing::debug!(workload = %workload_name(workload), %obstacle, "not restarted");
@@ -411,7 +415,7 @@ impl Worker {
         let generation = restarted.map_err(|error| self.refused(&error))?;
         self.restarting.ok();
         let uid = template.metadata.uid.clone().unwrap_or_default();
-        self.restarts.restarted(workload.clone(), uid, generation, Instant::now());
+        self.restarts.restarted(candidate, uid, generation, Instant::now());
         tracing::info!(workload = %workload_name(workload), "restarted to have its pods injected as they should be now");
         let message = "Restarted to have its pods come out as its annotations and Instrumentations say now".to_owned();
         self.publish(workload, Some(&template), NoteKind::Normal, "RestartedForInjection", message);
