@@ -110,10 +110,11 @@ impl Writer {
             Some(namespace) => format!("namespace {namespace}"),
             None => "cluster".to_owned(),
         };
-        let mut counts = Vec::new();
-        // In the order of the list below; the map of the report is in that of its words.
-        for workload in rows(&report["workloads"]) {
-            let condition = text(&workload["condition"]);
+        let all = report["conditions"].as_object().into_iter().flatten();
+        // In the order of the list below, then those that are not in it; the map is in the order of its words.
+        let shown = rows(&report["workloads"]).map(|workload| text(&workload["condition"]));
+        let mut counts: Vec<(&str, u64)> = Vec::new();
+        for condition in shown.chain(all.map(|(condition, _)| condition.as_str())) {
             if !counts.iter().any(|(known, _)| *known == condition) {
                 counts.push((condition, report["conditions"][condition].as_u64().unwrap_or_default()));
             }
