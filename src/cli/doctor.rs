@@ -93,10 +93,11 @@ impl Writer {
             self.unasked(&unasked.iter().map(|workload| self.name(report, workload)).collect::<Vec<_>>(), &unasked)?;
         }
         let left_out = &report["left_out"];
-        for (count, what) in [
-            (&left_out["workloads"], "workloads are not shown; ask for one namespace"),
-            (&left_out["pods"], "pods are not shown"),
-        ] {
+        let workloads_left = match report["scope"]["namespace"].is_string() {
+            true => "workloads are not shown; ask for one by its name",
+            false => "workloads are not shown; ask for one namespace",
+        };
+        for (count, what) in [(&left_out["workloads"], workloads_left), (&left_out["pods"], "pods are not shown")] {
             if let Some(count) = count.as_u64().filter(|count| *count > 0) {
                 writeln!(self.out, "\nand {count} more {what}")?;
             }
