@@ -14,7 +14,8 @@
 //! spoke, see [`LifeLine`]), and decides nothing about pods: that is [`crate::inject`].
 //!
 //! Rights it needs: get and create customresourcedefinitions; list and watch instrumentations, opentelemetrycollectors,
-//! namespaces, pods; get namespaces, instrumentations, replicasets, jobs; patch instrumentations, instrumentations/status and
+//! namespaces, pods; get namespaces, instrumentations, deployments, statefulsets, daemonsets, replicasets, jobs, cronjobs;
+//! patch instrumentations, instrumentations/status and
 //! opentelemetrycollectors/status; get, create and patch services and endpointslices; get, create and update secrets in
 //! its own namespace; list, create and patch mutatingwebhookconfigurations; create and patch
 //! validatingwebhookconfigurations and patch customresourcedefinitions, without which custom resources are not checked
@@ -24,6 +25,7 @@
 //! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist.
 
 mod admission;
+mod catch_up;
 mod certificates;
 mod collector;
 mod collectors;
@@ -68,6 +70,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use catch_up::{CatchUp, CrashLoop, Finding, OutOfDate, Report as CatchUpReport};
 pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
 pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
@@ -204,7 +207,11 @@ impl Cluster {
         tracker.spawn(following);
 
         let (registered_sender, registered) = tokio::sync::watch::channel(false);
-        let doctor = Arc::new(Doctor::new(client.clone(), pods, lives, registered.clone(), namespace.clone()));
+        let doctor =
+            Arc::new(Doctor::new(client.clone(), Arc::clone(&pods), lives, registered.clone(), namespace.clone()));
+        let (catch_up, own_namespace) = (settings.catch_up.clone(), namespace.clone());
+        let catch_up = catch_up::Worker::new(client.clone(), pods, events.clone(), catch_up, own_namespace);
+        tracker.spawn(catch_up::run(catch_up, registered.clone(), shutdown.clone()));
         let control = Control {
             keeper: Keeper {
                 client: client.clone(),

@@ -216,3 +216,34 @@ async fn several_resources_share_one_process_and_none_is_in_doubt() {
     rig.open(shared, false).await;
     appliance.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_is_made_anew_gets_its_services_back() {
+    const SERVICES: &str = "/api/v1/namespaces/telemetry/services";
+    let rig = Rig::start().await;
+    let appliance = rig.appliance().await;
+    let again = collector("again", ports::free(), 1);
+    rig.apply(&again).await;
+    rig.ready("again", "True").await;
+    rig.kube.delete(&format!("{COLLECTORS}/again")).await;
+    rig.apply(&again).await;
+    let message = rig.ready("again", "True").await;
+    assert!(message.contains("Service again-collector is still that of a deleted resource"), "{message}");
+
+    // What the garbage collector does; here none runs.
+    for service in ["again-collector", "again-collector-headless", "again-collector-monitoring", "again"] {
+        rig.kube.delete(&format!("{SERVICES}/{service}")).await;
+    }
+    let uid = rig.kube.get(&format!("{COLLECTORS}/again")).await.unwrap()["metadata"]["uid"].clone();
+    wait_until("the new Services", SOON, async || {
+        let service = rig.kube.get(&format!("{SERVICES}/again-collector")).await?;
+        (service["metadata"]["ownerReferences"][0]["uid"] == uid).then_some(())
+    })
+    .await;
+    wait_until("the status to say no more of it", SOON, async || {
+        let message = rig.ready("again", "True").await;
+        (!message.contains("deleted resource")).then_some(())
+    })
+    .await;
+    appliance.stop().await;
+}

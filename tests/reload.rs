@@ -413,3 +413,28 @@ async fn a_changed_certificate_is_shown_to_new_connections_and_changed_tls_ends_
     assert!(tls(grpc, &second).await.is_some());
     appliance.stop().await;
 }
+
+/// Whoever connects to a port with TLS and says nothing holds up neither a change nor the end of the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_client_of_a_port_with_tls_holds_nothing_up() {
+    /// Far below the time that a handshake may take.
+    const AT_ONCE: Duration = Duration::from_secs(4);
+    let directory = tempfile::tempdir().unwrap();
+    let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
+    let appliance = start(directory.path(), query).await;
+    let (cert, key, _) = certificate(directory.path(), "tls");
+    let settings = format!(", tls: {{cert_file: '{cert}', key_file: '{key}'}}");
+    let secured = Collector { grpc_more: settings, ..Collector::new(grpc, http, 1) };
+    appliance.host().apply(secured.source()).await.unwrap();
+
+    let _silent = tokio::net::TcpStream::connect(("127.0.0.1", grpc)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let moved = Collector { grpc: ports::free(), ..secured };
+    let changed = tokio::time::timeout(AT_ONCE, appliance.host().apply(moved.source())).await;
+    changed.expect("the change does not wait for the client").unwrap();
+
+    let _silent = tokio::net::TcpStream::connect(("127.0.0.1", moved.grpc)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let stopped = tokio::time::timeout(AT_ONCE, appliance.stop()).await;
+    stopped.expect("the process does not wait for the client");
+}

@@ -191,6 +191,7 @@ impl Introspection for Process {
             },
             "injections": injections,
             "life": self.life.as_ref().map(|life| life.summary()),
+            "catch_up": self.life.as_ref().map(|_| (*self.cluster.catch_up().report()).clone()),
         })
     }
 

@@ -61,6 +61,8 @@ enum ReconcileError {
     Timeout,
     #[error("the configuration was refused; its status says why")]
     Refused,
+    #[error("Services of a deleted resource of the same name are still there")]
+    Going,
     #[error("shutting down")]
     Shutdown,
 }
@@ -244,10 +246,11 @@ impl<H: PipelineHost> Collectors<H> {
             Ok(applied) => {
                 let services = services::Owner { object: &object };
                 let services = services::apply(&self.client, services, &applied.ports, self.pod_address);
-                notes.extend(bounded(shutdown, services).await?);
+                let missing = bounded(shutdown, services).await?;
+                notes.extend(missing.notes);
                 let ready = running(&applied, notes);
                 bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
-                Ok(())
+                if missing.going { Err(ReconcileError::Going) } else { Ok(()) }
             }
             Err(lines) => {
                 let ready = Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") };

@@ -13,8 +13,9 @@ use tokio::sync::watch;
 
 use crate::inject::{Catalog, Instrumentation};
 
-/// Annotations that matter to injection; all others of a namespace are not kept.
-const PREFIXES: [&str; 2] = ["instrumentation.opentelemetry.io/", "sidecar.opentelemetry.io/"];
+/// Annotations that matter to injection and catch-up; all others of a namespace are not kept.
+const PREFIXES: [&str; 3] =
+    ["instrumentation.opentelemetry.io/", "sidecar.opentelemetry.io/", super::catch_up::ANNOTATION];
 
 /// Bounds memory against a watch that runs wild; far above what an API server carries.
 const NAMESPACES_MAX: usize = 100_000;
@@ -31,6 +32,8 @@ pub(super) struct Index {
     synced: watch::Sender<Synced>,
     /// Counts changes of namespaces' annotations.
     namespace_changes: watch::Sender<u64>,
+    /// Counts changes of what Instrumentations say.
+    instrumentation_changes: watch::Sender<u64>,
     /// Namespaces whose annotations ask for their pods.
     asking: watch::Sender<BTreeSet<String>>,
 }
@@ -62,6 +65,7 @@ impl Default for Index {
             namespaces: RwLock::default(),
             synced: watch::Sender::new(Synced::default()),
             namespace_changes: watch::Sender::new(0),
+            instrumentation_changes: watch::Sender::new(0),
             asking: watch::Sender::default(),
         }
     }
@@ -86,6 +90,17 @@ impl Index {
         self.namespace_changes.subscribe()
     }
 
+    /// Changes whenever pods may be injected otherwise than before because an Instrumentation is new, another, or gone.
+    pub(super) fn instrumentation_changes(&self) -> watch::Receiver<u64> {
+        self.instrumentation_changes.subscribe()
+    }
+
+    /// Every namespace with its annotations, in no order.
+    pub(super) fn for_each_namespace(&self, mut visit: impl FnMut(&str, &BTreeMap<String, String>)) {
+        let namespaces = Arc::clone(&self.namespaces.read().unwrap_or_else(PoisonError::into_inner).current);
+        namespaces.iter().for_each(|(name, annotations)| visit(name, annotations));
+    }
+
     /// Changes when a namespace begins or ceases to ask.
     pub(super) fn asking(&self) -> watch::Receiver<BTreeSet<String>> {
         self.asking.subscribe()
@@ -105,14 +120,26 @@ impl Index {
             }
             Event::InitDone => {
                 if let Some((catalog, _)) = tracked.relist.take() {
+                    if *tracked.current != catalog {
+                        self.instrumentation_changes.send_modify(|changes| *changes += 1);
+                    }
                     tracked.current = Arc::new(catalog);
                 }
                 self.synced.send_modify(|synced| synced.instrumentations = true);
             }
-            Event::Apply(object) => put(Arc::make_mut(&mut tracked.current), &object),
+            Event::Apply(object) => {
+                // Their status changes, too, and says nothing here.
+                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+                let before = tracked.current.get(&namespace, &name).cloned();
+                put(Arc::make_mut(&mut tracked.current), &object);
+                if before.as_ref() != tracked.current.get(&namespace, &name) {
+                    self.instrumentation_changes.send_modify(|changes| *changes += 1);
+                }
+            }
             Event::Delete(object) => {
                 let namespace = object.namespace().unwrap_or_default();
                 Arc::make_mut(&mut tracked.current).remove(&namespace, &object.name_any());
+                self.instrumentation_changes.send_modify(|changes| *changes += 1);
             }
         }
     }
@@ -192,7 +219,7 @@ fn put_namespace(namespaces: &mut HashMap<String, Annotations>, object: &Partial
     }
 }
 
-/// The annotations that can matter to injection.
+/// The annotations that can matter here.
 pub(super) fn relevant(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let matters = |key: &&String| PREFIXES.iter().any(|prefix| key.starts_with(prefix));
     annotations.iter().filter(|(key, _)| matters(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -229,6 +256,24 @@ mod tests {
         assert!(index.catalog().get("a", "new").is_some());
         index.on_instrumentation(Event::Delete(instrumentation("new")));
         assert!(index.catalog().get("a", "new").is_none());
+    }
+
+    #[test]
+    fn only_what_an_instrumentation_says_is_a_change() {
+        let index = Index::default();
+        let mut changes = index.instrumentation_changes();
+        let mut changed = |object: DynamicObject| {
+            index.on_instrumentation(Event::Apply(object));
+            let changed = changes.has_changed().unwrap();
+            changes.borrow_and_update();
+            changed
+        };
+        assert!(changed(instrumentation("i")));
+        let mut other = instrumentation("i");
+        other.data["status"] = json!({"workloads": {"injected": 1}});
+        assert!(!changed(other.clone()), "its status is not");
+        other.metadata.generation = Some(2);
+        assert!(changed(other));
     }
 
     #[test]

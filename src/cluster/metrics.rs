@@ -9,12 +9,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::catch_up::CatchUp;
 use crate::inject::Decision;
 
 /// Upper bounds in seconds: the goal is 2 ms, the API server gives up after 3 s.
 const LATENCY_BUCKETS: [f64; 10] = [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 3.0];
 
-/// Counters of the webhook. Cheap to clone; clones count together.
+/// Counters of the webhook, and what catch-up found. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     injections: Family<InjectionLabels, Counter>,
@@ -22,6 +23,7 @@ pub struct Metrics {
     seen: Arc<Mutex<BTreeSet<InjectionLabels>>>,
     latency: Histogram,
     refusals: Family<RefusalLabels, Counter>,
+    catch_up: CatchUp,
     events: Family<EventLabels, Counter>,
 }
 
@@ -61,6 +63,7 @@ impl Default for Metrics {
             seen: Arc::default(),
             latency: Histogram::new(LATENCY_BUCKETS),
             refusals: Family::default(),
+            catch_up: CatchUp::default(),
             events: Family::default(),
         }
     }
@@ -90,6 +93,13 @@ impl Metrics {
             "Kubernetes Events: written, dropped because there were too many at once, or failed to be written",
             self.events.clone(),
         );
+        self.catch_up.register(registry);
+    }
+
+    /// Pods that would come out otherwise if they were created now.
+    #[must_use]
+    pub fn catch_up(&self) -> &CatchUp {
+        &self.catch_up
     }
 
     pub(super) fn record(&self, decision: &Decision) {

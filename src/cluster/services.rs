@@ -35,7 +35,22 @@ pub(super) struct Owner<'a> {
     pub(super) object: &'a DynamicObject,
 }
 
-/// Applies all Services with their slices. Returns a sentence for each that could not be had because the name is taken.
+/// What could not be had.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    /// A sentence for each Service whose name is taken, and what else people should know.
+    pub(super) notes: Vec<String>,
+    /// Some are still those of a deleted resource of the same name, and are about to go with it.
+    pub(super) going: bool,
+}
+
+/// Why a Service is left alone.
+enum Taken {
+    BySomebody,
+    ByPredecessor,
+}
+
+/// Applies all Services with their slices.
 ///
 /// # Errors
 /// The API server refuses or cannot be reached.
@@ -44,7 +59,7 @@ pub(super) async fn apply(
     owner: Owner<'_>,
     listeners: &[ListenerPort],
     address: Option<IpAddr>,
-) -> Result<Vec<String>, Box<kube::Error>> {
+) -> Result<Missing, Box<kube::Error>> {
     let name = owner.object.name_any();
     let ports = ports(listeners, owner.object.data.pointer("/spec/ports"));
     let monitoring = vec![Port {
@@ -53,9 +68,11 @@ pub(super) async fn apply(
         protocol: "TCP".to_owned(),
         app_protocol: None,
     }];
-    let mut notes = Vec::new();
+    let mut missing = Missing::default();
     if address.is_none() {
-        notes.push("Services lead nowhere: set webhook.pod_address or the environment variable POD_IP".to_owned());
+        missing
+            .notes
+            .push("Services lead nowhere: set webhook.pod_address or the environment variable POD_IP".to_owned());
     }
     let planned = [
         (service_name(&name, "-collector"), "base", &ports),
@@ -67,11 +84,20 @@ pub(super) async fn apply(
         if ports.is_empty() {
             continue;
         }
-        if let Some(taken) = apply_one(client, owner, &service, kind, ports, address).await? {
-            notes.push(taken);
+        match apply_one(client, owner, &service, kind, ports, address).await? {
+            None => {}
+            Some(Taken::BySomebody) => {
+                missing.notes.push(format!("Service {service} belongs to somebody else and is left alone"));
+            }
+            Some(Taken::ByPredecessor) => {
+                missing.going = true;
+                missing.notes.push(format!(
+                    "Service {service} is still that of a deleted resource of this name; it is made anew once that is gone"
+                ));
+            }
         }
     }
-    Ok(notes)
+    Ok(missing)
 }
 
 async fn apply_one(
@@ -81,14 +107,15 @@ async fn apply_one(
     kind: &str,
     ports: &[Port],
     address: Option<IpAddr>,
-) -> Result<Option<String>, Box<kube::Error>> {
+) -> Result<Option<Taken>, Box<kube::Error>> {
     let namespace = owner.object.namespace().unwrap_or_default();
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     if let Some(present) = services.get_opt(name).await? {
         if !is_owned(present.owner_references(), owner.object) {
-            return Ok(Some(format!("Service {name} belongs to somebody else and is left alone")));
+            let by_predecessor = is_predecessors(present.owner_references(), owner.object);
+            return Ok(Some(if by_predecessor { Taken::ByPredecessor } else { Taken::BySomebody }));
         }
         let selects = present.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|s| !s.is_empty());
         if selects {
@@ -109,6 +136,15 @@ fn is_owned(
     object: &DynamicObject,
 ) -> bool {
     object.metadata.uid.as_ref().is_some_and(|uid| references.iter().any(|reference| reference.uid == *uid))
+}
+
+/// Who deletes a resource and applies it again is faster than the garbage collector.
+fn is_predecessors(
+    references: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
+    object: &DynamicObject,
+) -> bool {
+    let name = object.name_any();
+    references.iter().any(|reference| reference.kind == "OpenTelemetryCollector" && reference.name == name)
 }
 
 fn metadata(owner: Owner<'_>, name: &str, kind: &str) -> Value {

@@ -60,7 +60,11 @@ impl Rollout {
         self.observed && self.updated >= self.desired && self.available >= self.desired && self.present == self.desired
     }
 
-    /// Pods of the current template.
+    /// Whether its pods are all there will be: of the current template, or as long as nothing moves.
+    pub(super) fn is_settled(&self) -> bool {
+        self.held || self.failed || (self.observed && self.present == self.updated)
+    }
+
     fn counted(desired: Option<i32>, present: Option<i32>, updated: Option<i32>, available: Option<i32>) -> Self {
         let count = Option::unwrap_or_default;
         Self {
@@ -103,6 +107,7 @@ impl Templates {
     }
 
     /// As it was at most five seconds ago. `None`: a bare pod, a kind without a template, gone, or it cannot be read now.
+    #[allow(dead_code, reason = "for who answers a person")]
     pub(super) async fn of(&self, workload: &Workload) -> Option<Arc<Template>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(workload).cloned();
         if let Some((read, template)) = kept

@@ -9,7 +9,7 @@ use super::{Instrumentation, MalformedInstrumentation};
 pub type Entry = Result<Arc<Instrumentation>, MalformedInstrumentation>;
 
 /// Cheap to clone: objects are shared.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Catalog {
     by_namespace: BTreeMap<String, BTreeMap<String, Entry>>,
 }
@@ -31,6 +31,12 @@ impl Catalog {
     #[must_use]
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Entry> {
         self.by_namespace.get(namespace)?.get(name)
+    }
+
+    /// All, as (namespace, name), in order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.by_namespace.iter();
+        all.flat_map(|(namespace, names)| names.keys().map(move |name| (namespace.as_str(), name.as_str())))
     }
 
     /// In order of their names.

@@ -179,15 +179,20 @@ async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
     }
     match tls {
         None => serve_connection(stream, door, from, stop).await,
-        Some(tls) => match tokio::time::timeout(TLS_HANDSHAKE_MAX, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve_connection(stream, door, from, stop).await,
-            failed => {
-                if let Ok(Err(error)) = failed {
-                    tracing::debug!(%error, port = from.port, "TLS handshake failed");
+        Some(tls) => {
+            let accepted = tokio::time::timeout(TLS_HANDSHAKE_MAX, tls.accept(stream));
+            match stop.run_until_cancelled(accepted).await {
+                // Nothing was begun that could be finished.
+                None => {}
+                Some(Ok(Ok(stream))) => serve_connection(stream, door, from, stop).await,
+                Some(failed) => {
+                    if let Ok(Err(error)) = failed {
+                        tracing::debug!(%error, port = from.port, "TLS handshake failed");
+                    }
+                    door.receiver.load().count(from, "tls", "handshake");
                 }
-                door.receiver.load().count(from, "tls", "handshake");
             }
-        },
+        }
     }
     metrics.connections.dec();
 }

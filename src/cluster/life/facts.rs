@@ -75,8 +75,12 @@ pub(super) struct Shared {
     workloads: HashSet<Arc<Workload>>,
 }
 
+/// Values of variables may be as long as a pod; of longer ones the beginning tells enough.
+const TEXT_BYTES_MAX: usize = 256;
+
 impl Shared {
     fn text(&mut self, text: &str) -> Arc<str> {
+        let text = text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default();
         if let Some(known) = self.texts.get(text) {
             return Arc::clone(known);
         }
@@ -111,6 +115,12 @@ impl Shared {
 }
 
 impl Facts {
+    /// Whether the container cannot get to run: it fails, or an init container before it does.
+    pub(super) fn is_stuck(&self, container: &ContainerFacts) -> bool {
+        let waits = matches!(&container.run, Run::Not { reason } if reason.as_deref() != Some("Completed"));
+        container.is_waiting_in_vain() || (waits && self.blocked.is_some())
+    }
+
     /// `None`: the pod is of no interest: it asks for nothing, or is on its way out.
     pub(super) fn read(
         pod: &Pod,
@@ -155,6 +165,12 @@ impl Facts {
 }
 
 impl ContainerFacts {
+    /// Neither running nor on its way nor done.
+    fn is_waiting_in_vain(&self) -> bool {
+        const ON_ITS_WAY_OR_DONE: [&str; 3] = ["PodInitializing", "ContainerCreating", "Completed"];
+        matches!(&self.run, Run::Not { reason: Some(reason) } if !ON_ITS_WAY_OR_DONE.contains(&&**reason))
+    }
+
     fn read(pod: &Pod, container: &Container, languages: &[Language], shared: &mut Shared) -> Self {
         let status = status_of(pod, &container.name);
         let state = status.and_then(|status| status.state.as_ref());

@@ -46,7 +46,7 @@ pub struct LifeLine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) state: LifeState,
-    /// It runs for long enough and was never heard, instrumented or not.
+    /// It runs for long enough and was never heard, instrumented or not; or was injected and cannot get to run.
     pub(super) never_spoke: bool,
 }
 
@@ -165,7 +165,7 @@ impl LifeLine {
         }
     }
 
-    /// Notes about pods that run and never spoke, each pod once.
+    /// Notes about pods that never spoke although it was time, each pod once.
     pub(super) fn round(&self, now: Timestamp) -> Vec<Note> {
         let mut silent: BTreeMap<Arc<Workload>, Vec<Followed>> = BTreeMap::new();
         for followed in self.read().all() {
@@ -237,22 +237,26 @@ impl LifeLine {
         let facts = &followed.facts;
         let heard = followed.speech.of_container(index);
         let within = |time: Timestamp| now.duration_since(time).unsigned_abs() < self.silent_after || time > now;
-        let run = facts.containers.get(index).map(|container| &container.run);
-        let waited = match run {
-            Some(Run::Running { since }) => {
-                let since = since.map_or(self.listening_since, |since| since.max(self.listening_since));
-                let since = heard.last.map_or(since, |last| since.max(last));
-                !within(since)
-            }
-            _ => false,
+        let container = facts.containers.get(index);
+        let run = container.map(|container| &container.run);
+        let runs = matches!(run, Some(Run::Running { .. }));
+        let since = match run {
+            Some(Run::Running { since }) => Some(*since),
+            _ if facts.injected && container.is_some_and(|it| facts.is_stuck(it)) => Some(facts.created),
+            _ => None,
         };
+        let waited = since.is_some_and(|since| {
+            let since = since.map_or(self.listening_since, |since| since.max(self.listening_since));
+            let since = heard.last.map_or(since, |last| since.max(last));
+            !within(since)
+        });
         let state = if heard.last.is_some_and(within) {
             LifeState::Speaking
         } else if !facts.injected {
             LifeState::Asked
-        } else if waited {
+        } else if runs && waited {
             LifeState::Silent
-        } else if matches!(run, Some(Run::Running { .. })) {
+        } else if runs {
             LifeState::Started
         } else {
             LifeState::Injected
@@ -262,9 +266,7 @@ impl LifeLine {
 
     fn life_of(&self, followed: &Followed, standing: Standing, heard: Heard, index: usize) -> Life {
         let container = followed.facts.containers.get(index);
-        let stuck = standing.state == LifeState::Injected
-            && (followed.facts.blocked.is_some()
-                || container.is_some_and(|container| matches!(&container.run, Run::Not { reason: Some(_) })));
+        let stuck = standing.state == LifeState::Injected && container.is_some_and(|it| followed.facts.is_stuck(it));
         let unheard = standing.never_spoke || standing.state == LifeState::Silent || stuck;
         let likely_cause = container
             .filter(|_| unheard)

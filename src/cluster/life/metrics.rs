@@ -57,7 +57,7 @@ impl Collector for LifeCollector {
         let heard = [("never", census.never_spoke), ("before", census.fell_silent)];
         gauges(
             "spanreel_silent_pods",
-            "Pods that run and of which no span came for extensions::spanreel::injection::silent_after, by whether one came before",
+            "Pods that run, or were injected and cannot, and of which no span came for extensions::spanreel::injection::silent_after, by whether one came before",
             &mut heard.into_iter().map(|(heard, count)| (vec![("heard", heard.to_owned())], count)),
         )?;
         let left_out = encoder.encode_descriptor(

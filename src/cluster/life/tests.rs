@@ -264,6 +264,20 @@ fn clients_add_nothing_however_much_they_claim() {
 }
 
 #[test]
+fn what_is_kept_of_a_pod_is_short_whatever_its_author_wrote() {
+    let line = line();
+    let mut pod = pod("u", true, &[("app", running(0))]);
+    let endpoint = format!("http://{}", "ä".repeat(400_000));
+    pod["spec"]["containers"][0]["env"] = json!([
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint},
+        {"name": "OTEL_TRACES_EXPORTER", "value": "x".repeat(400_000)},
+    ]);
+    apply(&line, &pod);
+    let kept = format!("{line:?}").len();
+    assert!(kept < 16 * 1024, "{kept}");
+}
+
+#[test]
 fn a_list_lets_go_of_what_is_gone_and_keeps_what_was_heard() {
     let line = line();
     for uid in ["u", "gone"] {
@@ -302,6 +316,38 @@ fn a_workload_whose_pods_never_spoke_gets_one_event() {
     let census = line.census(at(900));
     assert_eq!((census.never_spoke, census.fell_silent), (2, 1));
     assert_eq!(census.workloads, BTreeMap::from([(LifeState::Silent, 1)]));
+}
+
+/// An agent's image that cannot be pulled is the commonest reason of all.
+#[test]
+fn a_pod_that_does_not_get_to_run_is_reported_too() {
+    let line = line();
+    let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
+    let mut blocked = pod("blocked", true, &[("app", waiting("PodInitializing"))]);
+    blocked["status"]["initContainerStatuses"] = json!([{
+        "name": "opentelemetry-auto-instrumentation-java", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+        "state": {"waiting": {"reason": "ImagePullBackOff"}},
+    }]);
+    apply(&line, &blocked);
+    assert!(line.round(at(299)).is_empty());
+    let notes = line.round(at(301));
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].message.contains("ImagePullBackOff"), "{}", notes[0].message);
+    assert_eq!(line.census(at(301)).never_spoke, 1);
+
+    apply(&line, &pod("crashing", true, &[("app", waiting("CrashLoopBackOff"))]));
+    let notes = line.round(at(302));
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].message.contains("crashes again and again"), "{}", notes[0].message);
+
+    // These are on their way, or have done what they were there for.
+    let done = json!({"terminated": {"reason": "Completed", "exitCode": 0}});
+    for (number, state) in [waiting("PodInitializing"), waiting("ContainerCreating"), done].into_iter().enumerate() {
+        let uid = format!("fine{number}");
+        apply(&line, &pod(&uid, true, &[("app", state)]));
+        assert!(line.round(at(5000)).is_empty(), "{uid}");
+        assert_eq!(line.life_at(&uid, at(5000)).unwrap().likely_cause, None);
+    }
 }
 
 #[test]
