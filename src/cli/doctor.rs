@@ -93,10 +93,11 @@ impl Writer {
             self.unasked(&unasked.iter().map(|workload| self.name(report, workload)).collect::<Vec<_>>(), &unasked)?;
         }
         let left_out = &report["left_out"];
-        for (count, what) in [
-            (&left_out["workloads"], "workloads are not shown; ask for one namespace"),
-            (&left_out["pods"], "pods are not shown"),
-        ] {
+        let workloads_left = match report["scope"]["namespace"].is_string() {
+            true => "workloads are not shown; ask for one by its name",
+            false => "workloads are not shown; ask for one namespace",
+        };
+        for (count, what) in [(&left_out["workloads"], workloads_left), (&left_out["pods"], "pods are not shown")] {
             if let Some(count) = count.as_u64().filter(|count| *count > 0) {
                 writeln!(self.out, "\nand {count} more {what}")?;
             }
@@ -110,10 +111,11 @@ impl Writer {
             Some(namespace) => format!("namespace {namespace}"),
             None => "cluster".to_owned(),
         };
-        let mut counts = Vec::new();
-        // In the order of the list below; the map of the report is in that of its words.
-        for workload in rows(&report["workloads"]) {
-            let condition = text(&workload["condition"]);
+        let all = report["conditions"].as_object().into_iter().flatten();
+        // In the order of the list below, then those that are not in it; the map is in the order of its words.
+        let shown = rows(&report["workloads"]).map(|workload| text(&workload["condition"]));
+        let mut counts: Vec<(&str, u64)> = Vec::new();
+        for condition in shown.chain(all.map(|(condition, _)| condition.as_str())) {
             if !counts.iter().any(|(known, _)| *known == condition) {
                 counts.push((condition, report["conditions"][condition].as_u64().unwrap_or_default()));
             }

@@ -76,7 +76,10 @@ impl Prospect {
         });
         let decisions: Vec<DecisionReport> = decisions.collect();
         let unknown: Vec<Unknown> = inject::unknown_requests(request).iter().map(|key| Unknown::read(key)).collect();
-        let unasked = unasked(&site, own, &wishes, &unknown);
+        let mut unasked = unasked(&site, own, &wishes, &unknown);
+        if excluded {
+            unasked.remedy = remedy::excluded(request.namespace);
+        }
         let mut notes = decision.notes.clone();
         notes.extend(unknown.into_iter().map(|unknown| unknown.sentence));
         let asked = wishes.iter().map(Asked::from).collect();

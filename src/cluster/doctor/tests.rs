@@ -262,6 +262,7 @@ fn where_a_request_stands_matters() {
     let asks = pod(json!({JAVA: "true"}));
     assert_eq!(prospect(&asks, json!({}), false), (Condition::Ready, None));
     assert_eq!(prospect(&asks, json!({}), true).0, Condition::Excluded);
+    assert!(prospect(&quiet, json!({}), true).1.unwrap().contains("nothing in shop is ever injected"));
     let (condition, remedy) = prospect(&pod(json!({JAVA: "false"})), json!({}), false);
     assert_eq!(condition, Condition::NotAsked);
     assert!(remedy.unwrap().contains("it is \"false\""));
