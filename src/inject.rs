@@ -61,6 +61,7 @@ mod sdk;
 mod sdk_config;
 mod selection;
 mod settings;
+mod size;
 mod standing;
 mod targets;
 mod tls;
@@ -204,6 +205,12 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
     decision.pod = injection.into_changed_pod();
     if let (Some(record), Some(pod)) = (Record::new(&decision), decision.pod.as_mut()) {
         record.write(pod);
+    }
+    if let Some(refusal) = decision.pod.as_ref().and_then(|pod| size::objection(request.pod, pod)) {
+        let injected: Vec<Language> = plans.iter().map(|plan| plan.language).collect();
+        decision.outcomes.retain(|outcome| !injected.contains(&outcome.language));
+        decision.pod = None;
+        decision.refuse_all(&injected, None, &refusal);
     }
     decision
 }
