@@ -430,6 +430,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pods_that_ask_too_early_or_cannot_be_read_are_counted() {
+        let webhook = webhook();
+        for (object, expected) in [
+            (json!({"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "i"}}}), "starting"),
+            (json!({"spec": 7}), "cannot be read"),
+        ] {
+            let request = admission::Request {
+                operation: "CREATE".to_owned(),
+                resource: "pods".to_owned(),
+                object,
+                ..admission::Request::default()
+            };
+            let answer = webhook.pods.review(&request).await;
+            assert!(answer.denial.is_none() && answer.warnings[0].contains(expected), "{answer:?}");
+        }
+        let counted = refusals(&webhook);
+        assert!(
+            counted.contains("{cause=\"starting\"} 1") && counted.contains("{cause=\"unreadable\"} 1"),
+            "{counted}"
+        );
+    }
+
+    #[tokio::test]
     async fn bodies_that_would_take_far_more_memory_as_a_tree_are_refused() {
         let webhook = webhook();
         let bomb = format!("{{\"request\":{{\"uid\":\"u\",\"object\":[0{}]}}}}", ",0".repeat(BODY_BYTES_MAX / 2 - 50));

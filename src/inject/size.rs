@@ -14,7 +14,8 @@ const VARIABLE_BYTES_MAX: usize = 128 * 1024;
 /// Why `mutated` is too large. What `original` had of that size already is its author's affair.
 pub(super) fn objection(original: &Pod, mutated: &Pod) -> Option<Refusal> {
     let too_large = |what: String| {
-        let message = format!("{what} with the injection; shorten the pod's annotations or the Instrumentation's lists");
+        let message =
+            format!("{what} with the injection; shorten the pod's annotations or the Instrumentation's lists");
         Some(Refusal::new(Reason::PodTooLarge, message))
     };
     if annotations_bytes(mutated) > ANNOTATIONS_BYTES_MAX {

@@ -129,8 +129,7 @@ fn is_field(path: &str) -> bool {
 /// Units in which the API server lets a resource be given; 0 is none.
 fn is_divisor(resource: &str, divisor: &Quantity) -> bool {
     const OF_CPU: [f64; 2] = [1e-3, 1.0];
-    const OF_BYTES: [&str; 13] =
-        ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    const OF_BYTES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
     let value = quantity::value(divisor);
     value == Some(0.0)
         || match resource.ends_with(".cpu") {
@@ -221,9 +220,8 @@ mod tests {
             objection(&serde_json::from_value(variable).unwrap())
         };
         let field = |path: &str| serde_json::json!({"fieldRef": {"fieldPath": path}});
-        let resource = |name: &str, divisor: &str| {
-            serde_json::json!({"resourceFieldRef": {"resource": name, "divisor": divisor}})
-        };
+        let resource =
+            |name: &str, divisor: &str| serde_json::json!({"resourceFieldRef": {"resource": name, "divisor": divisor}});
         let key = |kind: &str, key: &str| serde_json::json!({kind: {"name": "s", "key": key}});
         for source in [
             field("metadata.labels['a.b/C']"),
