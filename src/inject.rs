@@ -27,6 +27,7 @@
 //! - Defaults of the Instrumentation apply at injection; default requests and limits give way to what the user set.
 //! - What the API server would refuse (see `validity`) is refused or left out by name; volume names are made valid; a
 //!   container, volume or mount of the pod where ours must be is a refusal. Static pods' mirrors are left alone.
+//! - A pod that injection would make larger than the API server or a process takes is refused (see `size`).
 //! - go: the pod's own `kernel-debug` volume serves; (s) what describes the application does not depend on other languages.
 //! - Web servers: the second one in a pod is refused; mounts that would hide the agent's configuration are taken away, others
 //!   stay; (s) nginx's volumes have a size limit; scripts are Spanreel's own.
@@ -61,6 +62,7 @@ mod sdk;
 mod sdk_config;
 mod selection;
 mod settings;
+mod size;
 mod standing;
 mod targets;
 mod tls;
@@ -209,6 +211,12 @@ pub fn decide(request: &PodRequest<'_>, view: &View<'_>) -> Decision {
     decision.pod = injection.into_changed_pod();
     if let (Some(record), Some(pod)) = (Record::new(&decision), decision.pod.as_mut()) {
         record.write(pod);
+    }
+    if let Some(refusal) = decision.pod.as_ref().and_then(|pod| size::objection(request.pod, pod)) {
+        let injected: Vec<Language> = plans.iter().map(|plan| plan.language).collect();
+        decision.outcomes.retain(|outcome| !injected.contains(&outcome.language));
+        decision.pod = None;
+        decision.refuse_all(&injected, None, &refusal);
     }
     decision
 }

@@ -95,6 +95,9 @@ impl Lookup {
             }
             _ => return None,
         };
+        if meta.uid.as_ref() != Some(&key.uid) {
+            return None;
+        }
         let references = meta.owner_references.unwrap_or_default();
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.len() >= OWNERS_MAX {

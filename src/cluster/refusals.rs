@@ -20,6 +20,10 @@ pub(super) enum Cause {
     Busy,
     /// The decision took too long.
     Late,
+    /// Not everything that decisions need is known yet.
+    Starting,
+    /// The pod is none as far as this program knows pods.
+    Unreadable,
 }
 
 impl Cause {
@@ -30,6 +34,8 @@ impl Cause {
             Self::Body => "body",
             Self::Busy => "busy",
             Self::Late => "late",
+            Self::Starting => "starting",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -40,14 +40,21 @@ pub(super) use pods::Pods;
 const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Bodies of all requests together; the largest objects are rare. What does not fit waits, which slows its sender down.
 const BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Requests being decided at once: a pod as a tree takes far more memory than its text.
+/// Requests being decided at once.
 const DECISIONS_MAX: usize = 64;
+/// Values of JSON in one body: as a tree each takes 32 bytes or more, however short its text. The largest pods have a
+/// tenth of that.
+const VALUES_MAX: usize = 1_000_000;
+/// Values of all requests being decided.
+const ALL_VALUES_MAX: usize = 2 * VALUES_MAX;
 /// Per connection. An API server opens few connections with many streams each.
 const STREAMS_MAX: u32 = 64;
 /// What a connection may send ahead of being read: bounds what is buffered before bodies are counted.
 const WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTIONS_MAX: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection without a request for so long is closed: places are few, and who holds one needs no credentials.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// For a whole request; the API server gives up after 3 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of these, for the body. The API server has it in memory.
@@ -67,6 +74,8 @@ pub(super) struct Webhook {
     body_bytes: Semaphore,
     /// One permit per decision.
     turns: Semaphore,
+    /// One permit per value in the bodies being decided about.
+    values: Semaphore,
     refusals: Refusals,
 }
 
@@ -75,6 +84,8 @@ pub(super) struct Webhook {
 enum BodyError {
     #[error("the body is larger than 6 MiB")]
     TooLarge,
+    #[error("the body has more than a million values")]
+    TooManyValues,
     #[error("the body did not come within 1.5 s")]
     Timeout,
     #[error("the body was not read: {0}")]
@@ -84,7 +95,7 @@ enum BodyError {
 impl BodyError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::TooManyValues => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Broken(_) => StatusCode::BAD_REQUEST,
         }
@@ -96,7 +107,8 @@ impl Webhook {
         let metrics = pods.metrics.clone();
         let refusals = Refusals::new(metrics.clone());
         let (body_bytes, turns) = (Semaphore::new(BODIES_BYTES_MAX), Semaphore::new(DECISIONS_MAX));
-        Self { pods, metrics, body_bytes, turns, refusals }
+        let values = Semaphore::new(ALL_VALUES_MAX);
+        Self { pods, metrics, body_bytes, turns, values, refusals }
     }
 
     /// The answer to one review, as JSON; `Err`: it cannot be answered as a review.
@@ -162,8 +174,15 @@ impl Webhook {
                 return text(error.status(), error.to_string());
             }
         };
+        let values = values_at_most(&body);
+        let Some(weight) = u32::try_from(values).ok().filter(|_| values <= VALUES_MAX) else {
+            self.refusals.refused(Cause::Body);
+            return text(BodyError::TooManyValues.status(), BodyError::TooManyValues.to_string());
+        };
         self.refusals.passed(Cause::Body);
-        let turn = tokio::time::timeout_at((arrived + TURN_TIMEOUT).into(), self.turns.acquire());
+        let complete = Instant::now();
+        let turn = async { tokio::try_join!(self.turns.acquire(), self.values.acquire_many(weight)) };
+        let turn = tokio::time::timeout_at((arrived + TURN_TIMEOUT).into(), turn);
         let Ok(Ok(_turn)) = turn.await else {
             self.refusals.refused(Cause::Busy);
             let why = "too many requests at once";
@@ -173,10 +192,9 @@ impl Webhook {
             };
         };
         self.refusals.passed(Cause::Busy);
-        let started = Instant::now();
         let answer = self.review(path, &body).await;
         if path == Path::Pods {
-            self.metrics.record_latency(started.elapsed());
+            self.metrics.record_latency(complete.elapsed());
         }
         self.refusals.passed(Cause::Late);
         match answer {
@@ -209,6 +227,11 @@ impl Webhook {
         }
         Ok((bytes, held))
     }
+}
+
+/// How many values a JSON text has at most: each but the first comes behind one of these.
+fn values_at_most(body: &[u8]) -> usize {
+    1 + body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{' | b':')).count()
 }
 
 fn json(review: &serde_json::Value) -> Response<Full<Bytes>> {
@@ -289,8 +312,10 @@ async fn serve_connection(
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake with the webhook failed"),
         Err(_) => return,
     };
+    let (requests, used) = tokio::sync::watch::channel(());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let webhook = Arc::clone(&webhook);
+        requests.send_replace(());
         async move { Ok::<_, Infallible>(webhook.respond(request, Instant::now()).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -304,12 +329,18 @@ async fn serve_connection(
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        _ = connection.as_mut() => {}
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
+        _ = connection.as_mut() => return,
+        () = shutdown.cancelled() => {}
+        () = without_requests(used, IDLE_MAX) => tracing::debug!(%peer, "a connection without requests is closed"),
     }
+    connection.as_mut().graceful_shutdown();
+    // Who does not close in turn is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connection).await;
+}
+
+/// Ends when no request came for so long.
+async fn without_requests(mut requests: tokio::sync::watch::Receiver<()>, limit: Duration) {
+    while let Ok(Ok(())) = tokio::time::timeout(limit, requests.changed()).await {}
 }
 
 #[cfg(test)]
@@ -396,6 +427,57 @@ mod tests {
 
         drop(all);
         assert_eq!(read(waiting.await).await["response"]["warnings"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn pods_that_ask_too_early_or_cannot_be_read_are_counted() {
+        let webhook = webhook();
+        for (object, expected) in [
+            (json!({"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "i"}}}), "starting"),
+            (json!({"spec": 7}), "cannot be read"),
+        ] {
+            let request = admission::Request {
+                operation: "CREATE".to_owned(),
+                resource: "pods".to_owned(),
+                object,
+                ..admission::Request::default()
+            };
+            let answer = webhook.pods.review(&request).await;
+            assert!(answer.denial.is_none() && answer.warnings[0].contains(expected), "{answer:?}");
+        }
+        let counted = refusals(&webhook);
+        assert!(
+            counted.contains("{cause=\"starting\"} 1") && counted.contains("{cause=\"unreadable\"} 1"),
+            "{counted}"
+        );
+    }
+
+    #[tokio::test]
+    async fn bodies_that_would_take_far_more_memory_as_a_tree_are_refused() {
+        let webhook = webhook();
+        let bomb = format!("{{\"request\":{{\"uid\":\"u\",\"object\":[0{}]}}}}", ",0".repeat(BODY_BYTES_MAX / 2 - 50));
+        let answer = webhook.respond(post(Full::new(Bytes::from(bomb))), Instant::now()).await;
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(refusals(&webhook), "spanreel_webhook_refusals_total{cause=\"body\"} 1");
+
+        let all = webhook.values.acquire_many(u32::try_from(ALL_VALUES_MAX).unwrap()).await.unwrap();
+        let mut waiting = Box::pin(webhook.respond(review(), Instant::now()));
+        assert!(waiting.as_mut().now_or_never().is_none(), "waits for memory");
+        drop(all);
+        assert_eq!(read(waiting.await).await["response"]["allowed"], true);
+        assert_eq!(webhook.values.available_permits(), ALL_VALUES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_idle_when_its_requests_cease() {
+        const LIMIT: Duration = Duration::from_millis(300);
+        let (requests, used) = tokio::sync::watch::channel(());
+        let mut idle = Box::pin(without_requests(used, LIMIT));
+        for _ in 0..4 {
+            assert!(tokio::time::timeout(LIMIT / 3, idle.as_mut()).await.is_err(), "in use");
+            requests.send_replace(());
+        }
+        tokio::time::timeout(LIMIT * 10, idle).await.unwrap();
     }
 
     #[tokio::test]

@@ -91,6 +91,8 @@ pub enum Reason {
     ImageVolumesNotServed,
     /// Another language of the same pod was refused, which stops all.
     OtherLanguageRefused,
+    /// With the injection the pod would be larger than the API server or a process takes.
+    PodTooLarge,
 }
 
 impl Reason {
@@ -151,6 +153,7 @@ impl Reason {
             Self::AgentPresent => "agent_present",
             Self::ImageVolumesNotServed => "image_volumes_not_served",
             Self::OtherLanguageRefused => "other_language_refused",
+            Self::PodTooLarge => "pod_too_large",
         }
     }
 }
@@ -164,7 +167,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: cut(&message.into(), MESSAGE_BYTES_MAX) }
     }
 
     /// An Instrumentation that cannot be used is named: a pod's author may not know which one it is.
@@ -210,6 +213,8 @@ impl Outcome {
 const WARNINGS_MAX: usize = 12;
 /// Bytes per warning; longer ones are cut.
 const WARNING_BYTES_MAX: usize = 300;
+/// Bytes of a refusal's sentence, as an Event takes them: it quotes annotations, which can be long.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 impl Decision {
     /// Records that `culprit` (or the combination of all) stops every language.
@@ -236,7 +241,7 @@ impl Decision {
         let mut warnings: Vec<String> = Vec::new();
         let refusals = self.outcomes.iter().filter(|o| o.verdict == Verdict::Refused).map(|o| &o.message);
         for message in refusals.chain(&self.notes) {
-            let warning = cut(&format!("spanreel: {message}"));
+            let warning = cut(&format!("spanreel: {message}"), WARNING_BYTES_MAX);
             if !warnings.contains(&warning) && warnings.len() < WARNINGS_MAX {
                 warnings.push(warning);
             }
@@ -245,10 +250,10 @@ impl Decision {
     }
 }
 
-fn cut(text: &str) -> String {
-    if text.len() <= WARNING_BYTES_MAX {
+fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
         return text.to_owned();
     }
-    let end = (0..=WARNING_BYTES_MAX - 3).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (0..=bytes_max - 3).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     format!("{}...", text.get(..end).unwrap_or_default())
 }

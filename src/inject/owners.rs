@@ -23,6 +23,8 @@ pub struct OwnerKey {
     pub kind: OwnerKind,
     pub namespace: String,
     pub name: String,
+    /// A Deployment that is deleted and made anew has a ReplicaSet of the same name, and another uid.
+    pub uid: String,
 }
 
 /// Kinds that become resource attributes; all others are passed over.
@@ -109,7 +111,7 @@ pub(super) fn look_ups(pod: &Pod, namespace: &str, uids: bool) -> Vec<OwnerKey> 
         .filter_map(|reference| {
             let kind = OwnerKind::parse(&reference.kind).filter(|kind| kind.has_owners())?;
             let derivable = kind == OwnerKind::ReplicaSet && deployment_of(pod, &reference.name).is_some();
-            (uids || !derivable).then(|| key(kind, namespace, &reference.name))
+            (uids || !derivable).then(|| key(kind, namespace, reference))
         })
         .collect()
 }
@@ -128,7 +130,7 @@ fn collect(
         if depth == 0 || !kind.has_owners() {
             continue;
         }
-        if let Some(behind) = known.get(&key(kind, namespace, &reference.name)) {
+        if let Some(behind) = known.get(&key(kind, namespace, reference)) {
             collect(pod, namespace, behind, known, depth - 1, owners);
         } else if kind == OwnerKind::ReplicaSet
             && let Some(name) = deployment_of(pod, &reference.name)
@@ -144,6 +146,23 @@ fn deployment_of<'a>(pod: &Pod, replica_set: &'a str) -> Option<&'a str> {
     replica_set.strip_suffix(hash.as_str())?.strip_suffix('-').filter(|name| !name.is_empty())
 }
 
-fn key(kind: OwnerKind, namespace: &str, name: &str) -> OwnerKey {
-    OwnerKey { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+fn key(kind: OwnerKind, namespace: &str, reference: &OwnerReference) -> OwnerKey {
+    OwnerKey { kind, namespace: namespace.to_owned(), name: reference.name.clone(), uid: reference.uid.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_successor_of_the_same_name_is_another_owner() {
+        let of = |uid: &str| -> OwnerKey {
+            let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": uid});
+            let pod = serde_json::from_value(json!({"metadata": {"ownerReferences": [owner]}})).unwrap();
+            look_ups(&pod, "ns", true).remove(0)
+        };
+        assert_ne!(of("old"), of("new"));
+    }
 }

@@ -45,11 +45,14 @@ fn keep_unknown(original: &Value, before: &Value, after: &mut Value) {
         (Value::Array(original), Value::Array(before), Value::Array(after)) => {
             // A name may stand twice (environment variables); each element finds the next one that is free.
             let mut taken = vec![false; after.len()];
+            // Most keep their order, so the search goes on where the last one was found and ends at once.
+            let mut next = 0;
             for (original, before) in original.iter().zip(before) {
-                let same = after
-                    .iter()
-                    .zip(&taken)
-                    .position(|(element, taken)| !taken && identity(element) == identity(before));
+                let is_same = |at: &usize| {
+                    taken.get(*at) == Some(&false) && after.get(*at).map(identity) == Some(identity(before))
+                };
+                let same = (next..after.len()).chain(0..next).find(is_same);
+                next = same.map_or(next, |at| at + 1);
                 if let Some(at) = same
                     && let (Some(element), Some(taken)) = (after.get_mut(at), taken.get_mut(at))
                 {

@@ -9,6 +9,9 @@ use super::{Language, Plan, PodRequest, Settings, annotations};
 /// Names given by annotations, in their order; empty means the first container.
 pub(crate) type ContainerList = Vec<String>;
 
+/// Names in a language's list. Far more than pods have containers; each unknown one is reported.
+const LISTED_MAX: usize = 256;
+
 /// Present in every container that was injected, by Spanreel or by the operator.
 pub(super) const NODE_NAME_VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME";
 
@@ -78,6 +81,12 @@ pub(super) fn listed_containers(
             ));
         }
         names.extend(list.split(',').map(str::to_owned));
+        if names.len() > LISTED_MAX {
+            return Err(Refusal::new(
+                Reason::ContainerNamesInvalid,
+                format!("the container list of {language} has more than {LISTED_MAX} names"),
+            ));
+        }
     }
     Ok(names)
 }

@@ -65,6 +65,69 @@ fn warnings_are_few_and_short() {
     assert!(warnings.iter().all(|warning| warning.len() <= 300));
 }
 
+#[test]
+fn what_annotations_quote_and_list_is_bounded() {
+    let listed = |list: String| {
+        decide_in(
+            &pod(json!({
+                "metadata": {"annotations": {
+                    "instrumentation.opentelemetry.io/inject-sdk": "i",
+                    "instrumentation.opentelemetry.io/container-names": list,
+                }},
+                "spec": {"containers": [{"name": "a"}]},
+            })),
+            &catalog(json!({})),
+        )
+    };
+    let many = listed((0..50_000).map(|n| format!("{n},")).collect());
+    assert_eq!(many.outcomes.len(), 1);
+    assert_eq!(many.outcomes[0].reason, Reason::ContainerNamesInvalid);
+    let long = listed("!".repeat(200_000));
+    assert!(long.outcomes[0].message.len() <= 1024);
+}
+
+#[test]
+fn a_pod_whose_annotations_are_full_is_refused() {
+    let key = "instrumentation.opentelemetry.io/inject-sdk";
+    let asks = |filling: usize| {
+        pod(json!({
+            "metadata": {"annotations": {key: "i", "full": "x".repeat(filling)}},
+            "spec": {"containers": [{"name": "a"}]},
+        }))
+    };
+    // The API server takes 256 KiB of keys and values together.
+    let full = 256 * 1024 - key.len() - "i".len() - "full".len();
+    let decision = decide_in(&asks(full), &catalog(json!({})));
+    assert_eq!(decision.pod, None);
+    assert_eq!(decision.outcomes[0].reason, Reason::PodTooLarge);
+    assert_eq!(decision.outcomes.len(), 1);
+    assert!(decide_in(&asks(full - 1024), &catalog(json!({}))).pod.is_some());
+}
+
+#[test]
+fn a_pod_that_would_grow_too_large_is_refused() {
+    let containers = |count: usize| -> Vec<Value> { (0..count).map(|n| json!({"name": format!("c{n}")})).collect() };
+    let grows = |count: usize, each: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
+        pod(json!({
+            "metadata": {"annotations": {
+                "instrumentation.opentelemetry.io/inject-sdk": "i",
+                "instrumentation.opentelemetry.io/container-names": names.join(","),
+                "resource.opentelemetry.io/large": "x".repeat(each),
+            }},
+            "spec": {"containers": containers(count)},
+        }))
+    };
+    let decision = decide_in(&grows(20, 100_000), &catalog(json!({})));
+    assert_eq!(decision.pod, None, "2 MB of attributes fit into no object");
+    assert!(decision.outcomes.iter().all(|outcome| outcome.reason == Reason::PodTooLarge));
+    assert!(decide_in(&grows(2, 100_000), &catalog(json!({}))).pod.is_some());
+    // A process cannot be started with more in one variable.
+    let decision = decide_in(&grows(1, 140_000), &catalog(json!({})));
+    assert_eq!(decision.pod, None);
+    assert_eq!(decision.outcomes[0].reason, Reason::PodTooLarge);
+}
+
 /// Variables whose value grows by injection, and only grows.
 const EXTENDED: [&str; 8] = [
     "JAVA_TOOL_OPTIONS",

@@ -8,6 +8,7 @@ mod security_context;
 mod volume;
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub(super) use resources::{Requests, completed, resources};
 pub(super) use security_context::check as check_security_context;
@@ -84,7 +85,7 @@ fn objection(variable: &EnvVar) -> Option<&'static str> {
     if variable.value.as_deref().is_some_and(|value| !value.is_empty()) {
         return Some("it has both value and valueFrom");
     }
-    (!is_valid_source(source)).then_some("its valueFrom names no one source")
+    (!is_valid_source(source)).then_some("its valueFrom names no one source that a pod may have")
 }
 
 fn is_valid_source(source: &EnvVarSource) -> bool {
@@ -98,9 +99,12 @@ fn is_valid_source(source: &EnvVarSource) -> bool {
         && source.field_ref.as_ref().is_none_or(|field| {
             field.api_version.as_deref().is_none_or(|version| version == "v1") && is_field(&field.field_path)
         })
-        && source.resource_field_ref.as_ref().is_none_or(|field| is_resource(&field.resource))
-        && source.config_map_key_ref.as_ref().is_none_or(|key| !key.key.is_empty() && is_object_name(&key.name))
-        && source.secret_key_ref.as_ref().is_none_or(|key| !key.key.is_empty() && is_object_name(&key.name))
+        && source.resource_field_ref.as_ref().is_none_or(|field| {
+            is_resource(&field.resource)
+                && field.divisor.as_ref().is_none_or(|divisor| is_divisor(&field.resource, divisor))
+        })
+        && source.config_map_key_ref.as_ref().is_none_or(|key| is_config_key(&key.key) && is_object_name(&key.name))
+        && source.secret_key_ref.as_ref().is_none_or(|key| is_config_key(&key.key) && is_object_name(&key.name))
 }
 
 /// Fields of a pod that variables may hold.
@@ -116,10 +120,32 @@ fn is_field(path: &str) -> bool {
         "status.podIP",
         "status.podIPs",
     ];
-    let keyed = ["metadata.labels['", "metadata.annotations['"].iter().any(|prefix| {
-        path.strip_prefix(prefix).and_then(|rest| rest.strip_suffix("']")).is_some_and(|key| !key.is_empty())
-    });
-    FIELDS.contains(&path) || keyed
+    let key_in = |list: &str| path.strip_prefix(list)?.strip_prefix("['")?.strip_suffix("']");
+    FIELDS.contains(&path)
+        || key_in("metadata.labels").is_some_and(is_qualified_name)
+        || key_in("metadata.annotations").is_some_and(|key| is_qualified_name(&key.to_ascii_lowercase()))
+}
+
+/// Units in which the API server lets a resource be given; 0 is none.
+fn is_divisor(resource: &str, divisor: &Quantity) -> bool {
+    const OF_CPU: [f64; 2] = [1e-3, 1.0];
+    const OF_BYTES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let value = quantity::value(divisor);
+    value == Some(0.0)
+        || match resource.ends_with(".cpu") {
+            true => value.is_some_and(|value| OF_CPU.contains(&value)),
+            false => OF_BYTES.contains(&divisor.0.as_str()),
+        }
+}
+
+/// A key of a Secret or ConfigMap.
+fn is_config_key(key: &str) -> bool {
+    const BYTES_MAX: usize = 253;
+    !key.is_empty()
+        && key.len() <= BYTES_MAX
+        && key != "."
+        && !key.starts_with("..")
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 fn is_resource(name: &str) -> bool {
@@ -184,6 +210,44 @@ mod tests {
         ] {
             let sampler = Sampler { kind: kind.to_owned(), argument: argument.to_owned() };
             assert_eq!(doubtful_sampler(&sampler).is_some(), doubtful, "{kind} {argument}");
+        }
+    }
+
+    #[test]
+    fn variables_that_the_api_server_refuses_are_left_out() {
+        let objection = |source: serde_json::Value| {
+            let variable = serde_json::json!({"name": "A", "valueFrom": source});
+            objection(&serde_json::from_value(variable).unwrap())
+        };
+        let field = |path: &str| serde_json::json!({"fieldRef": {"fieldPath": path}});
+        let resource =
+            |name: &str, divisor: &str| serde_json::json!({"resourceFieldRef": {"resource": name, "divisor": divisor}});
+        let key = |kind: &str, key: &str| serde_json::json!({kind: {"name": "s", "key": key}});
+        for source in [
+            field("metadata.labels['a.b/C']"),
+            field("metadata.annotations['A.b/C']"),
+            resource("limits.cpu", "1m"),
+            resource("limits.memory", "1Ki"),
+            resource("limits.memory", "0"),
+            resource("requests.hugepages-2Mi", "1Mi"),
+            key("secretKeyRef", "a_B.c-1"),
+        ] {
+            assert_eq!(objection(source.clone()), None, "{source}");
+        }
+        for source in [
+            field("metadata.labels['a b']"),
+            field("metadata.labels['A.b/C']"),
+            field("metadata.annotations['/c']"),
+            resource("limits.cpu", "7"),
+            resource("limits.cpu", "1Ki"),
+            resource("requests.memory", "1m"),
+            resource("limits.memory", "1024"),
+            key("secretKeyRef", "a b"),
+            key("configMapKeyRef", "a/b"),
+            key("configMapKeyRef", "..a"),
+            key("configMapKeyRef", "."),
+        ] {
+            assert!(objection(source.clone()).is_some(), "{source}");
         }
     }
 

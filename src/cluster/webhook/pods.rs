@@ -12,6 +12,7 @@ use super::super::admission::{Answer, Request};
 use super::super::events::{Events, Note, NoteKind};
 use super::super::index::Index;
 use super::super::lookup::Lookup;
+use super::super::refusals::Cause;
 use super::super::sidecar;
 use super::super::workloads::Workload;
 use crate::inject::{self, Catalog, Decision, Instrumentation, OwnerMap, PodRequest, Reason, Settings, Verdict, View};
@@ -34,13 +35,21 @@ impl Pods {
         }
         let pod = match Pod::deserialize(&request.object) {
             Ok(pod) => pod,
-            Err(error) => return Answer::unchanged(&format!("the pod cannot be read: {error}")),
+            Err(error) => {
+                self.metrics.record_refusal(Cause::Unreadable.as_str());
+                tracing::debug!(namespace = %request.namespace, %error, "a pod cannot be read");
+                return Answer::unchanged(&format!("the pod cannot be read: {error}"));
+            }
         };
         if !self.index.synced().borrow().all() {
             // The registration may be an earlier process's. Only who asked for something needs to know.
             let asks =
                 pod.metadata.annotations.iter().flatten().any(|(key, _)| key.contains("opentelemetry.io/inject"));
-            return if asks { Answer::unchanged("Spanreel is still starting") } else { Answer::default() };
+            if !asks {
+                return Answer::default();
+            }
+            self.metrics.record_refusal(Cause::Starting.as_str());
+            return Answer::unchanged("Spanreel is still starting");
         }
         let namespace = request.namespace.as_str();
         let annotations = self.annotations(namespace).await;
