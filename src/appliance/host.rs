@@ -93,11 +93,7 @@ impl Host {
 
     pub(super) async fn stop_forwarding(&self) {
         let mut sets = self.sets.lock().await;
-        join_all(sets.running_mut().map(async |set| {
-            set.stop_intake().await;
-            set.stop_forwarding().await;
-        }))
-        .await;
+        join_all(sets.running_mut().map(PipelineSet::stop)).await;
     }
 
     pub(super) fn view(&self) -> View {

@@ -434,6 +434,13 @@ impl PipelineSet {
         self.destinations.iter().map(|running| running.consumer.backlog().spans).sum()
     }
 
+    /// Everything at once, once nothing comes in any more: each has its time, and together they have no more.
+    pub async fn stop(&mut self) {
+        self.forwarding.cancel();
+        self.stop_intake().await;
+        self.stop_forwarding().await;
+    }
+
     /// Requests under way get their time, the rest stays in the spool.
     pub async fn stop_forwarding(&self) {
         self.forwarding.cancel();
