@@ -96,7 +96,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Asked,
         Self::AlreadyInstrumented,
         Self::MirrorPod,
@@ -117,6 +117,7 @@ impl Reason {
         Self::TargetExecutableMissing,
         Self::MountPathTaken,
         Self::EnvironmentFromSource,
+        Self::PodTooLarge,
         Self::TlsObjectMissing,
         Self::PlatformUnknown,
         Self::AgentPresent,

@@ -113,6 +113,7 @@ pub(super) fn of_outcome(outcome: &Outcome, others: &[Outcome], site: &Site<'_>)
         Reason::NameTaken => site.edit(&format!("rename what takes the agent's name: {}", outcome.message)),
         Reason::MountPathTaken => site.edit(&format!("mount it elsewhere: {}", outcome.message)),
         Reason::EnvironmentFromSource => site.plain_variable(language, container),
+        Reason::PodTooLarge => site.edit("make the pod smaller: move large values of env and annotations into a ConfigMap"),
         Reason::TlsObjectMissing => site.create_tls_objects(language),
         Reason::PlatformUnknown => {
             let (key, value) = match language {
