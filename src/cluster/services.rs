@@ -70,7 +70,9 @@ pub(super) async fn apply(
     }];
     let mut missing = Missing::default();
     if address.is_none() {
-        missing.notes.push("Services lead nowhere: set webhook.pod_address or the environment variable POD_IP".to_owned());
+        missing
+            .notes
+            .push("Services lead nowhere: set webhook.pod_address or the environment variable POD_IP".to_owned());
     }
     let planned = [
         (service_name(&name, "-collector"), "base", &ports),
