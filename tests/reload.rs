@@ -438,3 +438,63 @@ async fn a_silent_client_of_a_port_with_tls_holds_nothing_up() {
     let stopped = tokio::time::timeout(AT_ONCE, appliance.stop()).await;
     stopped.expect("the process does not wait for the client");
 }
+
+/// Stopping is bounded as a whole: clients that do not finish and destinations that do not answer are waited for at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_client_and_a_silent_destination_are_waited_for_together() {
+    /// Each has two seconds.
+    const TOGETHER: Duration = Duration::from_millis(3500);
+    let directory = tempfile::tempdir().unwrap();
+    let (query, grpc, http, health) = (ports::free(), ports::free(), ports::free(), ports::free());
+    let appliance = start(directory.path(), query).await;
+    let tempo = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut source = Collector::new(grpc, http, tempo.local_addr().unwrap().port()).source();
+    let extension = format!(
+        "extensions: {{health_check: {{endpoint: '127.0.0.1:{health}'}}}}\nservice:\n  extensions: [health_check]\n"
+    );
+    source.config = source.config.replace("service:\n", &extension);
+    appliance.host().apply(source).await.unwrap();
+    send(http, "never answered", 1).await;
+    let _connection = tempo.accept().await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", health)).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let stopped = tokio::time::timeout(TOGETHER, appliance.stop()).await;
+    stopped.expect("both within the time of one");
+}
+
+/// Longer than a change waits for requests that began before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_outlasts_the_wait_of_a_change_is_still_forwarded() {
+    const LONGER: Duration = Duration::from_millis(6500);
+    let directory = tempfile::tempdir().unwrap();
+    let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
+    let tempo = Destination::start(destination::Options::default(), |_| destination::Answer::Ok).await;
+    let appliance = start(directory.path(), query).await;
+    let before = Collector::new(grpc, http, tempo.address.port()).source();
+    let mut after = before.clone();
+    after.config = after.config.replace("    traces:", "    traces/renamed:");
+    appliance.host().apply(before).await.unwrap();
+
+    let body = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"slow","startTimeUnixNano":"1","endTimeUnixNano":"2"}]}]}]}"#;
+    let (first, rest) = body.split_at(20);
+    let mut upload = tokio::net::TcpStream::connect(("127.0.0.1", http)).await.unwrap();
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{first}",
+        body.len()
+    );
+    upload.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let change = appliance.host().apply(after);
+    let (changed, ()) = tokio::join!(change, tokio::time::sleep(LONGER));
+    changed.unwrap();
+    upload.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+    eventually("the span at the destination", SOON, || async { tempo.taken() == ["slow"] }).await;
+    eventually("the account", SOON, || async { ledger(query).await.destinations.values().all(|it| it.queued == 0) })
+        .await;
+    ledger(query).await.assert_balanced();
+    appliance.stop().await;
+}

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 /// Before a destination that panicked begins again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// Requests that began before a change may end within this, before the destinations of what they feed are stopped.
+/// A change waits so long for requests that began before it; destinations of what later ones feed stay until they end.
 const REQUESTS_WAIT_MAX: Duration = Duration::from_secs(5);
 const REQUESTS_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -67,6 +67,9 @@ pub(super) struct PipelineSet {
     pub(super) wanted: Vec<Wanted>,
     probes: Vec<Probe>,
     processing: Option<Processing>,
+    /// Of earlier configurations, for as long as requests hold them: these may still store spans in pipelines that are no
+    /// more.
+    outgoing: Vec<Weak<Receiver>>,
     forwarding: CancellationToken,
     forwarding_tasks: TaskTracker,
 }
@@ -321,8 +324,8 @@ impl PipelineSet {
     /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
     pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
         let Plan { wanted, destinations: planned, probes, processing, .. } = plan;
-        let before: Vec<Weak<Receiver>> = self.wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)).collect();
-        self.wanted = wanted;
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        self.let_go(before);
         self.processing = Some(processing);
 
         let mut changed = Vec::new();
@@ -345,7 +348,7 @@ impl PipelineSet {
         }
         if leaving {
             // Requests under way may still feed a pipeline that is no more.
-            ended(&before).await;
+            ended(&self.outgoing).await;
             self.tidy().await;
         }
         self.replace_probes(shared, probes).await
@@ -397,8 +400,8 @@ impl PipelineSet {
 
     /// Nothing comes in any more: health checks and processors end, destinations go on with what is there.
     pub async fn stop_intake(&mut self) {
-        let before: Vec<Weak<Receiver>> =
-            self.wanted.drain(..).map(|wanted| Arc::downgrade(&wanted.receiver)).collect();
+        let before = std::mem::take(&mut self.wanted);
+        self.let_go(before);
         let probes = std::mem::take(&mut self.probes);
         join_all(probes.iter().map(|probe| probe.task.stop())).await;
         if let Some(Processing { _stop, tasks }) = self.processing.take() {
@@ -406,11 +409,24 @@ impl PipelineSet {
             tasks.close();
             tasks.wait().await;
         }
-        ended(&before).await;
+        ended(&self.outgoing).await;
+    }
+
+    fn let_go(&mut self, wanted: Vec<Wanted>) {
+        self.outgoing.retain(|receiver| receiver.strong_count() > 0);
+        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)));
+    }
+
+    /// Whether no request under way can store anything in a pipeline that is no more.
+    fn is_quiet(&self) -> bool {
+        self.outgoing.iter().all(|receiver| receiver.strong_count() == 0)
     }
 
     /// Lets go of destinations that left the configuration and have nothing left to forward.
     pub async fn tidy(&mut self) {
+        if !self.is_quiet() {
+            return;
+        }
         let (done, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.destinations)
             .into_iter()
             .partition(|running| running.leaving && running.consumer.backlog().spans == 0);
@@ -426,7 +442,7 @@ impl PipelineSet {
 
     /// Whether nothing is left to forward.
     pub fn is_drained(&self) -> bool {
-        self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
+        self.is_quiet() && self.destinations.iter().all(|running| running.consumer.backlog().spans == 0)
     }
 
     /// Spans still to be forwarded, all destinations together.

@@ -71,6 +71,7 @@ type Answering = dyn Fn(&Received) -> Answer + Send + Sync;
 
 /// A running destination. Dropping it closes the port and every connection.
 pub struct Destination {
+    #[allow(dead_code, reason = "not every test binary asks")]
     pub address: SocketAddr,
     state: Arc<State>,
     server: JoinHandle<()>,
@@ -107,6 +108,7 @@ impl Destination {
     }
 
     /// Connections that were ever made to it.
+    #[allow(dead_code, reason = "not every test binary asks")]
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Relaxed)
     }
