@@ -62,7 +62,7 @@ impl Lookup {
     pub(super) async fn namespace(&self, name: &str) -> Option<std::collections::BTreeMap<String, String>> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let found = tokio::time::timeout(DEADLINE, api.get_metadata(name)).await.ok()?.ok()?;
-        Some(index::relevant(found.annotations()))
+        Some(index::relevant(&found))
     }
 
     /// Adds the named Instrumentations that exist and that their watch has not seen yet.

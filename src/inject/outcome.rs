@@ -93,6 +93,8 @@ pub enum Reason {
     OtherLanguageRefused,
     /// With the injection the pod would be larger than the API server or a process takes.
     PodTooLarge,
+    /// The namespace refuses pods with what the agent needs.
+    PodSecurityEnforced,
 }
 
 impl Reason {
@@ -126,6 +128,7 @@ impl Reason {
             Self::ImageVolumesNotServed => "image_volumes_not_served",
             Self::OtherLanguageRefused => "other_language_refused",
             Self::PodTooLarge => "pod_too_large",
+            Self::PodSecurityEnforced => "pod_security_enforced",
         }
     }
 }
