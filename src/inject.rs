@@ -82,6 +82,7 @@ pub use language::Language;
 pub use outcome::{Decision, Outcome, Reason, Verdict};
 pub use owners::{OwnerKey, OwnerKind, OwnerMap, workload};
 pub use patch::{PatchError, patch};
+pub use pod_security::ENFORCE_LABEL as POD_SECURITY_LABEL;
 pub(crate) use quantity::value as quantity_value;
 pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
 pub use resource::{
@@ -102,6 +103,7 @@ pub struct PodRequest<'a> {
     pub pod: &'a Pod,
     /// From the admission request: the pod's own metadata may not name it yet.
     pub namespace: &'a str,
+    /// With the namespace's [`POD_SECURITY_LABEL`] among them.
     pub namespace_annotations: &'a BTreeMap<String, String>,
 }
 

@@ -11,7 +11,7 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
-use crate::inject::{Catalog, Instrumentation};
+use crate::inject::{Catalog, Instrumentation, POD_SECURITY_LABEL};
 
 /// Annotations that matter to injection and catch-up; all others of a namespace are not kept.
 const PREFIXES: [&str; 3] =
@@ -215,14 +215,16 @@ pub(super) fn read_instrumentation(object: &DynamicObject) -> crate::inject::Ent
 fn put_namespace(namespaces: &mut HashMap<String, Annotations>, object: &PartialObjectMeta<Namespace>) {
     let name = object.name_any();
     if namespaces.len() < NAMESPACES_MAX || namespaces.contains_key(&name) {
-        namespaces.insert(name, Arc::new(relevant(object.annotations())));
+        namespaces.insert(name, Arc::new(relevant(object)));
     }
 }
 
-/// The annotations that can matter here.
-pub(super) fn relevant(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// The annotations that can matter here, and among them the one label that does.
+pub(super) fn relevant(namespace: &PartialObjectMeta<Namespace>) -> BTreeMap<String, String> {
     let matters = |key: &&String| PREFIXES.iter().any(|prefix| key.starts_with(prefix));
-    annotations.iter().filter(|(key, _)| matters(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let annotations = namespace.annotations().iter().filter(|(key, _)| matters(key));
+    let label = namespace.labels().get_key_value(POD_SECURITY_LABEL);
+    annotations.chain(label).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 #[cfg(test)]
@@ -292,5 +294,12 @@ mod tests {
         index.on_namespace(Event::Delete(namespace("n", key)));
         assert_eq!(*asking.borrow_and_update(), BTreeSet::from(["m".to_owned()]));
         assert_eq!(index.namespace("unseen"), None);
+        let mut strict = namespace("s", "other2");
+        strict
+            .labels_mut()
+            .extend([(POD_SECURITY_LABEL, "baseline"), ("a", "b")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+        index.on_namespace(Event::Apply(strict));
+        let label = (POD_SECURITY_LABEL.to_owned(), "baseline".to_owned());
+        assert_eq!(*index.namespace("s").unwrap(), BTreeMap::from([label]));
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
 use super::{crds, index};
 use crate::inject::{Catalog, LookUps, OwnerKey, OwnerKind, OwnerMap, TlsObject, TlsObjectKind};
@@ -62,7 +62,7 @@ impl Lookup {
     pub(super) async fn namespace(&self, name: &str) -> Option<std::collections::BTreeMap<String, String>> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let found = tokio::time::timeout(DEADLINE, api.get_metadata(name)).await.ok()?.ok()?;
-        Some(index::relevant(found.annotations()))
+        Some(index::relevant(&found))
     }
 
     /// Adds the named Instrumentations that exist and that their watch has not seen yet.

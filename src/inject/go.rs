@@ -10,6 +10,7 @@ use super::agent::{Injection, Preparation};
 use super::agent_files::AgentSection;
 use super::environment::{Environment, literal};
 use super::outcome::{Decision, Outcome, Reason, Refusal};
+use super::pod_security::ENFORCE_LABEL;
 use super::targets::{self, INJECTED_CONTAINER};
 use super::validity::{self, Requests};
 use super::{Language, Plan, annotations, sdk_config};
@@ -96,6 +97,13 @@ fn check_pod(preparation: &Preparation<'_>, spec: &PodSpec, target: &Container) 
     }
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
         return refuse(Reason::ProcessesNotShared, "Windows has no shared process namespaces");
+    }
+    let enforced = preparation.request.namespace_annotations.get(ENFORCE_LABEL).map(String::as_str);
+    if let Some(level @ ("baseline" | "restricted")) = enforced {
+        let message = format!(
+            "the namespace enforces Pod Security {level}, which refuses the agent's privileges and its folder of the node; run the pod in another one"
+        );
+        return refuse(Reason::PodSecurityEnforced, &message);
     }
     let multi = preparation.settings.multi_instrumentation;
     let key = if multi { Language::Go.container_names_key() } else { "container-names".to_owned() };

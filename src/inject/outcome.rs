@@ -93,10 +93,12 @@ pub enum Reason {
     OtherLanguageRefused,
     /// With the injection the pod would be larger than the API server or a process takes.
     PodTooLarge,
+    /// The namespace refuses pods with what the agent needs.
+    PodSecurityEnforced,
 }
 
 impl Reason {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Asked,
         Self::AlreadyInstrumented,
         Self::MirrorPod,
@@ -118,6 +120,7 @@ impl Reason {
         Self::MountPathTaken,
         Self::EnvironmentFromSource,
         Self::PodTooLarge,
+        Self::PodSecurityEnforced,
         Self::TlsObjectMissing,
         Self::PlatformUnknown,
         Self::AgentPresent,
@@ -155,6 +158,7 @@ impl Reason {
             Self::ImageVolumesNotServed => "image_volumes_not_served",
             Self::OtherLanguageRefused => "other_language_refused",
             Self::PodTooLarge => "pod_too_large",
+            Self::PodSecurityEnforced => "pod_security_enforced",
         }
     }
 }

@@ -7,6 +7,9 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, Pod, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile, SecurityContext, Volume,
 };
 
+/// The label by which a namespace refuses pods below a level of Pod Security.
+pub const ENFORCE_LABEL: &str = "pod-security.kubernetes.io/enforce";
+
 /// For images that run as root by default and pods that must not; the usual "nobody" of distroless images.
 const USER: i64 = 65532;
 

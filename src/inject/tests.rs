@@ -66,6 +66,28 @@ fn warnings_are_few_and_short() {
 }
 
 #[test]
+fn go_is_refused_where_pod_security_would_refuse_the_pod() {
+    let asking = pod(json!({
+        "metadata": {"annotations": {
+            "instrumentation.opentelemetry.io/inject-go": "i",
+            "instrumentation.opentelemetry.io/otel-go-auto-target-exe": "/app",
+        }},
+        "spec": {"containers": [{"name": "a"}]},
+    }));
+    let mut settings = Settings::default();
+    settings.languages.push(Language::Go);
+    let (catalog, built_in) = (catalog(json!({})), Instrumentation::built_in("http://x:4318"));
+    let view =
+        View { settings: &settings, catalog: &catalog, built_in: &built_in, owners: &OwnerMap::new(), absent: &[] };
+    for (level, injected) in [("privileged", true), ("baseline", false), ("restricted", false)] {
+        let namespace = BTreeMap::from([(POD_SECURITY_LABEL.to_owned(), level.to_owned())]);
+        let decision = decide(&PodRequest { pod: &asking, namespace: "ns", namespace_annotations: &namespace }, &view);
+        assert_eq!(decision.pod.is_some(), injected, "{level}: {decision:?}");
+        assert!(injected || decision.outcomes[0].reason == Reason::PodSecurityEnforced, "{decision:?}");
+    }
+}
+
+#[test]
 fn what_annotations_quote_and_list_is_bounded() {
     let listed = |list: String| {
         decide_in(

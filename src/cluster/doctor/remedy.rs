@@ -114,6 +114,10 @@ pub(super) fn of_outcome(outcome: &Outcome, others: &[Outcome], site: &Site<'_>)
         Reason::MountPathTaken => site.edit(&format!("mount it elsewhere: {}", outcome.message)),
         Reason::EnvironmentFromSource => site.plain_variable(language, container),
         Reason::PodTooLarge => site.edit("make the pod smaller: move large values of env and annotations into a ConfigMap"),
+        Reason::PodSecurityEnforced => format!(
+            "kubectl label namespace {} pod-security.kubernetes.io/enforce=privileged --overwrite  # {language} needs it",
+            site.request.namespace
+        ),
         Reason::TlsObjectMissing => site.create_tls_objects(language),
         Reason::PlatformUnknown => {
             let (key, value) = match language {
