@@ -414,9 +414,30 @@ async fn no_pod_is_ever_refused_because_of_us() {
     assert_eq!(created, instrumentations.len() * shapes.len() * 2);
     assert!(injected > created / 3, "{injected} of {created}: what is refused is the exception");
 
+    baseline(&kube).await;
     wire(&kube, port).await;
     second.stop().await;
     running.stop().await;
+}
+
+/// In a namespace that enforces Pod Security `baseline` an Instrumentation's context must not cost the pod its life.
+async fn baseline(kube: &KubeCluster) {
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "plain", "labels": {"pod-security.kubernetes.io/enforce": "baseline"}},
+    });
+    kube.create("/api/v1/namespaces", &namespace).await.unwrap();
+    let object = json!({
+        "apiVersion": "opentelemetry.io/v1alpha1", "kind": "Instrumentation", "metadata": {"name": "strong"},
+        "spec": {"initContainerSecurityContext": {"privileged": true, "capabilities": {"add": ["SYS_ADMIN"]}}},
+    });
+    kube.create("/apis/opentelemetry.io/v1alpha1/namespaces/plain/instrumentations", &object).await.unwrap();
+    let asks = json!({"instrumentation.opentelemetry.io/inject-java": "strong"});
+    let stored = create_pod(kube, "plain", &pod("weak", asks)).await;
+    assert!(is_injected(&stored), "{stored:#}");
+    assert!(stored["spec"]["initContainers"][0]["securityContext"]["privileged"].is_null(), "{stored:#}");
+    let go = json!({"instrumentation.opentelemetry.io/inject-go": "strong"});
+    create_pod(kube, "plain", &pod("go", go)).await;
 }
 
 /// Speaks to the webhook directly, as nothing but an API server should.

@@ -4,7 +4,7 @@
 //! not come by then is decided without.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
@@ -18,6 +18,8 @@ use crate::inject::{Catalog, LookUps, OwnerKey, OwnerKind, OwnerMap, TlsObject, 
 
 /// For all look-ups of one pod. The API server waits 3 s for the whole answer.
 const DEADLINE: Duration = Duration::from_millis(800);
+/// A right to read TLS objects that is missing is looked for again after this long: the installation grants none.
+const FORBIDDEN_FOR: Duration = Duration::from_secs(60);
 /// Owners remembered. When full all are forgotten, which costs one GET each.
 const OWNERS_MAX: usize = 4096;
 
@@ -32,11 +34,14 @@ pub(super) struct Lookup {
     client: Client,
     instrumentations: ApiResource,
     owners: Mutex<OwnerMap>,
+    /// When reading TLS objects was last refused.
+    forbidden: Mutex<Option<Instant>>,
 }
 
 impl Lookup {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, instrumentations: crds::instrumentations(), owners: Mutex::default() }
+        let instrumentations = crds::instrumentations();
+        Self { client, instrumentations, owners: Mutex::default(), forbidden: Mutex::default() }
     }
 
     pub(super) async fn find(&self, wanted: &LookUps) -> Found {
@@ -109,6 +114,10 @@ impl Lookup {
 
     /// Only a clear "not found" counts; without the right to read them, objects are assumed to exist.
     async fn is_absent(&self, object: &TlsObject) -> bool {
+        let forbidden = *self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        if forbidden.is_some_and(|since| since.elapsed() < FORBIDDEN_FOR) {
+            return false;
+        }
         let found = match object.kind {
             TlsObjectKind::Secret => {
                 let api: Api<Secret> = Api::namespaced(self.client.clone(), &object.namespace);
@@ -119,6 +128,9 @@ impl Lookup {
                 api.get_metadata_opt(&object.name).await.map(|found| found.is_some())
             }
         };
+        if matches!(&found, Err(kube::Error::Api(status)) if status.code == 403) {
+            *self.forbidden.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         matches!(found, Ok(false))
     }
 }

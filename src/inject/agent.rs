@@ -14,6 +14,7 @@ use super::nginx;
 use super::nodejs::NodeJsAgent;
 use super::outcome::{Decision, Outcome, Reason, Refusal};
 use super::owners::Owner;
+use super::pod_security::ENFORCE_LABEL;
 use super::python::PythonAgent;
 use super::sdk::SdkOnly;
 use super::sdk_config::Facts;
@@ -297,9 +298,15 @@ impl<'a> Injection<'a> {
         let context = plan.instrumentation.spec.init_container_security_context.as_ref().or(target_context);
         let mut context = context.cloned();
         let mut taken_back = Vec::new();
+        let mut level = "restricted, to which the pod keeps";
         let pod_context = spec.security_context.as_ref();
         if self.restricted {
             taken_back = pod_security::restrict(context.get_or_insert_default(), pod_context);
+        } else if self.request.namespace_annotations.get(ENFORCE_LABEL).is_some_and(|level| level == "baseline")
+            && let Some(context) = &mut context
+        {
+            level = "baseline, which the namespace enforces";
+            taken_back = pod_security::keep_to_baseline(context);
         }
         let init_containers = spec.init_containers.get_or_insert_default();
         let at = init_containers.iter().position(|c| c.name == first).unwrap_or(init_containers.len());
@@ -314,7 +321,7 @@ impl<'a> Injection<'a> {
         }
         (!taken_back.is_empty()).then(|| {
             format!(
-                "Instrumentation {}: spec.initContainerSecurityContext does not keep to Pod Security restricted, to which the pod keeps; changed: {}",
+                "Instrumentation {}: spec.initContainerSecurityContext does not keep to Pod Security {level}; changed: {}",
                 plan.instrumentation.full_name(),
                 taken_back.join(", ")
             )

@@ -14,6 +14,22 @@ pub const ENFORCE_LABEL: &str = "pod-security.kubernetes.io/enforce";
 const USER: i64 = 65532;
 
 const CAPABILITY_ALLOWED: &str = "NET_BIND_SERVICE";
+/// What containers may add where a namespace enforces `baseline`.
+const CAPABILITIES_BASELINE: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    CAPABILITY_ALLOWED,
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
 const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 const SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
@@ -162,6 +178,43 @@ pub(super) fn restrict(context: &mut SecurityContext, pod: Option<&PodSecurityCo
     taken_back
 }
 
+/// Takes back what `baseline` forbids, which is less than [`restrict`] does. Returns the names of the fields.
+pub(super) fn keep_to_baseline(context: &mut SecurityContext) -> Vec<&'static str> {
+    let mut taken_back = Vec::new();
+    if context.privileged == Some(true) {
+        context.privileged = None;
+        taken_back.push("privileged");
+    }
+    if let Some(added) = context.capabilities.as_mut().and_then(|capabilities| capabilities.add.as_mut()) {
+        let before = added.len();
+        added.retain(|capability| CAPABILITIES_BASELINE.contains(&capability.as_str()));
+        if added.len() < before {
+            taken_back.push("capabilities.add");
+        }
+    }
+    if context.seccomp_profile.as_ref().is_some_and(|profile| !is_restricted_seccomp(profile)) {
+        context.seccomp_profile = None;
+        taken_back.push("seccompProfile");
+    }
+    if context.proc_mount.as_deref().is_some_and(|mount| mount != "Default") {
+        context.proc_mount = None;
+        taken_back.push("procMount");
+    }
+    if context.se_linux_options.as_ref().is_some_and(|options| !is_restricted_selinux(options)) {
+        context.se_linux_options = None;
+        taken_back.push("seLinuxOptions");
+    }
+    if context.app_armor_profile.as_ref().is_some_and(|profile| profile.type_ == "Unconfined") {
+        context.app_armor_profile = None;
+        taken_back.push("appArmorProfile");
+    }
+    if context.windows_options.as_ref().is_some_and(|options| options.host_process == Some(true)) {
+        context.windows_options = None;
+        taken_back.push("windowsOptions");
+    }
+    taken_back
+}
+
 /// Agents' images run as root unless they are told otherwise, and then the kubelet would not start them in a pod that must
 /// not be root.
 pub(super) fn give_user(
@@ -202,6 +255,20 @@ mod tests {
         let mut context = good();
         context[field] = value;
         context
+    }
+
+    #[test]
+    fn baseline_takes_back_what_it_forbids_and_nothing_else() {
+        let mut context: SecurityContext = serde_json::from_value(json!({
+            "privileged": true, "runAsUser": 0, "procMount": "Unmasked", "seccompProfile": {"type": "Unconfined"},
+            "capabilities": {"add": ["SYS_ADMIN", "CHOWN"]}, "seLinuxOptions": {"user": "u"},
+            "appArmorProfile": {"type": "Unconfined"}, "windowsOptions": {"hostProcess": true},
+        }))
+        .unwrap();
+        assert_eq!(keep_to_baseline(&mut context).len(), 7);
+        let left = json!({"runAsUser": 0, "capabilities": {"add": ["CHOWN"]}});
+        assert_eq!(serde_json::to_value(&context).unwrap(), left);
+        assert_eq!(keep_to_baseline(&mut context), Vec::<&str>::new());
     }
 
     #[test]
