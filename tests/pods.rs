@@ -180,7 +180,12 @@ async fn check_case(rig: &Rig, namespace: &str, text: &str) -> Result<bool, Stri
         wait_for_instrumentation(rig, home, instrumentation["name"].as_str().unwrap()).await;
         create_tls_objects(rig, namespace, &case, &instrumentation["spec"]["exporter"]["tls"]).await;
     }
-    create_owners(rig, namespace, &case).await;
+    // An owner counts only if it is the one that the pod names, and the API server gives it a uid of its own.
+    let mut text = text.to_owned();
+    for (written, real) in create_owners(rig, namespace, &case).await {
+        text = text.replace(&written, &real);
+    }
+    let case: Value = serde_saphyr::from_str(&text).unwrap();
 
     let mut pod = case["pod"].clone();
     make_creatable(&mut pod);
@@ -251,8 +256,10 @@ async fn create_tls_objects(rig: &Rig, namespace: &str, case: &Value, tls: &Valu
     }
 }
 
-/// The ReplicaSets and Jobs that the file knows, with the owners that it gives them.
-async fn create_owners(rig: &Rig, namespace: &str, case: &Value) {
+/// Creates the ReplicaSets and Jobs that the file knows, with the owners that it gives them. Returns the uids by which
+/// the file's pod names them, each with the one that they got.
+async fn create_owners(rig: &Rig, namespace: &str, case: &Value) -> Vec<(String, String)> {
+    let mut uids = Vec::new();
     let labels = json!({"app": "owned"});
     let template = json!({
         "metadata": {"labels": labels},
@@ -273,8 +280,13 @@ async fn create_owners(rig: &Rig, namespace: &str, case: &Value) {
             ("apps/v1", json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata, "spec": spec}))
         };
         let plural = if is_job { "jobs" } else { "replicasets" };
-        rig.kube.create(&format!("/apis/{path}/namespaces/{namespace}/{plural}"), &object).await.unwrap();
+        let made = rig.kube.create(&format!("/apis/{path}/namespaces/{namespace}/{plural}"), &object).await.unwrap();
+        let reference = references.iter().find(|reference| reference["name"] == name);
+        if let Some(written) = reference.and_then(|reference| reference["uid"].as_str()) {
+            uids.push((written.to_owned(), made["metadata"]["uid"].as_str().unwrap().to_owned()));
+        }
     }
+    uids
 }
 
 /// What files leave out because it does not matter to injection, and the API server insists on. No image without a tag
