@@ -88,6 +88,7 @@ pub use record::{ANNOTATION as RECORD_ANNOTATION, Record};
 pub use resource::{
     Blocked, Review, Upgrade, default_instrumentation, upgrade_instrumentation, validate_instrumentation,
 };
+pub(crate) use resource::{fields, set_if_absent, text};
 pub use settings::{Delivery, Images, Settings};
 pub use standing::{InjectedContainer, asked_languages, injected_containers};
 pub use tls::{TlsObject, TlsObjectKind};

@@ -67,8 +67,7 @@ fn changed(object: &DynamicObject, ready: &Ready, now: jiff::Timestamp) -> Optio
 }
 
 fn cut(message: &str) -> &str {
-    let end = (0..=message.len().min(MESSAGE_BYTES_MAX)).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
-    message.get(..end).unwrap_or_default()
+    message.get(..message.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or_default()
 }
 
 #[cfg(test)]

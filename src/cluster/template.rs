@@ -1,10 +1,9 @@
 //! The pod that a workload's controller would create now, read from the workload when somebody asks.
 //!
-//! Nothing is watched: the few workloads that matter are read one by one, each with a deadline, and kept for some seconds,
-//! since a person who asks once asks again. Deciding about such a pod says what the next one is going to look like.
+//! Nothing is watched: the few workloads that matter are read one by one, each with a deadline. Deciding about such a pod
+//! says what the next one is going to look like.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -14,16 +13,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use k8s_openapi::{Metadata, NamespaceResourceScope};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use super::workloads::Workload;
 
 /// For one workload.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// For so long a workload is not read again.
-const AGE_MAX: Duration = Duration::from_secs(5);
-/// Workloads kept, some KiB each; when full the oldest goes.
-const KEPT_MAX: usize = 128;
 
 /// A workload as it is now, and the pod that would come of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,29 +95,14 @@ impl TemplateError {
     }
 }
 
-type Kept = HashMap<Workload, (Instant, Arc<Template>)>;
-
 /// Reads templates.
 pub(super) struct Templates {
     client: Client,
-    kept: Mutex<Kept>,
 }
 
 impl Templates {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, kept: Mutex::default() }
-    }
-
-    /// As it was at most five seconds ago. `None`: a bare pod, a kind without a template, gone, or it cannot be read now.
-    #[allow(dead_code, reason = "for who answers a person")]
-    pub(super) async fn of(&self, workload: &Workload) -> Option<Arc<Template>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(workload).cloned();
-        if let Some((read, template)) = kept
-            && read.elapsed() < AGE_MAX
-        {
-            return Some(template);
-        }
-        self.read(workload).await.ok().flatten()
+        Self { client }
     }
 
     /// As it is now. `None`: a bare pod, a kind without a template, or gone.
@@ -132,19 +111,11 @@ impl Templates {
     /// The API server refuses or does not answer.
     pub(super) async fn read(&self, workload: &Workload) -> Result<Option<Arc<Template>>, TemplateError> {
         let name = || format!("{} {}/{}", workload.kind, workload.namespace, workload.name);
-        let template = match tokio::time::timeout(DEADLINE, self.get(workload)).await {
-            Ok(Ok(template)) => template.map(Arc::new),
-            Ok(Err(error)) => return Err(TemplateError::Read(name(), Box::new(error))),
-            Err(_) => return Err(TemplateError::TimedOut(name())),
-        };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match &template {
-            Some(template) => keep(&mut kept, workload, template, Instant::now()),
-            None => {
-                kept.remove(workload);
-            }
+        match tokio::time::timeout(DEADLINE, self.get(workload)).await {
+            Ok(Ok(template)) => Ok(template.map(Arc::new)),
+            Ok(Err(error)) => Err(TemplateError::Read(name(), Box::new(error))),
+            Err(_) => Err(TemplateError::TimedOut(name())),
         }
-        Ok(template)
     }
 
     async fn get(&self, workload: &Workload) -> kube::Result<Option<Template>> {
@@ -169,18 +140,6 @@ impl Templates {
     {
         Api::<K>::namespaced(self.client.clone(), &workload.namespace).get_opt(&workload.name).await
     }
-}
-
-fn keep(kept: &mut Kept, workload: &Workload, template: &Arc<Template>, now: Instant) {
-    if kept.len() >= KEPT_MAX {
-        kept.retain(|_, (read, _)| now.saturating_duration_since(*read) < AGE_MAX);
-    }
-    if kept.len() >= KEPT_MAX
-        && let Some(oldest) = kept.iter().min_by_key(|(_, (read, _))| *read).map(|(workload, _)| workload.clone())
-    {
-        kept.remove(&oldest);
-    }
-    kept.insert(workload.clone(), (now, Arc::clone(template)));
 }
 
 pub(super) fn of_deployment(object: Deployment) -> Option<Template> {
@@ -340,21 +299,5 @@ mod tests {
         assert!(!with("updatedReplicas", 1));
         assert!(!with("availableReplicas", 1));
         assert!(!complete(json!({})));
-    }
-
-    #[test]
-    fn few_are_kept_and_not_for_long() {
-        let (mut kept, start) = (Kept::new(), Instant::now());
-        let after = |number: usize| start + Duration::from_millis(number.try_into().unwrap());
-        let template = Arc::new(deployment(json!({})));
-        for number in 0..KEPT_MAX + 10 {
-            let workload = Workload { kind: "Deployment", namespace: "n".to_owned(), name: number.to_string() };
-            keep(&mut kept, &workload, &template, after(number));
-        }
-        assert_eq!(kept.len(), KEPT_MAX);
-        assert!(!kept.keys().any(|workload| workload.name == "9"), "the oldest went");
-        let one = Workload { kind: "Deployment", namespace: "n".to_owned(), name: "new".to_owned() };
-        keep(&mut kept, &one, &template, after(KEPT_MAX + 10) + AGE_MAX);
-        assert_eq!(kept.len(), 1);
     }
 }

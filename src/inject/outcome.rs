@@ -259,6 +259,5 @@ fn cut(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
-    let end = (0..=bytes_max - 3).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    format!("{}...", text.get(..end).unwrap_or_default())
+    format!("{}...", text.get(..text.floor_char_boundary(bytes_max - 3)).unwrap_or_default())
 }

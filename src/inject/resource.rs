@@ -7,7 +7,7 @@ mod defaults;
 mod upgrade;
 mod validation;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Language;
 
@@ -70,6 +70,19 @@ impl Section {
 }
 
 /// The text at a JSON pointer; empty if there is none.
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The object at `key`, made if there is none; `None` if something else is there.
+pub(crate) fn fields<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
+    set_if_absent(parent, key, json!({}));
+    parent.get_mut(key)?.as_object_mut()
+}
+
+/// An empty object is a choice and stays.
+pub(crate) fn set_if_absent(parent: &mut Map<String, Value>, key: &str, value: Value) {
+    if parent.get(key).is_none_or(Value::is_null) {
+        parent.insert(key.to_owned(), value);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{SECTIONS, Section};
+use super::{SECTIONS, Section, fields, set_if_absent};
 use crate::inject::validity::{Requests, completed};
 use crate::inject::{Images, Language};
 
@@ -47,19 +47,6 @@ fn complete(spec: &mut Map<String, Value>, section: &Section, images: &Images) {
         let (requests, limits) = completed(&given, &Requests { cpu: section.cpu, memory: section.memory });
         set_if_absent(resources, "limits", json!(limits));
         set_if_absent(resources, "requests", json!(requests));
-    }
-}
-
-/// The object at `key`, made if there is none; `None` if something else is there.
-fn fields<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
-    set_if_absent(parent, key, json!({}));
-    parent.get_mut(key)?.as_object_mut()
-}
-
-/// An empty object is a choice and stays.
-fn set_if_absent(parent: &mut Map<String, Value>, key: &str, value: Value) {
-    if parent.get(key).is_none_or(Value::is_null) {
-        parent.insert(key.to_owned(), value);
     }
 }
 
