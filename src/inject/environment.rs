@@ -3,7 +3,7 @@
 //! Precedence: the container's own `env` > the language's > the common one > what is generated. Only names within `env`
 //! are compared. The order matters, because `$(NAME)` refers only to what stands before it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 
@@ -18,30 +18,38 @@ const POD_IP_VARIABLE: &str = "OTEL_POD_IP";
 /// The `env` of a container while it is being extended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Environment {
-    variables: Vec<EnvVar>,
-    /// What the pod's author wrote; never removed, and moved only behind what it refers to.
-    own: BTreeSet<String>,
-    /// Of these, which others each one refers to that stand before it.
-    resolved: BTreeMap<String, BTreeSet<String>>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    variable: EnvVar,
+    /// Of the author's variables, the names that this one refers to and that stood before it: it is moved only behind
+    /// these. `None`: added.
+    resolved: Option<BTreeSet<String>>,
+}
+
+impl Entry {
+    fn added(variable: EnvVar) -> Self {
+        Self { variable, resolved: None }
+    }
 }
 
 impl Environment {
     pub(super) fn of(variables: Option<Vec<EnvVar>>) -> Self {
-        let variables = variables.unwrap_or_default();
-        let mut own = BTreeSet::new();
-        let mut resolved: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for variable in &variables {
-            for name in references(variable.value.as_deref().unwrap_or_default()).filter(|name| own.contains(*name)) {
-                resolved.entry(variable.name.clone()).or_default().insert(name.to_owned());
-            }
-            own.insert(variable.name.clone());
-        }
-        Self { variables, own, resolved }
+        let mut names = HashSet::new();
+        let entry = |variable: EnvVar| {
+            let referred = references(variable.value.as_deref().unwrap_or_default());
+            let resolved = referred.filter(|name| names.contains(*name)).map(str::to_owned).collect();
+            names.insert(variable.name.clone());
+            Entry { variable, resolved: Some(resolved) }
+        };
+        Self { entries: variables.unwrap_or_default().into_iter().map(entry).collect() }
     }
 
     /// Where the name stands twice the last one counts, as for the kubelet.
     pub(super) fn get(&self, name: &str) -> Option<&EnvVar> {
-        self.variables.iter().rev().find(|var| var.name == name)
+        self.entries.iter().rev().map(|entry| &entry.variable).find(|variable| variable.name == name)
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -49,12 +57,12 @@ impl Environment {
     }
 
     pub(super) fn push(&mut self, variable: EnvVar) {
-        self.variables.push(variable);
+        self.entries.push(Entry::added(variable));
     }
 
     pub(super) fn push_absent(&mut self, variable: EnvVar) {
         if !self.has(&variable.name) {
-            self.variables.push(variable);
+            self.push(variable);
         }
     }
 
@@ -68,7 +76,7 @@ impl Environment {
     pub(super) fn prepend_addresses(&mut self) {
         for variable in [field(POD_IP_VARIABLE, "status.podIP"), field(NODE_IP_VARIABLE, "status.hostIP")] {
             if !self.has(&variable.name) {
-                self.variables.insert(0, variable);
+                self.entries.insert(0, Entry::added(variable));
             }
         }
     }
@@ -82,39 +90,46 @@ impl Environment {
     /// Changes a literal value where it stands, or adds a new variable at the end; `change` gets what is there. `false`:
     /// the variable's value comes from elsewhere and stays as it is.
     pub(super) fn change_value(&mut self, name: &str, change: impl FnOnce(Option<&str>) -> String) -> bool {
-        match self.variables.iter_mut().rev().find(|var| var.name == name) {
-            Some(var) if var.value_from.is_some() => return false,
-            Some(var) => var.value = Some(change(Some(var.value.as_deref().unwrap_or_default()))),
-            None => self.variables.push(literal(name, change(None))),
+        match self.entries.iter_mut().rev().map(|entry| &mut entry.variable).find(|variable| variable.name == name) {
+            Some(variable) if variable.value_from.is_some() => return false,
+            Some(variable) => variable.value = Some(change(Some(variable.value.as_deref().unwrap_or_default()))),
+            None => self.push(literal(name, change(None))),
         }
         true
     }
 
     /// Sets a literal and moves it to the very end.
     pub(super) fn set_last(&mut self, variable: EnvVar) {
-        self.variables.retain(|var| var.name != variable.name);
-        self.variables.push(variable);
+        let mut resolved = None;
+        self.entries.retain_mut(|entry| {
+            let others = entry.variable.name != variable.name;
+            if !others {
+                resolved = entry.resolved.take();
+            }
+            others
+        });
+        self.entries.push(Entry { variable, resolved });
     }
 
     /// The finished list as it was put together.
     pub(super) fn into_variables_as_they_stand(self) -> Vec<EnvVar> {
-        self.variables
+        self.entries.into_iter().map(|entry| entry.variable).collect()
     }
 
     /// The finished list, in an order in which every reference among added variables resolves if any order can: a
     /// variable that refers to a later one moves behind it. So does one of the author's if what it refers to was moved.
     /// Without such references the order stays as it is. Takes a time that grows with the list and no faster.
     pub(super) fn into_variables(self) -> Vec<EnvVar> {
-        let present: HashSet<&str> = self.variables.iter().map(|var| var.name.as_str()).collect();
+        let present: HashSet<&str> = self.entries.iter().map(|entry| entry.variable.name.as_str()).collect();
         let mut placed: HashSet<&str> = HashSet::with_capacity(present.len());
         // By name, the variables that wait for it; and for each of them, how many names it waits for.
         let mut waiting: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut lacks: HashMap<usize, usize> = HashMap::new();
-        let mut order = Vec::with_capacity(self.variables.len());
-        for (at, variable) in self.variables.iter().enumerate() {
+        let mut order = Vec::with_capacity(self.entries.len());
+        for (at, Entry { variable, resolved }) in self.entries.iter().enumerate() {
             let lacking: HashSet<&str> = references(variable.value.as_deref().unwrap_or_default())
                 .filter(|name| *name != variable.name && present.contains(name) && !placed.contains(name))
-                .filter(|name| !self.own.contains(&variable.name) || self.resolves(&variable.name, name))
+                .filter(|name| resolved.as_ref().is_none_or(|resolved| resolved.contains(*name)))
                 .collect();
             if !lacking.is_empty() {
                 lacks.insert(at, lacking.len());
@@ -125,7 +140,7 @@ impl Environment {
             }
             let mut ready = vec![at];
             while let Some(at) = ready.pop() {
-                let Some(variable) = self.variables.get(at) else { continue };
+                let Some(Entry { variable, .. }) = self.entries.get(at) else { continue };
                 order.push(at);
                 placed.insert(&variable.name);
                 for waiter in waiting.remove(variable.name.as_str()).unwrap_or_default() {
@@ -138,16 +153,11 @@ impl Environment {
                 }
             }
         }
-        if order.len() < self.variables.len() {
+        if order.len() < self.entries.len() {
             // Some refer to one another in a circle, and then no order is better than the one they came in.
-            return self.variables;
+            return self.into_variables_as_they_stand();
         }
-        order.into_iter().filter_map(|at| self.variables.get(at).cloned()).collect()
-    }
-
-    /// Whether the author's variable found that name before anything was added.
-    fn resolves(&self, variable: &str, name: &str) -> bool {
-        self.resolved.get(variable).is_some_and(|names| names.contains(name))
+        order.into_iter().filter_map(|at| self.entries.get(at)).map(|entry| entry.variable.clone()).collect()
     }
 }
 
@@ -244,6 +254,13 @@ mod tests {
     }
 
     #[test]
+    fn of_two_with_one_name_each_has_its_own_references() {
+        let own = vec![literal("C", "$(A)"), literal("A", ""), literal("C", "$(A)")];
+        let env = Environment::of(Some(own));
+        assert_eq!(names(&env.into_variables()), ["C", "A", "C"]);
+    }
+
+    #[test]
     fn a_circle_in_a_large_environment_takes_no_time() {
         let own = (0..50_000).map(|number| literal(&format!("V{number}"), "x")).collect();
         let mut env = Environment::of(Some(own));
@@ -272,7 +289,7 @@ mod tests {
             for (name, value) in &added {
                 env.push_absent(literal(name, value.as_str()));
             }
-            let mut before = env.variables.clone();
+            let mut before = env.clone().into_variables_as_they_stand();
             let mut after = env.into_variables();
             let kept: Vec<&EnvVar> = after.iter().filter(|var| own.contains(var)).collect();
             prop_assert_eq!(kept, own.iter().collect::<Vec<_>>());
