@@ -23,5 +23,5 @@ mod trace_id;
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use router::{QueryLimits, QueryState, router};
-pub use source::{FoundTrace, SourceError, TraceSource};
+pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};

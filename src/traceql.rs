@@ -1,1 +1,22 @@
-//! TraceQL. Empty until search is built.
+//! TraceQL: the language, and its evaluation over columns.
+//!
+//! In: the text of a query, and segments of spans ([`segment::Source`]). Out: traces with matched spans, series of numbers,
+//! names and values of attributes ([`answer`]).
+//!
+//! ```text
+//! text ─▶ lexer ─▶ parser ─▶ ast ─▶ validate ─▶ plan ─┬▶ search     newest segment first, until the limit
+//!                                                     ├▶ metrics    every segment in the range, folded into series
+//! segments: dictionaries, codes, times ───────────────┴▶ tags       names and values, by dictionaries where possible
+//! ```
+//!
+//! Invariants: a query reads only the columns it names; a predicate on an attribute is decided once per distinct value;
+//! memory and time are bounded by [`control::Control`], and a query whose client left ends. The room knows neither RocksDB
+//! nor HTTP.
+
+pub mod answer;
+pub mod ast;
+pub mod column;
+pub mod control;
+pub mod request;
+pub mod segment;
+pub mod value;

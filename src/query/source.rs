@@ -1,10 +1,13 @@
 //! Where traces come from, as this room sees it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::otlp::TraceId;
 use crate::store::assemble::{AssembleLimits, Completeness};
+use crate::traceql::segment::Source;
 
 /// Finds traces by id. The store implements it.
 pub trait TraceSource: Send + Sync + 'static {
@@ -14,6 +17,15 @@ pub trait TraceSource: Send + Sync + 'static {
     /// # Errors
     /// The disk or what lies on it cannot be read.
     fn trace(&self, id: TraceId, limits: &AssembleLimits) -> Result<FoundTrace, SourceError>;
+}
+
+/// Spans that can be searched. The store implements it.
+pub trait SpanSource: TraceSource {
+    /// Everything acknowledged up to now. May block on the disk.
+    ///
+    /// # Errors
+    /// The disk or what lies on it cannot be read.
+    fn searchable(&self) -> Result<Arc<dyn Source>, SourceError>;
 }
 
 /// What a [`TraceSource`] found.
