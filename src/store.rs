@@ -12,6 +12,7 @@
 //! text, nor HTTP.
 
 pub mod assemble;
+pub mod format;
 mod tail;
 
 pub use tail::Tail;
