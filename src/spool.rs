@@ -41,7 +41,7 @@ use high_water::HighWater;
 use state::State;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use thiserror::Error;
@@ -129,6 +129,8 @@ pub(crate) struct Shared {
     disk_error: Mutex<Option<String>>,
     disk_full: AtomicBool,
     warned_of_loss: AtomicBool,
+    /// What is before is in sealed runs, and nobody reads it here; 0: nobody seals.
+    released: AtomicU64,
 }
 
 /// A coherent look at the whole spool, for metrics and status.
@@ -200,6 +202,7 @@ impl Spool {
             disk_error: Mutex::default(),
             disk_full: AtomicBool::new(false),
             warned_of_loss: AtomicBool::new(false),
+            released: AtomicU64::new(0),
         });
         let (commands, receiver) = mpsc::channel(WAITING_APPENDS_MAX);
         let committer = Committer { shared: Arc::clone(&shared), commands: receiver, compressor };
@@ -264,6 +267,27 @@ impl Spool {
     /// A batch by number; `None` if it is gone or not there yet. Blocking.
     pub fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
         self.shared.batch(seq)
+    }
+
+    /// What is known of a batch; `None` if it is gone, damaged or not there yet. Blocking.
+    pub fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
+        self.shared.header(seq)
+    }
+
+    /// The oldest batch that is kept.
+    pub fn head(&self) -> Seq {
+        self.shared.state().head()
+    }
+
+    /// The first number that is not stored yet.
+    pub fn end(&self) -> Seq {
+        self.shared.state().end()
+    }
+
+    /// Batches before `seq` are in sealed runs: they may go once every destination has them. From the first call on the
+    /// spool keeps nothing longer than destinations and the sealer need it.
+    pub fn release(&self, seq: Seq) {
+        self.shared.released.fetch_max(seq.0, Ordering::Relaxed);
     }
 
     /// The batches that may hold a trace with this key, oldest first. Blocking (one small read per closed extent).
@@ -354,6 +378,14 @@ impl Shared {
     }
 
     fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
+        self.read(seq, |header, frame| Batch { seq, header, frame: Bytes::copy_from_slice(frame) })
+    }
+
+    fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
+        self.read(seq, |header, _| header)
+    }
+
+    fn read<T>(&self, seq: Seq, take: impl FnOnce(Header, &[u8]) -> T) -> Result<Option<T>, ReadError> {
         let mut options = rocksdb::ReadOptions::default();
         options.fill_cache(false);
         let family = self.database.family(database::BATCH);
@@ -375,7 +407,7 @@ impl Shared {
             tracing::error!(batch = seq.0, "a stored batch has no readable header");
             return Ok(None);
         };
-        Ok(Some(Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+        Ok(Some(take(header, value.get(Header::LEN..).unwrap_or_default())))
     }
 
     /// Says once when the disk begins to refuse writes, and once when it takes them again.

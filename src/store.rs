@@ -12,7 +12,11 @@
 //! text, nor HTTP.
 
 pub mod assemble;
+pub mod build;
+pub mod envelope;
 pub mod format;
+pub mod runs;
+pub mod seal;
 mod tail;
 
 pub use tail::Tail;

@@ -19,9 +19,11 @@ pub mod chunk;
 pub mod codes;
 pub mod columns;
 pub mod dictionary;
+pub mod envelopes;
 pub mod key;
 pub mod numbers;
 pub mod piece;
+pub mod placed;
 mod span;
 pub mod words;
 

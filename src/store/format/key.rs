@@ -87,7 +87,7 @@ pub enum Kind {
     /// The resource of each row, and the scope of each row.
     ResourceOfRow = 6,
     ScopeOfRow = 7,
-    /// Pages of envelopes.
+    /// Pages of envelopes, see `envelopes`.
     Resources = 8,
     Scopes = 9,
     Words = 10,

@@ -4,21 +4,29 @@
 //! trace varint   its number in the segment
 //! row varint     the first of its rows
 //! spans varint   span bytes varint (all together, as they came)
-//! scopes         varint each: the scope's number in the segment
+//! resources      varint each: the resource's number in the segment
+//! scopes         varint each
 //! bodies         see `span`
 //! ```
 
-use super::span::{self, Known, Writer};
+use super::span;
+use super::{Known, Writer};
 use super::words::Words;
 use super::{FormatError, Reader};
 use crate::otlp::wire::put_varint;
 use crate::traceql::column::ROWS_MAX;
 
+/// Numbers of a span's resource and scope in the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Group {
+    pub resource: u16,
+    pub scope: u16,
+}
+
 /// A span on its way into a piece.
 #[derive(Debug, Clone, Copy)]
 pub struct PieceSpan<'a> {
-    /// The number of its scope in the segment.
-    pub scope: u16,
+    pub group: Group,
     pub bytes: &'a [u8],
     pub known: Known,
 }
@@ -35,7 +43,8 @@ pub fn put<'a>(
     put_varint(out, u64::from(first_row));
     put_varint(out, spans.clone().count() as u64);
     put_varint(out, spans.clone().map(|span| span.bytes.len() as u64).sum());
-    spans.clone().for_each(|span| put_varint(out, u64::from(span.scope)));
+    spans.clone().for_each(|span| put_varint(out, u64::from(span.group.resource)));
+    spans.clone().for_each(|span| put_varint(out, u64::from(span.group.scope)));
     for span in spans {
         writer.put(out, span.bytes, &span.known);
     }
@@ -46,8 +55,8 @@ pub fn put<'a>(
 pub struct Piece<'a> {
     pub trace: u32,
     pub first_row: u32,
-    /// The scope of each span.
-    pub scopes: Vec<u16>,
+    /// Of each span.
+    pub groups: Vec<Group>,
     span_bytes: usize,
     bodies: Reader<'a>,
 }
@@ -65,18 +74,20 @@ impl<'a> Piece<'a> {
         let first_row = u32::try_from(reader.varint()?).ok()?;
         let spans = reader.length()?;
         let span_bytes = reader.length()?;
-        // Each span has a scope and a body.
+        // Each span has a resource, a scope and a body.
         if spans > reader.left() || first_row as usize > ROWS_MAX || first_row as usize + spans > ROWS_MAX {
             return None;
         }
-        let scopes = (0..spans).map(|_| u16::try_from(reader.varint()?).ok()).collect::<Option<_>>()?;
-        Some(Self { trace, first_row, scopes, span_bytes, bodies: reader })
+        let mut numbers = || (0..spans).map(|_| u16::try_from(reader.varint()?).ok()).collect::<Option<Vec<u16>>>();
+        let (resources, scopes) = (numbers()?, numbers()?);
+        let groups = resources.into_iter().zip(scopes).map(|(resource, scope)| Group { resource, scope }).collect();
+        Some(Self { trace, first_row, groups, span_bytes, bodies: reader })
     }
 
     /// Rows of the segment.
     pub fn rows(&self) -> std::ops::Range<usize> {
         let first = self.first_row as usize;
-        first..first + self.scopes.len()
+        first..first + self.groups.len()
     }
 
     /// Hands each span to `each`, with its index in the piece. `known` says what columns have of it.
@@ -92,7 +103,7 @@ impl<'a> Piece<'a> {
         let mut bodies = self.bodies;
         let mut bytes_left = self.span_bytes;
         let mut span = Vec::new();
-        for index in 0..self.scopes.len() {
+        for index in 0..self.groups.len() {
             let known = known(index).ok_or(FormatError::Damaged("rows of a piece"))?;
             span.clear();
             span::read(&mut bodies, words, &known, bytes_left, &mut span)?;
@@ -129,7 +140,7 @@ mod tests {
             let mut out = Vec::new();
             let first_row = (trace * per_trace) as u32;
             let list = chunk.iter().enumerate().map(|(index, (bytes, known))| PieceSpan {
-                scope: index as u16 % 3,
+                group: Group { resource: index as u16 % 3, scope: index as u16 % 2 },
                 bytes,
                 known: *known,
             });
@@ -145,7 +156,7 @@ mod tests {
                     |index| Some(chunk[index].1),
                     |index, bytes| {
                         assert_eq!(bytes, chunk[index].0, "span {index} of trace {trace}");
-                        assert_eq!(piece.scopes[index], index as u16 % 3);
+                        assert_eq!(piece.groups[index], Group { resource: index as u16 % 3, scope: index as u16 % 2 });
                         count += 1;
                     },
                 )

@@ -65,7 +65,11 @@ impl Page {
     }
 
     pub fn word(&self, id: WordId) -> Option<&[u8]> {
-        let index = (id % PAGE_WORDS) as usize;
+        self.get((id % PAGE_WORDS) as usize)
+    }
+
+    /// By its place in the page.
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
         let end = *self.ends.get(index)? as usize;
         let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize);
         self.bytes.get(start..end)
@@ -177,11 +181,12 @@ fn head(word: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn encode_page(words: &[&[u8]]) -> Vec<u8> {
+/// At most [`PAGE_WORDS`] of them.
+pub fn encode_page<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
     let mut page = Vec::new();
     put_varint(&mut page, words.len() as u64);
-    words.iter().for_each(|word| put_varint(&mut page, word.len() as u64));
-    words.iter().for_each(|word| page.extend_from_slice(word));
+    words.iter().for_each(|word| put_varint(&mut page, word.as_ref().len() as u64));
+    words.iter().for_each(|word| page.extend_from_slice(word.as_ref()));
     page
 }
 

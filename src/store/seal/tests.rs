@@ -1,0 +1,1 @@
+//! Sealing against what was appended.
