@@ -20,3 +20,6 @@ pub mod control;
 pub mod request;
 pub mod segment;
 pub mod value;
+
+#[cfg(test)]
+pub(crate) mod tests;
