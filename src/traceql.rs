@@ -17,6 +17,8 @@ pub mod answer;
 pub mod ast;
 pub mod column;
 pub mod control;
+pub mod error;
+pub mod pattern;
 pub mod request;
 pub mod segment;
 pub mod value;
