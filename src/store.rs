@@ -12,6 +12,8 @@
 //! text, nor HTTP.
 
 pub mod assemble;
+pub mod build;
+pub mod envelope;
 mod tail;
 
 pub use tail::Tail;
