@@ -93,7 +93,7 @@ impl<'a> Datum<'a> {
     pub fn is(&self, expected: bool) -> bool {
         match self {
             Self::Bool(bool) => *bool == expected,
-            Self::Many(values) => values.iter().any(|value| *value == Value::Bool(expected)),
+            Self::Many(values) => values.contains(&Value::Bool(expected)),
             _ => false,
         }
     }

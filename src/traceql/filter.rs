@@ -409,3 +409,6 @@ fn bounds(op: Comparison, literal: i64) -> Option<(u64, u64)> {
         Comparison::GreaterOrEqual => Some((literal, u64::MAX)),
     }
 }
+
+#[cfg(test)]
+mod tests;
