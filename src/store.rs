@@ -14,6 +14,8 @@
 pub mod assemble;
 pub mod build;
 pub mod envelope;
+mod sealed;
 mod tail;
 
+pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use tail::Tail;
