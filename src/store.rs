@@ -17,6 +17,8 @@ pub mod envelope;
 pub mod format;
 pub mod runs;
 pub mod seal;
+mod sealed;
 mod tail;
 
+pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use tail::Tail;

@@ -17,6 +17,16 @@ pub mod answer;
 pub mod ast;
 pub mod column;
 pub mod control;
+pub mod datum;
+pub mod error;
+pub mod filter;
+pub mod mask;
+pub mod pattern;
+pub mod reader;
 pub mod request;
 pub mod segment;
+pub mod trace;
 pub mod value;
+
+#[cfg(test)]
+pub(crate) mod tests;

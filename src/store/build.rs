@@ -23,7 +23,7 @@ mod intern;
 mod order;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;
 
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
@@ -44,8 +44,8 @@ pub use index::{Index, Names};
 pub use intern::Place;
 pub use segment::InMemory;
 
-/// A segment is closed when one of its scopes has so many names of attributes: senders that put data into names must
-/// not make columns without end.
+/// A segment is full when one of its scopes has so many names of attributes: senders that put data into names must not
+/// make columns without end.
 const NAMES_WANTED: usize = 4096;
 
 /// A whole segment.
@@ -88,6 +88,7 @@ pub enum Pushed {
 /// Makes one segment after another, and keeps its memory in between.
 #[derive(Debug)]
 pub struct Builder {
+    names_wanted: usize,
     batches: Vec<Bytes>,
     rows: Vec<Row>,
     traces: Vec<TraceId>,
@@ -158,6 +159,7 @@ struct Links {
 impl Default for Builder {
     fn default() -> Self {
         Self {
+            names_wanted: NAMES_WANTED,
             batches: Vec::new(),
             rows: Vec::new(),
             traces: Vec::new(),
@@ -181,6 +183,12 @@ impl Builder {
         Self::default()
     }
 
+    /// One that takes what fits by rows, however many names come with it: for whoever bounds a segment's bytes.
+    #[must_use]
+    pub fn of_any_width() -> Self {
+        Self { names_wanted: usize::MAX, ..Self::default() }
+    }
+
     /// Rows so far, repeated spans included.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -194,7 +202,7 @@ impl Builder {
         view::for_each_span(&batch, |_, _, _| count += 1);
         let left = count.saturating_sub(from);
         let room = ROWS_MAX - self.rows.len();
-        if !self.rows.is_empty() && (left > room || self.names() >= NAMES_WANTED) {
+        if !self.rows.is_empty() && (left > room || self.names() >= self.names_wanted) {
             return Pushed::Full { next: from };
         }
         self.batches.push(batch.clone());

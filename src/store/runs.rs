@@ -30,16 +30,16 @@ use thiserror::Error;
 
 use super::format::FormatError;
 use super::format::key::RunKey;
+use super::sealed::{self, Fragments, SealedView};
 use crate::otlp::TraceId;
+use crate::query::SourceError;
 use crate::spool::database::{COLUMN, META, TRACE, synced};
 use crate::spool::{Database, Seq};
 use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId};
 
-pub use disk::Fragment;
 pub use metrics::Metrics;
 pub use record::{RunRecord, Sealed, SegmentRecord};
 pub use segment::RunSegment;
-pub use splits::RECENT_SEGMENTS;
 
 use disk::Disk;
 use record::{SEALED_KEY, run_key, split_key};
@@ -83,7 +83,8 @@ impl Runs {
         let runs = record::load_runs(&disk.database)?;
         let sealed = record::load_sealed(&disk.database)?;
         let splits = Arc::new(Splits::load(&disk.database)?);
-        let segments = runs.into_iter().flat_map(|run| RunSegment::all_of(run, &disk)).collect();
+        let segments: Vec<_> = runs.into_iter().flat_map(|run| RunSegment::all_of(run, &disk)).collect();
+        splits.remember(&segments);
         let view = View { sealed, segments, splits: Arc::clone(&splits), disk: Arc::clone(&disk) };
         view.count(&disk.metrics);
         let runs = Self { disk, view: Arc::new(ArcSwap::from_pointee(view)), splits };
@@ -155,6 +156,11 @@ impl Runs {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_recent_traces(&self) {
+        self.splits.forget_recent();
+    }
+
     fn show(&self, sealed: Sealed, segments: Vec<Arc<RunSegment>>) {
         let view = View { sealed, segments, splits: Arc::clone(&self.splits), disk: Arc::clone(&self.disk) };
         view.count(&self.disk.metrics);
@@ -186,12 +192,39 @@ impl View {
         self.segments.iter().filter(|segment| segment.id().1 == 0).map(|segment| &segment.run().record)
     }
 
-    /// The segments that hold spans of a trace, oldest first. One look at a filter per segment, and one at a block per
-    /// segment that has it.
-    ///
-    /// # Errors
-    /// The disk could not be read.
-    pub fn find(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
+    fn count(&self, metrics: &Metrics) {
+        let mut spans_by_run = BTreeMap::new();
+        for segment in &self.segments {
+            *spans_by_run.entry(segment.run().key()).or_insert(0) += u64::from(segment.record().rows);
+        }
+        metrics.runs.set(spans_by_run.len() as i64);
+        metrics.spans.set(spans_by_run.values().sum::<u64>() as i64);
+        metrics.bytes.set(self.records().map(|run| run.file_bytes as i64).sum());
+        metrics.damaged_runs.set(self.records().filter(|run| run.damaged.is_some()).count() as i64);
+    }
+}
+
+impl sealed::Sealed for Runs {
+    fn view(&self) -> Arc<dyn SealedView> {
+        Runs::view(self)
+    }
+}
+
+impl SealedView for View {
+    fn sealed_to(&self) -> Seq {
+        self.sealed()
+    }
+
+    fn segments(&self, start: u64, end: u64) -> Vec<Arc<dyn Segment>> {
+        let overlaps = |segment: &&Arc<RunSegment>| {
+            let times = segment.times();
+            times.max_start >= start && times.min_start <= end
+        };
+        View::segments(self).filter(overlaps).map(|segment| Arc::clone(segment) as Arc<dyn Segment>).collect()
+    }
+
+    /// One look at a filter per segment, and one at a block per segment that has the trace.
+    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
         let mut found = Vec::new();
         for (segment, value) in self.disk.pieces(&self.segments, trace)? {
             if !segment.run().is_served() {
@@ -205,39 +238,34 @@ impl View {
         Ok(found)
     }
 
-    /// The spans of a trace, a request for each segment that has some, oldest first, up to about `bytes_max` of them.
-    ///
-    /// # Errors
-    /// The disk could not be read.
-    pub fn fragments(&self, trace: TraceId, bytes_max: usize) -> Result<Vec<Fragment>, SegmentError> {
-        let mut fragments = Vec::new();
+    fn may_hold(&self, trace: TraceId) -> bool {
+        let (recently, older) = self.splits.recently(trace, &self.segments);
+        recently
+            || self
+                .disk
+                .pieces(self.segments.get(..older).unwrap_or_default(), trace)
+                .map_or(true, |pieces| !pieces.is_empty())
+    }
+
+    fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
+        self.splits.contains(segment.id(), trace)
+    }
+
+    fn fragments(&self, trace: TraceId, bytes_max: usize) -> Result<Fragments, SourceError> {
+        let unreadable = |error: SegmentError| SourceError::Read(error.to_string());
+        let mut fragments = Fragments::default();
         let mut bytes = 0;
-        for (segment, value) in self.disk.pieces(&self.segments, trace)? {
+        // Also of runs that are set aside: what can be read of them is shown.
+        for (segment, value) in self.disk.pieces(&self.segments, trace).map_err(unreadable)? {
             if bytes > bytes_max {
                 break;
             }
-            if let Some(fragment) = segment.fragment(trace, &value)? {
-                bytes += fragment.request.len();
-                fragments.push(fragment);
+            if let Some(request) = segment.fragment(trace, &value).map_err(unreadable)? {
+                bytes += request.len();
+                fragments.inspected_bytes += value.len() as u64;
+                fragments.requests.push(request);
             }
         }
         Ok(fragments)
-    }
-
-    /// Whether a trace of a segment may have spans in another one; see `splits` for how exact that is.
-    #[must_use]
-    pub fn may_be_split(&self, segment: SegmentId, trace: usize) -> bool {
-        self.splits.contains(segment, trace)
-    }
-
-    fn count(&self, metrics: &Metrics) {
-        let mut spans_by_run = BTreeMap::new();
-        for segment in &self.segments {
-            *spans_by_run.entry(segment.run().key()).or_insert(0) += u64::from(segment.record().rows);
-        }
-        metrics.runs.set(spans_by_run.len() as i64);
-        metrics.spans.set(spans_by_run.values().sum::<u64>() as i64);
-        metrics.bytes.set(self.records().map(|run| run.file_bytes as i64).sum());
-        metrics.damaged_runs.set(self.records().filter(|run| run.damaged.is_some()).count() as i64);
     }
 }

@@ -344,9 +344,8 @@ impl Sealer {
         if self.builder.rows() > 0 {
             segments.push(self.write_segment(key, segments.len(), &mut files, &mut pace)?);
         }
-        segments.retain(|segment| segment.rows > 0);
         intake.sealed.position = next.0;
-        if segments.is_empty() {
+        if segments.iter().all(|segment| segment.rows == 0) {
             self.runs.pass_over(intake.sealed)?;
             return Ok(true);
         }

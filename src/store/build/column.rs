@@ -13,7 +13,7 @@ use foldhash::{HashMap, HashMapExt};
 use super::anyvalue::AnyValue;
 use super::intern::{Bytes, Place};
 use crate::traceql::column::{Cell, Code, Codes, Dictionary, Entry, NIL};
-use crate::traceql::segment::{Column, sketch};
+use crate::traceql::segment::{Column, SKETCH_ANY, sketch};
 use crate::traceql::value::Value;
 
 /// A dictionary of so few bytes is worth its place whatever is in it.
@@ -220,10 +220,13 @@ pub(super) struct OpenColumn {
 impl OpenColumn {
     /// The number of a value whose bytes are new to this column.
     pub fn learn(&mut self, value: RawValue) -> u32 {
-        if let RawValue::Text(place) = value {
-            self.text_bytes += place.len as usize;
-            self.texts += 1;
-        }
+        let text_bytes = match value {
+            RawValue::Text(place) => Some(place.len as usize),
+            RawValue::Hex(place) => Some(place.len as usize * 2),
+            _ => None,
+        };
+        self.text_bytes += text_bytes.unwrap_or(0);
+        self.texts += usize::from(text_bytes.is_some());
         self.values.push(value);
         self.values.len() as u32 - 1
     }
@@ -256,14 +259,13 @@ impl OpenColumn {
         if self.rows.is_empty() || used.as_ref().is_some_and(|used| !used.contains(&true)) {
             return None;
         }
-        if shape == Shape::Many {
-            let (single, map) = self.dictionary(used.as_deref(), batches);
-            return Some(self.many(&single, &map, order));
-        }
-        if shape == Shape::One && self.is_unlisted() {
+        if shape != Shape::Listed && self.is_unlisted() {
             return Some(self.sketched(order, batches));
         }
         let (dictionary, map) = self.dictionary(used.as_deref(), batches);
+        if shape == Shape::Many {
+            return Some(self.many(&dictionary, &map, order));
+        }
         let codes = self.place(order, |number| map.get(number as usize).copied().unwrap_or(0) as Code);
         Some(FieldColumn { values: Column::Listed(Arc::new(dictionary)), codes })
     }
@@ -295,7 +297,7 @@ impl OpenColumn {
         let mut sketches = vec![0; order.rows];
         self.scatter(order, |rank, number| {
             if let (Some(slot), Some(sketch)) = (sketches.get_mut(rank), by_number.get(number as usize)) {
-                *slot = *sketch;
+                *slot = if *slot == NIL { *sketch } else { SKETCH_ANY };
             }
         });
         FieldColumn { values: Column::Unlisted { sketches: sketches.into() }, codes: Placed::Nowhere }

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Wire;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
 use crate::traceql::ast::{Attribute, Field, Scope};
 use crate::traceql::column::Cell;
-use crate::traceql::segment::{Column, Segment, SegmentId, sketch};
+use crate::traceql::segment::{Column, SKETCH_ANY, Segment, SegmentId, sketch};
 use crate::traceql::value::Value;
 use generate::{attribute, request, requests, span};
 
@@ -98,6 +99,36 @@ fn long_strings_that_do_not_repeat_are_sketched_and_found_in_their_spans() {
         let expected = user(u64::from_be_bytes(ids.span.0) - 1);
         assert_eq!(sketches[row], sketch(&expected));
         assert_eq!(segment.cell(&span_field("user"), row).unwrap(), Some(Cell::One(Value::String(expected.into()))));
+    }
+}
+
+#[test]
+fn events_with_long_texts_are_sketched_where_there_is_one_and_looked_at_where_there_are_more() {
+    let trace = |number: u64| format!("at frame {number:040}");
+    let event = |number: u64| Event {
+        attributes: vec![attribute("exception.stacktrace", Some(Wire::StringValue(trace(number))))],
+        ..Event::default()
+    };
+    let spans = (0..1000u64).map(|number| Span {
+        events: if number % 2 == 0 { vec![event(number)] } else { vec![event(number), event(number + 10_000)] },
+        ..span(1, number + 1, 0, number)
+    });
+    let segment = build(&[request("a", spans.collect()).encode_to_vec()]);
+    let field = Field::Attribute(Attribute {
+        scope: Some(Scope::Event),
+        of_parent: false,
+        name: "exception.stacktrace".to_owned(),
+    });
+    let Column::Unlisted { sketches } = segment.column(&field).unwrap() else { panic!("listed") };
+    for row in 0..1000 {
+        let number = row as u64;
+        let (sketched, values) = match number % 2 {
+            0 => (sketch(&trace(number)), vec![trace(number)]),
+            _ => (SKETCH_ANY, vec![trace(number), trace(number + 10_000)]),
+        };
+        assert_eq!(sketches[row], sketched);
+        let values: Vec<Value> = values.into_iter().map(|value| Value::String(value.into())).collect();
+        assert_eq!(segment.cell(&field, row).unwrap(), Some(Cell::Many(values.into())));
     }
 }
 

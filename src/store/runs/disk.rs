@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use rocksdb::{DBPinnableSlice, ErrorKind, ReadOptions};
 
 use super::record::{RunRecord, encode, run_key};
@@ -37,15 +36,6 @@ pub struct Run {
     set_aside: AtomicBool,
     /// Retention dropped it.
     gone: AtomicBool,
-}
-
-/// The spans of a trace that one segment has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fragment {
-    /// An `ExportTraceServiceRequest`.
-    pub request: Bytes,
-    /// As they lie on disk.
-    pub stored_bytes: u64,
 }
 
 /// The spans of one piece, by row.

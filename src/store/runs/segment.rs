@@ -4,9 +4,10 @@ use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 
-use super::disk::{Caching, Disk, Fragment, PieceSpans, Problem, Run};
+use super::disk::{Caching, Disk, PieceSpans, Problem, Run};
 use super::record::SegmentRecord;
 use super::slices::Slices;
 use crate::otlp::TraceId;
@@ -133,9 +134,9 @@ impl RunSegment {
     }
 
     /// The spans of a piece as a request; `None` if they cannot be read.
-    pub(super) fn fragment(&self, trace: TraceId, value: &[u8]) -> Result<Option<Fragment>, SegmentError> {
+    pub(super) fn fragment(&self, trace: TraceId, value: &[u8]) -> Result<Option<Bytes>, SegmentError> {
         match self.read_fragment(trace, value) {
-            Ok(request) => Ok(Some(Fragment { request: request.into(), stored_bytes: value.len() as u64 })),
+            Ok(request) => Ok(Some(request.into())),
             Err(problem) => self.unless_gone(self.fail(problem)),
         }
     }

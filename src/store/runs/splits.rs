@@ -1,9 +1,9 @@
 //! Which traces have spans in more than one segment.
 //!
-//! When a run is registered, its traces are compared with those of the last [`RECENT_SEGMENTS`] segments, exactly (by
-//! fingerprint, so a trace may now and then be taken for split that is not), and are looked for by id in those older ones
-//! whose spans overlap theirs in time. Both sides are marked. So a trace is missed only if its pieces are further apart than
-//! that many segments and do not overlap in time; its search results may then show the trace twice.
+//! When a run is registered, its traces are compared with those of the latest segments, exactly (by fingerprint, so a
+//! trace may now and then be taken for split that is not), and are looked for by id in those older ones whose spans overlap
+//! theirs in time. Both sides are marked. So a trace is missed only if its pieces are further apart than [`TRACES_MAX`] other
+//! traces and do not overlap in time; its search results may then show the trace twice.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -13,11 +13,12 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::record::load_splits;
 use super::{RunSegment, RunsError};
+use crate::otlp::TraceId;
 use crate::spool::Database;
 use crate::traceql::segment::{Segment, SegmentError, SegmentId};
 
-/// Segments whose traces are kept in memory, 4 bytes each: about 30 KiB a segment.
-pub const RECENT_SEGMENTS: usize = 32;
+/// Traces of the latest segments that are kept in memory, 6 bytes each.
+const TRACES_MAX: usize = 400_000;
 /// Look-ups in older segments per new one, a few microseconds each. When they do not suffice, all traces of the segments
 /// that were not looked into count as split.
 const PROBES_MAX: usize = 20_000;
@@ -34,10 +35,13 @@ pub(super) struct Splits {
     recent: Mutex<VecDeque<Recent>>,
 }
 
+/// The traces of a segment.
 struct Recent {
     segment: SegmentId,
-    /// In the order of the traces.
+    /// Sorted.
     fingerprints: Vec<u32>,
+    /// The number of each one's trace.
+    numbers: Vec<u16>,
 }
 
 impl Splits {
@@ -52,32 +56,59 @@ impl Splits {
         traces.last() == Some(&ALL) || traces.binary_search(&(trace as u32)).is_ok()
     }
 
+    /// Reads the traces of the latest segments.
+    pub fn remember(&self, segments: &[Arc<RunSegment>]) {
+        let mut recent = self.recent();
+        let mut traces = 0;
+        for segment in segments.iter().rev() {
+            traces += segment.record().traces as usize;
+            if traces > TRACES_MAX {
+                break;
+            }
+            recent.extend(Recent::read(segment));
+        }
+        recent.make_contiguous().reverse();
+    }
+
+    #[cfg(test)]
+    pub fn forget_recent(&self) {
+        self.recent().clear();
+    }
+
+    fn recent(&self) -> std::sync::MutexGuard<'_, VecDeque<Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one of the latest segments has a trace, and how many segments are older than those.
+    pub fn recently(&self, trace: TraceId, segments: &[Arc<RunSegment>]) -> (bool, usize) {
+        let fingerprint = trace.fingerprint();
+        let recent = self.recent();
+        let found = recent.iter().any(|recent| recent.fingerprints.binary_search(&fingerprint).is_ok());
+        (found, older_than(&recent, segments))
+    }
+
     /// What `new` segments have in common with each other and with those before.
     pub fn find(&self, before: &[Arc<RunSegment>], new: &[Arc<RunSegment>]) -> Result<Marks, RunsError> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.is_empty() {
-            let from = before.len().saturating_sub(RECENT_SEGMENTS);
-            recent.extend(before.iter().skip(from).filter_map(Recent::read));
-        }
         let mut marks = Marks::new();
         for segment in new {
             let Some(fresh) = Recent::read(segment) else { continue };
-            let mut by_fingerprint: HashMap<u32, u32> = HashMap::with_capacity(fresh.fingerprints.len());
-            by_fingerprint.extend(fresh.fingerprints.iter().copied().zip(0u32..));
-            for other in recent.iter() {
-                for (trace, fingerprint) in (0u32..).zip(&other.fingerprints) {
-                    if let Some(here) = by_fingerprint.get(fingerprint) {
-                        marks.entry(other.segment).or_default().push(trace);
-                        marks.entry(fresh.segment).or_default().push(*here);
-                    }
-                }
+            let mut recent = self.recent();
+            for other in recent.iter().filter(|other| other.segment != fresh.segment) {
+                other.in_common(&fresh, |there, here| {
+                    marks.entry(other.segment).or_default().push(u32::from(there));
+                    marks.entry(fresh.segment).or_default().push(u32::from(here));
+                });
             }
-            let older = before.len().saturating_sub(recent.len());
-            probe(before.get(..older).unwrap_or_default(), segment, &mut marks)?;
+            let older = older_than(&recent, before);
+            // An attempt that failed may have left it.
+            recent.retain(|other| other.segment != fresh.segment);
             recent.push_back(fresh);
-            while recent.len() > RECENT_SEGMENTS {
-                recent.pop_front();
+            let mut traces: usize = recent.iter().map(|recent| recent.numbers.len()).sum();
+            while traces > TRACES_MAX && recent.len() > 1 {
+                traces -= recent.pop_front().map_or(0, |recent| recent.numbers.len());
             }
+            drop(recent);
+            probe(before.get(..older).unwrap_or_default(), segment, &mut marks)?;
         }
         for traces in marks.values_mut() {
             traces.sort_unstable();
@@ -107,7 +138,15 @@ impl Splits {
 
     pub fn forget(&self, segment: SegmentId) {
         self.marks.write().unwrap_or_else(PoisonError::into_inner).remove(&segment);
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).retain(|recent| recent.segment != segment);
+        self.recent().retain(|recent| recent.segment != segment);
+    }
+}
+
+/// How many of the segments, oldest first, are older than the oldest that is remembered.
+fn older_than(recent: &VecDeque<Recent>, segments: &[Arc<RunSegment>]) -> usize {
+    match recent.front() {
+        Some(oldest) => segments.partition_point(|segment| segment.id() < oldest.segment),
+        None => segments.len(),
     }
 }
 
@@ -115,7 +154,27 @@ impl Recent {
     /// `None`: it cannot be read, and is set aside.
     fn read(segment: &Arc<RunSegment>) -> Option<Self> {
         let traces = segment.traces().ok()?;
-        Some(Self { segment: segment.id(), fingerprints: traces.ids.iter().map(|id| id.fingerprint()).collect() })
+        let mut sorted: Vec<(u32, u16)> = traces.ids.iter().map(|id| id.fingerprint()).zip(0u16..).collect();
+        sorted.sort_unstable();
+        let (fingerprints, numbers) = sorted.into_iter().unzip();
+        Some(Self { segment: segment.id(), fingerprints, numbers })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, u16)> {
+        self.fingerprints.iter().copied().zip(self.numbers.iter().copied())
+    }
+
+    /// Calls `each` with the numbers that traces of the same fingerprint have here and there.
+    fn in_common(&self, other: &Self, mut each: impl FnMut(u16, u16)) {
+        let mut theirs = other.iter().peekable();
+        for (fingerprint, here) in self.iter() {
+            while theirs.next_if(|(other, _)| *other < fingerprint).is_some() {}
+            if let Some((other, there)) = theirs.peek()
+                && *other == fingerprint
+            {
+                each(here, *there);
+            }
+        }
     }
 }
 
