@@ -18,10 +18,29 @@ pub mod ast;
 pub mod column;
 pub mod control;
 pub mod error;
+mod lexer;
+mod parser;
 pub mod pattern;
+mod print;
 pub mod request;
 pub mod segment;
+mod validate;
 pub mod value;
+mod walk;
+
+pub use error::{Invalid, ParseError, QueryError};
+pub use parser::{field, parse};
+pub use validate::check;
+
+/// Parses and checks a query.
+///
+/// # Errors
+/// The text is no query, or the query makes no sense.
+pub fn read(text: &str) -> Result<ast::Query, QueryError> {
+    let query = parse(text)?;
+    check(&query)?;
+    Ok(query)
+}
 
 #[cfg(test)]
 pub(crate) mod tests;
