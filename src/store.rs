@@ -12,6 +12,10 @@
 //! text, nor HTTP.
 
 pub mod assemble;
+pub mod build;
+pub mod envelope;
+mod sealed;
 mod tail;
 
+pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use tail::Tail;
