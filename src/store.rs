@@ -16,6 +16,7 @@ pub mod build;
 pub mod envelope;
 mod sealed;
 mod tail;
+mod unsearchable;
 
 pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use tail::Tail;
