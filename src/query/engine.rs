@@ -2,24 +2,24 @@
 
 use super::error::QueryError;
 use super::source::SourceError;
+use crate::traceql;
 use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Query, Scope};
 use crate::traceql::control::Control;
-use crate::traceql::error;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 use crate::traceql::segment::{SegmentError, Source};
 use crate::traceql::value::Value;
 
 /// What a user is told.
-impl From<error::QueryError> for QueryError {
-    fn from(error: error::QueryError) -> Self {
+impl From<traceql::QueryError> for QueryError {
+    fn from(error: traceql::QueryError) -> Self {
         match error {
-            error::QueryError::Parse(error) => Self::TraceQl(error.to_string()),
-            error::QueryError::Invalid(error) => Self::TraceQl(error.to_string()),
-            error::QueryError::Stopped(stopped) => Self::Stopped(stopped),
-            error::QueryError::Segment(SegmentError::Read(text)) => SourceError::Read(text).into(),
-            error::QueryError::Segment(SegmentError::Stopped(stopped)) => Self::Stopped(stopped),
-            error::QueryError::Segment(gone @ SegmentError::Gone) => SourceError::Read(gone.to_string()).into(),
+            traceql::QueryError::Parse(error) => Self::TraceQl(error.to_string()),
+            traceql::QueryError::Invalid(error) => Self::TraceQl(error.to_string()),
+            traceql::QueryError::Stopped(stopped) => Self::Stopped(stopped),
+            traceql::QueryError::Segment(SegmentError::Read(text)) => SourceError::Read(text).into(),
+            traceql::QueryError::Segment(SegmentError::Stopped(stopped)) => Self::Stopped(stopped),
+            traceql::QueryError::Segment(gone @ SegmentError::Gone) => SourceError::Read(gone.to_string()).into(),
         }
     }
 }
@@ -29,13 +29,13 @@ fn absent<T>() -> Result<T, QueryError> {
 }
 
 /// Parses and validates.
-pub(super) fn read(_text: &str) -> Result<Query, QueryError> {
-    absent()
+pub(super) fn read(text: &str) -> Result<Query, QueryError> {
+    Ok(traceql::read(text)?)
 }
 
 /// The field that an identifier of the tag endpoints names.
-pub(super) fn field(_identifier: &str) -> Result<Field, QueryError> {
-    absent()
+pub(super) fn field(identifier: &str) -> Result<Field, QueryError> {
+    traceql::field(identifier).map_err(|error| QueryError::TagName(error.to_string()))
 }
 
 /// What `q` of the tag endpoints restricts spans to: its complete conditions; `None` if it has none that count.
