@@ -15,19 +15,23 @@
 
 pub mod answer;
 pub mod ast;
+mod coded;
 pub mod column;
 pub mod control;
 pub mod datum;
 pub mod error;
 pub mod filter;
+mod keys;
 mod lexer;
 pub mod mask;
+pub mod metrics;
 mod parser;
 pub mod pattern;
 mod print;
 pub mod reader;
 pub mod request;
 pub mod segment;
+pub mod tags;
 pub mod trace;
 mod validate;
 pub mod value;
