@@ -22,6 +22,7 @@ pub mod datum;
 pub mod error;
 pub mod filter;
 mod keys;
+mod lenient;
 mod lexer;
 pub mod mask;
 pub mod metrics;
@@ -37,7 +38,8 @@ mod validate;
 pub mod value;
 mod walk;
 
-pub use error::{Invalid, ParseError, QueryError};
+pub use error::{Invalid, ParseError, QueryError, TooManyGroups};
+pub use lenient::{lenient, pinned};
 pub use parser::{field, parse};
 pub use validate::check;
 

@@ -112,3 +112,8 @@ pub enum Invalid {
     #[error("{0} not yet supported")]
     Unsupported(String),
 }
+
+/// A filter of the tag endpoints has more alternatives than are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("maximum condition groups reached (limit: {0}). Reduce the number of OR conditions in the query")]
+pub struct TooManyGroups(pub usize);

@@ -151,6 +151,11 @@ impl<'a> Lexer<'a> {
         (self.token(), start)
     }
 
+    /// Where the last token ended.
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
     /// A place in the text and what is wrong there.
     pub(super) fn error_at(text: &str, position: usize, problem: Problem) -> ParseError {
         let before = text.get(..position).unwrap_or(text);

@@ -114,6 +114,7 @@ impl Parser<'_> {
         let Some(sign) = self.sign().filter(|_| self.at_field()) else {
             return Err(self.unexpected(&["attribute"]));
         };
+        let start = self.start;
         self.advance();
         if let Some(intrinsic) = unscoped(sign) {
             return Ok(Field::Intrinsic(intrinsic));
@@ -126,7 +127,11 @@ impl Parser<'_> {
         }
         let of_parent = sign == "parent.";
         let mut scope = scope_of(sign);
-        if of_parent && let Some(inner) = self.sign().and_then(scope_of) {
+        let adjacent = start + sign.len() == self.start;
+        if of_parent
+            && adjacent
+            && let Some(inner) = self.sign().and_then(scope_of)
+        {
             scope = Some(inner);
             self.advance();
         }
