@@ -35,8 +35,8 @@ pub struct Reader {
     /// Few: a query names a handful of fields.
     columns: RefCell<Vec<(Field, Column)>>,
     codes: RefCell<Vec<(Field, Codes)>>,
-    /// By the number that the query gives to each set of rows it needs again.
-    masks: RefCell<Vec<(usize, Rc<Mask>)>>,
+    /// Sets of rows that are needed again, by pipeline of the query and filter of the pipeline.
+    masks: RefCell<Vec<((usize, usize), Rc<Mask>)>>,
 }
 
 /// A column with its codes, ready to be asked for single rows.
@@ -175,7 +175,7 @@ impl Reader {
     ///
     /// # Errors
     /// Those of `compute`.
-    pub fn mask<E>(&self, number: usize, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Rc<Mask>, E> {
+    pub fn mask<E>(&self, number: (usize, usize), compute: impl FnOnce() -> Result<Mask, E>) -> Result<Rc<Mask>, E> {
         if let Some((_, mask)) = self.masks.borrow().iter().find(|(known, _)| *known == number) {
             return Ok(mask.clone());
         }
