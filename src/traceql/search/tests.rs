@@ -343,6 +343,47 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_rows_of_a_plan_are_the_spans_of_its_spansets(
+        traces in any_traces(),
+        places in proptest::collection::vec(proptest::collection::vec(0_usize..3, 1..3), 42),
+        (start, end) in (0_u64..20, 20_u64..60),
+    ) {
+        let request = SearchRequest { start, end, ..ALL };
+        let spread = Memory::spread(&traces, 3, |trace, span| places[(trace * 7 + span) % places.len()].clone());
+        let control = control();
+        for text in QUERIES {
+            let query = crate::traceql::read(text).unwrap();
+            let found = run(&query, &request, &spread, &control, &mut |_| {}).unwrap().traces;
+            let mut expected: Vec<(TraceId, SpanId, u64)> = Vec::new();
+            for trace in &found {
+                let spans = trace.spansets.iter().flat_map(|spanset| &spanset.spans);
+                expected.extend(spans.map(|span| (trace.id, span.id, span.start)));
+            }
+            let plan = Plan::compile(query.pipelines()[0], 0).unwrap();
+            let scan = Scan::new(&spread, &control);
+            let mut rows = Vec::new();
+            for segment in spread.segments(0, u64::MAX) {
+                let reader = scan.reader(&segment);
+                let mask = plan.rows(&scan, &reader, StartedWithin { start, end }).unwrap();
+                let (traces, ids) = (reader.traces().unwrap(), reader.span_ids(0..reader.rows()).unwrap());
+                let place = |row: usize| (traces.ids[traces.of_row(row)], ids[row].span, reader.starts().unwrap()[row]);
+                rows.extend(mask.iter().map(place));
+            }
+            expected.sort();
+            rows.sort();
+            // A single filter is decided row by row, wherever a span came twice.
+            if plan.single_filter().is_some() {
+                rows.dedup();
+            }
+            prop_assert_eq!(rows, expected, "{}", text);
+        }
+    }
+}
+
 #[test]
 fn an_id_finds_its_trace_only() {
     let traces = [trace(0xa, [span(1)]), trace(0xb, [span(1)])];

@@ -58,6 +58,63 @@ impl Plan {
         })
     }
 
+    /// The rows of a segment that are in some spanset, of the spans that count: what metrics are made of. Of a span that
+    /// came in several segments, one row. `within` has to be the same for all calls with one scan.
+    ///
+    /// # Errors
+    /// The segment cannot be read, or the query asks for what there is not.
+    pub fn rows(&self, scan: &Scan<'_>, reader: &Rc<Reader>, within: StartedWithin) -> Result<Mask, QueryError> {
+        let mut masks = Vec::with_capacity(self.filters());
+        for filter in 0..self.filters() {
+            masks.push(self.filtered(scan, reader, filter, within)?);
+        }
+        let mut any = Mask::all(reader.rows());
+        if !self.wanted().is_anything() {
+            any = Mask::none(reader.rows());
+            masks.iter().for_each(|mask| any.or(mask));
+        }
+        if let (Some(_), [mask]) = (self.single_filter(), &masks[..]) {
+            return Ok(mask.as_ref().clone());
+        }
+        let mut found = Mask::none(reader.rows());
+        if any.is_empty() {
+            return Ok(found);
+        }
+        let traces = reader.traces()?;
+        let mut input = Mask::none(reader.rows());
+        let mut one_by_one = Vec::new();
+        for trace in 0..traces.len() {
+            let rows = traces.rows(trace);
+            if !any.any(rows.clone()) {
+                continue;
+            }
+            if scan.source().may_be_split(&**reader.segment(), trace) || !self.yields_one() {
+                one_by_one.push(trace);
+            } else if self.wanted().within(&masks, &rows) {
+                input.set_range(rows);
+            }
+        }
+        if let Some(within) = reader.within(within.start, within.end)? {
+            input.and(&within);
+        }
+        if !input.is_empty() {
+            found = self.swept(scan, reader, &masks, input)?;
+        }
+        let own = reader.segment().id();
+        for trace in one_by_one {
+            scan.check()?;
+            let view = View::open(scan, reader, trace)?;
+            let piece = view.pieces().iter().position(|piece| piece.reader.segment().id() == own);
+            for spanset in self.spansets(scan, &view, within)? {
+                let places = spanset.spans.iter().filter_map(|span| view.places().get(span));
+                places
+                    .filter(|place| Some(place.piece as usize) == piece)
+                    .for_each(|place| found.set(place.row as usize));
+            }
+        }
+        Ok(found)
+    }
+
     /// The spansets of a trace, in the order of their first spans.
     ///
     /// # Errors

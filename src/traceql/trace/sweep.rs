@@ -50,7 +50,7 @@ enum BoundNumber<'s, 'a> {
     Literal(&'s Value),
     Count,
     OfDurations(Fold, &'s [u64]),
-    Of(Fold, Bound<'s, 'a>),
+    Of(Fold, Box<Bound<'s, 'a>>),
     Binary(Arithmetic, Box<BoundNumber<'s, 'a>>, Box<BoundNumber<'s, 'a>>),
     Unknown,
 }
@@ -147,7 +147,7 @@ impl<'s, 'a> Sweep<'s, 'a> {
             Number::Of { fold, operand, .. } if operand.is_duration() => {
                 BoundNumber::OfDurations(*fold, self.reader.durations()?)
             }
-            Number::Of { fold, operand, .. } => BoundNumber::Of(*fold, operand.bind(self.scan, self.reader)?),
+            Number::Of { fold, operand, .. } => BoundNumber::Of(*fold, Box::new(operand.bind(self.scan, self.reader)?)),
             Number::Binary { op, left, right } => {
                 BoundNumber::Binary(*op, Box::new(self.bound(left)?), Box::new(self.bound(right)?))
             }
