@@ -269,19 +269,15 @@ impl Spool {
         self.shared.batch(seq)
     }
 
-    /// What is known of a batch; `None` if it is gone, damaged or not there yet. Blocking.
+    /// What is known of a batch without its frame; `None` if it is gone, damaged or not there yet. Blocking.
     pub fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
-        self.shared.header(seq)
+        Ok(self.shared.batch_value(seq)?.map(|(header, _)| header))
     }
 
-    /// The oldest batch that is kept.
-    pub fn head(&self) -> Seq {
-        self.shared.state().head()
-    }
-
-    /// The first number that is not stored yet.
-    pub fn end(&self) -> Seq {
-        self.shared.state().end()
+    /// The batches that are there: from the oldest that is kept to the first number that is not stored yet.
+    pub fn range(&self) -> std::ops::Range<Seq> {
+        let state = self.shared.state();
+        state.head()..state.end()
     }
 
     /// Batches before `seq` are in sealed runs: they may go once every destination has them. From the first call on the
@@ -378,14 +374,12 @@ impl Shared {
     }
 
     fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
-        self.read(seq, |header, frame| Batch { seq, header, frame: Bytes::copy_from_slice(frame) })
+        let found = self.batch_value(seq)?;
+        Ok(found.map(|(header, value)| Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
     }
 
-    fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
-        self.read(seq, |header, _| header)
-    }
-
-    fn read<T>(&self, seq: Seq, take: impl FnOnce(Header, &[u8]) -> T) -> Result<Option<T>, ReadError> {
+    /// The header and the whole value.
+    fn batch_value(&self, seq: Seq) -> Result<Option<(Header, rocksdb::DBPinnableSlice<'_>)>, ReadError> {
         let mut options = rocksdb::ReadOptions::default();
         options.fill_cache(false);
         let family = self.database.family(database::BATCH);
@@ -407,7 +401,7 @@ impl Shared {
             tracing::error!(batch = seq.0, "a stored batch has no readable header");
             return Ok(None);
         };
-        Ok(Some(take(header, value.get(Header::LEN..).unwrap_or_default())))
+        Ok(Some((header, value)))
     }
 
     /// Says once when the disk begins to refuse writes, and once when it takes them again.

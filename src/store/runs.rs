@@ -35,7 +35,7 @@ use crate::otlp::TraceId;
 use crate::query::SourceError;
 use crate::spool::database::{COLUMN, META, TRACE, synced};
 use crate::spool::{Database, Seq};
-use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId};
+use crate::traceql::segment::{Piece, Segment, SegmentError};
 
 pub use metrics::Metrics;
 pub use record::{RunRecord, Sealed, SegmentRecord};

@@ -226,7 +226,7 @@ impl Sealer {
         if view.sealed() > Seq(0) {
             self.spool.release(view.sealed());
         } else {
-            self.spool.release(self.spool.head());
+            self.spool.release(self.spool.range().start);
         }
     }
 
@@ -256,7 +256,7 @@ impl Sealer {
     }
 
     fn seal_all(&mut self) -> Result<(), SealError> {
-        let end = self.spool.end();
+        let end = self.spool.range().end;
         while self.position() < end {
             self.seal_next(Hurry::Yes)?;
         }
@@ -265,12 +265,12 @@ impl Sealer {
 
     /// Where to go on: what the spool dropped is passed over.
     fn position(&self) -> Seq {
-        self.runs.view().sealed().max(self.spool.head())
+        self.runs.view().sealed().max(self.spool.range().start)
     }
 
     /// Counts what came since the last look.
     fn look(&mut self, from: Seq) -> Result<(), SealError> {
-        let end = self.spool.end();
+        let end = self.spool.range().end;
         if self.waiting.next < from.0 {
             self.waiting = Waiting { next: from.0, ..Waiting::default() };
         }
@@ -287,7 +287,7 @@ impl Sealer {
 
     /// Makes a run of what waits, as much as fits. `false`: nothing waits.
     fn seal_next(&mut self, hurry: Hurry) -> Result<bool, SealError> {
-        let (from, end) = (self.position(), self.spool.end());
+        let (from, end) = (self.position(), self.spool.range().end);
         if from >= end {
             return Ok(false);
         }

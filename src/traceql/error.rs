@@ -108,7 +108,14 @@ pub enum Invalid {
     CompareTimes,
     #[error("compare() end timestamp must be greater than start timestamp")]
     CompareOrder,
+    #[error("spanset operators are not supported for multiple spansets per trace. consider using coalesce()")]
+    SeveralSpansets,
     /// The feature, in Tempo's words.
     #[error("{0} not yet supported")]
     Unsupported(String),
 }
+
+/// A filter of the tag endpoints has more alternatives than are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("maximum condition groups reached (limit: {0}). Reduce the number of OR conditions in the query")]
+pub struct TooManyGroups(pub usize);

@@ -35,9 +35,12 @@ pub struct Reader {
     /// Few: a query names a handful of fields.
     columns: RefCell<Vec<(Field, Column)>>,
     codes: RefCell<Vec<(Field, Codes)>>,
-    /// By the number that the query gives to each set of rows it needs again.
-    masks: RefCell<Vec<(usize, Rc<Mask>)>>,
+    /// Sets of rows that are needed again.
+    masks: RefCell<Vec<(MaskNumber, Rc<Mask>)>>,
 }
+
+/// Which set of rows: the number of a pipeline in its query, and that of a filter in the pipeline.
+pub type MaskNumber = (usize, usize);
 
 /// A column with its codes, ready to be asked for single rows.
 pub struct Values {
@@ -175,7 +178,7 @@ impl Reader {
     ///
     /// # Errors
     /// Those of `compute`.
-    pub fn mask<E>(&self, number: usize, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Rc<Mask>, E> {
+    pub fn mask<E>(&self, number: MaskNumber, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Rc<Mask>, E> {
         if let Some((_, mask)) = self.masks.borrow().iter().find(|(known, _)| *known == number) {
             return Ok(mask.clone());
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::HashMap;
 
 use super::record::load_splits;
 use super::{RunSegment, RunsError};

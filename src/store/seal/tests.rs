@@ -266,7 +266,7 @@ fn sealing_cut_short_at_any_step_is_done_again_and_nothing_is_lost_or_doubled() 
             rig.sealer.seal_all().unwrap();
             let view = rig.view();
             assert_eq!(view.segments().count(), 2, "{step:?}");
-            assert_eq!(view.sealed(), rig.spool.end());
+            assert_eq!(view.sealed(), rig.spool.range().end);
             for trace in 1..90 {
                 let pieces = view.pieces(id(trace)).unwrap();
                 assert_eq!(pieces.len(), if (40..50).contains(&trace) { 2 } else { 1 }, "{step:?}: trace {trace}");

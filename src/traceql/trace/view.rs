@@ -170,6 +170,15 @@ impl View {
         Ok(end.saturating_sub(self.start()))
     }
 
+    /// How long a span lasted, nanoseconds.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn duration_at(&self, place: Place) -> Result<u64, SegmentError> {
+        let Some(piece) = self.pieces.get(place.piece as usize) else { return Ok(0) };
+        Ok(at(piece.reader.durations()?, place.row as usize))
+    }
+
     /// # Errors
     /// A piece cannot be read.
     pub fn ids(&self) -> Result<&[Ids], SegmentError> {
