@@ -20,7 +20,6 @@ pub mod seal;
 mod sealed;
 mod source;
 mod tail;
-mod unsearchable;
 
 pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use source::Store;

@@ -1,7 +1,7 @@
 //! What was built, against what decoding the same bytes gives.
 
 pub(in crate::store) mod generate;
-mod model;
+pub(in crate::store) mod model;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

@@ -79,6 +79,12 @@ fn value_of_any(wire: Option<&Wire>) -> Option<Value> {
     value(wire?)
 }
 
+/// What search sees of attributes: of a name that stands twice the first, and nothing of what has no type.
+pub fn typed(attributes: &[KeyValue]) -> BTreeMap<String, Value> {
+    let names: BTreeSet<&str> = attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+    names.into_iter().filter_map(|name| Some((name.to_owned(), find(attributes, name)?))).collect()
+}
+
 fn find(attributes: &[KeyValue], name: &str) -> Option<Value> {
     let attribute = attributes.iter().find(|attribute| attribute.key == name)?;
     value_of_any(attribute.value.as_ref()?.value.as_ref())
