@@ -28,6 +28,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use committer::unix_nanos;
+
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
 pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLimits};
 pub use database::{Database, OpenError};
@@ -278,6 +280,11 @@ impl Spool {
     pub fn range(&self) -> std::ops::Range<Seq> {
         let state = self.shared.state();
         state.head()..state.end()
+    }
+
+    /// Bytes of stored frames.
+    pub fn frame_bytes(&self) -> u64 {
+        self.shared.state().frame_bytes()
     }
 
     /// Batches before `seq` are in sealed runs: they may go once every destination has them. From the first call on the

@@ -15,6 +15,7 @@ pub mod assemble;
 pub mod build;
 pub mod envelope;
 pub mod format;
+pub mod retention;
 pub mod runs;
 pub mod seal;
 mod sealed;

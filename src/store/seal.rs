@@ -17,7 +17,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
@@ -27,7 +27,8 @@ use super::build::{Builder, Pushed};
 use super::format::chunk::Packer;
 use super::runs::{RunRecord, Runs, RunsError, Sealed, SegmentRecord};
 use crate::spool::database::{COLUMN, TRACE, table_options};
-use crate::spool::{Batch, ReadError, Seq, Spool};
+use super::retention::{Retention, RetentionSettings};
+use crate::spool::{Batch, ReadError, Seq, Spool, unix_nanos};
 use encode::Files;
 use pace::{Hurry, Pace};
 
@@ -68,6 +69,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Runs that wait before the sealer stops to pause.
 const HURRY_RUNS: u64 = 3;
+/// A run takes less than this share of its OTLP.
+const RATIO_MIN: u64 = 4;
 /// Lower than everything else in the process.
 const NICE: i32 = 10;
 
@@ -82,6 +85,8 @@ pub enum SealError {
     Disk(#[from] rocksdb::Error),
     #[error("a file for a new run: {0}")]
     File(#[from] std::io::Error),
+    #[error("the disk has {free_mib} MiB free, and a new run needs more")]
+    DiskFull { free_mib: u64 },
     /// A test asked for it.
     #[cfg(test)]
     #[error("cut short after {0:?}")]
@@ -114,9 +119,14 @@ impl Sealing {
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn start(spool: Spool, runs: Runs, settings: SealSettings) -> std::io::Result<Self> {
+    pub fn start(
+        spool: Spool,
+        runs: Runs,
+        settings: SealSettings,
+        retention: RetentionSettings,
+    ) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
-        let mut sealer = Sealer::new(spool, runs, settings);
+        let mut sealer = Sealer::new(spool, runs, settings, retention);
         let thread = std::thread::Builder::new().name("store-sealer".to_owned()).spawn(move || {
             // On Linux this is a thread's own. Where it is refused, pauses alone must do.
             let _ = rustix::process::setpriority_process(None, NICE);
@@ -161,6 +171,7 @@ struct Sealer {
     spool: Spool,
     runs: Runs,
     settings: SealSettings,
+    retention: Retention,
     builder: Builder,
     packer: Packer,
     waiting: Waiting,
@@ -181,8 +192,9 @@ struct Intake {
 }
 
 impl Sealer {
-    fn new(spool: Spool, runs: Runs, settings: SealSettings) -> Self {
+    fn new(spool: Spool, runs: Runs, settings: SealSettings, retention: RetentionSettings) -> Self {
         Self {
+            retention: Retention { settings: retention },
             spool,
             runs,
             settings,
@@ -207,6 +219,9 @@ impl Sealer {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.release();
+            if let Err(error) = self.retention.keep(&self.runs, &self.spool) {
+                tracing::warn!(%error, "old runs could not be dropped; it is tried again");
+            }
             wait = match self.seal_if_due() {
                 // There may be more.
                 Ok(true) => Duration::ZERO,
@@ -291,6 +306,7 @@ impl Sealer {
         if from >= end {
             return Ok(false);
         }
+        self.check_free_space()?;
         // A failure may have left half a run, in files or in the builder.
         self.runs.remove_unregistered()?;
         if self.builder.rows() > 0 {
@@ -347,6 +363,7 @@ impl Sealer {
         intake.sealed.position = next.0;
         if segments.iter().all(|segment| segment.rows == 0) {
             self.runs.pass_over(intake.sealed)?;
+            self.waiting = Waiting::default();
             return Ok(true);
         }
         trace.finish()?;
@@ -372,6 +389,8 @@ impl Sealer {
         let spans = run.spans();
         self.runs.register(run, intake.sealed)?;
         self.unreleased.push((Instant::now(), next));
+        // What is left is counted again.
+        self.waiting = Waiting::default();
         let metrics = self.runs.metrics();
         metrics.sealed_spans.inc_by(spans);
         metrics.sealed_raw_bytes.inc_by(intake.raw_bytes);
@@ -386,6 +405,17 @@ impl Sealer {
         }
         self.step(Step::Registered)?;
         Ok(true)
+    }
+
+    /// Half of the space that intake leaves free is for runs: what is sealed takes less than it did in the spool, so a
+    /// full disk is no reason to stop sealing, but an overfull one is.
+    fn check_free_space(&self) -> Result<(), SealError> {
+        let needed = self.settings.raw_bytes / RATIO_MIN;
+        let free = self.runs.database().free_bytes().unwrap_or(u64::MAX);
+        if free < self.retention.settings.free_bytes_min / 2 + needed {
+            return Err(SealError::DiskFull { free_mib: free >> 20 });
+        }
+        Ok(())
     }
 
     fn write_segment(
@@ -469,8 +499,4 @@ impl Intake {
         self.oldest_received = self.oldest_received.min(header.received);
         self.newest_received = self.newest_received.max(header.received);
     }
-}
-
-fn unix_nanos() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }

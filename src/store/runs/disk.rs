@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rocksdb::{DBPinnableSlice, ErrorKind, ReadOptions};
+use thiserror::Error;
 
 use super::record::{RunRecord, encode, run_key};
 use super::{Metrics, RunSegment};
@@ -55,24 +56,15 @@ pub(super) enum Caching {
 }
 
 /// Why a chunk was not read.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum Problem {
-    Disk(rocksdb::Error),
-    Format(FormatError),
+    #[error("{0}")]
+    Disk(#[from] rocksdb::Error),
+    #[error("{0}")]
+    Format(#[from] FormatError),
     /// A chunk that every segment has is not there.
+    #[error("a part of it is missing")]
     Missing,
-}
-
-impl From<rocksdb::Error> for Problem {
-    fn from(error: rocksdb::Error) -> Self {
-        Self::Disk(error)
-    }
-}
-
-impl From<FormatError> for Problem {
-    fn from(error: FormatError) -> Self {
-        Self::Format(error)
-    }
 }
 
 impl PieceSpans {
@@ -182,8 +174,7 @@ impl Disk {
         let text = match problem {
             Problem::Disk(error) if is_damage(&error) => error.to_string(),
             Problem::Disk(error) => return SegmentError::Read(error.to_string()),
-            Problem::Format(error) => error.to_string(),
-            Problem::Missing => "a chunk is missing".to_owned(),
+            problem @ (Problem::Format(_) | Problem::Missing) => problem.to_string(),
         };
         self.set_aside(run, &text);
         SegmentError::Gone

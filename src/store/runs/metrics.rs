@@ -1,6 +1,9 @@
 //! Metrics of runs and of sealing.
 
+use crate::store::retention::DropReason;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
@@ -18,9 +21,22 @@ pub struct Metrics {
     pub(crate) sealing_seconds: Counter<f64, AtomicU64>,
     pub(crate) unsealed_lost_spans: Counter,
     pub(crate) seal_failures: Counter,
+    dropped_spans: Family<ReasonLabels, Counter>,
+    dropped_bytes: Family<ReasonLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 impl Metrics {
+    pub(crate) fn count_drop(&self, reason: DropReason, spans: u64, bytes: u64) {
+        let labels = ReasonLabels { reason: reason.as_str() };
+        self.dropped_spans.get_or_create(&labels).inc_by(spans);
+        self.dropped_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
     pub fn register(&self, registry: &mut Registry) {
         registry.register("spanreel_store_runs", "Sealed runs", self.runs.clone());
         registry.register("spanreel_store_spans", "Spans in sealed runs", self.spans.clone());
@@ -53,6 +69,17 @@ impl Metrics {
             "spanreel_store_unsealed_lost_spans",
             "Spans that the spool dropped, or that could not be read, before they were sealed",
             self.unsealed_lost_spans.clone(),
+        );
+        registry.register(
+            "spanreel_store_dropped_spans",
+            "Spans whose run was dropped by retention",
+            self.dropped_spans.clone(),
+        );
+        registry.register_with_unit(
+            "spanreel_store_dropped",
+            "Size of runs that retention dropped",
+            Unit::Bytes,
+            self.dropped_bytes.clone(),
         );
         registry.register("spanreel_store_seal_failures", "Attempts to seal that failed", self.seal_failures.clone());
     }

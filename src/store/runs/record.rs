@@ -161,7 +161,7 @@ pub(super) fn load_splits(database: &Database) -> Result<Vec<(SegmentId, Vec<u32
 
 type KeyValue = (Box<[u8]>, Box<[u8]>);
 
-fn prefixed(database: &Database, prefix: &[u8]) -> Result<Vec<KeyValue>, RunsError> {
+pub(super) fn prefixed(database: &Database, prefix: &[u8]) -> Result<Vec<KeyValue>, RunsError> {
     let from = IteratorMode::From(prefix, Direction::Forward);
     let mut entries = Vec::new();
     for item in database.raw().iterator_cf(database.family(META), from) {

@@ -59,6 +59,10 @@ impl RunSegment {
         &self.record
     }
 
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
     pub(super) fn key(&self) -> &SegmentKey {
         &self.key
     }
@@ -175,7 +179,7 @@ impl RunSegment {
     }
 
     /// Hands each span of a piece to `each`, with its row.
-    fn read_piece(
+    pub(super) fn read_piece(
         &self,
         trace: TraceId,
         value: &[u8],
