@@ -25,6 +25,9 @@ mod lines;
 mod rows;
 mod stages;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
