@@ -210,23 +210,23 @@ impl<'s> Pass<'s> {
     fn work(&self, state: &mut State<'s>, segments: &[Arc<dyn Segment>], next: &AtomicUsize) -> Result<(), QueryError> {
         let scan = Scan::new(self.source, self.control);
         while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let added = self.control.check().map_err(SegmentError::from).and_then(|()| self.add(&scan, state, segment));
+            let added = self.control.check().map_err(QueryError::from).and_then(|()| self.add(&scan, state, segment));
             match added {
                 Ok(()) => state.inspected.segments_done += 1,
                 // Retention was quicker: there is nothing to count.
-                Err(SegmentError::Gone) => state.inspected.segments_done += 1,
-                Err(SegmentError::Read(_)) => state.unreadable += 1,
-                Err(stopped @ SegmentError::Stopped(_)) => {
+                Err(QueryError::Segment(SegmentError::Gone)) => state.inspected.segments_done += 1,
+                Err(QueryError::Segment(SegmentError::Read(_))) => state.unreadable += 1,
+                Err(error) => {
                     // The others need not go on.
                     next.store(segments.len(), Ordering::Relaxed);
-                    return Err(stopped.into());
+                    return Err(error);
                 }
             }
         }
         Ok(())
     }
 
-    fn add(&self, scan: &Scan<'_>, state: &mut State<'s>, segment: &Arc<dyn Segment>) -> Result<(), SegmentError> {
+    fn add(&self, scan: &Scan<'_>, state: &mut State<'s>, segment: &Arc<dyn Segment>) -> Result<(), QueryError> {
         let State { folds, selected, scratch, compare_scratch, inspected, .. } = state;
         let reader = scan.reader(segment);
         for (leaf, folded) in self.leaves.iter().zip(folds) {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::intervals::Intervals;
 use crate::traceql::ast::{Pipeline, Spanset, Stage};
-use crate::traceql::error::Invalid;
+use crate::traceql::error::{Invalid, QueryError};
 use crate::traceql::filter::Filter;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan};
@@ -20,7 +20,7 @@ pub enum Matching {
 pub trait Matcher: Sync {
     /// # Errors
     /// The segment could not be read, or the query is to end.
-    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, SegmentError>;
+    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError>;
 }
 
 /// Rows of a segment, ascending, and the interval of each.
@@ -111,7 +111,7 @@ struct Spans {
 }
 
 impl Matcher for Spans {
-    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, SegmentError> {
+    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError> {
         let mut matching = Matching::All;
         for filter in self.filters.iter().filter(|filter| !filter.takes_all()) {
             let mask = match &matching {
