@@ -151,6 +151,12 @@ impl<'q> Comparison<'q> {
         Ok(())
     }
 
+    /// How many [`Comparison::lines`] there are, at most.
+    #[must_use]
+    pub fn line_count(&self) -> usize {
+        self.attributes.values().map(|tally| 2 * (tally.values.len().min(self.plan.top) + 1)).sum()
+    }
+
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();

@@ -9,6 +9,12 @@ use crate::traceql::filter::Filter;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::SegmentError;
+use crate::traceql::trace::evaluate::StartedWithin;
+use crate::traceql::trace::plan::Plan;
+use crate::traceql::trace::view::View;
+
+/// Traces between two looks at whether the query is to end.
+const TRACES_BETWEEN_CHECKS: usize = 64;
 
 /// The spans of a segment that a pipeline keeps.
 pub enum Matching {
@@ -79,29 +85,34 @@ impl Selected {
     }
 }
 
-/// The rows of a pipeline.
+/// The rows of a pipeline. `number` tells the pipelines of one query apart.
 ///
 /// # Errors
 /// It has a regular expression that cannot be used.
-pub fn matcher(pipeline: &Pipeline, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
+pub fn matcher(pipeline: &Pipeline, number: usize, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
     let mut filters = Vec::new();
     for stage in &pipeline.stages {
         match stage {
             Stage::Spanset(Spanset::Spans(expression)) => filters.push(Filter::compile(expression.as_ref())?),
             // It only shows more.
             Stage::Select(_) => {}
-            _ => return Err(Invalid::Unsupported("metrics of such a pipeline are".into())),
+            _ => return Ok(Box::new(SpansOfTraces { plan: Plan::compile(pipeline, number)?, intervals: *intervals })),
         }
     }
     Ok(Box::new(Spans { filters, intervals: *intervals }))
 }
 
-/// The rows of a spanset, as selected by `compare()`.
+/// The rows that `compare()` selects: those of a single filter, by the language.
 ///
 /// # Errors
-/// It has a regular expression that cannot be used.
-pub fn spanset_matcher(spanset: &Spanset, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
-    matcher(&Pipeline { stages: vec![Stage::Spanset(spanset.clone())] }, intervals)
+/// It is something else, or has a regular expression that cannot be used.
+pub fn selection(spanset: &Spanset, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
+    match spanset {
+        Spanset::Spans(expression) => {
+            Ok(Box::new(Spans { filters: vec![Filter::compile(expression.as_ref())?], intervals: *intervals }))
+        }
+        other => Err(Invalid::Unsupported(format!("compare() of {other}"))),
+    }
 }
 
 /// Spans that pass all of the filters, each decided span by span.
@@ -125,5 +136,68 @@ impl Matcher for Spans {
             matching = Matching::Rows(mask);
         }
         Ok(matching)
+    }
+}
+
+/// Spans of the spansets that a pipeline yields, for which whole traces must be known. Spans outside of the time range help
+/// to decide, as in Tempo; they are left out afterwards.
+struct SpansOfTraces {
+    plan: Plan,
+    intervals: Intervals,
+}
+
+/// All of time: whenever spans start, they can be in a relation.
+const ALWAYS: StartedWithin = StartedWithin { start: 0, end: u64::MAX };
+
+impl Matcher for SpansOfTraces {
+    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError> {
+        let within = reader.within(self.intervals.from, self.intervals.to)?;
+        let filters = (0..self.plan.filters()).map(|filter| self.plan.filtered(scan, reader, filter, ALWAYS));
+        let masks: Vec<Rc<Mask>> = filters.collect::<Result<_, _>>()?;
+        let traces = reader.traces()?;
+        let mut whole = Mask::none(reader.rows());
+        let mut single = Vec::new();
+        for trace in 0..traces.len() {
+            let rows = traces.rows(trace);
+            if within.as_ref().is_some_and(|within| !within.any(rows.clone())) {
+                continue;
+            }
+            if scan.source().may_be_split(&**reader.segment(), trace) {
+                single.push(trace);
+            } else if self.plan.wanted().within(&masks, &rows) {
+                if self.plan.yields_one() { whole.set_range(rows) } else { single.push(trace) }
+            }
+        }
+        let mut matching = if whole.is_empty() { whole } else { self.plan.swept(scan, reader, &masks, whole)? };
+        for (count, trace) in single.into_iter().enumerate() {
+            if count % TRACES_BETWEEN_CHECKS == 0 {
+                scan.check()?;
+            }
+            self.add_trace(scan, reader, trace, &mut matching)?;
+        }
+        Ok(Matching::Rows(matching))
+    }
+}
+
+impl SpansOfTraces {
+    /// Adds the rows of this segment that are in a spanset of the trace.
+    fn add_trace(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        trace: usize,
+        matching: &mut Mask,
+    ) -> Result<(), QueryError> {
+        let view = View::open(scan, reader, trace)?;
+        let own = reader.segment().id();
+        for spanset in self.plan.spansets(scan, &view, ALWAYS)? {
+            for place in spanset.spans.iter().filter_map(|span| view.places().get(span)) {
+                let piece = view.pieces().get(place.piece as usize);
+                if piece.is_some_and(|piece| piece.reader.segment().id() == own) {
+                    matching.set(place.row as usize);
+                }
+            }
+        }
+        Ok(())
     }
 }
