@@ -240,6 +240,31 @@ fn filters_and_the_time_range_decide_what_counts() {
 }
 
 #[test]
+fn pipelines_over_whole_traces_count_the_spans_that_they_yield() {
+    let pieces = Memory::spread(&traces(), 2, |_, span| vec![span]);
+    for memory in [&memory(), &pieces, &memory().split_unsure()] {
+        for (pipeline, expected) in [
+            ("{ kind = server } > { status = error }", "10=0 20=0 30=1"),
+            ("{ kind = server } &> { status = error }", "10=0 20=0 30=2"),
+            ("{ duration > 3s } && { kind = client }", "10=0 20=0 30=2"),
+            ("{} | sum(duration) > 2s", "10=0 20=0 30=2"),
+            ("{} | by(name) | max(duration) > 500ms", "10=1 20=0 30=1"),
+            ("{} | by(name) | coalesce()", "10=2 20=0 30=2"),
+        ] {
+            let query = format!("{pipeline} | count_over_time()");
+            assert_eq!(ask(memory, &query), [format!("__name__=count_over_time: {expected}")], "{query}");
+        }
+    }
+}
+
+#[test]
+fn spans_before_the_time_range_can_be_in_a_relation() {
+    let request = RangeRequest { start: 10 * SECOND, end: 10 * SECOND, step: SECOND, ..REQUEST };
+    let answer = ask_for(&memory(), "{ kind = server } >> { kind = client } | count_over_time()", &request);
+    assert_eq!(shown(&answer.series), ["__name__=count_over_time: 10=1"]);
+}
+
+#[test]
 fn an_instant_is_one_number_over_all_of_the_time() {
     assert_eq!(ask_at_once(&memory(), "{} | rate()"), [format!("__name__=rate: 30={}", 4.0 / 30.0)]);
     assert_eq!(ask_at_once(&memory(), "{} | max_over_time(duration)"), ["__name__=max_over_time: 30=4"]);
