@@ -11,10 +11,6 @@ use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::SegmentError;
 use crate::traceql::trace::evaluate::StartedWithin;
 use crate::traceql::trace::plan::Plan;
-use crate::traceql::trace::view::View;
-
-/// Traces between two looks at whether the query is to end.
-const TRACES_BETWEEN_CHECKS: usize = 64;
 
 /// The spans of a segment that a pipeline keeps.
 pub enum Matching {
@@ -96,7 +92,8 @@ pub fn matcher(pipeline: &Pipeline, number: usize, intervals: &Intervals) -> Res
             Stage::Spanset(Spanset::Spans(expression)) => filters.push(Filter::compile(expression.as_ref())?),
             // It only shows more.
             Stage::Select(_) => {}
-            _ => return Ok(Box::new(SpansOfTraces { plan: Plan::compile(pipeline, number)?, intervals: *intervals })),
+            // Whole traces must be known.
+            _ => return Ok(Box::new(Plan::compile(pipeline, number)?)),
         }
     }
     Ok(Box::new(Spans { filters, intervals: *intervals }))
@@ -139,65 +136,12 @@ impl Matcher for Spans {
     }
 }
 
-/// Spans of the spansets that a pipeline yields, for which whole traces must be known. Spans outside of the time range help
-/// to decide, as in Tempo; they are left out afterwards.
-struct SpansOfTraces {
-    plan: Plan,
-    intervals: Intervals,
-}
-
-/// All of time: whenever spans start, they can be in a relation.
+/// All of time: spans outside of the time range help to decide which spans are in a relation, as in Tempo. They are left
+/// out afterwards.
 const ALWAYS: StartedWithin = StartedWithin { start: 0, end: u64::MAX };
 
-impl Matcher for SpansOfTraces {
+impl Matcher for Plan {
     fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError> {
-        let within = reader.within(self.intervals.from, self.intervals.to)?;
-        let filters = (0..self.plan.filters()).map(|filter| self.plan.filtered(scan, reader, filter, ALWAYS));
-        let masks: Vec<Rc<Mask>> = filters.collect::<Result<_, _>>()?;
-        let traces = reader.traces()?;
-        let mut whole = Mask::none(reader.rows());
-        let mut single = Vec::new();
-        for trace in 0..traces.len() {
-            let rows = traces.rows(trace);
-            if within.as_ref().is_some_and(|within| !within.any(rows.clone())) {
-                continue;
-            }
-            if scan.source().may_be_split(&**reader.segment(), trace) {
-                single.push(trace);
-            } else if self.plan.wanted().within(&masks, &rows) {
-                if self.plan.yields_one() { whole.set_range(rows) } else { single.push(trace) }
-            }
-        }
-        let mut matching = if whole.is_empty() { whole } else { self.plan.swept(scan, reader, &masks, whole)? };
-        for (count, trace) in single.into_iter().enumerate() {
-            if count % TRACES_BETWEEN_CHECKS == 0 {
-                scan.check()?;
-            }
-            self.add_trace(scan, reader, trace, &mut matching)?;
-        }
-        Ok(Matching::Rows(matching))
-    }
-}
-
-impl SpansOfTraces {
-    /// Adds the rows of this segment that are in a spanset of the trace.
-    fn add_trace(
-        &self,
-        scan: &Scan<'_>,
-        reader: &Rc<Reader>,
-        trace: usize,
-        matching: &mut Mask,
-    ) -> Result<(), QueryError> {
-        let view = View::open(scan, reader, trace)?;
-        let own = reader.segment().id();
-        for spanset in self.plan.spansets(scan, &view, ALWAYS)? {
-            for place in spanset.spans.iter().filter_map(|span| view.places().get(span)) {
-                let piece = view.pieces().get(place.piece as usize);
-                if piece.is_some_and(|piece| piece.reader.segment().id() == own) {
-                    matching.set(place.row as usize);
-                }
-            }
-        }
-        Ok(())
+        self.rows(scan, reader, ALWAYS).map(Matching::Rows)
     }
 }
