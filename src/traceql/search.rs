@@ -215,74 +215,79 @@ impl<'a> Search<'a> {
         }
         let masks = self.plan.masks(scan, &reader, self.within)?;
         let (traces, starts) = (reader.traces()?, reader.starts()?);
-        let mut whole = Vec::new();
-        let mut split = Vec::new();
-        for trace in 0..traces.len() {
-            let rows = traces.rows(trace);
-            // Of a trace in pieces, too: it starts no later than any of them.
-            let start = starts.get(rows.start).copied().unwrap_or(0);
-            if start < floor || !driven.any(rows.clone()) {
+        // Of a trace in pieces, too: it starts no later than any of them.
+        let start_of = |trace: usize| starts.get(traces.rows(trace).start).copied().unwrap_or(0);
+        let is_driven = |trace: &usize| start_of(*trace) >= floor && driven.any(traces.rows(*trace));
+        let driven: Vec<usize> = (0..traces.len()).filter(is_driven).collect();
+        finds.traces = driven.len() as u64;
+        let swept = self.swept(scan, &reader, &masks, &driven)?;
+        let may_be_split = |trace: usize| self.source.may_be_split(&**segment, trace);
+        let newest = &mut finds.newest;
+        // Those that yield nothing by their spans here: with spans elsewhere they may.
+        let mut open = Vec::new();
+        for trace in driven {
+            if start_of(trace) < newest.floor() {
                 continue;
             }
-            if self.source.may_be_split(&**segment, trace) {
-                split.push(trace);
-            } else if self.plan.wanted().within(&masks, &rows) {
-                whole.push(trace);
+            if swept.as_ref().is_some_and(|swept| !swept.any(traces.rows(trace))) {
+                open.push(trace);
+            } else if may_be_split(trace) {
+                self.offer_once(scan, &reader, trace, seen, newest)?;
+            } else if !self.plan.yields_one() {
+                self.offer(scan, &reader, trace, newest)?;
+            } else if let Some(id) = traces.ids.get(trace) {
+                newest.offer(start_of(trace), *id, || self.candidate(&reader, trace));
             }
         }
-        finds.traces = (whole.len() + split.len()) as u64;
-        self.offer_whole(scan, &reader, &masks, whole, &mut finds.newest)?;
-        for trace in split {
-            let Some(id) = traces.ids.get(trace) else { continue };
-            let start = starts.get(traces.rows(trace).start).copied().unwrap_or(0);
-            if start < finds.newest.floor() || !seen.insert(*id) {
-                continue;
+        for trace in open {
+            if start_of(trace) >= newest.floor() && may_be_split(trace) {
+                self.offer_once(scan, &reader, trace, seen, newest)?;
             }
-            self.control.reserve(SEEN_BYTES)?;
-            self.offer(scan, &reader, trace, &mut finds.newest)?;
         }
         Ok(finds)
     }
 
-    /// Offers those of the traces, which have no spans elsewhere, that yield something.
-    fn offer_whole(
+    /// What the spans of these traces in a segment yield by themselves; `None` if every trace yields something.
+    fn swept(
         &self,
         scan: &Scan<'_>,
         reader: &Rc<Reader>,
         masks: &[Arc<Mask>],
-        whole: Vec<usize>,
+        driven: &[usize],
+    ) -> Result<Option<Mask>, QueryError> {
+        if self.plan.single_filter().is_some() {
+            return Ok(None);
+        }
+        let traces = reader.traces()?;
+        let mut input = Mask::none(reader.rows());
+        for rows in driven.iter().map(|trace| traces.rows(*trace)) {
+            if self.plan.wanted().within(masks, &rows) {
+                input.set_range(rows);
+            }
+        }
+        if let Some(within) = reader.within(self.within.start, self.within.end)? {
+            input.and(&within);
+        }
+        if !input.is_empty() {
+            input = self.plan.swept(scan, reader, masks, input)?;
+        }
+        Ok(Some(input))
+    }
+
+    /// Offers a trace that may have pieces elsewhere, unless that was done at another of them.
+    fn offer_once(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        trace: usize,
+        seen: &mut HashSet<TraceId>,
         newest: &mut Newest,
     ) -> Result<(), QueryError> {
-        if whole.is_empty() {
-            return Ok(());
-        }
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
-        // A single filter yields something for every trace it takes a span of.
-        let swept = if self.plan.single_filter().is_some() {
-            None
-        } else {
-            let mut input = Mask::none(reader.rows());
-            whole.iter().for_each(|trace| input.set_range(traces.rows(*trace)));
-            if let Some(within) = reader.within(self.within.start, self.within.end)? {
-                input.and(&within);
-            }
-            Some(self.plan.swept(scan, reader, masks, input)?)
-        };
-        for trace in whole {
-            let rows = traces.rows(trace);
-            if swept.as_ref().is_some_and(|swept| !swept.any(rows.clone())) {
-                continue;
-            }
-            let start = starts.get(rows.start).copied().unwrap_or(0);
-            let Some(id) = traces.ids.get(trace) else { continue };
-            if start < newest.floor() {
-                continue;
-            }
-            if self.plan.yields_one() {
-                newest.offer(start, *id, || self.candidate(reader, trace));
-            } else {
-                self.offer(scan, reader, trace, newest)?;
-            }
+        if let Some(id) = reader.traces()?.ids.get(trace)
+            && seen.insert(*id)
+        {
+            self.control.reserve(SEEN_BYTES)?;
+            self.offer(scan, reader, trace, newest)?;
         }
         Ok(())
     }
