@@ -31,6 +31,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use self::intervals::{Intervals, NANOS_PER_SECOND};
@@ -182,7 +183,7 @@ impl<'s> Pass<'s> {
         progress: &mut dyn FnMut(&State<'s>) -> Result<(), Stopped>,
     ) -> Result<State<'s>, QueryError> {
         let spans: usize = segments.iter().map(|segment| segment.rows()).sum();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
         let workers = WORKERS_MAX.min(cores).min(segments.len()).min(spans / SPANS_PER_WORKER_MIN).max(1);
         let mut first = State::new(self)?;
         let mut others = (1..workers).map(|_| State::new(self)).collect::<Result<Vec<_>, _>>()?;
@@ -191,9 +192,13 @@ impl<'s> Pass<'s> {
         let last = waves.len().saturating_sub(1);
         for (index, wave) in waves.enumerate() {
             let next = AtomicUsize::new(0);
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 let work = |state| self.work(state, wave, &next);
-                let others: Vec<_> = others.iter_mut().map(|state| scope.spawn(move || work(state))).collect();
+                let others = others.iter_mut().filter_map(|state| {
+                    // Without a second thread the first does everything.
+                    thread::Builder::new().name("metrics".into()).spawn_scoped(scope, move || work(state)).ok()
+                });
+                let others: Vec<_> = others.collect();
                 let mut result = work(&mut first);
                 for other in others {
                     result = result.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

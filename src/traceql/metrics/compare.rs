@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -141,8 +142,7 @@ impl<'q> Comparison<'q> {
     pub fn merge(&mut self, other: Self, control: &Control) -> Result<(), Stopped> {
         for (field, tally) in other.attributes {
             let width = self.width;
-            let own = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
-            own.merge(&tally, width, control)?;
+            self.tally(field, control)?.merge(&tally, width, control)?;
             control.release(tally.booked_bytes);
         }
         self.baseline_exemplars.merge(other.baseline_exemplars, &[0]);
@@ -238,7 +238,7 @@ impl<'q> Comparison<'q> {
         if rows.len() > UNLISTED_ROWS_MAX
             && let Some(sketches) = unlisted(&field, reader)?
         {
-            let tally = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
+            let tally = self.tally(field, control)?;
             tally.is_unlisted = true;
             for (row, cell) in rows.iter().zip(&scratch.cells) {
                 let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
@@ -247,7 +247,7 @@ impl<'q> Comparison<'q> {
             return Ok(());
         }
         let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
-        let tally = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
+        let tally = self.tally(field, control)?;
         // Codes of rows, or resources and scopes of rows and the codes of those.
         let (of_rows, of_groups) = match coded.codes() {
             Codes::Rows(codes) => (codes, None),
@@ -271,6 +271,17 @@ impl<'q> Comparison<'q> {
         }
         tally.prune(width);
         Ok(())
+    }
+
+    fn tally(&mut self, field: Field, control: &Control) -> Result<&mut Tally, Stopped> {
+        Ok(match self.attributes.entry(field) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let bytes = self.width * size_of::<u64>() + VALUE_OVERHEAD_BYTES;
+                control.reserve(bytes)?;
+                vacant.insert(Tally::new(self.width, bytes))
+            }
+        })
     }
 
     fn choose(
@@ -307,14 +318,14 @@ impl<'q> Comparison<'q> {
 }
 
 impl Tally {
-    fn new(width: usize) -> Self {
+    fn new(width: usize, booked_bytes: usize) -> Self {
         Self {
             numbers: HashMap::default(),
             values: Vec::new(),
             counts: Vec::new(),
             totals: vec![0; width],
             is_unlisted: false,
-            booked_bytes: 0,
+            booked_bytes,
         }
     }
 
