@@ -81,14 +81,13 @@ const VALUE_OVERHEAD_BYTES: usize = 96;
 const TYPE_LABEL: &str = "__meta_type";
 
 /// Intrinsics that tell something when their values are counted: no ids, times and numbers of nested sets.
-const INTRINSICS: [Intrinsic; 9] = [
+const INTRINSICS: [Intrinsic; 8] = [
     Intrinsic::Name,
     Intrinsic::Status,
     Intrinsic::StatusMessage,
     Intrinsic::Kind,
     Intrinsic::RootName,
     Intrinsic::RootServiceName,
-    Intrinsic::EventName,
     Intrinsic::InstrumentationName,
     Intrinsic::InstrumentationVersion,
 ];
