@@ -1,14 +1,15 @@
 //! A group as search sees it.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::group::{Group, Resident};
 use super::{Shared, lock};
-use crate::store::build::{self, TakesBytes};
+use crate::spool::Seq;
+use crate::store::build::{self, Place, TakesBytes};
 use crate::traceql::ast::{Field, Scope};
 use crate::traceql::column::{Cell, Codes};
 use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
@@ -19,14 +20,21 @@ pub(super) struct TailSegment {
     raw: Arc<RawBatches>,
 }
 
-/// Inflated batches of the groups that one query last took span bytes from. They go with the query.
+/// Inflated batches that one query took span bytes from. They go with the query.
 #[derive(Default)]
 pub(super) struct RawBatches {
-    groups: Mutex<VecDeque<(SegmentId, Arc<[Bytes]>)>>,
+    kept: Mutex<Kept>,
 }
 
-/// One for each thread that a query is likely to have.
-const RAW_GROUPS_MAX: usize = 2;
+#[derive(Default)]
+struct Kept {
+    batches: HashMap<Seq, Bytes>,
+    bytes: usize,
+}
+
+/// A query reads a segment's spans in the order of their traces, so it comes back to all batches of a group again and
+/// again: enough for two groups, one for each thread that a query is likely to have.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 
 impl TailSegment {
     pub fn new(shared: Arc<Shared>, group: Arc<Group>, raw: Arc<RawBatches>) -> Self {
@@ -41,20 +49,27 @@ impl TailSegment {
         Ok(resident)
     }
 
-    fn raw(&self, resident: &Resident) -> Result<Arc<[Bytes]>, SegmentError> {
-        let id = self.group.id();
-        let mut groups = lock(&self.raw.groups);
-        if let Some((_, batches)) = groups.iter().find(|(other, _)| *other == id) {
-            return Ok(Arc::clone(batches));
+    /// The inflated batch that a row's span lies in.
+    fn raw(&self, seq: Seq) -> Result<Bytes, SegmentError> {
+        if let Some(batch) = lock(&self.raw.kept).batches.get(&seq) {
+            return Ok(batch.clone());
         }
-        let batches = resident.batches.iter().map(|seq| {
-            let batch = self.shared.inflated(*seq).map_err(|error| SegmentError::Read(error.to_string()))?;
-            batch.ok_or(SegmentError::Gone)
-        });
-        let batches: Arc<[Bytes]> = batches.collect::<Result<Vec<_>, _>>()?.into();
-        groups.push_front((id, Arc::clone(&batches)));
-        groups.truncate(RAW_GROUPS_MAX);
-        Ok(batches)
+        let batch = self.shared.inflated(seq).map_err(|error| SegmentError::Read(error.to_string()))?;
+        let batch = batch.ok_or(SegmentError::Gone)?;
+        let mut kept = lock(&self.raw.kept);
+        if kept.bytes + batch.len() > KEPT_BYTES_MAX {
+            *kept = Kept::default();
+        }
+        kept.bytes += batch.len();
+        kept.batches.insert(seq, batch.clone());
+        Ok(batch)
+    }
+
+    fn cell_in_span(&self, resident: &Resident, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError> {
+        let Some(place) = resident.places.get(row) else { return Ok(None) };
+        let Some(seq) = resident.batches.get(place.batch as usize) else { return Ok(None) };
+        let batch = self.raw(*seq)?;
+        Ok(build::cell(field, build::bytes_at(&[batch], Place { batch: 0, ..*place })))
     }
 }
 
@@ -106,11 +121,7 @@ impl Segment for TailSegment {
         let resident = self.resident()?;
         match resident.index.cell(field, row) {
             Ok(cell) => Ok(cell),
-            Err(TakesBytes) => {
-                let raw = self.raw(&resident)?;
-                let span = resident.places.get(row).map_or(&[][..], |place| build::bytes_at(&raw, *place));
-                Ok(build::cell(field, span))
-            }
+            Err(TakesBytes) => self.cell_in_span(&resident, field, row),
         }
     }
 

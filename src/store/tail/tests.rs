@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Wire;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::*;
 use prost::Message as _;
@@ -17,11 +18,12 @@ use crate::otlp::{SpanId, scan};
 use crate::query::{SourceError, SpanSource as _, TraceSource as _};
 use crate::spool::{Append, Header, Metrics, PipelineId, Settings, TimeRange};
 use crate::store::assemble::{AssembleLimits, assemble};
-use crate::store::build::tests::generate::{request, requests, span};
+use crate::store::build::tests::generate::{attribute, request, requests, span};
 use crate::store::{Fragments, Sealed, SealedView, Store};
-use crate::traceql::ast::{Field, Intrinsic};
-use crate::traceql::segment::Source;
-use crate::traceql::value::Kind;
+use crate::traceql::ast::{Attribute, Field, Intrinsic};
+use crate::traceql::column::Cell;
+use crate::traceql::segment::{Column, Source};
+use crate::traceql::value::{Kind, Value};
 
 /// A spool in a directory of its own.
 struct Rig {
@@ -129,7 +131,7 @@ fn keys_in(segment: &dyn Segment) -> Vec<Key> {
     let traces = segment.traces().unwrap();
     let ids = segment.span_ids(0..segment.rows()).unwrap();
     let kind = |row| match segment.cell(&Field::Intrinsic(Intrinsic::Kind), row).unwrap() {
-        Some(crate::traceql::column::Cell::One(crate::traceql::value::Value::Kind(kind))) => kind,
+        Some(Cell::One(Value::Kind(kind))) => kind,
         other => panic!("{other:?}"),
     };
     (0..segment.rows()).map(|row| (traces.ids[traces.of_row(row)], ids[row].span, kind(row))).collect()
@@ -282,6 +284,31 @@ fn a_request_of_more_spans_than_a_segment_has_rows_is_seen_as_a_whole() {
     let spans: BTreeSet<_> =
         segments.iter().flat_map(|segment| segment.span_ids(0..segment.rows()).unwrap()).map(|ids| ids.span).collect();
     assert_eq!(spans.len(), 150_020);
+    rig.close();
+}
+
+#[test]
+fn long_values_are_looked_up_in_their_batches() {
+    let rig = Rig::new();
+    let store = rig.store(&Arc::default(), TailSettings::default());
+    let user = |number: u64| format!("a user with the number {number:020}");
+    for from in (0..2000u64).step_by(40) {
+        let with_user = |number: u64| Span {
+            attributes: vec![attribute("user", Some(Wire::StringValue(user(number))))],
+            ..span(number % 100 + 1, number + 1, 0, number)
+        };
+        rig.append(&request("a", (from..from + 40).map(with_user).collect()));
+    }
+    let source = store.searchable().unwrap();
+    let segments = source.segments(0, u64::MAX);
+    assert_eq!(segments.len(), 1);
+    let scope = Some(crate::traceql::ast::Scope::Span);
+    let field = Field::Attribute(Attribute { scope, of_parent: false, name: "user".to_owned() });
+    assert!(matches!(segments[0].column(&field).unwrap(), Column::Unlisted { .. }));
+    for (row, ids) in segments[0].span_ids(0..2000).unwrap().iter().enumerate() {
+        let expected = Value::String(user(u64::from_be_bytes(ids.span.0) - 1).into());
+        assert_eq!(segments[0].cell(&field, row).unwrap(), Some(Cell::One(expected)));
+    }
     rig.close();
 }
 
