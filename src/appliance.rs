@@ -285,11 +285,7 @@ async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs
         .map_err(|error| StartError::Internal(format!("sealed runs cannot be opened: {error}")))
 }
 
-fn start_sealing(
-    spool: &spool::Spool,
-    runs: &Runs,
-    settings: &SpanreelSettings,
-) -> Result<Arc<Sealing>, StartError> {
+fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings) -> Result<Arc<Sealing>, StartError> {
     const MIB: u64 = 1024 * 1024;
     let retention = RetentionSettings {
         age_max: Some(settings.store.max_age).filter(|age| !age.is_zero()),

@@ -194,7 +194,8 @@ impl Runs {
         for trace in self.pins.list() {
             let mut request = Vec::new();
             for (segment, value) in self.disk.pieces(&dropped, trace).map_err(RunsError::Read)? {
-                request.extend_from_slice(&segment.fragment(trace, &value).map_err(RunsError::Read)?.unwrap_or_default());
+                request
+                    .extend_from_slice(&segment.fragment(trace, &value).map_err(RunsError::Read)?.unwrap_or_default());
             }
             if !request.is_empty() {
                 pins::put_copy(&mut write, database, trace, key, &request);
@@ -298,7 +299,8 @@ impl View {
     }
 
     fn pinned_as_segment(&self) -> Option<Arc<dyn Segment>> {
-        self.pinned.as_ref().map(|pinned| Arc::clone(pinned) as Arc<dyn Segment>)
+        let searchable = self.pinned.as_ref().filter(|pinned| pinned.rows() > 0);
+        searchable.map(|pinned| Arc::clone(pinned) as Arc<dyn Segment>)
     }
 
     fn count(&self, metrics: &Metrics) {
@@ -371,8 +373,10 @@ impl SealedView for View {
     fn fragments(&self, trace: TraceId, bytes_max: usize) -> Result<Fragments, SourceError> {
         let unreadable = |error: SegmentError| SourceError::Read(error.to_string());
         let mut fragments = Fragments::default();
-        let copies = pins::read_copies(&self.disk.database, &self.disk.unpacker, Some(trace));
-        fragments.requests = copies.map_err(|error| SourceError::Read(error.to_string()))?;
+        if self.pinned.is_some() {
+            let copies = pins::read_copies(&self.disk.database, &self.disk.unpacker, Some(trace));
+            fragments.requests = copies.map_err(|error| SourceError::Read(error.to_string()))?;
+        }
         let mut bytes = fragments.requests.iter().map(Bytes::len).sum::<usize>();
         fragments.inspected_bytes = bytes as u64;
         // Also of runs that are set aside: what can be read of them is shown.

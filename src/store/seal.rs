@@ -25,9 +25,9 @@ use thiserror::Error;
 
 use super::build::{Builder, Pushed};
 use super::format::chunk::Packer;
+use super::retention::{Retention, RetentionSettings};
 use super::runs::{RunRecord, Runs, RunsError, Sealed, SegmentRecord};
 use crate::spool::database::{COLUMN, TRACE, table_options};
-use super::retention::{Retention, RetentionSettings};
 use crate::spool::{Batch, ReadError, Seq, Spool, unix_nanos};
 use encode::Files;
 use pace::{Hurry, Pace};
@@ -391,6 +391,10 @@ impl Sealer {
         self.unreleased.push((Instant::now(), next));
         // What is left is counted again.
         self.waiting = Waiting::default();
+        if hurry == Hurry::No {
+            // The next run is a while away: its memory is not kept for it.
+            self.builder = Builder::new();
+        }
         let metrics = self.runs.metrics();
         metrics.sealed_spans.inc_by(spans);
         metrics.sealed_raw_bytes.inc_by(intake.raw_bytes);

@@ -10,9 +10,9 @@
 //! ```
 
 use super::span;
-use super::{Known, Writer};
 use super::words::Words;
 use super::{FormatError, Reader};
+use super::{Known, Writer};
 use crate::otlp::wire::put_varint;
 use crate::traceql::column::ROWS_MAX;
 

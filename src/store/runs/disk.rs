@@ -13,9 +13,9 @@ use super::{Metrics, RunSegment};
 use crate::otlp::TraceId;
 use crate::spool::Database;
 use crate::spool::database::{COLUMN, META, TRACE};
+use crate::store::format::FormatError;
 use crate::store::format::chunk::Unpacker;
 use crate::store::format::key::RunKey;
-use crate::store::format::FormatError;
 use crate::traceql::segment::{SegmentError, SegmentId};
 
 /// Pieces kept because several values of one trace are asked for, one after the other.

@@ -117,19 +117,20 @@ pub(super) fn read_copies(
     Ok(requests)
 }
 
-/// All copies as a segment that can be searched.
+/// All copies as a segment that can be searched; `None` if there are none.
 pub(super) fn searchable(database: &Database, unpacker: &Unpacker) -> Result<Option<Arc<InMemory>>, RunsError> {
+    let copies = read_copies(database, unpacker, None)?;
+    if copies.is_empty() {
+        return Ok(None);
+    }
     let mut builder = Builder::new();
     let mut bytes = 0;
-    for request in read_copies(database, unpacker, None)? {
+    for request in copies {
         bytes += request.len();
         if bytes > SEARCHABLE_BYTES_MAX || builder.push(request, 0) != Pushed::Whole {
             tracing::warn!("pinned traces are too large to be searched all; each is still found by its id");
             break;
         }
-    }
-    if builder.rows() == 0 {
-        return Ok(None);
     }
     Ok(Some(Arc::new(InMemory { id: PINNED_SEGMENT, built: builder.finish() })))
 }

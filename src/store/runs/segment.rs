@@ -113,7 +113,8 @@ impl RunSegment {
     }
 
     fn groups(&self, kind: Kind) -> Result<Arc<[u16]>, SegmentError> {
-        self.chunk(kind, 0, Caching::Pass, |bytes| codes::decode(bytes, self.rows())).map_err(|problem| self.fail(problem))
+        self.chunk(kind, 0, Caching::Pass, |bytes| codes::decode(bytes, self.rows()))
+            .map_err(|problem| self.fail(problem))
     }
 
     /// The number of the trace whose piece it is; `None`, and the run is set aside, if it is damaged.
@@ -287,9 +288,7 @@ impl Segment for RunSegment {
         Ok(match placed {
             None => Codes::Rows(Arc::default()),
             Some(placed::Codes::Rows(codes)) => Codes::Rows(codes),
-            Some(placed::Codes::Resources(codes)) => {
-                Codes::Groups { groups: self.groups(Kind::ResourceOfRow)?, codes }
-            }
+            Some(placed::Codes::Resources(codes)) => Codes::Groups { groups: self.groups(Kind::ResourceOfRow)?, codes },
             Some(placed::Codes::Scopes(codes)) => Codes::Groups { groups: self.groups(Kind::ScopeOfRow)?, codes },
         })
     }

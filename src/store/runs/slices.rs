@@ -69,7 +69,8 @@ impl<'s> Slices<'s> {
     fn ids_slice(&self, slice: usize) -> Result<IdsSlice, Problem> {
         let rows_max = self.segment.record().rows as usize;
         let rows = rows_of(slice, rows_max);
-        let ids = self.segment.chunk(Kind::Ids, slice as u16, Caching::Keep, |bytes| columns::read_ids(bytes, rows.len()))?;
+        let ids =
+            self.segment.chunk(Kind::Ids, slice as u16, Caching::Keep, |bytes| columns::read_ids(bytes, rows.len()))?;
         let mut parents = Vec::with_capacity(rows.len());
         self.segment.chunk(Kind::Parents, slice as u16, Caching::Keep, |bytes| {
             columns::read_parents(bytes, rows.clone(), rows_max, &mut parents)
@@ -81,7 +82,8 @@ impl<'s> Slices<'s> {
         let rows = rows_of(slice, self.segment.record().rows as usize);
         let mut starts = vec![0; rows.len()];
         let mut durations = vec![0; rows.len()];
-        self.segment.chunk(Kind::Starts, slice as u16, Caching::Keep, |bytes| columns::read_starts(bytes, &mut starts))?;
+        self.segment
+            .chunk(Kind::Starts, slice as u16, Caching::Keep, |bytes| columns::read_starts(bytes, &mut starts))?;
         self.segment.chunk(Kind::Durations, slice as u16, Caching::Keep, |bytes| {
             columns::read_durations(bytes, &mut durations)
         })?;

@@ -65,13 +65,7 @@ fn known(built: &Built, trace: [u8; 16], row: usize) -> Option<Known> {
     let ids = built.index.ids.get(row)?;
     let start = *built.index.starts.get(row)?;
     let duration = *built.index.durations.get(row)?;
-    Some(Known {
-        trace,
-        span: ids.span.0,
-        parent: ids.parent.map(|id| id.0),
-        start,
-        end: start.wrapping_add(duration),
-    })
+    Some(Known { trace, span: ids.span.0, parent: ids.parent.map(|id| id.0), start, end: start.wrapping_add(duration) })
 }
 
 fn write_pieces(

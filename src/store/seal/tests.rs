@@ -232,9 +232,15 @@ fn a_large_segment_is_what_was_built() {
             let spans = (0..500u64).map(|number| {
                 let number = batch * 500 + number;
                 let (trace, index) = (number % 4_000 + 1, number / 4_000 + 1);
-                let mut span = span(trace, index + trace * 10, if index == 1 { 0 } else { index - 1 + trace * 10 }, number * 1_000);
+                let mut span = span(
+                    trace,
+                    index + trace * 10,
+                    if index == 1 { 0 } else { index - 1 + trace * 10 },
+                    number * 1_000,
+                );
                 span.end_time_unix_nano = span.start_time_unix_nano + number * 977;
-                let text = |value: String| Some(opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(value));
+                let text =
+                    |value: String| Some(opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(value));
                 span.attributes = vec![
                     generate::attribute("http.route", text(format!("/route/{}", number % 700))),
                     generate::attribute("request.id", text(format!("{number:032x}"))),
@@ -509,7 +515,10 @@ fn the_oldest_runs_go_by_size_and_age_and_pinned_traces_stay() {
     let before = rig.view();
     assert_eq!(rig.sealer.retention.keep(&runs, &rig.spool).unwrap(), 2);
     assert_eq!(rig.view().records().map(|run| run.first).collect::<Vec<_>>(), [3, 4]);
-    assert!(matches!(before.segments().next(), Some(segment) if segment.id() == SegmentId(3, 0)), "what was dropped is no longer searched");
+    assert!(
+        matches!(before.segments().next(), Some(segment) if segment.id() == SegmentId(3, 0)),
+        "what was dropped is no longer searched"
+    );
     let gone = before.pieces(id(6)).unwrap();
     assert!(gone.is_empty());
     drop(before);
@@ -520,11 +529,17 @@ fn the_oldest_runs_go_by_size_and_age_and_pinned_traces_stay() {
     let check_pinned = |rig: &Rig| {
         let view = rig.view();
         let fragments = view.fragments(id(5), usize::MAX).unwrap().requests;
-        assert_eq!(spans_in(fragments.iter().map(|request| &**request)), spans_in(whole.iter().map(|request| &**request)));
+        assert_eq!(
+            spans_in(fragments.iter().map(|request| &**request)),
+            spans_in(whole.iter().map(|request| &**request))
+        );
         let pieces = view.pieces(id(1_007)).unwrap();
         assert_eq!(pieces.len(), 1);
         assert_eq!(pieces[0].segment.traces().unwrap().ids[pieces[0].trace], id(1_007));
-        assert!(SealedView::segments(&*view, 0, u64::MAX).iter().any(|segment| segment.rows() == 2), "they are searched");
+        assert!(
+            SealedView::segments(&*view, 0, u64::MAX).iter().any(|segment| segment.rows() == 2),
+            "they are searched"
+        );
         assert!(view.may_hold(id(5)) && !view.may_hold(id(6)));
     };
     check_pinned(&rig);
