@@ -144,6 +144,10 @@ impl Appliance {
                 QueryState::new(Arc::new(Tail::new(spool.clone())), Arc::clone(&process) as _, QueryLimits::default());
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
+            if let Some(endpoint) = &settings.query_grpc_endpoint {
+                let grpc = http_server::bind(endpoint).await?;
+                serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
+            }
             serving_tasks.spawn(server.serve(crate::query::router(state), serving.clone()));
             Some(address)
         };

@@ -1,27 +1,42 @@
-//! Tempo's HTTP API, as Grafana speaks it.
+//! Tempo's query API, as Grafana speaks it: HTTP, and gRPC for answers that stream.
 //!
-//! In: requests from the listener on 3200. Out: traces in Tempo's JSON and protobuf, error texts to the letter, because
-//! Grafana shows them to people.
+//! In: requests from the listener on 3200. Out: traces, searches, tags and series in Tempo's JSON and protobuf, error
+//! texts to the letter, because Grafana shows them to people.
 //!
 //! ```text
-//! request ─▶ ids and parameters ─▶ admission ─▶ blocking thread: source ─▶ assemble ─▶ encode, gzip ─▶ answer
+//! URL parameters ─┐                                               ┌▶ JSON or protobuf, gzip
+//!                 ├▶ call ─▶ admission ─▶ blocking thread: engine ─┤
+//! gRPC message ───┘          (lane, Control)                      └▶ messages of at most 1 MiB
 //! ```
 //!
-//! Invariants: a bounded number of queries runs and waits at a time, each bounded in time and bytes; span bytes are
-//! passed on as they came; any method reaches a query and unknown parameters are tolerated, as with Tempo. The room
-//! must not know where traces lie: it asks a [`TraceSource`].
+//! Invariants: a bounded number of queries runs and waits at a time, each bounded in time and bytes, and a client that
+//! leaves takes its query with it; span bytes are passed on as they came; any method reaches a query and unknown
+//! parameters are tolerated, as with Tempo. There is one tenant: `X-Scope-OrgID`, also several names joined by `|`, is
+//! accepted and means nothing. The room must not know where traces lie: it asks a [`SpanSource`].
 
 mod admission;
+mod call;
+mod encode;
+mod engine;
 mod error;
 mod introspection;
+mod logfmt;
 mod negotiation;
+mod parameters;
 mod router;
+mod search;
+mod series;
 mod source;
+mod status_pages;
+mod streaming;
+mod tag_search;
+mod tags;
 mod trace_by_id;
 mod trace_id;
 
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
-pub use router::{QueryLimits, QueryState, router};
+pub use parameters::{ParameterError, ValueError};
+pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};

@@ -12,6 +12,11 @@
 //! text, nor HTTP.
 
 pub mod assemble;
+pub mod build;
+pub mod envelope;
+mod sealed;
 mod tail;
+mod unsearchable;
 
+pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use tail::Tail;

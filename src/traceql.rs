@@ -15,8 +15,44 @@
 
 pub mod answer;
 pub mod ast;
+mod coded;
 pub mod column;
 pub mod control;
+pub mod datum;
+pub mod error;
+pub mod filter;
+mod keys;
+mod lenient;
+mod lexer;
+pub mod mask;
+pub mod metrics;
+mod parser;
+pub mod pattern;
+mod print;
+pub mod reader;
 pub mod request;
+pub mod search;
 pub mod segment;
+pub mod tags;
+pub mod trace;
+mod validate;
 pub mod value;
+mod walk;
+
+pub use error::{Invalid, ParseError, QueryError, TooManyGroups};
+pub use lenient::{lenient, pinned};
+pub use parser::{field, parse};
+pub use validate::check;
+
+/// Parses and checks a query.
+///
+/// # Errors
+/// The text is no query, or the query makes no sense.
+pub fn read(text: &str) -> Result<ast::Query, QueryError> {
+    let query = parse(text)?;
+    check(&query)?;
+    Ok(query)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

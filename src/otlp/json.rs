@@ -164,6 +164,11 @@ pub fn protobuf_to_tempo_json(out: &mut Vec<u8>, trace: &[u8], top: TopKey) -> R
     write::write(out, write::Dialect::Tempo, message, trace)
 }
 
+/// Appends a number as JSON, in the digits that Go writes; NaN and the infinities as strings, as protobuf has them.
+pub fn put_double(out: &mut Vec<u8>, value: f64) {
+    write::double(out, value);
+}
+
 /// Appends `text` as a JSON string.
 pub fn put_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";

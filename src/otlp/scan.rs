@@ -24,7 +24,7 @@ pub struct Scanned {
     pub invalid: u32,
     /// Earliest start of a valid span, Unix nanoseconds; `u64::MAX` without spans.
     pub min_start: u64,
-    /// Latest end of a valid span, Unix nanoseconds.
+    /// Latest end of a valid span, Unix nanoseconds; its start, where the end is before it.
     pub max_end: u64,
     /// Fingerprints of the distinct traces, sorted.
     pub keys: Vec<u32>,
@@ -161,7 +161,7 @@ impl Scanner {
         *count = count.checked_add(1).ok_or(ScanError::TooManySpans)?;
         if let (true, Some(trace_id)) = (ids.valid(), ids.trace) {
             self.found.min_start = self.found.min_start.min(start);
-            self.found.max_end = self.found.max_end.max(end);
+            self.found.max_end = self.found.max_end.max(end).max(start);
             let key = trace_id.fingerprint();
             // Spans of one trace mostly stand together.
             if self.last_key.replace(key) != Some(key) {

@@ -191,6 +191,11 @@ pub fn put_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+/// Appends a field of type double.
+pub fn put_double_field(out: &mut Vec<u8>, number: u32, value: f64) {
+    put_fixed64(out, number, value.to_bits());
+}
+
 /// Appends a 32-bit fixed field.
 pub fn put_fixed32(out: &mut Vec<u8>, number: u32, value: u32) {
     put_varint(out, u64::from(number) << 3 | 5);

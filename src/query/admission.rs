@@ -1,58 +1,145 @@
-//! How many queries run at once, and for how long.
+//! How many queries run at once, for how long, and with how much memory.
 //!
-//! A query holds a trace in memory, so the number running bounds the memory. Others wait, a bounded number for a bounded
-//! time; a client that leaves while it waits leaves the queue.
+//! ```text
+//! request ─▶ a place (else 429) ─▶ its turn in its lane (else 504) ─▶ blocking thread, under Control ─▶ room for the answer
+//! ```
+//!
+//! A query holds a trace or results in memory, so the number running bounds the memory; finished answers share a room of
+//! bytes until their clients have read them. Look-ups of one trace have a lane of their own: they are over in a
+//! millisecond and must not stand behind a scan of a week. A client that leaves while it waits leaves the queue; if it
+//! leaves while its query runs, the query is cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::QueryError;
+use crate::traceql::control::Control;
 
 /// Reading a trace is disk and CPU by turns; more at once only adds memory.
-const RUNNING_MAX: usize = 4;
+const TRACES_RUNNING_MAX: usize = 4;
+
+/// A scan keeps a core or two busy; a third lets short ones pass a long one.
+const SCANS_RUNNING_MAX: usize = 3;
 
 /// Running and waiting; Tempo's queue for one tenant is of this order too.
 const ADMITTED_MAX: usize = 2000;
 
+/// What one scan may hold: some 2 million samples of series, or 100,000 spans shown.
+pub(super) const SCAN_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What a scan may answer with, uncompressed; larger answers are refused.
+pub(super) const SCAN_ANSWER_BYTES_MAX: usize = ANSWERS_BYTES_MAX;
+
+/// Answers that are written but not yet read by their clients, together.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// In which portions room for answers is given: semaphores count in 32 bits.
+const ROOM_UNIT_BYTES: usize = 1024;
+
 /// Grafana gives up after 30 s by default.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// After this the client gets its answer, though the thread may still be held by the disk.
+/// After this a query is told to end.
 pub(super) const QUERY_DURATION_MAX: Duration = Duration::from_secs(60);
+
+/// A query that was told to end has this long to notice; then the client gets its answer, though the thread may still
+/// be held by the disk.
+const NOTICE_MAX: Duration = Duration::from_secs(2);
+
+/// What waits in which queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// One trace by its id.
+    Trace,
+    /// Search, tags, metrics.
+    Scan,
+}
+
+/// What a query leaves in memory until its client has read it.
+pub(super) trait Answer: Send + 'static {
+    fn bytes(&self) -> usize;
+
+    /// The room goes with the bytes.
+    fn hold(&mut self, room: Room);
+}
+
+/// Room for an answer, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _permit: OwnedSemaphorePermit,
+}
 
 #[derive(Debug)]
 pub(super) struct Admission {
     admitted: Semaphore,
-    running: Arc<Semaphore>,
+    traces: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    room_units: usize,
+}
+
+/// Cancels a query whose client no longer waits.
+struct CancelOnDrop(Arc<Control>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 impl Admission {
     pub(super) fn new() -> Self {
-        Self { admitted: Semaphore::new(ADMITTED_MAX), running: Arc::new(Semaphore::new(RUNNING_MAX)) }
+        Self::with(ADMITTED_MAX, TRACES_RUNNING_MAX, SCANS_RUNNING_MAX, ANSWERS_BYTES_MAX)
     }
 
-    /// Runs `work` on a blocking thread when its turn comes.
-    pub(super) async fn run<T: Send + 'static>(
+    fn with(admitted: usize, traces: usize, scans: usize, answers_bytes: usize) -> Self {
+        let room_units = answers_bytes.div_ceil(ROOM_UNIT_BYTES);
+        Self {
+            admitted: Semaphore::new(admitted),
+            traces: Arc::new(Semaphore::new(traces)),
+            scans: Arc::new(Semaphore::new(scans)),
+            room: Arc::new(Semaphore::new(room_units)),
+            room_units,
+        }
+    }
+
+    /// Runs `work` on a blocking thread when its turn comes. To drop the future is to cancel the query.
+    pub(super) async fn run<T: Answer>(
         &self,
-        work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
+        lane: Lane,
+        work: impl FnOnce(&Control) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let _place = self.admitted.try_acquire().map_err(|_| QueryError::QueueFull)?;
-        let turn = timeout(WAIT_MAX, Arc::clone(&self.running).acquire_owned());
-        // The semaphore is never closed, so the only way to get nothing is to wait too long.
+        let lane = match lane {
+            Lane::Trace => &self.traces,
+            Lane::Scan => &self.scans,
+        };
+        // The semaphores are never closed, so the only way to get nothing is to wait too long.
+        let turn = timeout(WAIT_MAX, Arc::clone(lane).acquire_owned());
         let Ok(Ok(permit)) = turn.await else { return Err(QueryError::Waited) };
-        let task = tokio::task::spawn_blocking(move || {
-            // Held by the work, not by the request: a client that leaves does not free memory that is still in use.
-            let _permit = permit;
-            work()
-        });
-        match timeout(QUERY_DURATION_MAX, task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(QueryError::Crashed),
-            Err(_) => Err(QueryError::TookTooLong),
-        }
+        let control = Arc::new(Control::new(QUERY_DURATION_MAX, SCAN_BYTES_MAX));
+        let _cancel = CancelOnDrop(Arc::clone(&control));
+        // The permit belongs to the work, not to the request: a client that leaves does not free memory that is in use.
+        let task = tokio::task::spawn_blocking(move || (work(&control), permit));
+        let (answer, _permit) = match timeout(QUERY_DURATION_MAX + NOTICE_MAX, task).await {
+            Ok(Ok((answer, permit))) => (answer?, permit),
+            Ok(Err(_)) => return Err(QueryError::Crashed),
+            Err(_) => return Err(QueryError::TookTooLong),
+        };
+        self.settle(answer).await
+    }
+
+    /// Gives an answer its room. One that is larger than all of it takes all.
+    async fn settle<T: Answer>(&self, mut answer: T) -> Result<T, QueryError> {
+        let units = answer.bytes().div_ceil(ROOM_UNIT_BYTES).min(self.room_units);
+        let room =
+            timeout(WAIT_MAX, Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)));
+        let Ok(Ok(permit)) = room.await else { return Err(QueryError::AnswersWaiting) };
+        answer.hold(Room { _permit: permit });
+        Ok(answer)
     }
 }
 
@@ -62,6 +149,25 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::traceql::control::Stopped;
+
+    /// An answer of so many bytes.
+    #[derive(Debug)]
+    struct Bytes(usize, Option<Room>);
+
+    impl Answer for Bytes {
+        fn bytes(&self) -> usize {
+            self.0
+        }
+
+        fn hold(&mut self, room: Room) {
+            self.1 = Some(room);
+        }
+    }
+
+    fn nothing() -> Bytes {
+        Bytes(0, None)
+    }
 
     #[tokio::test]
     async fn a_bounded_number_runs_at_once_and_all_get_their_turn() {
@@ -71,36 +177,96 @@ mod tests {
             .map(|_| {
                 let (admission, now, most) = (Arc::clone(&admission), Arc::clone(&now), Arc::clone(&most));
                 tokio::spawn(async move {
-                    let work = move || {
+                    let work = move |_: &Control| {
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::sleep(Duration::from_millis(2));
                         now.fetch_sub(1, Ordering::SeqCst);
-                        Ok(())
+                        Ok(nothing())
                     };
-                    admission.run(work).await
+                    admission.run(Lane::Scan, work).await
                 })
             })
             .collect();
         for task in tasks {
             task.await.unwrap().unwrap();
         }
-        assert!(most.load(Ordering::SeqCst) <= RUNNING_MAX);
+        assert!(most.load(Ordering::SeqCst) <= SCANS_RUNNING_MAX);
     }
 
     #[tokio::test]
     async fn beyond_the_queue_is_refused_and_a_panic_is_an_error() {
-        let admission = Admission { admitted: Semaphore::new(1), running: Arc::new(Semaphore::new(1)) };
+        let admission = Admission::with(1, 1, 1, 1024);
         let (release, held) = mpsc::channel::<()>();
-        let first = admission.run(move || Ok(held.recv().is_ok()));
+        let first = admission.run(Lane::Trace, move |_| Ok(Bytes(usize::from(held.recv().is_ok()), None)));
         let second = async {
-            let refused = admission.run(|| Ok(())).await;
+            let refused = admission.run(Lane::Scan, |_| Ok(nothing())).await;
             release.send(()).unwrap();
             refused
         };
         let (first, second) = tokio::join!(first, second);
-        assert!(first.unwrap());
+        assert_eq!(first.unwrap().0, 1);
         assert!(matches!(second, Err(QueryError::QueueFull)));
-        let crashed = admission.run(|| -> Result<(), QueryError> { panic!("on purpose") }).await;
+        let crashed = admission.run(Lane::Scan, |_| -> Result<Bytes, QueryError> { panic!("on purpose") }).await;
         assert!(matches!(crashed, Err(QueryError::Crashed)));
+    }
+
+    #[tokio::test]
+    async fn a_trace_does_not_wait_behind_scans() {
+        let admission = Arc::new(Admission::with(10, 1, 1, 1024));
+        let (release, held) = mpsc::channel::<()>();
+        let scan = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move {
+                admission
+                    .run(Lane::Scan, move |_| held.recv().map(|()| nothing()).map_err(|_| QueryError::Crashed))
+                    .await
+            }
+        });
+        admission.run(Lane::Trace, |_| Ok(nothing())).await.unwrap();
+        release.send(()).unwrap();
+        scan.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_cancels_its_query_and_frees_the_lane_when_that_has_ended() {
+        let admission = Arc::new(Admission::with(10, 1, 1, 1024));
+        let (began, begun) = tokio::sync::oneshot::channel::<()>();
+        let (ended, how) = mpsc::channel();
+        let query = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move {
+                let work = move |control: &Control| {
+                    began.send(()).unwrap();
+                    let stopped = loop {
+                        match control.check() {
+                            Ok(()) => std::thread::yield_now(),
+                            Err(stopped) => break stopped,
+                        }
+                    };
+                    ended.send(stopped).unwrap();
+                    Err::<Bytes, _>(stopped.into())
+                };
+                admission.run(Lane::Scan, work).await
+            }
+        });
+        begun.await.unwrap();
+        query.abort();
+        admission.run(Lane::Scan, |_| Ok(nothing())).await.unwrap();
+        assert_eq!(how.recv().unwrap(), Stopped::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn answers_wait_for_room_until_others_are_read() {
+        let admission = Arc::new(Admission::with(10, 2, 2, 4096));
+        let larger_than_all = admission.run(Lane::Scan, |_| Ok(Bytes(1 << 20, None))).await.unwrap();
+        let second = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move { admission.run(Lane::Scan, |_| Ok(Bytes(1, None))).await }
+        });
+        // It holds the only room there is.
+        assert_eq!(admission.room.available_permits(), 0);
+        drop(larger_than_all);
+        second.await.unwrap().unwrap();
+        assert_eq!(admission.room.available_permits(), 4);
     }
 }

@@ -7,34 +7,65 @@ use thiserror::Error;
 
 use super::admission::{QUERY_DURATION_MAX, WAIT_MAX};
 use super::negotiation::TEXT;
+use super::parameters::ParameterError;
 use super::source::SourceError;
 use super::trace_id::TraceIdError;
 use crate::otlp::wire::WireError;
+use crate::traceql::control::Stopped;
+
+/// "Client closed request", as nginx began it: nobody reads it but logs.
+const CLIENT_LEFT: u16 = 499;
 
 /// Answered as one plain line, which Grafana shows as it is, as Tempo's errors are.
 #[derive(Debug, Error)]
 pub enum QueryError {
     #[error(transparent)]
     TraceId(#[from] TraceIdError),
-    #[error("http parameter start must be before end. received start={start} end={end}")]
-    EmptyRange { start: i64, end: i64 },
-    #[error("http parameter {name} must be a time in whole Unix seconds. received {name}={value}")]
-    NotSeconds { name: &'static str, value: String },
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// The text of the parser or of validation.
+    #[error("invalid TraceQL query: {0}")]
+    TraceQl(String),
+    /// What came over gRPC cannot be read.
+    #[error("{0}")]
+    Message(String),
+    /// `q` of the tag endpoints asks for more than is done.
+    #[error("{0}")]
+    Filter(String),
+    #[error("please provide a valid tagName: {0}")]
+    TagName(String),
+    #[error("not a metrics query: {{...}} needs a function such as | rate() behind it")]
+    NoMetrics,
+    #[error("a metrics query has no traces to show; ask /api/metrics/query_range")]
+    NoSearch,
+    /// As the answer of a path that nobody serves.
+    #[error("404 page not found\n")]
+    NoSuchPath,
     /// `/api/traces/{id}` says so with an empty body.
     #[error("trace not found")]
     NotFound,
     #[error("trace exceeds max size (max bytes: {bytes_max})")]
     TraceTooLarge { bytes_max: usize },
+    #[error("response larger than the max ({bytes} vs {bytes_max} bytes); ask for fewer traces, spans or series")]
+    AnswerTooLarge { bytes: usize, bytes_max: usize },
     #[error("job queue full")]
     QueueFull,
     #[error("the query waited {} s for its turn; too many others are running", WAIT_MAX.as_secs())]
     Waited,
+    #[error("the answer waited {} s for others to be read by their clients", WAIT_MAX.as_secs())]
+    AnswersWaiting,
     #[error("the query took longer than {} s", QUERY_DURATION_MAX.as_secs())]
     TookTooLong,
+    /// It ended before it was done.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("stored spans are damaged: {0}")]
     Damaged(#[from] WireError),
+    /// Evaluation ran into something that depends on the data, such as a division by zero.
+    #[error("{0}")]
+    Evaluation(String),
     #[error("the query failed inside Spanreel; its log says more")]
     Crashed,
 }
@@ -42,13 +73,33 @@ pub enum QueryError {
 impl QueryError {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::TraceId(_) | Self::EmptyRange { .. } | Self::NotSeconds { .. } => StatusCode::BAD_REQUEST,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::TraceTooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TraceId(_)
+            | Self::Parameter(_)
+            | Self::TraceQl(_)
+            | Self::Message(_)
+            | Self::Filter(_)
+            | Self::TagName(_)
+            | Self::NoMetrics
+            | Self::NoSearch => StatusCode::BAD_REQUEST,
+            Self::NotFound | Self::NoSuchPath => StatusCode::NOT_FOUND,
+            Self::TraceTooLarge { .. } | Self::Stopped(Stopped::MemoryOver(_)) | Self::Evaluation(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::AnswerTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-            Self::Waited | Self::TookTooLong => StatusCode::GATEWAY_TIMEOUT,
-            Self::Source(SourceError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stopped(Stopped::Cancelled) => {
+                StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+            }
+            Self::Waited | Self::TookTooLong | Self::Stopped(Stopped::TimeOver(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Source(SourceError::Stopping) | Self::AnswersWaiting => StatusCode::SERVICE_UNAVAILABLE,
             Self::Source(SourceError::Read(_)) | Self::Damaged(_) | Self::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Says in the log what somebody has to look into.
+    pub(super) fn report(&self) {
+        if self.status() == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a query failed");
         }
     }
 }
@@ -56,9 +107,7 @@ impl QueryError {
 impl IntoResponse for QueryError {
     fn into_response(self) -> Response {
         let status = self.status();
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %self, "a query failed");
-        }
+        self.report();
         if matches!(self, Self::NotFound) {
             return status.into_response();
         }

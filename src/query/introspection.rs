@@ -15,7 +15,7 @@ use super::router::QueryState;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Grafana up to 12 decides by this version what to ask for; all of it is answered.
-const TEMPO_VERSION: &str = "2.9.0";
+pub(super) const TEMPO_VERSION: &str = "2.9.0";
 
 /// Knowledge about the running process. The appliance implements it. Called on the async threads: it must not block.
 pub trait Introspection: Send + Sync + 'static {

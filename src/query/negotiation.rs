@@ -2,11 +2,16 @@
 
 use std::io::Write as _;
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
+
+use super::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
+use super::error::QueryError;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const PROTOBUF: &str = "application/protobuf";
@@ -67,9 +72,40 @@ pub(super) struct Payload {
     content_type: &'static str,
     coding: Coding,
     body: Vec<u8>,
+    room: Option<Room>,
+}
+
+/// A body and the room it takes: freed when the last of it is sent.
+struct Held {
+    body: Vec<u8>,
+    _room: Option<Room>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Answer for Payload {
+    fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    fn hold(&mut self, room: Room) {
+        self.room = Some(room);
+    }
 }
 
 impl Payload {
+    /// The answer of a search and the like, which has a limit of its own.
+    pub(super) fn of_scan(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Result<Self, QueryError> {
+        match body.len() > SCAN_ANSWER_BYTES_MAX {
+            true => Err(QueryError::AnswerTooLarge { bytes: body.len(), bytes_max: SCAN_ANSWER_BYTES_MAX }),
+            false => Ok(Self::new(content_type, body, coding)),
+        }
+    }
+
     /// Compresses the body if the client wants that and it pays; for large bodies that is work for a blocking thread.
     pub(super) fn new(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Self {
         let compressed = match coding {
@@ -77,8 +113,8 @@ impl Payload {
             _ => None,
         };
         match compressed {
-            Some(body) => Self { content_type, coding: Coding::Gzip, body },
-            None => Self { content_type, coding: Coding::Identity, body },
+            Some(body) => Self { content_type, coding: Coding::Gzip, body, room: None },
+            None => Self { content_type, coding: Coding::Identity, body, room: None },
         }
     }
 }
@@ -92,7 +128,8 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 
 impl IntoResponse for Payload {
     fn into_response(self) -> Response {
-        let mut response = self.body.into_response();
+        let body = Bytes::from_owner(Held { body: self.body, _room: self.room });
+        let mut response = Response::new(Body::from(body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
-use super::admission::Admission;
+use super::admission::{Admission, Answer, Lane};
+use super::error::QueryError;
 use super::introspection::{self, Introspection};
-use super::source::TraceSource;
-use super::trace_by_id;
+use super::source::SpanSource;
+use super::{search, series, status_pages, streaming, tags, trace_by_id};
+use crate::traceql::control::Control;
+use crate::traceql::segment::Source;
 
 /// What a query may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,19 +32,29 @@ impl Default for QueryLimits {
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct QueryState {
-    source: Arc<dyn TraceSource>,
+    source: Arc<dyn SpanSource>,
     introspection: Arc<dyn Introspection>,
     limits: QueryLimits,
     admission: Arc<Admission>,
 }
 
 impl QueryState {
-    pub fn new(source: Arc<dyn TraceSource>, introspection: Arc<dyn Introspection>, limits: QueryLimits) -> Self {
+    pub fn new(source: Arc<dyn SpanSource>, introspection: Arc<dyn Introspection>, limits: QueryLimits) -> Self {
         Self { source, introspection, limits, admission: Arc::new(Admission::new()) }
     }
 
-    pub(super) fn source(&self) -> &Arc<dyn TraceSource> {
+    pub(super) fn source(&self) -> &Arc<dyn SpanSource> {
         &self.source
+    }
+
+    /// Runs `work` over everything that can be searched, on a blocking thread when its turn comes.
+    pub(super) async fn scan<T: Answer>(
+        &self,
+        work: impl FnOnce(&dyn Source, &Control) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let source = Arc::clone(&self.source);
+        let run = move |control: &Control| work(&*source.searchable()?, control);
+        self.admission.run(Lane::Scan, run).await
     }
 
     pub(super) fn introspection(&self) -> &dyn Introspection {
@@ -63,18 +76,46 @@ impl fmt::Debug for QueryState {
     }
 }
 
-/// The query port's routes. As with Tempo, any method reaches them.
+/// Every path with what answers it, for the routes and for the page that lists them.
+macro_rules! routes {
+    ($($path:literal => $handler:path,)*) => {
+        /// The paths that are answered, as the router writes them.
+        pub(super) const PATHS: &[&str] = &[$($path),*];
+
+        fn http_routes() -> Router<QueryState> {
+            // As with Tempo, any method reaches them.
+            Router::new()$(.route($path, any($handler)))*
+        }
+    };
+}
+
+routes! {
+    "/api/echo" => introspection::echo,
+    "/api/metrics/query" => series::instant,
+    "/api/metrics/query_range" => series::range,
+    "/api/search" => search::search,
+    "/api/search/tag/{*rest}" => tags::values_v1,
+    "/api/search/tags" => tags::names_v1,
+    "/api/spanreel/doctor" => introspection::doctor,
+    "/api/spanreel/status" => introspection::status,
+    "/api/status/buildinfo" => introspection::build_info,
+    "/api/traces/{id}" => trace_by_id::v1,
+    "/api/v2/search/tag/{*rest}" => tags::values_v2,
+    "/api/v2/search/tags" => tags::names_v2,
+    "/api/v2/traces/{id}" => trace_by_id::v2,
+    "/healthz" => introspection::healthz,
+    "/metrics" => introspection::metrics,
+    "/ready" => introspection::ready,
+    "/status" => status_pages::all,
+    "/status/{part}" => status_pages::one,
+}
+
+/// The query port: everything over HTTP, and the streaming RPCs for those who come with HTTP/2.
 pub fn router(state: QueryState) -> Router {
-    Router::new()
-        .route("/api/traces/{id}", any(trace_by_id::v1))
-        .route("/api/v2/traces/{id}", any(trace_by_id::v2))
-        .route("/api/echo", any(introspection::echo))
-        .route("/api/status/buildinfo", any(introspection::build_info))
-        .route("/api/spanreel/status", any(introspection::status))
-        .route("/api/spanreel/doctor", any(introspection::doctor))
-        .route("/ready", any(introspection::ready))
-        .route("/healthz", any(introspection::healthz))
-        .route("/metrics", any(introspection::metrics))
-        .fallback(introspection::not_found)
-        .with_state(state)
+    http_routes().merge(streaming::routes()).fallback(streaming::not_found).with_state(state)
+}
+
+/// The RPCs alone, for a port that speaks nothing else.
+pub fn grpc_router(state: QueryState) -> Router {
+    streaming::routes().fallback(streaming::not_found).with_state(state)
 }

@@ -7,8 +7,10 @@
 use axum::extract::{Path, Query, State};
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
+use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
 use super::source::TraceSource;
 use super::trace_id::parse_trace_id;
@@ -20,29 +22,26 @@ use crate::store::assemble::{AssembleLimits, Completeness, Trace, assemble};
 /// `tempopb.PartialStatus.PARTIAL`.
 const PARTIAL: u64 = 1;
 
-/// The parameters of the URL in their order; unknown ones are tolerated.
-type Parameters = Query<Vec<(String, String)>>;
-
 pub(super) async fn v1(
     State(state): State<QueryState>,
     Path(id): Path<String>,
-    Query(parameters): Parameters,
+    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Payload, QueryError> {
-    let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
+    let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
     let source = state.source().clone();
-    state.admission().run(move || lookup.answer_v1(&*source)).await
+    state.admission().run(Lane::Trace, move |_| lookup.answer_v1(&*source)).await
 }
 
 pub(super) async fn v2(
     State(state): State<QueryState>,
     Path(id): Path<String>,
-    Query(parameters): Parameters,
+    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Payload, QueryError> {
-    let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
+    let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
     let source = state.source().clone();
-    state.admission().run(move || lookup.answer_v2(&*source)).await
+    state.admission().run(Lane::Trace, move |_| lookup.answer_v2(&*source)).await
 }
 
 /// A request that was understood.
@@ -54,12 +53,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    fn new(
-        state: &QueryState,
-        id: &str,
-        parameters: &[(String, String)],
-        headers: &HeaderMap,
-    ) -> Result<Self, QueryError> {
+    fn new(state: &QueryState, id: &str, parameters: &Parameters, headers: &HeaderMap) -> Result<Self, QueryError> {
         let id = parse_trace_id(id)?;
         check_range(parameters)?;
         Ok(Self {
@@ -150,25 +144,18 @@ fn response_json(trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> R
 }
 
 /// `start` and `end` only tell Tempo where to look; a trace is found here wherever it lies, so they are just checked.
-fn check_range(parameters: &[(String, String)]) -> Result<(), QueryError> {
+fn check_range(parameters: &Parameters) -> Result<(), ParameterError> {
     let start = seconds(parameters, "start")?;
     let end = seconds(parameters, "end")?;
     match (start, end) {
-        (Some(start), Some(end)) if end <= start => Err(QueryError::EmptyRange { start, end }),
+        (Some(start), Some(end)) if end <= start => Err(ParameterError::EmptyRange { start, end }),
         _ => Ok(()),
     }
 }
 
-/// A parameter in Unix seconds. Empty and zero are the same as absent, as in Tempo.
-fn seconds(parameters: &[(String, String)], name: &'static str) -> Result<Option<i64>, QueryError> {
-    let value = parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).unwrap_or_default();
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let parsed: i64 = value.parse().map_err(|_| {
-        // Enough to recognise it by.
-        let value = value.chars().take(64).collect();
-        QueryError::NotSeconds { name, value }
-    })?;
-    Ok(Some(parsed).filter(|seconds| *seconds != 0))
+/// A parameter in Unix seconds. Zero is the same as absent.
+fn seconds(parameters: &Parameters, name: &'static str) -> Result<Option<i64>, ParameterError> {
+    let Some(text) = parameters.get(name) else { return Ok(None) };
+    let seconds = signed(text).map_err(|reason| ParameterError::Invalid { name, reason })?;
+    Ok(Some(seconds).filter(|seconds| *seconds != 0))
 }

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 
 use foldhash::{HashMap, HashMapExt, HashSet};
 
+use super::envelope::Envelope;
 use crate::otlp::SpanId;
 use crate::otlp::wire::{self, Fields, Payload, WireError};
 
@@ -113,44 +114,6 @@ impl<'a> SpanPiece<'a> {
 
     fn len(&self) -> usize {
         self.bytes.len() + if self.has_status { 0 } else { EMPTY_STATUS.len() }
-    }
-}
-
-/// `ResourceSpans` without its scopes, or `ScopeSpans` without its spans: the same bytes are the same resource or scope.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Envelope {
-    /// The other fields verbatim, the resource or scope (field 1) first.
-    fields: Vec<u8>,
-    /// Where in `fields` the list (field 2) belongs.
-    list_at: usize,
-}
-
-impl Envelope {
-    fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut fields = Vec::new();
-        let mut after = Vec::new();
-        for field in Fields::new(message) {
-            let field = field?;
-            match field.number {
-                1 => fields.extend_from_slice(field.raw),
-                _ if field.bytes(2).is_some() => {}
-                _ => after.extend_from_slice(field.raw),
-            }
-        }
-        if fields.is_empty() {
-            wire::put_bytes(&mut fields, 1, &[]);
-        }
-        let list_at = fields.len();
-        fields.extend_from_slice(&after);
-        Ok(Self { fields, list_at })
-    }
-
-    /// Appends the message's content with whatever `list` appends in its place.
-    fn write(&self, out: &mut Vec<u8>, list: impl FnOnce(&mut Vec<u8>)) {
-        let (before, after) = self.fields.split_at(self.list_at);
-        out.extend_from_slice(before);
-        list(out);
-        out.extend_from_slice(after);
     }
 }
 

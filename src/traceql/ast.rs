@@ -1,6 +1,7 @@
 //! A query as a tree. What the parser accepts it can hold; what makes sense of it is for validation to say.
 //!
-//! Precedence is in the shape of the tree, so parentheses are not kept; the printer writes the ones that are needed.
+//! Precedence is in the shape of the tree, so parentheses are not kept; the printer puts every operand that is an operation
+//! itself in parentheses.
 
 use super::value::Value;
 

@@ -168,9 +168,12 @@ pub enum Column {
     /// All values, and codes by [`Segment::codes`].
     Listed(Arc<Dictionary>),
     /// Too many or too long values for a dictionary. `sketches` hold [`sketch`] of each row's value, 0 where there is
-    /// none; candidates are looked at with [`Segment::cell`].
+    /// none, [`SKETCH_ANY`] where it is not one string; candidates are looked at with [`Segment::cell`].
     Unlisted { sketches: Arc<[u16]> },
 }
+
+/// In place of the sketch of a value that is not one string: it rules nothing out.
+pub const SKETCH_ANY: u16 = u16::MAX;
 
 /// 16 bits of a string that rule out most others. Never 0. Part of the format on disk: it must not change.
 #[must_use]

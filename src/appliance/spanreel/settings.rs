@@ -26,6 +26,9 @@ pub struct SpanreelSettings {
     pub data_directory: Option<PathBuf>,
     /// `query_endpoint`; default `127.0.0.1:3200` outside a cluster, `0.0.0.0:3200` inside. Empty string: off.
     pub query_endpoint: Option<String>,
+    /// `query_grpc_endpoint`; default none. The streaming RPCs are on `query_endpoint`; this is for clients that look for
+    /// them on a port of their own, Tempo's 9095.
+    pub query_grpc_endpoint: Option<String>,
     pub spool: SpoolSettings,
     /// `other_signals`: what becomes of metrics and logs that no pipeline asked for.
     pub other_signals: OtherSignals,
@@ -94,19 +97,14 @@ impl Default for WebhookSettings {
 impl SpanreelSettings {
     fn decode(section: &mut Section<'_>) -> Self {
         let data_directory = section.file_path("data_directory");
-        let query_endpoint = section.optional_text("query_endpoint", Secrecy::Open);
-        if let Some(Err((reason, remedy))) = query_endpoint
-            .as_deref()
-            .filter(|endpoint| !endpoint.is_empty())
-            .map(|endpoint| check_endpoint(endpoint, "localhost:3200"))
-        {
-            section.error("query_endpoint", reason, remedy);
-        }
+        let query_endpoint = optional_endpoint(section, "query_endpoint", "localhost:3200");
+        let query_grpc_endpoint = optional_endpoint(section, "query_grpc_endpoint", "localhost:9095");
         let (injection, silent_after) = section.section("injection", injection::decode);
         let words = [("discard", OtherSignals::Discard), ("refuse", OtherSignals::Refuse)];
         Self {
             data_directory,
             query_endpoint,
+            query_grpc_endpoint: query_grpc_endpoint.filter(|endpoint| !endpoint.is_empty()),
             spool: section.section("spool", SpoolSettings::decode),
             other_signals: section.word("other_signals", &words, OtherSignals::Discard),
             webhook: section.section("webhook", WebhookSettings::decode),
@@ -171,6 +169,17 @@ impl WebhookSettings {
         }
         settings
     }
+}
+
+/// An address to listen on, which may be empty.
+fn optional_endpoint(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<String> {
+    let endpoint = section.optional_text(key, Secrecy::Open);
+    if let Some(Err((reason, remedy))) =
+        endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(|endpoint| check_endpoint(endpoint, example))
+    {
+        section.error(key, reason, remedy);
+    }
+    endpoint
 }
 
 /// A text that means the same empty and absent.

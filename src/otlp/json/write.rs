@@ -120,7 +120,7 @@ impl Writer<'_> {
             (Kind::Int64, Payload::Varint(value)) => push(self.out, format_args!("\"{}\"", value as i64)),
             (Kind::Fixed64, Payload::Fixed64(value)) => push(self.out, format_args!("\"{value}\"")),
             (Kind::Fixed32, Payload::Fixed32(value)) => push(self.out, format_args!("{value}")),
-            (Kind::Double, Payload::Fixed64(bits)) => self.double(f64::from_bits(bits)),
+            (Kind::Double, Payload::Fixed64(bits)) => double(self.out, f64::from_bits(bits)),
             (Kind::Enum(names), Payload::Varint(value)) => {
                 let number = value as i32;
                 match names.name(number).filter(|_| self.dialect == Dialect::Tempo) {
@@ -138,21 +138,22 @@ impl Writer<'_> {
         contents(self.out);
         self.out.push(b'"');
     }
+}
 
-    /// As Go's `encoding/json` writes it: plain digits from 1e-6 up to 1e21, else an exponent with its sign.
-    fn double(&mut self, value: f64) {
-        let magnitude = value.abs();
-        if value.is_nan() {
-            self.out.extend_from_slice(b"\"NaN\"");
-        } else if value.is_infinite() {
-            self.out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
-        } else if magnitude == 0.0 || (1e-6..1e21).contains(&magnitude) {
-            push(self.out, format_args!("{value}"));
-        } else {
-            let text = format!("{value:e}");
-            let sign = if magnitude >= 1.0 { "e+" } else { "e" };
-            self.out.extend_from_slice(text.replacen('e', sign, 1).as_bytes());
-        }
+/// Appends a number as Go's `encoding/json` writes it: plain digits from 1e-6 up to 1e21, else an exponent with its sign;
+/// what JSON has no number for as a string.
+pub(super) fn double(out: &mut Vec<u8>, value: f64) {
+    let magnitude = value.abs();
+    if value.is_nan() {
+        out.extend_from_slice(b"\"NaN\"");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+    } else if magnitude == 0.0 || (1e-6..1e21).contains(&magnitude) {
+        push(out, format_args!("{value}"));
+    } else {
+        let text = format!("{value:e}");
+        let sign = if magnitude >= 1.0 { "e+" } else { "e" };
+        out.extend_from_slice(text.replacen('e', sign, 1).as_bytes());
     }
 }
 

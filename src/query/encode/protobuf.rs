@@ -1,0 +1,270 @@
+//! `tempopb` messages on the wire, cut into several where a client takes only so much at once.
+//!
+//! Every answer is a repeated field (traces, names, series) and a tail (metrics, status). Protobuf messages that are
+//! joined are one message, so an answer can be cut between two elements; each part gets the tail.
+
+use super::value::{protobuf, typed_text};
+use super::{Metrics, Shown, Tags};
+use crate::otlp::wire::{field_len, put_bytes, put_double_field, put_uint};
+use crate::query::call::Origin;
+use crate::traceql::answer::{
+    Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
+};
+use crate::traceql::value::Value;
+
+/// `tempopb.PartialStatus.PARTIAL`.
+const PARTIAL: u64 = 1;
+
+/// Cuts a message between its elements.
+#[derive(Debug)]
+pub struct Parts {
+    /// Bytes of a part; `usize::MAX`: do not cut. One element may be larger.
+    bytes_max: usize,
+    tail: Vec<u8>,
+    parts: Vec<Vec<u8>>,
+    current: Vec<u8>,
+}
+
+impl Parts {
+    fn new(bytes_max: usize, tail: Vec<u8>) -> Self {
+        Self { bytes_max: bytes_max.saturating_sub(tail.len()), tail, parts: Vec::new(), current: Vec::new() }
+    }
+
+    fn push(&mut self, number: u32, element: &[u8]) {
+        if !self.current.is_empty() && self.current.len() + field_len(number, element.len()) > self.bytes_max {
+            self.cut();
+        }
+        put_bytes(&mut self.current, number, element);
+    }
+
+    fn cut(&mut self) {
+        let mut part = std::mem::take(&mut self.current);
+        part.extend_from_slice(&self.tail);
+        self.parts.push(part);
+    }
+
+    /// At least one part.
+    fn finish(mut self) -> Vec<Vec<u8>> {
+        if !self.current.is_empty() || self.parts.is_empty() {
+            self.cut();
+        }
+        self.parts
+    }
+}
+
+/// `tempopb.SearchResponse`.
+pub fn search(answer: &SearchAnswer, origin: Origin) -> Vec<u8> {
+    let traces = answer.traces.iter().map(|trace| self::trace(trace, origin, usize::MAX));
+    search_parts(traces, &answer.inspected, usize::MAX).concat()
+}
+
+/// The same of traces that are already encoded, in parts.
+pub fn search_parts(
+    traces: impl IntoIterator<Item = Vec<u8>>,
+    inspected: &Inspected,
+    bytes_max: usize,
+) -> Vec<Vec<u8>> {
+    let mut parts = Parts::new(bytes_max, metrics(inspected));
+    traces.into_iter().for_each(|trace| parts.push(1, &trace));
+    parts.finish()
+}
+
+/// `tempopb.TraceSearchMetadata`. Above `bytes_max` the spans of the first set are not repeated in the deprecated
+/// `spanSet`, and if need be fewer of them are shown.
+pub fn trace(trace: &FoundTrace, origin: Origin, bytes_max: usize) -> Vec<u8> {
+    let shown = Shown { trace, origin };
+    let whole = trace_message(shown, usize::MAX, true);
+    if whole.len() <= bytes_max {
+        return whole;
+    }
+    let mut spans_max = trace.spansets.iter().map(|spanset| spanset.spans.len()).max().unwrap_or_default();
+    loop {
+        let less = trace_message(shown, spans_max, false);
+        if less.len() <= bytes_max || spans_max == 0 {
+            return less;
+        }
+        spans_max /= 2;
+    }
+}
+
+/// `tempopb.SearchTagsResponse`.
+pub fn tag_names(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes));
+    tags.distinct().into_iter().for_each(|name| parts.push(1, name.as_bytes()));
+    parts.finish()
+}
+
+/// `tempopb.SearchTagsV2Response`.
+pub fn tag_names_v2(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes));
+    for (scope, names) in &tags.scopes {
+        let mut message = Vec::new();
+        put_text(&mut message, 1, scope);
+        names.iter().for_each(|name| put_bytes(&mut message, 2, name.as_bytes()));
+        parts.push(1, &message);
+    }
+    parts.finish()
+}
+
+/// `tempopb.SearchTagValuesResponse`.
+pub fn tag_values(answer: &ValuesAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(answer.inspected_bytes));
+    answer.values.iter().for_each(|value| parts.push(1, typed_text(value).1.as_bytes()));
+    parts.finish()
+}
+
+/// `tempopb.SearchTagValuesV2Response`.
+pub fn tag_values_v2(answer: &ValuesAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(answer.inspected_bytes));
+    for value in &answer.values {
+        let (kind, text) = typed_text(value);
+        let mut message = Vec::new();
+        put_text(&mut message, 1, kind);
+        put_text(&mut message, 2, &text);
+        parts.push(1, &message);
+    }
+    parts.finish()
+}
+
+/// `tempopb.QueryRangeResponse`.
+pub fn range(answer: &MetricsAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
+    metrics_parts(answer, bytes_max, |out, series| {
+        for sample in &series.samples {
+            let mut message = Vec::new();
+            put_double(&mut message, 1, sample.value);
+            put_number(&mut message, 2, sample.at_ms as u64);
+            put_bytes(out, 2, &message);
+        }
+        series.exemplars.iter().for_each(|exemplar| put_bytes(out, 4, &self::exemplar(exemplar)));
+    })
+}
+
+/// `tempopb.QueryInstantResponse`.
+pub fn instant(answer: &MetricsAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
+    metrics_parts(answer, bytes_max, |out, series| {
+        if let Some(sample) = series.samples.first() {
+            put_double(out, 2, sample.value);
+        }
+    })
+}
+
+fn metrics_parts(answer: &MetricsAnswer, bytes_max: usize, put: impl Fn(&mut Vec<u8>, &Series)) -> Vec<Vec<u8>> {
+    let mut tail = metrics(&answer.inspected);
+    if let Some(message) = &answer.partial {
+        put_uint(&mut tail, 3, PARTIAL);
+        put_text(&mut tail, 4, message);
+    }
+    let mut parts = Parts::new(bytes_max, tail);
+    for series in &answer.series {
+        let mut message = Vec::new();
+        put_attributes(&mut message, 1, &series.labels);
+        put(&mut message, series);
+        parts.push(1, &message);
+    }
+    parts.finish()
+}
+
+fn exemplar(exemplar: &Exemplar) -> Vec<u8> {
+    let mut message = Vec::new();
+    put_attributes(&mut message, 1, &exemplar.labels);
+    put_double(&mut message, 2, exemplar.value);
+    put_number(&mut message, 3, exemplar.at_ms as u64);
+    message
+}
+
+fn trace_message(shown: Shown<'_>, spans_max: usize, with_deprecated: bool) -> Vec<u8> {
+    let mut message = Vec::new();
+    put_text(&mut message, 1, &shown.trace.id.to_string());
+    put_text(&mut message, 2, shown.service());
+    put_text(&mut message, 3, shown.name());
+    put_number(&mut message, 4, shown.trace.start);
+    put_number(&mut message, 5, u64::from(shown.duration_ms()));
+    for (index, spanset) in shown.spansets().iter().enumerate() {
+        let spanset = self::spanset(spanset, spans_max);
+        if index == 0 && with_deprecated {
+            put_bytes(&mut message, 6, &spanset);
+        }
+        put_bytes(&mut message, 7, &spanset);
+    }
+    for (service, stats) in &shown.trace.services {
+        let mut value = Vec::new();
+        put_number(&mut value, 1, u64::from(stats.spans));
+        put_number(&mut value, 2, u64::from(stats.errors));
+        let mut entry = Vec::new();
+        put_bytes(&mut entry, 1, service.as_bytes());
+        put_bytes(&mut entry, 2, &value);
+        put_bytes(&mut message, 8, &entry);
+    }
+    message
+}
+
+fn spanset(spanset: &FoundSpanset, spans_max: usize) -> Vec<u8> {
+    let mut message = Vec::new();
+    spanset.spans.iter().take(spans_max).for_each(|span| put_bytes(&mut message, 1, &self::span(span)));
+    put_number(&mut message, 2, u64::from(spanset.matched));
+    put_attributes(&mut message, 3, &spanset.attributes);
+    message
+}
+
+fn span(span: &FoundSpan) -> Vec<u8> {
+    let mut message = Vec::new();
+    put_text(&mut message, 1, &span.id.to_string());
+    put_text(&mut message, 2, span.name.as_deref().unwrap_or_default());
+    put_number(&mut message, 3, span.start);
+    put_number(&mut message, 4, span.duration);
+    span.attributes.iter().for_each(|(key, value)| put_bytes(&mut message, 5, &attribute(key, Some(value))));
+    message
+}
+
+fn put_attributes(out: &mut Vec<u8>, number: u32, attributes: &[(String, Option<Value>)]) {
+    attributes.iter().for_each(|(key, value)| put_bytes(out, number, &attribute(key, value.as_ref())));
+}
+
+fn attribute(key: &str, value: Option<&Value>) -> Vec<u8> {
+    let mut message = Vec::new();
+    put_text(&mut message, 1, key);
+    put_bytes(&mut message, 2, &protobuf(value));
+    message
+}
+
+/// Field 2 of every answer: `tempopb.SearchMetrics`.
+fn metrics(inspected: &Inspected) -> Vec<u8> {
+    let metrics = Metrics::from(inspected);
+    let mut message = Vec::new();
+    put_number(&mut message, 1, u64::from(metrics.traces));
+    put_number(&mut message, 2, metrics.bytes);
+    put_number(&mut message, 3, u64::from(metrics.blocks));
+    put_number(&mut message, 4, u64::from(metrics.done));
+    put_number(&mut message, 5, u64::from(metrics.blocks));
+    put_number(&mut message, 7, metrics.spans);
+    let mut field = Vec::new();
+    put_bytes(&mut field, 2, &message);
+    field
+}
+
+/// Field 2 of the tag answers: `tempopb.MetadataMetrics`.
+fn inspected_bytes(bytes: u64) -> Vec<u8> {
+    let mut message = Vec::new();
+    put_number(&mut message, 1, bytes);
+    let mut field = Vec::new();
+    put_bytes(&mut field, 2, &message);
+    field
+}
+
+fn put_text(out: &mut Vec<u8>, number: u32, text: &str) {
+    if !text.is_empty() {
+        put_bytes(out, number, text.as_bytes());
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {
+    if value != 0 {
+        put_uint(out, number, value);
+    }
+}
+
+fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+    if value.to_bits() != 0 {
+        put_double_field(out, number, value);
+    }
+}

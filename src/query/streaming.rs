@@ -1,0 +1,190 @@
+//! `tempopb.StreamingQuerier`, the RPCs by which Grafana shows results while they are found, and `grpc.health.v1.Health`.
+//!
+//! ```text
+//! HTTP/2 request ─▶ frame ─▶ call ─▶ task: admission, engine ─▶ channel ─▶ body: messages, then trailers with the status
+//!                                     └ progress ──────────────┘
+//! ```
+//!
+//! The RPCs ask what the HTTP endpoints ask and answer the same, in messages of at most 1 MiB. A search tells every half
+//! second what it has found since; the others answer once. Metadata, such as a tenant, means nothing. A client that
+//! leaves drops the body, which ends the task and with it the query; one that reads slowly delays nobody: progress that
+//! finds the channel full is left out, and the finished answer no longer holds a thread.
+
+mod body;
+mod frame;
+mod progress;
+mod status;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version as HttpVersion};
+
+use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now};
+use super::encode::protobuf;
+use super::engine;
+use super::introspection::{self, Readiness};
+use super::negotiation::TEXT;
+use super::router::QueryState;
+use super::tags::{Version, find_names, find_values};
+use crate::otlp::wire;
+use crate::traceql::control::Control;
+use crate::traceql::segment::Source;
+use body::{Sender, answer};
+use frame::Messages;
+use progress::Progress;
+use status::{Code, Status};
+
+/// Bytes of one message, Tempo's `max_grpc_streaming_packet_size`; Grafana takes up to 4 MiB.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+const SERVICE: &str = "tempopb.StreamingQuerier";
+
+pub(super) fn routes() -> Router<QueryState> {
+    Router::new()
+        .route("/tempopb.StreamingQuerier/{method}", any(query))
+        .route("/grpc.health.v1.Health/{method}", any(health))
+}
+
+/// Where nobody answers: for gRPC an unknown service, else as Go's HTTP says it.
+pub(super) async fn not_found(request: Request) -> Response {
+    if is_grpc(request.headers()) {
+        let service = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        return Status::new(Code::Unimplemented, format!("unknown service {service}")).into_response();
+    }
+    introspection::not_found().await
+}
+
+async fn query(State(state): State<QueryState>, Path(method): Path<String>, request: Request) -> Response {
+    let message = match receive(request).await {
+        Ok(message) => message,
+        Err(refused) => return refused,
+    };
+    match start(state, &method, &message) {
+        Ok(body) => grpc(body),
+        Err(status) => status.into_response(),
+    }
+}
+
+/// What can be refused at once is; the rest runs in a task of its own.
+fn start(state: QueryState, method: &str, message: &[u8]) -> Result<Body, Status> {
+    Ok(match method {
+        "Search" => {
+            let SearchCall { query, request, origin } = SearchCall::from_message(message, now())?;
+            answer(move |sender: Sender| async move {
+                let mut progress = Progress::new(sender, origin);
+                let work = move |source: &dyn Source, control: &Control| {
+                    let found = engine::search(&query, &request, source, control, &mut |found| progress.tell(found))?;
+                    Messages::new(progress.rest(&found))
+                };
+                state.scan(work).await
+            })
+        }
+        "SearchTags" | "SearchTagsV2" => {
+            let call = TagsCall::from_message(message, now())?;
+            let version = if method == "SearchTags" { Version::V1 } else { Version::V2 };
+            answer(move |_| async move {
+                let work = move |source: &dyn Source, control: &Control| {
+                    let tags = find_names(&call, version, source, control)?;
+                    Messages::new(match version {
+                        Version::V1 => protobuf::tag_names(&tags, MESSAGE_BYTES_MAX),
+                        Version::V2 => protobuf::tag_names_v2(&tags, MESSAGE_BYTES_MAX),
+                    })
+                };
+                state.scan(work).await
+            })
+        }
+        "SearchTagValues" | "SearchTagValuesV2" => {
+            let version = if method == "SearchTagValues" { Version::V1 } else { Version::V2 };
+            let call = ValuesCall::from_message(message, version.tag_names(), now())?;
+            answer(move |_| async move {
+                let work = move |source: &dyn Source, control: &Control| {
+                    let values = find_values(&call, source, control)?;
+                    Messages::new(match version {
+                        Version::V1 => protobuf::tag_values(&values, MESSAGE_BYTES_MAX),
+                        Version::V2 => protobuf::tag_values_v2(&values, MESSAGE_BYTES_MAX),
+                    })
+                };
+                state.scan(work).await
+            })
+        }
+        "MetricsQueryRange" => {
+            let RangeCall { query, request } = RangeCall::from_message(message, now())?;
+            answer(move |_| async move {
+                let work = move |source: &dyn Source, control: &Control| {
+                    let series = engine::range(&query, &request, source, control)?;
+                    Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX))
+                };
+                state.scan(work).await
+            })
+        }
+        "MetricsQueryInstant" => {
+            let InstantCall { query, request } = InstantCall::from_message(message, now())?;
+            answer(move |_| async move {
+                let work = move |source: &dyn Source, control: &Control| {
+                    let series = engine::instant(&query, &request, source, control)?;
+                    Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX))
+                };
+                state.scan(work).await
+            })
+        }
+        _ => return Err(Status::new(Code::Unimplemented, format!("unknown method {method} for service {SERVICE}"))),
+    })
+}
+
+/// `Check`, unary; `Watch` is not offered, which clients take for "do not watch".
+async fn health(State(state): State<QueryState>, Path(method): Path<String>, request: Request) -> Response {
+    const SERVING: u64 = 1;
+    const NOT_SERVING: u64 = 2;
+    let message = match receive(request).await {
+        Ok(message) => message,
+        Err(refused) => return refused,
+    };
+    if method != "Check" {
+        let text = format!("unknown method {method} for service grpc.health.v1.Health");
+        return Status::new(Code::Unimplemented, text).into_response();
+    }
+    // HealthCheckRequest { service 1 }; without one it is the process that is asked about.
+    let service = wire::Fields::new(&message).map_while(Result::ok).find_map(|field| field.bytes(1));
+    if service.is_some_and(|service| !service.is_empty() && service != SERVICE.as_bytes()) {
+        return Status::new(Code::NotFound, "unknown service".to_owned()).into_response();
+    }
+    let ready = state.introspection().readiness() == Readiness::Ready;
+    let mut response = Vec::new();
+    wire::put_uint(&mut response, 1, if ready { SERVING } else { NOT_SERVING });
+    grpc(body::unary(response))
+}
+
+/// The one message of a request, or the answer to something that is none.
+async fn receive(request: Request) -> Result<Bytes, Response> {
+    let plain = |status: StatusCode, text: &'static str| {
+        (status, [(CONTENT_TYPE, HeaderValue::from_static(TEXT))], text).into_response()
+    };
+    if !is_grpc(request.headers()) {
+        return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this path takes application/grpc"));
+    }
+    if request.version() != HttpVersion::HTTP_2 {
+        return Err(plain(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "gRPC requires HTTP/2; a proxy in between must pass it on",
+        ));
+    }
+    if request.method() != Method::POST {
+        return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "gRPC requires POST"));
+    }
+    frame::read(request.into_body()).await.map_err(IntoResponse::into_response)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn grpc(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}

@@ -1,0 +1,125 @@
+//! Length-prefixed messages (gRPC over HTTP/2).
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::status::{Code, Status};
+use crate::query::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
+use crate::query::call::QUERY_BYTES_MAX;
+use crate::query::error::QueryError;
+
+/// Compressed flag and length.
+const PREFIX_LEN: usize = 5;
+
+/// A request is a query and little else.
+const REQUEST_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;
+
+/// A client that takes longer to send its query has gone.
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Reads the one message of a request.
+pub async fn read(body: Body) -> Result<Bytes, Status> {
+    let collected = Limited::new(body, PREFIX_LEN + REQUEST_BYTES_MAX).collect();
+    let bytes = match tokio::time::timeout(REQUEST_WAIT_MAX, collected).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(Status::new(Code::Canceled, "the request was cut off".to_owned())),
+        Err(_) => return Err(Status::new(Code::Canceled, "the request did not come to its end".to_owned())),
+    };
+    unframe(bytes)
+}
+
+fn unframe(mut bytes: Bytes) -> Result<Bytes, Status> {
+    let malformed = |text: String| Status::new(Code::InvalidArgument, text);
+    let Some([flag, a, b, c, d]) = bytes.first_chunk::<PREFIX_LEN>().copied() else {
+        return Err(malformed(format!("a gRPC message begins with {PREFIX_LEN} bytes, got {}", bytes.len())));
+    };
+    let declared = u32::from_be_bytes([a, b, c, d]) as usize;
+    if declared > REQUEST_BYTES_MAX {
+        return Err(too_large());
+    }
+    let came = bytes.len() - PREFIX_LEN;
+    if came != declared {
+        return Err(malformed(format!("a gRPC message of {declared} bytes was announced, {came} came")));
+    }
+    match flag {
+        0 => Ok(bytes.split_off(PREFIX_LEN)),
+        1 => Err(Status::new(Code::Unimplemented, "compressed gRPC messages are not taken here".to_owned())),
+        _ => Err(malformed(format!("compressed flag {flag} of a gRPC message is neither 0 nor 1"))),
+    }
+}
+
+fn too_large() -> Status {
+    let text = format!("grpc: received message larger than max {REQUEST_BYTES_MAX}");
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// A message with its prefix.
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(PREFIX_LEN + message.len());
+    frame.push(0);
+    // Messages are cut long before this.
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame.into()
+}
+
+/// The last messages of an answer, with the room they take.
+#[derive(Debug)]
+pub struct Messages {
+    frames: Vec<Bytes>,
+    room: Option<Room>,
+}
+
+impl Messages {
+    pub fn new(messages: Vec<Vec<u8>>) -> Result<Self, QueryError> {
+        let bytes: usize = messages.iter().map(Vec::len).sum();
+        if bytes > SCAN_ANSWER_BYTES_MAX {
+            return Err(QueryError::AnswerTooLarge { bytes, bytes_max: SCAN_ANSWER_BYTES_MAX });
+        }
+        Ok(Self { frames: messages.iter().map(|message| frame(message)).collect(), room: None })
+    }
+
+    /// The room is to be kept until the frames are sent.
+    pub fn into_frames(self) -> (Vec<Bytes>, Option<Room>) {
+        (self.frames, self.room)
+    }
+}
+
+impl Answer for Messages {
+    fn bytes(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+
+    fn hold(&mut self, room: Room) {
+        self.room = Some(room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_framed_is_read_back(message: Vec<u8>) {
+            prop_assert_eq!(unframe(frame(&message)).unwrap(), Bytes::from(message));
+        }
+
+        #[test]
+        fn a_truncated_frame_is_refused(message: Vec<u8>, missing: proptest::sample::Index) {
+            let whole = frame(&message);
+            let cut = whole.slice(..missing.index(whole.len()));
+            prop_assert!(unframe(cut).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = unframe(bytes.into());
+        }
+    }
+}

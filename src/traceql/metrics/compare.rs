@@ -1,0 +1,490 @@
+//! `compare()`: how often each value of each attribute is met inside a selection of spans, and how often outside.
+//!
+//! Counts are kept for each attribute and value, by side and interval. Memory is bounded by leaving out the rarest values
+//! of attributes that have very many; of those only the most frequent are answered anyway.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::exemplars::{self, Chosen, Exemplars};
+use super::intervals::Intervals;
+use super::lines::{Line, Mark};
+use super::rows::{Matching, Selected};
+use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
+use crate::traceql::coded::{self, Coded};
+use crate::traceql::column::{Code, Codes, NIL};
+use crate::traceql::control::{Control, Stopped};
+use crate::traceql::keys::{self, write_key};
+use crate::traceql::reader::{Reader, Scan};
+use crate::traceql::segment::{Column, SegmentError};
+use crate::traceql::value::Value;
+
+/// What is compared.
+pub struct Plan {
+    /// Values of an attribute that are answered for each side.
+    pub top: usize,
+    /// Only spans that start after the first and until the second can be selected. Unix nanoseconds.
+    pub window: Option<(u64, u64)>,
+    pub shown: Vec<Field>,
+    pub intervals: Intervals,
+    pub exemplars: usize,
+}
+
+pub struct Comparison<'q> {
+    plan: &'q Plan,
+    /// Cells of a line: intervals of the baseline, then of the selection.
+    width: usize,
+    attributes: HashMap<Field, Tally>,
+    baseline_exemplars: Exemplars,
+    selection_exemplars: Exemplars,
+}
+
+/// Counts for one attribute.
+struct Tally {
+    numbers: HashMap<Box<[u8]>, u32, RandomState>,
+    values: Vec<Value>,
+    /// By value, then cell.
+    counts: Vec<u64>,
+    /// By cell: values of any kind, those left out included.
+    totals: Vec<u64>,
+    /// Values of some spans could not be told apart at a reasonable price: none are answered.
+    is_unlisted: bool,
+    booked_bytes: usize,
+}
+
+/// Scratch that is used again for each segment.
+#[derive(Default)]
+pub struct Scratch {
+    cells: Vec<u32>,
+    codes: Vec<Code>,
+    table: Vec<u32>,
+    /// Counts by group and cell of the resources or scopes that `of_groups` belong to.
+    by_group: Vec<u64>,
+    of_groups: Option<Arc<[Code]>>,
+}
+
+/// Distinct values that an attribute may have before the rarer half is left out.
+const VALUES_MAX: usize = 4096;
+
+/// Rows of a segment whose values are looked at one by one, where there is no dictionary of them.
+const UNLISTED_ROWS_MAX: usize = 1024;
+
+/// Counts by group and cell, at most (512 KiB).
+const BY_GROUP_MAX: usize = 1 << 16;
+
+const VALUE_OVERHEAD_BYTES: usize = 96;
+
+const TYPE_LABEL: &str = "__meta_type";
+
+/// Intrinsics that tell something when their values are counted: no ids, times and numbers of nested sets.
+const INTRINSICS: [Intrinsic; 8] = [
+    Intrinsic::Name,
+    Intrinsic::Status,
+    Intrinsic::StatusMessage,
+    Intrinsic::Kind,
+    Intrinsic::RootName,
+    Intrinsic::RootServiceName,
+    Intrinsic::InstrumentationName,
+    Intrinsic::InstrumentationVersion,
+];
+
+impl<'q> Comparison<'q> {
+    #[must_use]
+    pub fn new(plan: &'q Plan) -> Self {
+        Self {
+            plan,
+            width: plan.intervals.count() * 2,
+            attributes: HashMap::new(),
+            baseline_exemplars: Exemplars::new(plan.exemplars, &plan.intervals),
+            selection_exemplars: Exemplars::new(plan.exemplars, &plan.intervals),
+        }
+    }
+
+    /// Adds the spans of a segment; `selection` are those that match the selection's filter.
+    ///
+    /// # Errors
+    /// The segment could not be read, or the query is to end.
+    pub fn add(
+        &mut self,
+        (scan, reader): (&Scan<'_>, &Rc<Reader>),
+        selected: &Selected,
+        selection: &Matching,
+        scratch: &mut Scratch,
+        control: &Control,
+    ) -> Result<(), SegmentError> {
+        if selected.rows.is_empty() {
+            return Ok(());
+        }
+        self.place(reader, selected, selection, &mut scratch.cells)?;
+        scratch.of_groups = None;
+        for scope in Scope::ALL {
+            for name in reader.segment().names(scope)?.iter() {
+                let attribute = Attribute { scope: Some(scope), of_parent: false, name: name.to_string() };
+                self.add_field(Field::Attribute(attribute), (scan, reader), &selected.rows, scratch, control)?;
+                scan.check()?;
+            }
+        }
+        for intrinsic in INTRINSICS {
+            self.add_field(Field::Intrinsic(intrinsic), (scan, reader), &selected.rows, scratch, control)?;
+        }
+        self.choose(scan, reader, selected, &scratch.cells)
+    }
+
+    /// Adds what another thread counted.
+    ///
+    /// # Errors
+    /// The query needs too much memory.
+    pub fn merge(&mut self, other: Self, control: &Control) -> Result<(), Stopped> {
+        for (field, tally) in other.attributes {
+            let width = self.width;
+            let own = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
+            own.merge(&tally, width, control)?;
+            control.release(tally.booked_bytes);
+        }
+        self.baseline_exemplars.merge(other.baseline_exemplars, &[0]);
+        self.selection_exemplars.merge(other.selection_exemplars, &[0]);
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let sides = [
+            ("baseline", "baseline_total", &self.baseline_exemplars),
+            ("selection", "selection_total", &self.selection_exemplars),
+        ];
+        for (side, (values_label, total_label, exemplars)) in sides.into_iter().enumerate() {
+            let marks: Vec<Mark> = exemplars
+                .chosen()
+                .into_iter()
+                .map(|chosen| Mark {
+                    labels: chosen.labels.clone().unwrap_or_default(),
+                    start: chosen.start,
+                    value: f64::NAN,
+                })
+                .collect();
+            for (field, tally) in &self.attributes {
+                let name = field.to_string();
+                let labels = |label: &str, value: Option<Value>| {
+                    vec![(TYPE_LABEL.to_owned(), Some(Value::String(label.into()))), (name.clone(), value)]
+                };
+                let totals = tally.totals.chunks(self.width / 2).nth(side).unwrap_or_default();
+                if totals.iter().all(|total| *total == 0) {
+                    continue;
+                }
+                lines.push(Line {
+                    labels: labels(total_label, None),
+                    numbers: numbers(totals),
+                    exemplars: marks
+                        .iter()
+                        .filter(|mark| mark.labels.iter().any(|label| label.0 == name))
+                        .cloned()
+                        .collect(),
+                });
+                for (value, counts) in tally.top(side, self.plan.top, self.width) {
+                    let labels = labels(values_label, Some(value.clone()));
+                    lines.push(Line { labels, numbers: numbers(counts), exemplars: Vec::new() });
+                }
+            }
+        }
+        lines
+    }
+
+    /// The cell of each row: its side and interval.
+    fn place(
+        &self,
+        reader: &Rc<Reader>,
+        selected: &Selected,
+        selection: &Matching,
+        cells: &mut Vec<u32>,
+    ) -> Result<(), SegmentError> {
+        let starts = reader.starts()?;
+        let half = (self.width / 2) as u32;
+        let in_window = |row: usize| match (self.plan.window, starts.get(row)) {
+            (Some((after, until)), Some(start)) => *start > after && *start <= until,
+            _ => true,
+        };
+        cells.clear();
+        cells.extend(selected.rows.iter().zip(&selected.intervals).map(|(row, interval)| {
+            let row = usize::from(*row);
+            let matches = match selection {
+                Matching::All => true,
+                Matching::Rows(mask) => mask.get(row),
+            };
+            if matches && in_window(row) { interval + half } else { *interval }
+        }));
+        Ok(())
+    }
+
+    fn add_field(
+        &mut self,
+        field: Field,
+        (scan, reader): (&Scan<'_>, &Rc<Reader>),
+        rows: &[u16],
+        scratch: &mut Scratch,
+        control: &Control,
+    ) -> Result<(), SegmentError> {
+        let width = self.width;
+        if rows.len() > UNLISTED_ROWS_MAX
+            && let Some(sketches) = unlisted(&field, reader)?
+        {
+            let tally = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
+            tally.is_unlisted = true;
+            for (row, cell) in rows.iter().zip(&scratch.cells) {
+                let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
+                tally.count_total(*cell, u64::from(present));
+            }
+            return Ok(());
+        }
+        let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
+        let tally = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
+        if let Codes::Groups { groups, codes } = coded.codes() {
+            let group_max = groups.iter().copied().max().map_or(0, usize::from);
+            if (group_max + 1).saturating_mul(width) <= BY_GROUP_MAX {
+                scratch.count_groups(groups, rows, (group_max + 1) * width, width);
+                return Ok(tally.add_groups(&coded, codes, &scratch.by_group, width, control)?);
+            }
+        }
+        coded.gather(rows, &mut scratch.codes);
+        Ok(tally.add_rows(&coded, scratch, width, control)?)
+    }
+
+    fn choose(
+        &mut self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        selected: &Selected,
+        cells: &[u32],
+    ) -> Result<(), SegmentError> {
+        if self.baseline_exemplars.is_off() {
+            return Ok(());
+        }
+        let (traces, starts) = (reader.traces()?, reader.starts()?);
+        let mut rest = selected.rows.iter().zip(cells).peekable();
+        let mut of_trace: Vec<(u16, u32)> = Vec::new();
+        for (trace, id) in traces.ids.iter().enumerate() {
+            let end = traces.rows(trace).end;
+            of_trace.clear();
+            while let Some((row, cell)) = rest.next_if(|(row, _)| usize::from(**row) < end) {
+                of_trace.push((*row, *cell));
+            }
+            let Some(place) = (id.fingerprint() as usize).checked_rem(of_trace.len()) else { continue };
+            let Some((row, cell)) = of_trace.get(place).copied() else { continue };
+            let start = starts.get(usize::from(row)).copied().unwrap_or(0);
+            let is_selection = cell as usize >= self.width / 2;
+            let side = if is_selection { &mut self.selection_exemplars } else { &mut self.baseline_exemplars };
+            if side.wants(*id, start) {
+                side.offer(Chosen { trace: *id, series: 0, start, value: f64::NAN, labels: None, row });
+            }
+        }
+        let chosen = self.baseline_exemplars.without_labels().chain(self.selection_exemplars.without_labels());
+        exemplars::label(chosen, &self.plan.shown, scan, reader)
+    }
+}
+
+impl Tally {
+    fn new(width: usize) -> Self {
+        Self {
+            numbers: HashMap::default(),
+            values: Vec::new(),
+            counts: Vec::new(),
+            totals: vec![0; width],
+            is_unlisted: false,
+            booked_bytes: 0,
+        }
+    }
+
+    fn add_rows(
+        &mut self,
+        coded: &Coded,
+        scratch: &mut Scratch,
+        width: usize,
+        control: &Control,
+    ) -> Result<(), Stopped> {
+        let Scratch { cells, codes, table, .. } = scratch;
+        /// A code that was not met yet, and one that stands for several values.
+        const UNMET: u32 = u32::MAX;
+        const SEVERAL: u32 = u32::MAX - 1;
+        table.clear();
+        table.resize(coded.code_max() + 1, UNMET);
+        for (code, cell) in codes.iter().zip(cells.iter()) {
+            if *code == NIL {
+                continue;
+            }
+            let Some(known) = table.get_mut(usize::from(*code)) else { continue };
+            if *known == UNMET {
+                let mut values = 0;
+                let mut last = None;
+                coded.each_value(*code, |value| {
+                    values += 1;
+                    last = Some(value);
+                });
+                *known = match last {
+                    Some(value) if values == 1 => self.number(&value, width, control)?,
+                    _ => SEVERAL,
+                };
+            }
+            if *known == SEVERAL {
+                self.add_several(coded, *code, *cell, 1, width, control)?;
+            } else {
+                self.count(*known, *cell, 1, width);
+            }
+        }
+        self.prune(width);
+        Ok(())
+    }
+
+    /// The same for values of resources and scopes, whose spans are counted already.
+    fn add_groups(
+        &mut self,
+        coded: &Coded,
+        codes: &[Code],
+        by_group: &[u64],
+        width: usize,
+        control: &Control,
+    ) -> Result<(), Stopped> {
+        for (code, counts) in codes.iter().zip(by_group.chunks(width)).filter(|(code, _)| **code != NIL) {
+            for (cell, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                self.add_several(coded, *code, cell as u32, *count, width, control)?;
+            }
+        }
+        self.prune(width);
+        Ok(())
+    }
+
+    fn add_several(
+        &mut self,
+        coded: &Coded,
+        code: Code,
+        cell: u32,
+        count: u64,
+        width: usize,
+        control: &Control,
+    ) -> Result<(), Stopped> {
+        let mut result = Ok(());
+        coded.each_value(code, |value| match self.number(&value, width, control) {
+            Ok(number) => self.count(number, cell, count, width),
+            Err(stopped) => result = Err(stopped),
+        });
+        result
+    }
+
+    fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
+        self.is_unlisted |= other.is_unlisted;
+        self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
+        for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
+            let number = self.number(value, width, control)?;
+            let own = self.counts.iter_mut().skip(number as usize * width);
+            own.zip(counts).for_each(|(count, other)| *count += other);
+        }
+        self.prune(width);
+        Ok(())
+    }
+
+    fn number(&mut self, value: &Value, width: usize, control: &Control) -> Result<u32, Stopped> {
+        let mut key = Vec::new();
+        write_key(Some(value), &mut key);
+        if let Some(known) = self.numbers.get(&key[..]) {
+            return Ok(*known);
+        }
+        let bytes = 2 * key.len() + width * size_of::<u64>() + VALUE_OVERHEAD_BYTES;
+        control.reserve(bytes)?;
+        self.booked_bytes += bytes;
+        let number = self.values.len() as u32;
+        self.numbers.insert(key.into(), number);
+        self.values.push(value.clone());
+        self.counts.resize(self.counts.len() + width, 0);
+        Ok(number)
+    }
+
+    fn count(&mut self, number: u32, cell: u32, spans: u64, width: usize) {
+        if let Some(count) = self.counts.get_mut(number as usize * width + cell as usize) {
+            *count += spans;
+        }
+        self.count_total(cell, spans);
+    }
+
+    fn count_total(&mut self, cell: u32, spans: u64) {
+        if let Some(total) = self.totals.get_mut(cell as usize) {
+            *total += spans;
+        }
+    }
+
+    /// Leaves out the rarer half of too many values. What is booked stays so: they will be that many again.
+    fn prune(&mut self, width: usize) {
+        if self.values.len() <= VALUES_MAX {
+            return;
+        }
+        let mut kept: Vec<(u64, Value, Vec<u64>)> = std::mem::take(&mut self.values)
+            .into_iter()
+            .zip(self.counts.chunks(width))
+            .map(|(value, counts)| (counts.iter().sum(), value, counts.to_vec()))
+            .collect();
+        kept.sort_by(|(left, left_value, _), (right, right_value, _)| {
+            right.cmp(left).then_with(|| keys::compare(Some(left_value), Some(right_value)))
+        });
+        kept.truncate(VALUES_MAX / 2);
+        self.numbers.clear();
+        self.counts.clear();
+        for (number, (_, value, counts)) in kept.into_iter().enumerate() {
+            let mut key = Vec::new();
+            write_key(Some(&value), &mut key);
+            self.numbers.insert(key.into(), number as u32);
+            self.values.push(value);
+            self.counts.extend(counts);
+        }
+    }
+
+    /// The most frequent values of a side, with a count for each interval.
+    fn top(&self, side: usize, top: usize, width: usize) -> Vec<(&Value, &[u64])> {
+        if self.is_unlisted {
+            return Vec::new();
+        }
+        let sides = self.values.iter().zip(self.counts.chunks(width));
+        let of_side = sides.map(|(value, counts)| (value, counts.chunks(width / 2).nth(side).unwrap_or_default()));
+        let mut met: Vec<(u64, &Value, &[u64])> =
+            of_side.map(|(value, counts)| (counts.iter().sum(), value, counts)).filter(|(sum, ..)| *sum > 0).collect();
+        met.sort_by(|(left, left_value, _), (right, right_value, _)| {
+            Reverse(left).cmp(&Reverse(right)).then_with(|| keys::compare(Some(left_value), Some(right_value)))
+        });
+        met.truncate(top);
+        met.into_iter().map(|(_, value, counts)| (value, counts)).collect()
+    }
+}
+
+impl Scratch {
+    /// Counts the rows of each resource or scope, once for all of its attributes.
+    fn count_groups(&mut self, groups: &Arc<[Code]>, rows: &[u16], len: usize, width: usize) {
+        if self.of_groups.as_ref().is_some_and(|known| Arc::ptr_eq(known, groups)) {
+            return;
+        }
+        self.by_group.clear();
+        self.by_group.resize(len, 0);
+        for (row, cell) in rows.iter().zip(&self.cells) {
+            let group = groups.get(usize::from(*row)).copied().unwrap_or(0);
+            if let Some(count) = self.by_group.get_mut(usize::from(group) * width + *cell as usize) {
+                *count += 1;
+            }
+        }
+        self.of_groups = Some(groups.clone());
+    }
+}
+
+/// The sketches of a column without dictionary.
+fn unlisted(field: &Field, reader: &Rc<Reader>) -> Result<Option<Arc<[u16]>>, SegmentError> {
+    match field {
+        Field::Attribute(_) => Ok(match reader.column(field)? {
+            Column::Unlisted { sketches } => Some(sketches),
+            _ => None,
+        }),
+        Field::Intrinsic(_) => Ok(None),
+    }
+}
+
+fn numbers(counts: &[u64]) -> Vec<f64> {
+    counts.iter().map(|count| *count as f64).collect()
+}

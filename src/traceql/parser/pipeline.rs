@@ -1,0 +1,390 @@
+//! What stands outside of braces: spansets, their pipelines, and numbers of spansets.
+
+use super::expression::negated;
+use super::{Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_POWER, Parser, arithmetic, comparison, right_level};
+use crate::traceql::ast::{
+    Aggregate, Arithmetic, Comparison, Fold, Form, Metrics, Pipeline, Relation, Scalar, SecondStage, Spanset,
+    SpansetOperator, Stage,
+};
+use crate::traceql::error::ParseError;
+use crate::traceql::lexer::Token;
+use crate::traceql::value::Value;
+
+/// Something that was parsed outside of braces, by what may be done with it.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// `piped`: a pipeline in parentheses is in it, and no further stage may follow it.
+    Spanset {
+        set: Spanset,
+        piped: bool,
+    },
+    /// `by(...)`, `select(...)`, `coalesce()`, `count() > 2`.
+    Stage(Stage),
+    /// A number with an aggregate in it.
+    Scalar(Scalar),
+    /// Numbers, folded.
+    Constant(Value),
+    /// A number of pipelines in parentheses: `({...} | count())`.
+    Piped(Scalar),
+    /// A comparison of such numbers: a whole query.
+    PipedFilter(Stage),
+    Metrics(Metrics),
+    /// At least two stages.
+    Pipeline(Pipeline),
+}
+
+/// An operator between parts. Some signs are two operators; the left operand tells which.
+#[derive(Debug, Clone, Copy)]
+enum Joint {
+    Spanset(SpansetOperator),
+    Compare(Comparison),
+    Compute(Arithmetic),
+}
+
+const SPANSET: &[&str] = &["{", "("];
+const NUMBER: &[&str] = &["INTEGER", "FLOAT", "DURATION"];
+
+impl Parser<'_> {
+    /// Parts separated by `|`. With `nested`, a closing parenthesis is to follow.
+    pub(super) fn sequence(&mut self, nested: bool) -> Result<Deep<Part>, ParseError> {
+        let mut whole = self.stage(true)?;
+        while self.at("|") {
+            let Deep { node, depth } = whole;
+            if let Part::Metrics(metrics) = node {
+                self.advance();
+                let ranked = self.ranking()?;
+                whole = self.filters(Deep { node: metrics.then(ranked), depth })?.map(Part::Metrics);
+                continue;
+            }
+            let mut pipeline = self.pipeline(node)?;
+            self.advance();
+            if let Some(first) = self.first_stage()? {
+                let series = Metrics::Series { pipeline, first: first.node };
+                let series = self.filters(Deep { node: series, depth: depth.max(first.depth) + 1 })?;
+                whole = series.map(Part::Metrics);
+                continue;
+            }
+            let start = self.start;
+            let token = self.token.clone();
+            let next = self.stage(false)?;
+            let depth = depth.max(next.depth);
+            let node = match next.node {
+                Part::Stage(stage) => {
+                    pipeline.stages.push(stage);
+                    Part::Pipeline(pipeline)
+                }
+                Part::Spanset { set, piped: false } => {
+                    pipeline.stages.push(Stage::Spanset(set));
+                    Part::Pipeline(pipeline)
+                }
+                Part::Scalar(Scalar::Aggregate(aggregate)) if nested && self.at(")") => {
+                    Part::Piped(Scalar::Pipeline { pipeline, aggregate })
+                }
+                Part::Scalar(_) => return Err(self.unexpected(&["comparison operator"])),
+                _ => return Err(self.unexpected_at(&token, start, &[])),
+            };
+            whole = Deep { node, depth };
+        }
+        Ok(whole)
+    }
+
+    /// The pipeline that a part is or begins; fails at the current token, which cannot follow.
+    pub(super) fn pipeline(&self, part: Part) -> Result<Pipeline, ParseError> {
+        match part {
+            Part::Pipeline(pipeline) => Ok(pipeline),
+            Part::Stage(stage) => Ok(Pipeline { stages: vec![stage] }),
+            Part::Spanset { set, piped: false } => Ok(Pipeline { stages: vec![Stage::Spanset(set)] }),
+            _ => Err(self.unexpected(&[])),
+        }
+    }
+
+    /// A part as a whole search.
+    pub(super) fn search(&self, part: Part) -> Result<Pipeline, ParseError> {
+        match part {
+            // Parentheses around the whole query.
+            Part::Spanset { set: Spanset::Pipeline(pipeline), .. } => Ok(pipeline),
+            Part::Spanset { set, .. } => Ok(Pipeline { stages: vec![Stage::Spanset(set)] }),
+            Part::PipedFilter(stage) => Ok(Pipeline { stages: vec![stage] }),
+            other => self.pipeline(other),
+        }
+    }
+
+    fn stage(&mut self, first: bool) -> Result<Deep<Part>, ParseError> {
+        match self.sign() {
+            Some("by") => {
+                self.advance();
+                self.expect("(", &["("])?;
+                let by = self.expression()?;
+                self.expect(")", &[")", "operator"])?;
+                Ok(by.map(|by| Part::Stage(Stage::By(by))))
+            }
+            Some("select") => {
+                self.advance();
+                self.expect("(", &["("])?;
+                Ok(Deep::flat(Part::Stage(Stage::Select(self.fields()?))))
+            }
+            Some("coalesce") if !first => {
+                self.advance();
+                self.expect("(", &["("])?;
+                self.expect(")", &[")"])?;
+                Ok(Deep::flat(Part::Stage(Stage::Coalesce)))
+            }
+            _ => self.parts(LEVEL_LOGIC),
+        }
+    }
+
+    /// A part and all operators behind it of this level and higher.
+    pub(super) fn parts(&mut self, least: u8) -> Result<Deep<Part>, ParseError> {
+        let mut left = self.nested(Self::part)?;
+        while let Some((joint, level)) = self.sign().and_then(|sign| joint(sign, &left.node)) {
+            if level < least {
+                break;
+            }
+            if let (Joint::Spanset(op), LEVEL_LOGIC) = (joint, level) {
+                left = self.spanset_chain(left, op)?;
+                continue;
+            }
+            self.advance();
+            let (token, start) = (self.token.clone(), self.start);
+            let right = self.nested(|parser| parser.parts(right_level(level)))?;
+            let depth = left.depth.max(right.depth);
+            let joined = self.joined(joint, left.node, right.node)?;
+            let Some(node) = joined else {
+                let expected = if matches!(joint, Joint::Spanset(_)) { SPANSET } else { &[] };
+                return Err(self.unexpected_at(&token, start, expected));
+            };
+            // Numbers were folded into one.
+            left = if let Part::Constant(_) = node { Deep::flat(node) } else { self.raised(depth, node)? };
+        }
+        Ok(left)
+    }
+
+    fn spanset_chain(&mut self, left: Deep<Part>, op: SpansetOperator) -> Result<Deep<Part>, ParseError> {
+        let mut any_piped = false;
+        let mut operands = Vec::new();
+        let mut next = Some((left, self.token.clone(), self.start));
+        while let Some((part, token, start)) = next.take() {
+            let Deep { node: Part::Spanset { set, piped }, depth } = part else {
+                return Err(self.unexpected_at(&token, start, SPANSET));
+            };
+            any_piped |= piped;
+            operands.push(Deep { node: set, depth });
+            let again = self.sign().and_then(logic).is_some_and(|next| next == op);
+            if again {
+                self.advance();
+                let (token, start) = (self.token.clone(), self.start);
+                next = Some((self.nested(|parser| parser.parts(LEVEL_COMPARE))?, token, start));
+            }
+        }
+        let joined = self.join(operands, &|left, right| spansets(op, left, right))?;
+        let joined = joined.ok_or_else(|| self.unexpected(SPANSET))?;
+        Ok(joined.map(|set| Part::Spanset { set, piped: any_piped }))
+    }
+
+    /// `None`: the right operand does not go with the left one.
+    fn joined(&self, joint: Joint, left: Part, right: Part) -> Result<Option<Part>, ParseError> {
+        let compare = |op, left, right| Stage::Filter { op, left, right };
+        Ok(Some(match (joint, left, right) {
+            (Joint::Spanset(op), Part::Spanset { set: left, piped: a }, Part::Spanset { set: right, piped: b }) => {
+                Part::Spanset { set: spansets(op, left, right), piped: a || b }
+            }
+            (Joint::Compare(op), Part::Scalar(left), Part::Scalar(right)) => Part::Stage(compare(op, left, right)),
+            (Joint::Compare(op), Part::Scalar(left), Part::Constant(right)) => {
+                Part::Stage(compare(op, left, Scalar::Literal(right)))
+            }
+            (Joint::Compare(op), Part::Constant(left), Part::Scalar(right)) => {
+                Part::Stage(compare(op, Scalar::Literal(left), right))
+            }
+            (Joint::Compare(op), Part::Piped(left), Part::Piped(right)) => Part::PipedFilter(compare(op, left, right)),
+            (Joint::Compare(op), Part::Piped(left), Part::Constant(right)) => {
+                Part::PipedFilter(compare(op, left, Scalar::Literal(right)))
+            }
+            (Joint::Compare(op), Part::Metrics(left), Part::Constant(right)) => {
+                Part::Metrics(left.then(SecondStage::Filter(op, right)))
+            }
+            (Joint::Compute(op), Part::Scalar(left), Part::Scalar(right)) => Part::Scalar(scalars(op, left, right)),
+            (Joint::Compute(op), Part::Scalar(left), Part::Constant(right)) => {
+                Part::Scalar(scalars(op, left, Scalar::Literal(right)))
+            }
+            (Joint::Compute(op), Part::Constant(left), Part::Scalar(right)) => {
+                Part::Scalar(scalars(op, Scalar::Literal(left), right))
+            }
+            (Joint::Compute(op), Part::Piped(left), Part::Piped(right)) => Part::Piped(scalars(op, left, right)),
+            (Joint::Compute(Arithmetic::Modulo | Arithmetic::Power), ..) => return Ok(None),
+            (Joint::Compute(op), Part::Constant(left), Part::Constant(right)) => {
+                Part::Constant(self.folded(op, &left, &right)?)
+            }
+            (Joint::Compute(op), Part::Metrics(left), Part::Metrics(right)) => Part::Metrics(left.with(op, right)),
+            (Joint::Compute(op), Part::Metrics(left), Part::Constant(right)) => {
+                Part::Metrics(left.with(op, self.factor(right)?))
+            }
+            (Joint::Compute(op), Part::Constant(left), Part::Metrics(right)) => {
+                Part::Metrics(self.factor(left)?.with(op, right))
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Numbers of metrics expressions: whole ones stay whole, so `1 / 2` is 0.
+    fn folded(&self, op: Arithmetic, left: &Value, right: &Value) -> Result<Value, ParseError> {
+        let float = |value: &Value| match value {
+            Value::Int(int) => Some(*int as f64),
+            Value::Float(float) => Some(*float),
+            _ => None,
+        };
+        if let (Value::Int(left), Value::Int(right)) = (left, right) {
+            return Ok(Value::Int(match op {
+                Arithmetic::Add => left.wrapping_add(*right),
+                Arithmetic::Subtract => left.wrapping_sub(*right),
+                Arithmetic::Multiply => left.wrapping_mul(*right),
+                _ if *right == 0 => return Err(self.wrong("division by zero")),
+                _ => left.wrapping_div(*right),
+            }));
+        }
+        let (Some(left), Some(right)) = (float(left), float(right)) else {
+            return Err(self.wrong("duration cannot be used in scalar arithmetic"));
+        };
+        let result = match op {
+            Arithmetic::Add => left + right,
+            Arithmetic::Subtract => left - right,
+            Arithmetic::Multiply => left * right,
+            _ => left / right,
+        };
+        // Tempo would go on with an infinity that no answer can show.
+        if result.is_finite() { Ok(Value::Float(result)) } else { Err(self.wrong("constant out of range")) }
+    }
+
+    /// A number that series are computed with.
+    fn factor(&self, value: Value) -> Result<Metrics, ParseError> {
+        if matches!(value, Value::Duration(_)) {
+            return Err(self.wrong("duration cannot be used as a scalar operand in metric arithmetic"));
+        }
+        Ok(Metrics::Constant(value))
+    }
+
+    fn part(&mut self) -> Result<Deep<Part>, ParseError> {
+        match self.sign() {
+            Some("{") => {
+                let spans = self.braces()?;
+                Ok(spans.map(|set| Part::Spanset { set, piped: false }))
+            }
+            Some("(") => {
+                self.advance();
+                let inner = self.sequence(true)?;
+                self.expect(")", &[")", "|"])?;
+                let Deep { node, depth } = inner;
+                let node = match node {
+                    Part::Pipeline(pipeline) => Part::Spanset { set: Spanset::Pipeline(pipeline), piped: true },
+                    Part::Stage(stage) => {
+                        let set = Spanset::Pipeline(Pipeline { stages: vec![stage] });
+                        Part::Spanset { set, piped: true }
+                    }
+                    Part::PipedFilter(_) => return Err(self.unexpected(&[])),
+                    other => other,
+                };
+                self.raised(depth, node)
+            }
+            Some("-") => {
+                self.advance();
+                let (token, start) = (self.token.clone(), self.start);
+                let operand = self.parts(LEVEL_POWER + 1)?;
+                let negative = if let Part::Constant(value) = &operand.node { negated(value) } else { None };
+                let negative = negative.ok_or_else(|| self.unexpected_at(&token, start, NUMBER))?;
+                Ok(Deep::flat(Part::Constant(negative)))
+            }
+            Some("count") => {
+                self.advance();
+                self.expect("(", &["("])?;
+                self.expect(")", &[")"])?;
+                Ok(Deep::flat(Part::Scalar(Scalar::Aggregate(Aggregate::Count))))
+            }
+            Some(word) if fold(word).is_some() => {
+                let fold = fold(word).unwrap_or(Fold::Sum);
+                self.advance();
+                self.expect("(", &["("])?;
+                let of = self.expression()?;
+                self.expect(")", &[")", "operator"])?;
+                Ok(of.map(|of| Part::Scalar(Scalar::Aggregate(Aggregate::Of(fold, of)))))
+            }
+            None if matches!(self.token, Token::Int(_) | Token::Float(_) | Token::Duration(_)) => {
+                Ok(Deep::flat(Part::Constant(self.literal()?)))
+            }
+            _ => Err(self.unexpected(&[])),
+        }
+    }
+
+    /// `{ expression }`
+    pub(super) fn braces(&mut self) -> Result<Deep<Spanset>, ParseError> {
+        self.expect("{", &["{"])?;
+        if self.take("}") {
+            return Ok(Deep::flat(Spanset::Spans(None)));
+        }
+        let filter = self.expression()?;
+        self.expect("}", &["}", "operator"])?;
+        self.raised(filter.depth, Spanset::Spans(Some(filter.node)))
+    }
+
+    /// A number at the level of sums, as second stages compare with.
+    pub(super) fn constant(&mut self) -> Result<Value, ParseError> {
+        let (token, start) = (self.token.clone(), self.start);
+        match self.nested(|parser| parser.parts(LEVEL_ADD))?.node {
+            Part::Constant(value) => Ok(value),
+            _ => Err(self.unexpected_at(&token, start, NUMBER)),
+        }
+    }
+}
+
+fn fold(word: &str) -> Option<Fold> {
+    Some(match word {
+        "min" => Fold::Min,
+        "max" => Fold::Max,
+        "avg" => Fold::Avg,
+        "sum" => Fold::Sum,
+        _ => return None,
+    })
+}
+
+fn scalars(op: Arithmetic, left: Scalar, right: Scalar) -> Scalar {
+    Scalar::Binary { op, left: Box::new(left), right: Box::new(right) }
+}
+
+fn spansets(op: SpansetOperator, left: Spanset, right: Spanset) -> Spanset {
+    Spanset::Binary { op, left: Box::new(left), right: Box::new(right) }
+}
+
+/// The operator that a sign is behind such a part, and its level.
+fn joint(sign: &'static str, left: &Part) -> Option<(Joint, u8)> {
+    match left {
+        Part::Spanset { .. } => logic(sign)
+            .map(|op| (Joint::Spanset(op), LEVEL_LOGIC))
+            .or_else(|| Some((Joint::Spanset(structural(sign)?), LEVEL_COMPARE))),
+        Part::Scalar(_) | Part::Constant(_) | Part::Piped(_) | Part::Metrics(_) => arithmetic(sign)
+            .map(|(op, level)| (Joint::Compute(op), level))
+            .or_else(|| Some((Joint::Compare(comparison(sign)?), LEVEL_COMPARE))),
+        Part::Stage(_) | Part::PipedFilter(_) | Part::Pipeline(_) => None,
+    }
+}
+
+fn logic(sign: &str) -> Option<SpansetOperator> {
+    match sign {
+        "&&" => Some(SpansetOperator::And),
+        "||" => Some(SpansetOperator::Or),
+        _ => None,
+    }
+}
+
+fn structural(sign: &str) -> Option<SpansetOperator> {
+    let (form, plain) = match sign.strip_prefix('!') {
+        Some(plain) => (Form::Negated, plain),
+        None => sign.strip_prefix('&').map_or((Form::Plain, sign), |plain| (Form::Union, plain)),
+    };
+    let relation = match plain {
+        ">" => Relation::Child,
+        "<" => Relation::Parent,
+        ">>" => Relation::Descendant,
+        "<<" => Relation::Ancestor,
+        "~" => Relation::Sibling,
+        _ => return None,
+    };
+    Some(SpansetOperator::Structural { relation, form })
+}

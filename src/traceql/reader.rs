@@ -1,0 +1,268 @@
+//! Segments with a memory: what a query has read of one is not read again.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::ast::{Field, Intrinsic};
+use super::column::{Cell, Codes, Dictionary, Entry, ROWS_MAX};
+use super::control::Control;
+use super::datum::Datum;
+use super::mask::Mask;
+use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces};
+
+/// Readers are kept of segments with so many rows together, the latest used: pieces of split traces lie in segments
+/// near each other.
+const KEPT_ROWS_MAX: usize = 3 * ROWS_MAX;
+
+/// A running query, or one thread of it: where it reads from, and what it has open.
+pub struct Scan<'a> {
+    source: &'a dyn Source,
+    control: &'a Control,
+    /// The latest used at the front.
+    readers: RefCell<VecDeque<Rc<Reader>>>,
+}
+
+/// One segment as one query sees it.
+pub struct Reader {
+    segment: Arc<dyn Segment>,
+    traces: OnceCell<Arc<Traces>>,
+    starts: OnceCell<Arc<[u64]>>,
+    durations: OnceCell<Arc<[u64]>>,
+    parents: OnceCell<Arc<[Parent]>>,
+    /// Few: a query names a handful of fields.
+    columns: RefCell<Vec<(Field, Column)>>,
+    codes: RefCell<Vec<(Field, Codes)>>,
+    /// Sets of rows that are needed again.
+    masks: RefCell<Vec<(MaskNumber, Rc<Mask>)>>,
+}
+
+/// Which set of rows: the number of a pipeline in its query, and that of a filter in the pipeline.
+pub type MaskNumber = (usize, usize);
+
+/// A column with its codes, ready to be asked for single rows.
+pub struct Values {
+    field: Field,
+    column: Column,
+    codes: Option<Codes>,
+}
+
+impl<'a> Scan<'a> {
+    #[must_use]
+    pub fn new(source: &'a dyn Source, control: &'a Control) -> Self {
+        Self { source, control, readers: RefCell::default() }
+    }
+
+    #[must_use]
+    pub fn source(&self) -> &'a dyn Source {
+        self.source
+    }
+
+    /// # Errors
+    /// The query is to end.
+    pub fn check(&self) -> Result<(), SegmentError> {
+        Ok(self.control.check()?)
+    }
+
+    /// The reader of a segment, the same one as before if that is not long ago.
+    #[must_use]
+    pub fn reader(&self, segment: &Arc<dyn Segment>) -> Rc<Reader> {
+        let mut readers = self.readers.borrow_mut();
+        let id = segment.id();
+        let known = readers.iter().position(|reader| reader.segment.id() == id).and_then(|place| readers.remove(place));
+        let reader = known.unwrap_or_else(|| Rc::new(Reader::new(segment.clone())));
+        readers.push_front(reader.clone());
+        let mut rows = 0;
+        let kept = readers.iter().take_while(|reader| {
+            rows += reader.rows();
+            rows <= KEPT_ROWS_MAX
+        });
+        let kept = kept.count().max(1);
+        readers.truncate(kept);
+        reader
+    }
+}
+
+impl Reader {
+    #[must_use]
+    pub fn new(segment: Arc<dyn Segment>) -> Self {
+        Self {
+            segment,
+            traces: OnceCell::new(),
+            starts: OnceCell::new(),
+            durations: OnceCell::new(),
+            parents: OnceCell::new(),
+            columns: RefCell::default(),
+            codes: RefCell::default(),
+            masks: RefCell::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn segment(&self) -> &Arc<dyn Segment> {
+        &self.segment
+    }
+
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.segment.rows()
+    }
+
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn traces(&self) -> Result<&Arc<Traces>, SegmentError> {
+        once(&self.traces, || self.segment.traces())
+    }
+
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn starts(&self) -> Result<&Arc<[u64]>, SegmentError> {
+        once(&self.starts, || self.segment.starts())
+    }
+
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn durations(&self) -> Result<&Arc<[u64]>, SegmentError> {
+        once(&self.durations, || self.segment.durations())
+    }
+
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn parents(&self) -> Result<&Arc<[Parent]>, SegmentError> {
+        once(&self.parents, || self.segment.parents())
+    }
+
+    /// The column of an attribute with a scope or of an intrinsic that has one.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn column(&self, field: &Field) -> Result<Column, SegmentError> {
+        if let Some((_, column)) = self.columns.borrow().iter().find(|(known, _)| known == field) {
+            return Ok(column.clone());
+        }
+        let column = self.segment.column(field)?;
+        self.columns.borrow_mut().push((field.clone(), column.clone()));
+        Ok(column)
+    }
+
+    /// The codes of a listed column.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn codes(&self, field: &Field) -> Result<Codes, SegmentError> {
+        if let Some((_, codes)) = self.codes.borrow().iter().find(|(known, _)| known == field) {
+            return Ok(codes.clone());
+        }
+        let codes = self.segment.codes(field)?;
+        self.codes.borrow_mut().push((field.clone(), codes.clone()));
+        Ok(codes)
+    }
+
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn values(&self, field: &Field) -> Result<Values, SegmentError> {
+        let column = self.column(field)?;
+        let codes = if matches!(column, Column::Listed(_)) { Some(self.codes(field)?) } else { None };
+        Ok(Values { field: field.clone(), column, codes })
+    }
+
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError> {
+        self.segment.span_ids(rows)
+    }
+
+    /// A set of rows that is computed once.
+    ///
+    /// # Errors
+    /// Those of `compute`.
+    pub fn mask<E>(&self, number: MaskNumber, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Rc<Mask>, E> {
+        if let Some((_, mask)) = self.masks.borrow().iter().find(|(known, _)| *known == number) {
+            return Ok(mask.clone());
+        }
+        let mask = Rc::new(compute()?);
+        self.masks.borrow_mut().push((number, mask.clone()));
+        Ok(mask)
+    }
+
+    /// The rows that start within `[start, end]`; `None` if all do, which bounds of the segment often prove without a
+    /// look at it.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn within(&self, start: u64, end: u64) -> Result<Option<Mask>, SegmentError> {
+        let times = self.segment.times();
+        if start <= times.min_start && times.max_start <= end {
+            return Ok(None);
+        }
+        if start > end || times.max_start < start || end < times.min_start {
+            return Ok(Some(Mask::none(self.rows())));
+        }
+        let width = end - start;
+        Ok(Some(Mask::of(self.starts()?, |at| at.wrapping_sub(start) <= width)))
+    }
+}
+
+fn once<T>(cell: &OnceCell<T>, read: impl FnOnce() -> Result<T, SegmentError>) -> Result<&T, SegmentError> {
+    if let Some(known) = cell.get() {
+        return Ok(known);
+    }
+    let value = read()?;
+    Ok(cell.get_or_init(|| value))
+}
+
+impl Values {
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self.column, Column::Absent)
+    }
+
+    /// The value of a row.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn get(&self, reader: &Reader, row: usize) -> Result<Option<Datum<'_>>, SegmentError> {
+        match (&self.column, &self.codes) {
+            (Column::Listed(dictionary), Some(codes)) => Ok(datum(dictionary, codes, row)),
+            (Column::Unlisted { sketches }, _) if sketches.get(row).is_some_and(|sketch| *sketch != 0) => {
+                Ok(reader.segment.cell(&self.field, row)?.map(cell))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn datum<'a>(dictionary: &'a Dictionary, codes: &Codes, row: usize) -> Option<Datum<'a>> {
+    Some(match dictionary.get(codes.get(row))? {
+        Entry::String(string) => Datum::text(string),
+        Entry::Int(int) => Datum::Int(int),
+        Entry::Other(other) => cell(other.clone()),
+    })
+}
+
+fn cell(cell: Cell) -> Datum<'static> {
+    match cell {
+        Cell::One(value) => Datum::from(value),
+        Cell::Many(values) => Datum::Many(values),
+    }
+}
+
+/// Whether segments have a column for an intrinsic; the others are derived.
+#[must_use]
+pub fn has_column(intrinsic: Intrinsic) -> bool {
+    matches!(
+        intrinsic,
+        Intrinsic::Name
+            | Intrinsic::Status
+            | Intrinsic::StatusMessage
+            | Intrinsic::Kind
+            | Intrinsic::EventName
+            | Intrinsic::EventTimeSinceStart
+            | Intrinsic::LinkTraceId
+            | Intrinsic::LinkSpanId
+            | Intrinsic::InstrumentationName
+            | Intrinsic::InstrumentationVersion
+    )
+}

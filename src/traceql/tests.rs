@@ -1,0 +1,4 @@
+//! The test bench: traces as plain structures, segments in memory, and a slow evaluator to compare the fast one with.
+
+pub mod memory;
+pub mod spans;

@@ -1,0 +1,314 @@
+//! One whole trace, from all its pieces.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::tree::{Link, Tree};
+use crate::otlp::{SpanId, TraceId};
+use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
+use crate::traceql::datum::Datum;
+use crate::traceql::reader::{Reader, Scan};
+use crate::traceql::segment::{Ids, Parent, SegmentError, SegmentId};
+use crate::traceql::value::{Kind, Value};
+
+/// A trace with its spans numbered by start time, then id. A span that came twice is there once.
+pub struct View {
+    id: TraceId,
+    pieces: Vec<PieceRows>,
+    spans: Vec<Place>,
+    /// By span; known from the start only for traces in several pieces.
+    ids: OnceCell<Vec<Ids>>,
+    tree: OnceCell<Tree>,
+}
+
+pub struct PieceRows {
+    pub reader: Rc<Reader>,
+    pub rows: Range<usize>,
+}
+
+/// Where a span is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the piece in its trace.
+    pub piece: u32,
+    /// Row in the segment.
+    pub row: u32,
+    pub start: u64,
+}
+
+impl View {
+    /// The trace whose piece is at index `trace` of the reader's segment.
+    ///
+    /// # Errors
+    /// The segment cannot be read. Of other pieces, those that cannot be read are left out.
+    pub fn open(scan: &Scan<'_>, reader: &Rc<Reader>, trace: usize) -> Result<Self, SegmentError> {
+        let traces = reader.traces()?;
+        let id = traces.ids.get(trace).copied().unwrap_or(TraceId([0; 16]));
+        let own = PieceRows { reader: reader.clone(), rows: traces.rows(trace) };
+        if !scan.source().may_be_split(&**reader.segment(), trace) {
+            return Self::whole(id, own);
+        }
+        let mut pieces = Vec::new();
+        for piece in scan.source().pieces(id)? {
+            let reader = scan.reader(&piece.segment);
+            match reader.traces().and_then(|traces| reader.starts().map(|_| traces.rows(piece.trace))) {
+                Ok(rows) => pieces.push(PieceRows { reader: reader.clone(), rows }),
+                Err(SegmentError::Stopped(stopped)) => return Err(stopped.into()),
+                Err(SegmentError::Gone | SegmentError::Read(_)) => {}
+            }
+        }
+        if pieces.len() <= 1 { Self::whole(id, pieces.pop().unwrap_or(own)) } else { Self::merged(id, pieces) }
+    }
+
+    fn whole(id: TraceId, piece: PieceRows) -> Result<Self, SegmentError> {
+        let starts = piece.reader.starts()?;
+        let spans = piece.rows.clone().map(|row| Place { piece: 0, row: row as u32, start: at(starts, row) }).collect();
+        Ok(Self { id, pieces: vec![piece], spans, ids: OnceCell::new(), tree: OnceCell::new() })
+    }
+
+    fn merged(id: TraceId, pieces: Vec<PieceRows>) -> Result<Self, SegmentError> {
+        let mut found: Vec<(Ids, Place)> = Vec::new();
+        for (index, piece) in pieces.iter().enumerate() {
+            let starts = piece.reader.starts()?;
+            let ids = match piece.reader.span_ids(piece.rows.clone()) {
+                Ok(ids) => ids,
+                Err(SegmentError::Stopped(stopped)) => return Err(stopped.into()),
+                Err(SegmentError::Gone | SegmentError::Read(_)) => continue,
+            };
+            found.extend(
+                piece
+                    .rows
+                    .clone()
+                    .zip(ids)
+                    .map(|(row, ids)| (ids, Place { piece: index as u32, row: row as u32, start: at(starts, row) })),
+            );
+        }
+        found.sort_by_key(|(ids, place)| (ids.span, place.piece, place.row));
+        let mut kinds: Vec<Kind> = Vec::new();
+        let mut unique: Vec<(Ids, Place)> = Vec::with_capacity(found.len());
+        let mut same = found.as_slice();
+        while let Some((first, _)) = same.first() {
+            let count = same.partition_point(|(ids, _)| ids.span <= first.span);
+            let (twins, rest) = same.split_at(count);
+            same = rest;
+            if let [only] = twins {
+                unique.push(*only);
+                continue;
+            }
+            kinds.clear();
+            for (ids, place) in twins {
+                let kind = kind(&pieces, *place)?;
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                    unique.push((*ids, *place));
+                }
+            }
+        }
+        unique.sort_by_key(|(ids, place)| (place.start, ids.span));
+        let (ids, spans): (Vec<Ids>, Vec<Place>) = unique.into_iter().unzip();
+        Ok(Self { id, pieces, spans, ids: OnceCell::from(ids), tree: OnceCell::new() })
+    }
+
+    #[must_use]
+    pub fn id(&self) -> TraceId {
+        self.id
+    }
+
+    /// How many spans.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    #[must_use]
+    pub fn pieces(&self) -> &[PieceRows] {
+        &self.pieces
+    }
+
+    /// Where each span is.
+    #[must_use]
+    pub fn places(&self) -> &[Place] {
+        &self.spans
+    }
+
+    /// The number of the span in a row of a segment; `None` if it is a duplicate.
+    #[must_use]
+    pub fn span_at(&self, segment: SegmentId, row: usize) -> Option<usize> {
+        let piece = self.pieces.iter().position(|piece| piece.reader.segment().id() == segment)?;
+        if let [piece] = &self.pieces[..] {
+            return piece.rows.contains(&row).then(|| row - piece.rows.start);
+        }
+        self.spans.iter().position(|place| place.piece as usize == piece && place.row as usize == row)
+    }
+
+    /// The earliest start, Unix nanoseconds.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.spans.first().map_or(0, |place| place.start)
+    }
+
+    /// From the earliest start to the latest end, nanoseconds.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn duration(&self) -> Result<u64, SegmentError> {
+        let mut end = 0;
+        for piece in &self.pieces {
+            let (starts, durations) = (piece.reader.starts()?, piece.reader.durations()?);
+            for row in piece.rows.clone() {
+                end = end.max(at(starts, row).saturating_add(at(durations, row)));
+            }
+        }
+        Ok(end.saturating_sub(self.start()))
+    }
+
+    /// How long a span lasted, nanoseconds.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn duration_at(&self, place: Place) -> Result<u64, SegmentError> {
+        let Some(piece) = self.pieces.get(place.piece as usize) else { return Ok(0) };
+        Ok(at(piece.reader.durations()?, place.row as usize))
+    }
+
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn ids(&self) -> Result<&[Ids], SegmentError> {
+        if let Some(ids) = self.ids.get() {
+            return Ok(ids);
+        }
+        let mut ids = Vec::with_capacity(self.len());
+        for piece in &self.pieces {
+            ids.extend(piece.reader.span_ids(piece.rows.clone())?);
+        }
+        Ok(self.ids.get_or_init(|| ids))
+    }
+
+    /// The first span without parent.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn root(&self) -> Result<Option<Place>, SegmentError> {
+        for place in &self.spans {
+            if let Some(piece) = self.pieces.get(place.piece as usize)
+                && piece.reader.parents()?.get(place.row as usize) == Some(&Parent::Root)
+            {
+                return Ok(Some(*place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value that a span has for a field with a column.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn value(&self, place: Place, field: &Field) -> Result<Option<Value>, SegmentError> {
+        let Some(piece) = self.pieces.get(place.piece as usize) else { return Ok(None) };
+        let values = piece.reader.values(field)?;
+        Ok(values.get(&piece.reader, place.row as usize)?.and_then(Datum::into_value))
+    }
+
+    /// A string that a span has for a field, empty if it has none.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn text(&self, place: Place, field: &Field) -> Result<Arc<str>, SegmentError> {
+        Ok(match self.value(place, field)? {
+            Some(Value::String(text)) => text,
+            _ => Arc::from(""),
+        })
+    }
+
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn tree(&self) -> Result<&Tree, SegmentError> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree);
+        }
+        let tree = match &self.pieces[..] {
+            [piece] => Tree::new(&links_in(piece)?),
+            pieces => self.tree_by_ids(pieces)?,
+        };
+        Ok(self.tree.get_or_init(|| tree))
+    }
+
+    fn tree_by_ids(&self, pieces: &[PieceRows]) -> Result<Tree, SegmentError> {
+        let ids = self.ids()?;
+        let mut by_id: HashMap<SpanId, Vec<u32>, foldhash::fast::RandomState> = HashMap::default();
+        for (span, own) in ids.iter().enumerate() {
+            by_id.entry(own.span).or_default().push(span as u32);
+        }
+        // Of three spans with one id nobody can tell which is whose parent: the trace is broken.
+        if by_id.values().any(|spans| spans.len() > 2) {
+            return Ok(Tree::unknown(ids.len()));
+        }
+        let kind_of = |span: u32| match self.spans.get(span as usize) {
+            Some(place) => kind(pieces, *place),
+            None => Ok(Kind::Unspecified),
+        };
+        let mut links = Vec::with_capacity(ids.len());
+        for (span, own) in (0_u32..).zip(ids) {
+            let Some(parent) = own.parent else {
+                links.push(Link::Root);
+                continue;
+            };
+            links.push(match by_id.get(&parent).map(Vec::as_slice) {
+                Some([only]) => Link::Span(*only),
+                // Zipkin's halves of one call: a server is the child of the client, anything else of the server.
+                Some([one, other]) => {
+                    let wanted = if kind_of(span)? == Kind::Server { Kind::Client } else { Kind::Server };
+                    if kind_of(*one)? == wanted {
+                        Link::Span(*one)
+                    } else if kind_of(*other)? == wanted {
+                        Link::Span(*other)
+                    } else {
+                        Link::Away
+                    }
+                }
+                _ => Link::Away,
+            });
+        }
+        Ok(Tree::new(&links))
+    }
+}
+
+fn links_in(piece: &PieceRows) -> Result<Vec<Link>, SegmentError> {
+    let parents = piece.reader.parents()?;
+    let first = piece.rows.start;
+    let link = |row: usize| match parents.get(row) {
+        Some(Parent::Root) => Link::Root,
+        Some(Parent::Row(parent)) if piece.rows.contains(&(*parent as usize)) => {
+            Link::Span((*parent as usize - first) as u32)
+        }
+        _ => Link::Away,
+    };
+    Ok(piece.rows.clone().map(link).collect())
+}
+
+fn kind(pieces: &[PieceRows], place: Place) -> Result<Kind, SegmentError> {
+    let Some(piece) = pieces.get(place.piece as usize) else { return Ok(Kind::Unspecified) };
+    let values = piece.reader.values(&Field::Intrinsic(Intrinsic::Kind))?;
+    Ok(match values.get(&piece.reader, place.row as usize)? {
+        Some(Datum::Kind(kind)) => kind,
+        _ => Kind::Unspecified,
+    })
+}
+
+fn at(values: &[u64], row: usize) -> u64 {
+    values.get(row).copied().unwrap_or(0)
+}
+
+/// `resource.service.name`
+#[must_use]
+pub fn service_name() -> Field {
+    Field::Attribute(Attribute { scope: Some(Scope::Resource), of_parent: false, name: "service.name".into() })
+}
