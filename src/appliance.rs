@@ -28,7 +28,7 @@ use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
 use crate::query::{QueryLimits, QueryState};
 use crate::receive::admission::Admission;
-use crate::store::Tail;
+use crate::store::{NothingSealed, Store, TailSettings};
 use crate::telemetry::Metrics;
 use crate::{forward, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
@@ -140,8 +140,8 @@ impl Appliance {
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
-            let state =
-                QueryState::new(Arc::new(Tail::new(spool.clone())), Arc::clone(&process) as _, QueryLimits::default());
+            let store = Store::new(spool.clone(), Arc::new(NothingSealed), TailSettings::default());
+            let state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
             if let Some(endpoint) = &settings.query_grpc_endpoint {

@@ -266,6 +266,17 @@ impl Spool {
         self.shared.batch(seq)
     }
 
+    /// What is known of a batch without its frame; `None` if it is gone, damaged or not there yet. Blocking.
+    pub fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
+        Ok(self.shared.batch_value(seq)?.map(|(header, _)| header))
+    }
+
+    /// The batches that are there: from the oldest that is kept to the first number that is not stored yet.
+    pub fn range(&self) -> std::ops::Range<Seq> {
+        let state = self.shared.state();
+        state.head()..state.end()
+    }
+
     /// The batches that may hold a trace with this key, oldest first. Blocking (one small read per closed extent).
     pub fn find(&self, key: TraceKey) -> Result<Vec<Seq>, ReadError> {
         // The pages to read are chosen under the lock and read without it.
@@ -354,6 +365,12 @@ impl Shared {
     }
 
     fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
+        let found = self.batch_value(seq)?;
+        Ok(found.map(|(header, value)| Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+    }
+
+    /// The header and the whole value.
+    fn batch_value(&self, seq: Seq) -> Result<Option<(Header, rocksdb::DBPinnableSlice<'_>)>, ReadError> {
         let mut options = rocksdb::ReadOptions::default();
         options.fill_cache(false);
         let family = self.database.family(database::BATCH);
@@ -375,7 +392,7 @@ impl Shared {
             tracing::error!(batch = seq.0, "a stored batch has no readable header");
             return Ok(None);
         };
-        Ok(Some(Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+        Ok(Some((header, value)))
     }
 
     /// Says once when the disk begins to refuse writes, and once when it takes them again.
