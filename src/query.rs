@@ -40,3 +40,6 @@ pub use parameters::{ParameterError, ValueError};
 pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,6 @@ pub mod envelope;
 mod sealed;
 mod source;
 mod tail;
-mod unsearchable;
 
 pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use source::Store;

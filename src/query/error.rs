@@ -63,9 +63,6 @@ pub enum QueryError {
     Source(#[from] SourceError),
     #[error("stored spans are damaged: {0}")]
     Damaged(#[from] WireError),
-    /// Evaluation ran into something that depends on the data, such as a division by zero.
-    #[error("{0}")]
-    Evaluation(String),
     #[error("the query failed inside Spanreel; its log says more")]
     Crashed,
 }
@@ -82,9 +79,7 @@ impl QueryError {
             | Self::NoMetrics
             | Self::NoSearch => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::NoSuchPath => StatusCode::NOT_FOUND,
-            Self::TraceTooLarge { .. } | Self::Stopped(Stopped::MemoryOver(_)) | Self::Evaluation(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::TraceTooLarge { .. } | Self::Stopped(Stopped::MemoryOver(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::AnswerTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Stopped(Stopped::Cancelled) => {

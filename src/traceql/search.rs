@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::answer::{Inspected, SearchAnswer};
+use super::answer::{FoundTrace, Inspected, SearchAnswer};
 use super::ast::{Query, Root};
 use super::control::Control;
 use super::error::{Invalid, QueryError};
@@ -47,8 +47,15 @@ const ALONE_UP_TO: Duration = Duration::from_micros(150);
 /// Segments that are looked at between two looks at whether that is enough.
 const ROUND_SEGMENTS_MAX: usize = 8;
 
-/// What the memory of a query is charged for a trace that is remembered as seen.
+/// What the memory of a query is charged for a trace that is remembered as seen, for one that is among the newest, and
+/// for one in the answer besides its spans and attributes: by size of the structures, rounded up.
 const SEEN_BYTES: usize = 48;
+const CANDIDATE_BYTES: usize = 256;
+const FOUND_TRACE_BYTES: usize = 512;
+const FOUND_SPAN_BYTES: usize = 128;
+
+/// Sets of rows are kept for the details of traces if at most so many traces are wanted: each takes 8 KiB per segment.
+const TRACES_WITH_MASKS_MAX: usize = 1024;
 
 /// Runs a search. `progress` is told, now and then, what was found so far.
 ///
@@ -136,14 +143,18 @@ impl<'a> Search<'a> {
                         inspected.traces += finds.traces;
                         inspected.spans += segment.rows() as u64;
                         inspected.bytes += segment.stored_bytes();
+                        let before = newest.len();
                         newest.merge(finds.newest);
+                        self.control.reserve((newest.len() - before) * CANDIDATE_BYTES)?;
                     }
                     Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
                     Err(error) => return Err(error),
                 }
             }
             if !left.is_empty() && told.elapsed() >= pace.progress_interval {
+                let booked = self.control.used_bytes();
                 progress(&self.answer(&scan, &newest, inspected)?);
+                self.control.release(self.control.used_bytes().saturating_sub(booked));
                 told = Instant::now();
             }
         }
@@ -198,85 +209,85 @@ impl<'a> Search<'a> {
     ) -> Result<Finds, QueryError> {
         let mut finds = Finds { newest: Newest::new(self.limit, floor), traces: 0 };
         let reader = scan.reader(segment);
-        let mut masks = Vec::with_capacity(self.plan.filters());
-        for filter in 0..self.plan.filters() {
-            masks.push(self.plan.filtered(scan, &reader, filter, self.within)?);
-        }
-        let anything = self.plan.wanted().is_anything();
-        let mut any = if anything { Mask::all(reader.rows()) } else { Mask::none(reader.rows()) };
-        masks.iter().for_each(|mask| any.or(mask));
-        if any.is_empty() {
+        let driven = self.plan.driven(scan, &reader, self.within)?;
+        if driven.is_empty() {
             return Ok(finds);
         }
+        let masks = self.plan.masks(scan, &reader, self.within)?;
         let (traces, starts) = (reader.traces()?, reader.starts()?);
-        let mut whole = Vec::new();
-        let mut split = Vec::new();
-        for trace in 0..traces.len() {
-            let rows = traces.rows(trace);
-            // Of a trace in pieces, too: it starts no later than any of them.
-            let start = starts.get(rows.start).copied().unwrap_or(0);
-            if start < floor || !any.any(rows.clone()) {
+        // Of a trace in pieces, too: it starts no later than any of them.
+        let start_of = |trace: usize| starts.get(traces.rows(trace).start).copied().unwrap_or(0);
+        let is_driven = |trace: &usize| start_of(*trace) >= floor && driven.any(traces.rows(*trace));
+        let driven: Vec<usize> = (0..traces.len()).filter(is_driven).collect();
+        finds.traces = driven.len() as u64;
+        let swept = self.swept(scan, &reader, &masks, &driven)?;
+        let may_be_split = |trace: usize| self.source.may_be_split(&**segment, trace);
+        let newest = &mut finds.newest;
+        // Those that yield nothing by their spans here: with spans elsewhere they may.
+        let mut open = Vec::new();
+        for trace in driven {
+            if start_of(trace) < newest.floor() {
                 continue;
             }
-            if self.source.may_be_split(&**segment, trace) {
-                split.push(trace);
-            } else if self.plan.wanted().within(&masks, &rows) {
-                whole.push(trace);
+            if swept.as_ref().is_some_and(|swept| !swept.any(traces.rows(trace))) {
+                open.push(trace);
+            } else if may_be_split(trace) {
+                self.offer_once(scan, &reader, trace, seen, newest)?;
+            } else if !self.plan.yields_one() {
+                self.offer(scan, &reader, trace, newest)?;
+            } else if let Some(id) = traces.ids.get(trace) {
+                newest.offer(start_of(trace), *id, || self.candidate(&reader, trace));
             }
         }
-        finds.traces = (whole.len() + split.len()) as u64;
-        self.offer_whole(scan, &reader, &masks, whole, &mut finds.newest)?;
-        for trace in split {
-            let Some(id) = traces.ids.get(trace) else { continue };
-            let start = starts.get(traces.rows(trace).start).copied().unwrap_or(0);
-            if start < finds.newest.floor() || !seen.insert(*id) {
-                continue;
+        for trace in open {
+            if start_of(trace) >= newest.floor() && may_be_split(trace) {
+                self.offer_once(scan, &reader, trace, seen, newest)?;
             }
-            self.control.reserve(SEEN_BYTES)?;
-            self.offer(scan, &reader, trace, &mut finds.newest)?;
         }
         Ok(finds)
     }
 
-    /// Offers those of the traces, which have no spans elsewhere, that yield something.
-    fn offer_whole(
+    /// What the spans of these traces in a segment yield by themselves; `None` if every trace yields something.
+    fn swept(
         &self,
         scan: &Scan<'_>,
         reader: &Rc<Reader>,
-        masks: &[Rc<Mask>],
-        whole: Vec<usize>,
+        masks: &[Arc<Mask>],
+        driven: &[usize],
+    ) -> Result<Option<Mask>, QueryError> {
+        if self.plan.single_filter().is_some() {
+            return Ok(None);
+        }
+        let traces = reader.traces()?;
+        let mut input = Mask::none(reader.rows());
+        for rows in driven.iter().map(|trace| traces.rows(*trace)) {
+            if self.plan.wanted().within(masks, &rows) {
+                input.set_range(rows);
+            }
+        }
+        if let Some(within) = reader.within(self.within.start, self.within.end)? {
+            input.and(&within);
+        }
+        if !input.is_empty() {
+            input = self.plan.swept(scan, reader, masks, input)?;
+        }
+        Ok(Some(input))
+    }
+
+    /// Offers a trace that may have pieces elsewhere, unless that was done at another of them.
+    fn offer_once(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        trace: usize,
+        seen: &mut HashSet<TraceId>,
         newest: &mut Newest,
     ) -> Result<(), QueryError> {
-        if whole.is_empty() {
-            return Ok(());
-        }
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
-        // A single filter yields something for every trace it takes a span of.
-        let swept = if self.plan.single_filter().is_some() {
-            None
-        } else {
-            let mut input = Mask::none(reader.rows());
-            whole.iter().for_each(|trace| input.set_range(traces.rows(*trace)));
-            if let Some(within) = reader.within(self.within.start, self.within.end)? {
-                input.and(&within);
-            }
-            Some(self.plan.swept(scan, reader, masks, input)?)
-        };
-        for trace in whole {
-            let rows = traces.rows(trace);
-            if swept.as_ref().is_some_and(|swept| !swept.any(rows.clone())) {
-                continue;
-            }
-            let start = starts.get(rows.start).copied().unwrap_or(0);
-            let Some(id) = traces.ids.get(trace) else { continue };
-            if start < newest.floor() {
-                continue;
-            }
-            if self.plan.yields_one() {
-                newest.offer(start, *id, Candidate { segment: reader.segment().clone(), trace });
-            } else {
-                self.offer(scan, reader, trace, newest)?;
-            }
+        if let Some(id) = reader.traces()?.ids.get(trace)
+            && seen.insert(*id)
+        {
+            self.control.reserve(SEEN_BYTES)?;
+            self.offer(scan, reader, trace, newest)?;
         }
         Ok(())
     }
@@ -288,9 +299,14 @@ impl<'a> Search<'a> {
         if view.start() >= newest.floor()
             && (self.plan.single_filter().is_some() || !self.plan.spansets(scan, &view, self.within)?.is_empty())
         {
-            newest.offer(view.start(), view.id(), Candidate { segment: reader.segment().clone(), trace });
+            newest.offer(view.start(), view.id(), || self.candidate(reader, trace));
         }
         Ok(())
+    }
+
+    fn candidate(&self, reader: &Reader, trace: usize) -> Candidate {
+        let masks = if self.limit <= TRACES_WITH_MASKS_MAX { reader.masks() } else { Vec::new() };
+        Candidate { segment: reader.segment().clone(), trace, masks }
     }
 
     fn answer(&self, scan: &Scan<'_>, newest: &Newest, inspected: Inspected) -> Result<SearchAnswer, QueryError> {
@@ -299,7 +315,11 @@ impl<'a> Search<'a> {
         for candidate in newest.by_segment() {
             self.control.check()?;
             match self.details.found(&self.plan, scan, candidate, self.within) {
-                Ok(found) => traces.extend(found),
+                Ok(Some(found)) => {
+                    self.control.reserve(size_of_found(&found))?;
+                    traces.push(found);
+                }
+                Ok(None) => {}
                 Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
                 Err(error) => return Err(error),
             }
@@ -307,6 +327,12 @@ impl<'a> Search<'a> {
         traces.sort_by(|one, other| (other.start, one.id).cmp(&(one.start, other.id)));
         Ok(SearchAnswer { traces, inspected })
     }
+}
+
+fn size_of_found(trace: &FoundTrace) -> usize {
+    let spans = trace.spansets.iter().flat_map(|spanset| &spanset.spans);
+    let spans: usize = spans.map(|span| FOUND_SPAN_BYTES * (1 + span.attributes.len())).sum();
+    FOUND_TRACE_BYTES + FOUND_SPAN_BYTES * (trace.spansets.len() + trace.services.len()) + spans
 }
 
 #[cfg(test)]

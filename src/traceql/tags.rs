@@ -351,3 +351,6 @@ fn text_len(value: &Value) -> usize {
         _ => size_of::<u64>(),
     }
 }
+
+#[cfg(test)]
+mod tests;

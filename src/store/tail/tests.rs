@@ -1,5 +1,7 @@
 //! The tail and the store on a real spool.
 
+mod search;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -102,10 +102,18 @@ impl<'q> Fold<'q> {
         Ok(fold)
     }
 
-    /// Series so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.grouping.groups().len()
+    }
+
+    /// How many [`Fold::lines`] there are.
+    #[must_use]
+    pub fn line_count(&self) -> usize {
+        match self.plan.function {
+            OverTime::Quantile(_, quantiles) => self.len() * quantiles.len(),
+            OverTime::Histogram(_) => (0..self.len()).map(|series| self.cells.buckets(series).count()).sum(),
+            _ => self.len(),
+        }
     }
 
     /// Adds the selected spans of a segment.

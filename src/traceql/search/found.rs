@@ -57,7 +57,7 @@ impl Details {
         candidate: &Candidate,
         within: StartedWithin,
     ) -> Result<Option<FoundTrace>, QueryError> {
-        let reader = scan.reader(&candidate.segment);
+        let reader = candidate.reader(scan);
         let view = View::open(scan, &reader, candidate.trace)?;
         let spansets = plan.spansets(scan, &view, within)?;
         if spansets.is_empty() {

@@ -2,9 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::otlp::TraceId;
+use crate::traceql::mask::Mask;
+use crate::traceql::reader::{MaskNumber, Reader, Scan};
 use crate::traceql::segment::Segment;
 
 /// Up to a number of traces: the latest by start, of equal starts those with the smallest ids.
@@ -15,17 +18,30 @@ pub struct Newest {
     found: BTreeMap<(u64, Reverse<TraceId>), Candidate>,
 }
 
-/// Where a piece of a trace is.
-#[derive(Clone)]
+/// Where a piece of a trace is, and what was found out about the segment.
 pub struct Candidate {
     pub segment: Arc<dyn Segment>,
     pub trace: usize,
+    pub masks: Vec<(MaskNumber, Arc<Mask>)>,
+}
+
+impl Candidate {
+    /// A reader of the segment that need not find out again which rows the filters take.
+    pub fn reader(&self, scan: &Scan<'_>) -> Rc<Reader> {
+        let reader = scan.reader(&self.segment);
+        reader.remember(self.masks.iter().cloned());
+        reader
+    }
 }
 
 impl Newest {
     /// None that starts before `floor` is wanted.
     pub fn new(limit: usize, floor: u64) -> Self {
         Self { limit, floor, found: BTreeMap::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.found.len()
     }
 
     /// What starts before this does not count any more.
@@ -36,11 +52,11 @@ impl Newest {
         }
     }
 
-    pub fn offer(&mut self, start: u64, id: TraceId, candidate: Candidate) {
+    pub fn offer(&mut self, start: u64, id: TraceId, candidate: impl FnOnce() -> Candidate) {
         if start < self.floor() {
             return;
         }
-        self.found.entry((start, Reverse(id))).or_insert(candidate);
+        self.found.entry((start, Reverse(id))).or_insert_with(candidate);
         if self.found.len() > self.limit {
             self.found.pop_first();
         }
@@ -48,7 +64,7 @@ impl Newest {
 
     pub fn merge(&mut self, other: Self) {
         for ((start, Reverse(id)), candidate) in other.found {
-            self.offer(start, id, candidate);
+            self.offer(start, id, || candidate);
         }
     }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::otlp::SpanId;
-use crate::traceql::answer::{FoundTrace, ServiceStats};
+use crate::traceql::answer::ServiceStats;
 use crate::traceql::control::Stopped;
 use crate::traceql::tests::memory::Memory;
 use crate::traceql::tests::spans::{Span, Trace, event, span, trace, trace_id};
@@ -251,6 +251,14 @@ fn a_search_ends_when_its_client_left() {
     control.cancel();
     let error = run(&crate::traceql::read("{}").unwrap(), &ALL, &memory, &control, &mut |_| {}).unwrap_err();
     assert!(matches!(error, QueryError::Stopped(Stopped::Cancelled)), "{error}");
+}
+
+#[test]
+fn an_answer_too_large_for_the_memory_of_a_query_is_refused() {
+    let memory = Memory::whole(&[trace(1, (1..200).map(span))]);
+    let control = Control::new(Duration::from_secs(60), 4096);
+    let error = run(&crate::traceql::read("{}").unwrap(), &ALL, &memory, &control, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, QueryError::Stopped(Stopped::MemoryOver(4096))), "{error}");
 }
 
 const QUERIES: [&str; 22] = [

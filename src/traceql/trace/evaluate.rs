@@ -44,7 +44,7 @@ impl Plan {
         reader: &Rc<Reader>,
         filter: usize,
         within: StartedWithin,
-    ) -> Result<Rc<Mask>, SegmentError> {
+    ) -> Result<Arc<Mask>, SegmentError> {
         reader.mask((self.number, filter), || {
             let Some(filter) = self.filters.get(filter) else { return Ok(Mask::none(reader.rows())) };
             let mut mask = filter.mask(scan, reader)?;
@@ -58,18 +58,44 @@ impl Plan {
         })
     }
 
+    /// [`Self::filtered`] for every filter.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn masks(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        within: StartedWithin,
+    ) -> Result<Vec<Arc<Mask>>, SegmentError> {
+        (0..self.filters()).map(|filter| self.filtered(scan, reader, filter, within)).collect()
+    }
+
+    /// The rows of a segment in which traces have spans that a driver takes; all if there is no driver.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn driven(&self, scan: &Scan<'_>, reader: &Rc<Reader>, within: StartedWithin) -> Result<Mask, SegmentError> {
+        if self.drivers().is_empty() {
+            return Ok(Mask::all(reader.rows()));
+        }
+        let mut driven = Mask::none(reader.rows());
+        for driver in self.drivers() {
+            driven.or(&*self.filtered(scan, reader, *driver, within)?);
+        }
+        Ok(driven)
+    }
+
     /// The rows of a segment that are in some spanset, of the spans that count: what metrics are made of. Of a span that
     /// came in several segments, one row. `within` has to be the same for all calls with one scan.
     ///
     /// # Errors
     /// The segment cannot be read, or the query asks for what there is not.
     pub fn rows(&self, scan: &Scan<'_>, reader: &Rc<Reader>, within: StartedWithin) -> Result<Mask, QueryError> {
-        let mut masks = Vec::with_capacity(self.filters());
-        for filter in 0..self.filters() {
-            masks.push(self.filtered(scan, reader, filter, within)?);
-        }
+        let masks = self.masks(scan, reader, within)?;
+        // A trace may yield rows of any filter here, whatever decides in other segments.
         let mut any = Mask::all(reader.rows());
-        if !self.wanted().is_anything() {
+        if !self.drivers().is_empty() {
             any = Mask::none(reader.rows());
             masks.iter().for_each(|mask| any.or(mask));
         }

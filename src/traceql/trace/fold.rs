@@ -29,6 +29,7 @@ impl Folded {
     }
 
     /// Not for anything else than a number.
+    #[inline]
     pub fn add_number(&mut self, number: Scalar<'static>) {
         self.count += 1;
         match number {
@@ -41,10 +42,10 @@ impl Folded {
             Scalar::Float(float) => self.sum += float,
             _ => {}
         }
-        if self.least.is_none_or(|least| scalars_compare(Comparison::Less, number, least)) {
+        if self.least.is_none_or(|least| is_less(number, least)) {
             self.least = Some(number);
         }
-        if self.most.is_none_or(|most| scalars_compare(Comparison::Greater, number, most)) {
+        if self.most.is_none_or(|most| is_less(most, number)) {
             self.most = Some(number);
         }
     }
@@ -64,6 +65,15 @@ impl Folded {
             Fold::Avg if self.durations == self.count => Some(Scalar::Duration(self.whole_sum / self.count as i64)),
             Fold::Avg => Some(Scalar::Float(self.sum / self.count as f64)),
         }
+    }
+}
+
+#[inline]
+fn is_less(left: Scalar<'_>, right: Scalar<'_>) -> bool {
+    match (left, right) {
+        // Nearly always: whole numbers.
+        (Scalar::Int(left) | Scalar::Duration(left), Scalar::Int(right) | Scalar::Duration(right)) => left < right,
+        _ => scalars_compare(Comparison::Less, left, right),
     }
 }
 

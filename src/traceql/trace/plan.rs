@@ -20,6 +20,7 @@ pub struct Plan {
     pub(super) filters: Vec<Filter>,
     pub(super) stages: Vec<PlannedStage>,
     wanted: Wanted,
+    drivers: Vec<usize>,
     fields: Vec<Field>,
 }
 
@@ -82,7 +83,8 @@ impl Plan {
         let mut planner = Planner::default();
         let stages = planner.stages(&pipeline.stages)?;
         let wanted = wanted_by(&stages);
-        Ok(Self { number, filters: planner.filters, stages, wanted, fields: planner.fields })
+        let drivers = wanted.drivers(&planner.filters);
+        Ok(Self { number, filters: planner.filters, stages, wanted, drivers, fields: planner.fields })
     }
 
     /// The filter that alone decides, span by span: then nothing has to be known of whole traces.
@@ -117,6 +119,13 @@ impl Plan {
         &self.wanted
     }
 
+    /// Filters of which one at least takes some span of every trace that yields anything; none if there are no such. A
+    /// trace is found even if it is only looked at where these take a span of it.
+    #[must_use]
+    pub fn drivers(&self) -> &[usize] {
+        &self.drivers
+    }
+
     /// Every field that the pipeline names, in the order it does.
     #[must_use]
     pub fn fields(&self) -> &[Field] {
@@ -146,9 +155,19 @@ impl PlannedSpanset {
 }
 
 impl Wanted {
-    #[must_use]
-    pub fn is_anything(&self) -> bool {
-        *self == Self::Anything
+    fn drivers(&self, filters: &[Filter]) -> Vec<usize> {
+        let breadth = |indices: &[usize]| {
+            indices.iter().filter_map(|index| filters.get(*index)).map(Filter::breadth).max().unwrap_or(u8::MAX)
+        };
+        match self {
+            Self::Anything => Vec::new(),
+            Self::Filter(index) => vec![*index],
+            Self::Both(left, right) => {
+                let (left, right) = (left.drivers(filters), right.drivers(filters));
+                if breadth(&right) < breadth(&left) { right } else { left }
+            }
+            Self::Either(left, right) => [left.drivers(filters), right.drivers(filters)].concat(),
+        }
     }
 
     /// Whether filters that take these rows take enough of them within `rows`.

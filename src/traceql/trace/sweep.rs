@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::fold::Folded;
 use super::forest::Forest;
@@ -29,7 +30,7 @@ impl Plan {
         &self,
         scan: &Scan<'_>,
         reader: &Rc<Reader>,
-        masks: &[Rc<Mask>],
+        masks: &[Arc<Mask>],
         input: Mask,
     ) -> Result<Mask, SegmentError> {
         let sweep = Sweep { scan, reader, masks, traces: reader.traces()?, forest: OnceCell::new() };
@@ -40,7 +41,7 @@ impl Plan {
 struct Sweep<'s, 'a> {
     scan: &'s Scan<'a>,
     reader: &'s Rc<Reader>,
-    masks: &'s [Rc<Mask>],
+    masks: &'s [Arc<Mask>],
     traces: &'s Traces,
     forest: OnceCell<Forest<'s>>,
 }
