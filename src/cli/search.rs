@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, duration, encoded, long, moment, padded, printable, text, toned};
+use super::traces::{Form, Tone, counted, duration, encoded, long, moment, padded, printable, text, toned};
 
 const SERVICE_WIDTH_MAX: usize = 32;
 const NAME_WIDTH_MAX: usize = 60;
@@ -57,12 +57,12 @@ fn write_answer(out: &mut String, answer: &Value, search: Search<'_>, coloured: 
             row.matched,
             match row.errors {
                 0 => String::new(),
-                errors => toned(&format!(", {errors} errors"), Tone::Error, coloured),
+                errors => toned(&format!(", {}", counted(errors, "error")), Tone::Error, coloured),
             },
         )?;
     }
     let more = if traces.len() >= search.limit as usize { "; there may be more (--limit)" } else { "" };
-    writeln!(out, "{} traces of the last {}{more}", traces.len(), search.since)
+    writeln!(out, "{} of the last {}{more}", counted(traces.len() as u64, "trace"), search.since)
 }
 
 struct Row {
@@ -107,8 +107,8 @@ mod tests {
         let text = describe(&answer, SEARCH, false);
         assert_eq!(
             text,
-            "2018-12-13 14:51:00.123Z    557 ms  2f3e0cee77ae5dc9c17ade3689eb2e54  shop  GET /  7 matched, 1 errors\n\
-             1 traces of the last 1h\n"
+            "2018-12-13 14:51:00.123Z    557 ms  2f3e0cee77ae5dc9c17ade3689eb2e54  shop  GET /  7 matched, 1 error\n\
+             1 trace of the last 1h\n"
         );
     }
 

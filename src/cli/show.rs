@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, duration, long, moment, padded, printable, text, toned};
+use super::traces::{Form, Tone, counted, duration, long, moment, padded, printable, text, toned};
 
 const BAR_WIDTH: usize = 32;
 const NAME_WIDTH_MAX: usize = 60;
@@ -158,15 +158,15 @@ fn write_trace(out: &mut String, spans: &[Span], message: &str, coloured: bool) 
     let id = spans.first().map_or("", |span| span.trace_id.as_str());
     writeln!(
         out,
-        "{}  {}  {}, {} spans, {} services{}",
+        "{}  {}  {}, {}, {}{}",
         toned(id, Tone::Strong, coloured),
         toned(&moment(start), Tone::Faint, coloured),
         duration(end - start),
-        spans.len(),
-        services.len(),
+        counted(spans.len() as u64, "span"),
+        counted(services.len() as u64, "service"),
         match errors {
             0 => String::new(),
-            errors => toned(&format!(", {errors} errors"), Tone::Error, coloured),
+            errors => toned(&format!(", {}", counted(errors as u64, "error")), Tone::Error, coloured),
         },
     )?;
     if !message.is_empty() {

@@ -96,6 +96,11 @@ pub(super) fn long(value: &Value) -> u64 {
     }
 }
 
+/// `1 error`, `2 errors`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
