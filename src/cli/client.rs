@@ -56,13 +56,20 @@ async fn fetch(endpoint: &str, path: &str) -> Result<Value, Failure> {
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| unheard(&error))?;
         let status = response.status();
+        let content_type = response.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let plain_text = content_type.is_some_and(|value| value.starts_with("text/plain"));
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| unheard(&error))?.to_bytes();
         let answer = serde_json::from_slice::<Value>(&body);
         if status.is_success() {
             return answer.map_err(|error| unheard(&format!("not spanreel's answer: {error}")));
         }
-        let message = answer.ok().and_then(|answer| Some(answer["error"]["message"].as_str()?.to_owned()));
+        // Tempo's API says it in plain text, Spanreel's own in JSON.
+        let plain = || std::str::from_utf8(&body).ok().filter(|_| plain_text).map(|text| text.trim().to_owned());
+        let message = match answer {
+            Ok(answer) => answer["error"]["message"].as_str().map(str::to_owned),
+            Err(_) => plain().filter(|text| !text.is_empty()),
+        };
         Err(message.map_or_else(|| unheard(&format!("answered {status}")), Failure::Refused))
     };
     tokio::select! {

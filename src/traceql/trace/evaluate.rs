@@ -211,10 +211,11 @@ impl Evaluation<'_, '_> {
                     spans
                 }
                 SpansetOperator::Structural { relation, form } => {
-                    if left.len() > 1 || right.len() > 1 {
+                    // Without right side there is nothing to relate, whatever is on the left.
+                    let Some((right, others)) = right.split_first() else { continue };
+                    if left.len() > 1 || !others.is_empty() {
                         return Err(Invalid::SeveralSpansets.into());
                     }
-                    let Some(right) = right.first() else { continue };
                     let none = Mask::none(self.view.len());
                     let left = left.first().map_or(&none, |spanset| &spanset.spans);
                     let tree = self.view.tree()?;
