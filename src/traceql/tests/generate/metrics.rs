@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use super::attribute_fields;
 use super::expression::{comparisons, number_fields};
-use super::pipeline::{filters, pipelines};
+use super::pipeline::{filters, straight};
 use crate::traceql::ast::{Arithmetic, Field, FirstStage, Intrinsic, Metrics, OverTime, Pipeline, SecondStage, Stage};
 use crate::traceql::value::Value;
 
@@ -48,7 +48,7 @@ fn functions() -> BoxedStrategy<OverTime> {
 
 fn series() -> BoxedStrategy<Metrics> {
     let one = filters().prop_map(|filter| Pipeline { stages: vec![Stage::Spanset(filter)] });
-    let ungrouped = pipelines()
+    let ungrouped = straight()
         .prop_filter("several spansets", |pipeline| !pipeline.stages.iter().any(|stage| matches!(stage, Stage::By(_))));
     (prop_oneof![3 => one, 1 => ungrouped], functions(), groups())
         .prop_map(|(pipeline, function, by)| Metrics::Series { pipeline, first: FirstStage::Over { function, by } })

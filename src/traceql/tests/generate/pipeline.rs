@@ -27,17 +27,32 @@ fn operators() -> impl Strategy<Value = SpansetOperator> {
 }
 
 fn spansets() -> BoxedStrategy<Spanset> {
-    let pipelined = (filters(), stages())
-        .prop_map(|(filter, stage)| Spanset::Pipeline(Pipeline { stages: vec![Stage::Spanset(filter), stage] }));
-    let leaf = prop_oneof![8 => filters(), 1 => pipelined];
-    leaf.prop_recursive(2, 4, 2, |inner| {
-        (operators(), inner.clone(), inner).prop_map(|(op, left, right)| Spanset::Binary {
-            op,
-            left: Box::new(left),
-            right: Box::new(right),
+    joined(filters())
+}
+
+fn joined(leaves: BoxedStrategy<Spanset>) -> BoxedStrategy<Spanset> {
+    leaves
+        .prop_recursive(2, 4, 2, |inner| {
+            (operators(), inner.clone(), inner).prop_map(|(op, left, right)| Spanset::Binary {
+                op,
+                left: Box::new(left),
+                right: Box::new(right),
+            })
         })
-    })
-    .boxed()
+        .boxed()
+}
+
+/// Pipelines as operands. The language has them only where they are the whole query.
+fn wrapped() -> BoxedStrategy<Pipeline> {
+    let operand = (filters(), vec(stages(), 0..2)).prop_map(|(filter, stages)| {
+        let stages = std::iter::once(Stage::Spanset(filter)).chain(stages).collect();
+        Spanset::Pipeline(Pipeline { stages })
+    });
+    let whole = (operators(), joined(operand.boxed()), filters()).prop_map(|(op, left, right)| {
+        let right = Spanset::Pipeline(Pipeline { stages: vec![Stage::Spanset(right)] });
+        Spanset::Binary { op, left: Box::new(left), right: Box::new(right) }
+    });
+    whole.prop_map(|whole| Pipeline { stages: vec![Stage::Spanset(whole)] }).boxed()
 }
 
 fn aggregates() -> BoxedStrategy<Stage> {
@@ -98,7 +113,13 @@ fn stages() -> BoxedStrategy<Stage> {
     .boxed()
 }
 
+/// Whole queries: these, and what [`straight`] makes.
 pub fn pipelines() -> BoxedStrategy<Pipeline> {
+    prop_oneof![8 => straight(), 1 => wrapped()].boxed()
+}
+
+/// Stages without pipelines inside.
+pub fn straight() -> BoxedStrategy<Pipeline> {
     let one = filters().prop_map(Stage::Spanset);
     let first = prop_oneof![2 => one, 3 => spansets().prop_map(Stage::Spanset)];
     let rest = prop_oneof![2 => Just(Vec::new()), 2 => vec(stages(), 1..4)];
