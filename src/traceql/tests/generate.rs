@@ -1,5 +1,8 @@
 //! Traces and queries at random, from few names and values so that they meet.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -22,13 +25,74 @@ pub const TICK: u64 = 250_000_000;
 pub const TICKS: u64 = 24;
 
 /// Traces, and how they lie in segments.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct World {
     /// The pieces of traces in each segment, the oldest first.
     pub parts: Vec<Vec<Trace>>,
     /// Fields that no segment lists.
     pub unlisted: Vec<Field>,
     pub split_unsure: bool,
+}
+
+/// Shown as its text where a test fails.
+#[derive(Clone)]
+pub struct Written<T>(pub T);
+
+impl<T: fmt::Display> fmt::Debug for Written<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl World {
+    /// Every span in one part only.
+    pub fn without_repetition(mut self) -> Self {
+        let mut seen = BTreeSet::new();
+        for trace in self.parts.iter_mut().flatten() {
+            let id = trace.id;
+            trace.spans.retain(|span| seen.insert((id, span.id, span.kind)));
+        }
+        for part in &mut self.parts {
+            part.retain(|trace| !trace.spans.is_empty());
+        }
+        self
+    }
+}
+
+/// A line for each span, with what it has.
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, part) in self.parts.iter().enumerate() {
+            writeln!(f, "segment {number}")?;
+            for trace in part {
+                writeln!(f, "  trace {}", trace.id)?;
+                trace.spans.iter().try_for_each(|span| write_span(f, span))?;
+            }
+        }
+        let unlisted: Vec<String> = self.unlisted.iter().map(ToString::to_string).collect();
+        write!(f, "not listed: {}; split unsure: {}", unlisted.join(", "), self.split_unsure)
+    }
+}
+
+fn write_span(f: &mut fmt::Formatter<'_>, span: &Span) -> fmt::Result {
+    let parent = span.parent.map_or("no parent".into(), |parent| format!("under {parent}"));
+    let ticks = (span.start - BEGIN) / TICK;
+    write!(f, "    {} {parent} {:?} {} {}", span.id, span.name, span.kind, span.status)?;
+    write!(f, " {:?} begins at {ticks} ticks, lasts {} ns", span.message, span.duration)?;
+    let lists = [("span", &span.attributes), ("resource", &span.resource), ("instrumentation", &span.scope.attributes)];
+    for (scope, attributes) in lists.into_iter().filter(|(_, attributes)| !attributes.is_empty()) {
+        write!(f, " {scope} {attributes:?}")?;
+    }
+    if !(span.scope.name.is_empty() && span.scope.version.is_empty()) {
+        write!(f, " by {:?} {:?}", span.scope.name, span.scope.version)?;
+    }
+    for event in &span.events {
+        write!(f, " event {:?} after {} ns {:?}", event.name, event.since_start, event.attributes)?;
+    }
+    for link in &span.links {
+        write!(f, " link to {} {} {:?}", link.trace, link.span, link.attributes)?;
+    }
+    writeln!(f)
 }
 
 /// Attributes are called by what they hold: `a` strings, `n` integers, `f` floats, `b` booleans, `m` anything, `l` arrays.

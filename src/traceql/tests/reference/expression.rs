@@ -1,5 +1,8 @@
 //! What an expression says about one span.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use regex::Regex;
 
 use super::super::spans::{Attributes, Span};
@@ -141,13 +144,24 @@ pub fn as_float(value: &Value) -> f64 {
 
 fn matches(text: &Value, pattern: &Value, wanted: bool) -> bool {
     let Value::String(pattern) = pattern else { return false };
-    let regex = Regex::new(&format!("^(?s:{pattern})$")).unwrap();
-    let fits = |value: &Value| matches!(value, Value::String(text) if regex.is_match(text) == wanted);
+    let fits = |value: &Value| matches!(value, Value::String(text) if is_match(pattern, text) == wanted);
     match text {
         Value::Array(values) if wanted => values.iter().any(fits),
         Value::Array(values) => values.iter().all(fits),
         value => fits(value),
     }
+}
+
+/// Whether the whole text fits.
+fn is_match(pattern: &str, text: &str) -> bool {
+    thread_local! {
+        static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        let regex =
+            compiled.entry(pattern.to_string()).or_insert_with(|| Regex::new(&format!("^(?s:{pattern})$")).unwrap());
+        regex.is_match(text)
+    })
 }
 
 fn arithmetic(op: Arithmetic, left: &Value, right: &Value) -> Option<Value> {

@@ -405,7 +405,6 @@ fn compare(
     };
     let (inside, outside): (Vec<Seen<'_>>, Vec<Seen<'_>>) = seen.iter().copied().partition(is_selected);
     let mut lines = Vec::new();
-    let mut crowded: Vec<String> = Vec::new();
     for (kind, spans) in [("baseline", outside), ("selection", inside)] {
         let mut fields: BTreeMap<String, BTreeMap<String, Line>> = BTreeMap::new();
         for span in &spans {
@@ -420,27 +419,15 @@ fn compare(
         for (field, values) in fields {
             let total = (0..window.count).map(|interval| values.values().map(|line| line.values[interval]).sum());
             lines.push(Line {
-                labels: vec![
-                    ("__meta_type".into(), Some(Value::from(&*format!("{kind}_total")))),
-                    (field.clone(), None),
-                ],
+                labels: vec![("__meta_type".into(), Some(Value::from(&*format!("{kind}_total")))), (field, None)],
                 values: total.collect(),
             });
-            if values.len() > top {
-                crowded.push(field);
-            }
             let mut values: Vec<Line> = values.into_values().collect();
             let total = |line: &Line| line.values.iter().sum::<f64>();
             values.sort_by(|one, other| total(other).total_cmp(&total(one)));
             lines.extend(values.into_iter().take(top));
         }
     }
-    crowded.sort();
-    crowded.dedup();
-    lines.extend(crowded.into_iter().map(|field| Line {
-        labels: vec![("__meta_error".into(), Some(Value::from("__too_many_values__"))), (field, None)],
-        values: vec![0.0; window.count],
-    }));
     lines
 }
 
@@ -467,7 +454,6 @@ fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
         Intrinsic::Kind,
         Intrinsic::RootName,
         Intrinsic::RootServiceName,
-        Intrinsic::EventName,
         Intrinsic::InstrumentationName,
         Intrinsic::InstrumentationVersion,
     ];

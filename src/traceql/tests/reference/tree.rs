@@ -87,16 +87,17 @@ pub fn service(span: &Span) -> &str {
 }
 
 /// Two spans may share an id: the client's and the server's half of a call. Then a server is the child of the client, and
-/// everything else of the server.
+/// everything else of the server. No span is its own parent.
 fn parent(spans: &[Span], span: usize) -> Option<usize> {
     let id = spans[span].parent?;
     let wanted = if spans[span].kind == Kind::Server { Kind::Client } else { Kind::Server };
     let candidates: Vec<usize> = (0..spans.len()).filter(|candidate| spans[*candidate].id == id).collect();
-    match candidates[..] {
+    let found = match candidates[..] {
         [only] => Some(only),
         [one, other] => [one, other].into_iter().find(|candidate| spans[*candidate].kind == wanted),
         _ => None,
-    }
+    };
+    found.filter(|found| *found != span)
 }
 
 fn nested_sets(spans: &[Span], parents: &[Option<usize>]) -> Vec<NestedSet> {
