@@ -3,27 +3,30 @@
 //! The evaluator in use reads the printed query, so that what is printed and parsed has to keep its meaning too.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::generate::expression::windows;
 use super::generate::metrics::metrics;
+use super::generate::pipeline::pipelines;
 use super::generate::{TICK, World, Written, worlds};
 use super::memory::Memory;
 use super::reference;
+use super::reference::pipeline::SeveralSpansets;
 use super::reference::tree::trees;
-use crate::traceql::answer::Series;
-use crate::traceql::ast::{Metrics, Query, Root};
+use crate::traceql::answer::{FoundSpanset, FoundTrace, MetricsAnswer, Series};
+use crate::traceql::ast::{Metrics, Pipeline, Query, Root};
 use crate::traceql::control::Control;
-use crate::traceql::request::{InstantRequest, RangeRequest};
+use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest};
 use crate::traceql::value::Value;
-use crate::traceql::{QueryError, metrics as evaluator, read};
+use crate::traceql::{QueryError, metrics as evaluator, read, search};
 
 /// Far more than a query here needs.
 const BYTES_MAX: usize = 1 << 30;
 
-fn control() -> Control {
+pub fn control() -> Control {
     Control::new(Duration::from_secs(600), BYTES_MAX)
 }
 
@@ -32,8 +35,8 @@ fn source(world: &World) -> Memory {
     if world.split_unsure { source.split_unsure() } else { source }
 }
 
-fn text(metrics: &Metrics) -> String {
-    Query { root: Root::Metrics(metrics.clone()), hints: Vec::new() }.to_string()
+fn text(root: Root) -> String {
+    Query { root, hints: Vec::new() }.to_string()
 }
 
 /// Values of one kind are written one way, floats so that the order of additions does not show.
@@ -62,33 +65,101 @@ fn by_labels(series: &[Series]) -> BTreeMap<Vec<String>, Vec<(i64, String)>> {
     series.iter().map(|series| (labels_of(&series.labels), samples(series))).collect()
 }
 
-/// Series are equal if labels and times are, and numbers nearly.
-fn same_series(
-    query: &str,
-    answer: Result<Vec<Series>, QueryError>,
-    expected: Result<Vec<Series>, reference::pipeline::SeveralSpansets>,
-) -> Result<(), TestCaseError> {
-    match (answer, expected) {
-        (Ok(answer), Ok(expected)) => {
-            prop_assert_eq!(
-                answer.len(),
-                expected.len(),
-                "{}: {:?} and {:?}",
-                query,
-                by_labels(&answer),
-                by_labels(&expected)
-            );
-            prop_assert_eq!(by_labels(&answer), by_labels(&expected), "{}", query);
-            Ok(())
-        }
-        (Err(QueryError::Invalid(_)), _) => Ok(()), // TEMP
-        (Err(_), Err(_)) => Ok(()),
-        (answer, expected) => Err(TestCaseError::fail(format!("{query}: {answer:?} and {expected:?}"))),
+/// A trace of an answer as text. Spansets, and what is shown of a span, are in no particular order.
+fn found(trace: &FoundTrace) -> String {
+    let root = trace.root.as_ref().map(|root| format!("{:?} of {:?}", root.name, root.service));
+    let mut text = format!("{} starts {} lasts {} root {root:?}", trace.id, trace.start, trace.duration);
+    for (service, stats) in &trace.services {
+        let _ = write!(text, " [{service:?} {} spans {} errors]", stats.spans, stats.errors);
     }
+    let mut spansets: Vec<String> = trace.spansets.iter().map(spanset).collect();
+    spansets.sort();
+    text + &spansets.concat()
+}
+
+fn spanset(spanset: &FoundSpanset) -> String {
+    let mut text = format!("\n  {} match, {}", spanset.matched, labels_of(&spanset.attributes).join(", "));
+    for span in &spanset.spans {
+        let mut attributes: Vec<String> =
+            span.attributes.iter().map(|(name, value)| format!("{name}={}", written(Some(value)))).collect();
+        attributes.sort();
+        let name = span.name.as_ref().map(|name| format!("{name:?}"));
+        let attributes = attributes.join(", ");
+        let _ = write!(text, "\n    {} {name:?} starts {} lasts {} {attributes}", span.id, span.start, span.duration);
+    }
+    text
+}
+
+type Expected<T> = Result<Vec<T>, SeveralSpansets>;
+
+/// Series are equal if labels and times are, and numbers nearly. How far a query gets that has to fail is not compared.
+fn same_series(answer: Result<MetricsAnswer, QueryError>, expected: Expected<Series>) -> Result<(), String> {
+    let Ok(expected) = expected else { return Ok(()) };
+    let answer = answer.map_err(|error| error.to_string())?.series;
+    let (found, wanted) = (by_labels(&answer), by_labels(&expected));
+    if answer.len() != expected.len() || found != wanted {
+        return Err(format!("found:\n{found:#?}\nexpected:\n{wanted:#?}"));
+    }
+    Ok(())
+}
+
+pub fn range(world: &World, metrics: &Metrics, request: &RangeRequest) -> Result<(), String> {
+    let query = read(&text(Root::Metrics(metrics.clone()))).map_err(|error| error.to_string())?;
+    let answer = evaluator::range(&query, request, &source(world), &control(), &mut |_| {});
+    same_series(answer, reference::metrics::series(metrics, request.into(), &trees(&world.parts)))
+}
+
+pub fn instant(world: &World, metrics: &Metrics, request: &InstantRequest) -> Result<(), String> {
+    let query = read(&text(Root::Metrics(metrics.clone()))).map_err(|error| error.to_string())?;
+    let answer = evaluator::instant(&query, request, &source(world), &control(), &mut |_| {});
+    same_series(answer, reference::metrics::series(metrics, request.into(), &trees(&world.parts)))
+}
+
+pub fn searched(world: &World, pipeline: &Pipeline, request: &SearchRequest) -> Result<(), String> {
+    let query = read(&text(Root::Search(pipeline.clone()))).map_err(|error| error.to_string())?;
+    let answer = search::run(&query, request, &source(world), &control(), &mut |_| {});
+    let Ok(expected) = reference::search::search(pipeline, request, &trees(&world.parts)) else { return Ok(()) };
+    let texts = |traces: &[FoundTrace]| traces.iter().map(found).collect::<Vec<String>>().join("\n");
+    let answer = texts(&answer.map_err(|error| error.to_string())?.traces);
+    let expected = texts(&expected);
+    if answer == expected { Ok(()) } else { Err(format!("found:\n{answer}\nexpected:\n{expected}")) }
+}
+
+/// What a request with aligned times asks for.
+pub fn aligned(start: u64, end: u64, step: u64) -> RangeRequest {
+    RangeRequest { start: start - start % step, end: end - end % step + step, step, exemplars: 0, series_max: 0 }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn traces_found_are_those_of_the_reference(
+        world in worlds(),
+        Written(pipeline) in pipelines().prop_map(Written),
+        (start, end) in windows(),
+        spans_per_spanset in prop::sample::select(vec![1, 3, 100]),
+    ) {
+        let request = SearchRequest { start, end, limit: 1000, spans_per_spanset };
+        searched(&world, &pipeline, &request).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn a_limited_answer_is_the_newest_of_the_full_one(
+        world in worlds(),
+        Written(pipeline) in pipelines().prop_map(Written),
+        (start, end) in windows(),
+        limit in 1..4_usize,
+    ) {
+        let query = read(&text(Root::Search(pipeline))).unwrap();
+        let full = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3 };
+        let run = |request| search::run(&query, &request, &source(&world), &control(), &mut |_| {});
+        let limited = run(SearchRequest { limit, ..full });
+        if let Ok(full) = run(full) {
+            let newest: Vec<FoundTrace> = full.traces.into_iter().take(limit).collect();
+            prop_assert_eq!(limited.unwrap().traces, newest);
+        }
+    }
 
     #[test]
     fn series_over_time_are_those_of_the_reference(
@@ -97,18 +168,7 @@ proptest! {
         (start, end) in windows(),
         step in prop::sample::select(vec![TICK, 4 * TICK, 7 * TICK]),
     ) {
-        let world = world.without_repetition();
-        let query = text(&metrics);
-        let request = RangeRequest {
-            start: start - start % step,
-            end: end - end % step + step,
-            step,
-            exemplars: 0,
-            series_max: 0,
-        };
-        let answer = evaluator::range(&read(&query).unwrap(), &request, &source(&world), &control(), &mut |_| {});
-        let expected = reference::metrics::series(&metrics, (&request).into(), &trees(&world.parts));
-        same_series(&query, answer.map(|answer| answer.series), expected)?;
+        range(&world.without_repetition(), &metrics, &aligned(start, end, step)).map_err(TestCaseError::fail)?;
     }
 
     #[test]
@@ -117,11 +177,7 @@ proptest! {
         Written(metrics) in metrics().prop_map(Written),
         (start, end) in windows(),
     ) {
-        let world = world.without_repetition();
-        let query = text(&metrics);
         let request = InstantRequest { start, end, series_max: 0 };
-        let answer = evaluator::instant(&read(&query).unwrap(), &request, &source(&world), &control(), &mut |_| {});
-        let expected = reference::metrics::series(&metrics, (&request).into(), &trees(&world.parts));
-        same_series(&query, answer.map(|answer| answer.series), expected)?;
+        instant(&world.without_repetition(), &metrics, &request).map_err(TestCaseError::fail)?;
     }
 }

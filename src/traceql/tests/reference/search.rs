@@ -1,5 +1,7 @@
 //! The answer of a search.
 
+use std::cmp::Reverse;
+
 use super::expression::field_of;
 use super::pipeline::{Set, SeveralSpansets, run};
 use super::tree::Tree;
@@ -7,7 +9,7 @@ use crate::traceql::answer::{FoundSpan, FoundSpanset, FoundTrace};
 use crate::traceql::ast::{Aggregate, Expression, Field, Intrinsic, Pipeline, Scalar, Spanset, Stage};
 use crate::traceql::request::SearchRequest;
 
-/// Every trace that is found, newest first: the limit of the request is not applied.
+/// Every trace that is found, newest first, of equal starts the smallest id first. The limit of the request is not applied.
 pub fn search(
     pipeline: &Pipeline,
     request: &SearchRequest,
@@ -33,7 +35,7 @@ pub fn search(
             });
         }
     }
-    found.sort_by(|one, other| (other.start, other.id).cmp(&(one.start, one.id)));
+    found.sort_by_key(|trace| (Reverse(trace.start), trace.id));
     Ok(found)
 }
 
