@@ -97,10 +97,14 @@ fn same_series(answer: Result<MetricsAnswer, QueryError>, expected: Expected<Ser
     let Ok(expected) = expected else { return Ok(()) };
     let answer = answer.map_err(|error| error.to_string())?.series;
     let (found, wanted) = (by_labels(&answer), by_labels(&expected));
-    if answer.len() != expected.len() || found != wanted {
-        return Err(format!("found:\n{found:#?}\nexpected:\n{wanted:#?}"));
+    if answer.len() == expected.len() && found == wanted {
+        return Ok(());
     }
-    Ok(())
+    let only = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
+        let differing = one.iter().filter(|(labels, samples)| other.get(*labels) != Some(*samples));
+        differing.map(|series| format!("{series:?}\n")).collect::<String>()
+    };
+    Err(format!("found:\n{}expected:\n{}", only(&found, &wanted), only(&wanted, &found)))
 }
 
 pub fn range(world: &World, metrics: &Metrics, request: &RangeRequest) -> Result<(), String> {

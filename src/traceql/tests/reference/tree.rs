@@ -63,7 +63,11 @@ impl Tree {
         self.spans.iter().map(Span::end).max().unwrap_or(0) - self.start()
     }
 
+    /// As with the numbers of the nested set, there are none where no root has come.
     pub fn child_count(&self, span: usize) -> i64 {
+        if self.sets.iter().all(|set| set.left == 0) {
+            return 0;
+        }
         self.parents.iter().filter(|parent| **parent == Some(span)).count() as i64
     }
 
@@ -87,17 +91,16 @@ pub fn service(span: &Span) -> &str {
 }
 
 /// Two spans may share an id: the client's and the server's half of a call. Then a server is the child of the client, and
-/// everything else of the server. No span is its own parent.
+/// everything else of the server.
 fn parent(spans: &[Span], span: usize) -> Option<usize> {
     let id = spans[span].parent?;
     let wanted = if spans[span].kind == Kind::Server { Kind::Client } else { Kind::Server };
     let candidates: Vec<usize> = (0..spans.len()).filter(|candidate| spans[*candidate].id == id).collect();
-    let found = match candidates[..] {
+    match candidates[..] {
         [only] => Some(only),
         [one, other] => [one, other].into_iter().find(|candidate| spans[*candidate].kind == wanted),
         _ => None,
-    };
-    found.filter(|found| *found != span)
+    }
 }
 
 fn nested_sets(spans: &[Span], parents: &[Option<usize>]) -> Vec<NestedSet> {
