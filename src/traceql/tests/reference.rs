@@ -6,3 +6,6 @@ pub mod metrics;
 pub mod pipeline;
 pub mod search;
 pub mod tree;
+
+#[cfg(test)]
+mod tests;
