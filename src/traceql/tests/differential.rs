@@ -30,7 +30,7 @@ pub fn control() -> Control {
     Control::new(Duration::from_secs(600), BYTES_MAX)
 }
 
-fn source(world: &World) -> Memory {
+pub fn source(world: &World) -> Memory {
     let source = Memory::parts(world.parts.clone()).unlisted(world.unlisted.iter().cloned());
     if world.split_unsure { source.split_unsure() } else { source }
 }
@@ -107,26 +107,37 @@ fn same_series(answer: Result<MetricsAnswer, QueryError>, expected: Expected<Ser
     Err(format!("found:\n{}expected:\n{}", only(&found, &wanted), only(&wanted, &found)))
 }
 
-pub fn range(world: &World, metrics: &Metrics, request: &RangeRequest) -> Result<(), String> {
-    let query = read(&text(Root::Metrics(metrics.clone()))).map_err(|error| error.to_string())?;
-    let answer = evaluator::range(&query, request, &source(world), &control(), &mut |_| {});
+fn query(root: Root) -> Result<Query, String> {
+    read(&text(root)).map_err(|error| error.to_string())
+}
+
+pub fn range(source: &Memory, world: &World, metrics: &Metrics, request: &RangeRequest) -> Result<(), String> {
+    let query = query(Root::Metrics(metrics.clone()))?;
+    let answer = evaluator::range(&query, request, source, &control(), &mut |_| {});
     same_series(answer, reference::metrics::series(metrics, request.into(), &trees(&world.parts)))
 }
 
-pub fn instant(world: &World, metrics: &Metrics, request: &InstantRequest) -> Result<(), String> {
-    let query = read(&text(Root::Metrics(metrics.clone()))).map_err(|error| error.to_string())?;
-    let answer = evaluator::instant(&query, request, &source(world), &control(), &mut |_| {});
+pub fn instant(source: &Memory, world: &World, metrics: &Metrics, request: &InstantRequest) -> Result<(), String> {
+    let query = query(Root::Metrics(metrics.clone()))?;
+    let answer = evaluator::instant(&query, request, source, &control(), &mut |_| {});
     same_series(answer, reference::metrics::series(metrics, request.into(), &trees(&world.parts)))
 }
 
-pub fn searched(world: &World, pipeline: &Pipeline, request: &SearchRequest) -> Result<(), String> {
-    let query = read(&text(Root::Search(pipeline.clone()))).map_err(|error| error.to_string())?;
-    let answer = search::run(&query, request, &source(world), &control(), &mut |_| {});
+pub fn searched(source: &Memory, world: &World, pipeline: &Pipeline, request: &SearchRequest) -> Result<(), String> {
+    let query = query(Root::Search(pipeline.clone()))?;
+    let answer = search::run(&query, request, source, &control(), &mut |_| {});
     let Ok(expected) = reference::search::search(pipeline, request, &trees(&world.parts)) else { return Ok(()) };
     let texts = |traces: &[FoundTrace]| traces.iter().map(found).collect::<Vec<String>>().join("\n");
     let answer = texts(&answer.map_err(|error| error.to_string())?.traces);
     let expected = texts(&expected);
     if answer == expected { Ok(()) } else { Err(format!("found:\n{answer}\nexpected:\n{expected}")) }
+}
+
+/// A source whose oldest segment is gone though it is named, and what is left of the world.
+pub fn bereft(mut world: World) -> (Memory, World) {
+    let source = source(&world).gone(0);
+    world.parts[0].clear();
+    (source, world)
 }
 
 /// What a request with aligned times asks for.
@@ -145,7 +156,7 @@ proptest! {
         spans_per_spanset in prop::sample::select(vec![1, 3, 100]),
     ) {
         let request = SearchRequest { start, end, limit: 1000, spans_per_spanset };
-        searched(&world, &pipeline, &request).map_err(TestCaseError::fail)?;
+        searched(&source(&world), &world, &pipeline, &request).map_err(TestCaseError::fail)?;
     }
 
     #[test]
@@ -172,7 +183,9 @@ proptest! {
         (start, end) in windows(),
         step in prop::sample::select(vec![TICK, 4 * TICK, 7 * TICK]),
     ) {
-        range(&world.without_repetition(), &metrics, &aligned(start, end, step)).map_err(TestCaseError::fail)?;
+        let world = world.without_repetition();
+        let request = aligned(start, end, step);
+        range(&source(&world), &world, &metrics, &request).map_err(TestCaseError::fail)?;
     }
 
     #[test]
@@ -182,6 +195,20 @@ proptest! {
         (start, end) in windows(),
     ) {
         let request = InstantRequest { start, end, series_max: 0 };
-        instant(&world.without_repetition(), &metrics, &request).map_err(TestCaseError::fail)?;
+        let world = world.without_repetition();
+        instant(&source(&world), &world, &metrics, &request).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn a_segment_that_is_gone_has_no_spans(
+        world in worlds(),
+        Written(pipeline) in pipelines().prop_map(Written),
+        Written(metrics) in metrics().prop_map(Written),
+        (start, end) in windows(),
+    ) {
+        let (source, world) = bereft(world.without_repetition());
+        let request = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3 };
+        searched(&source, &world, &pipeline, &request).map_err(TestCaseError::fail)?;
+        range(&source, &world, &metrics, &aligned(start, end, 4 * TICK)).map_err(TestCaseError::fail)?;
     }
 }

@@ -1,6 +1,6 @@
 //! The series of a metrics query.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
 use super::expression::{Term, as_float, evaluate, field_of};
@@ -294,45 +294,48 @@ fn ranked(
     result
 }
 
-/// By value, then by labels.
+/// By value, then by labels from the first on; where one series has no label any more it has an empty one.
 fn rank(one: &Line, other: &Line, interval: usize) -> Ordering {
-    let by_labels = || {
-        let labels = one.labels.iter().zip(&other.labels);
-        labels.map(|(one, other)| compare_labels(one, other)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-    };
-    one.values[interval].total_cmp(&other.values[interval]).then_with(by_labels)
+    let label = |line: &Line, place: usize| line.labels.get(place).map(Label::from).unwrap_or_default();
+    let places = 0..one.labels.len().max(other.labels.len());
+    let by_labels = || places.map(|place| label(one, place).cmp(&label(other, place))).find(|order| order.is_ne());
+    let by_value = one.values[interval].total_cmp(&other.values[interval]);
+    by_value.then_with(|| by_labels().unwrap_or(Ordering::Equal))
 }
 
 /// Texts that come first in the alphabet are the greater ones, numbers as usual: `topk` prefers `a` to `b`.
-fn compare_labels(
-    (one_name, one): &(String, Option<Value>),
-    (other_name, other): &(String, Option<Value>),
-) -> Ordering {
-    let text = |value: &Option<Value>| match value {
-        Some(Value::String(string)) => string.to_string(),
-        Some(Value::Status(status)) => status.as_str().into(),
-        Some(Value::Kind(kind)) => kind.as_str().into(),
-        _ => String::new(),
-    };
-    let kind = |value: &Option<Value>| match value {
-        None => 0,
-        Some(Value::Int(_)) => 1,
-        Some(Value::Float(_)) => 2,
-        Some(Value::Bool(_)) => 4,
-        Some(Value::Array(_)) => 5,
-        Some(_) => 3,
-    };
-    let bits = |value: &Option<Value>| match value {
-        Some(Value::Int(int)) => *int as u64,
-        Some(Value::Float(float)) => float.to_bits(),
-        Some(Value::Bool(bool)) => u64::from(*bool),
-        _ => 0,
-    };
-    text(other)
-        .cmp(&text(one))
-        .then_with(|| other_name.cmp(one_name))
-        .then_with(|| kind(one).cmp(&kind(other)))
-        .then_with(|| bits(one).cmp(&bits(other)))
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Label {
+    text: Reverse<String>,
+    name: Reverse<String>,
+    kind: Kind,
+    bits: u64,
+}
+
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    #[default]
+    Missing,
+    Int,
+    Float,
+    Text,
+    Bool,
+}
+
+impl From<&(String, Option<Value>)> for Label {
+    fn from((name, value): &(String, Option<Value>)) -> Self {
+        let (kind, text, bits) = match value {
+            None => (Kind::Text, "nil".into(), 0),
+            Some(Value::String(string)) => (Kind::Text, string.to_string(), 0),
+            Some(Value::Status(status)) => (Kind::Text, status.to_string(), 0),
+            Some(Value::Kind(kind)) => (Kind::Text, kind.to_string(), 0),
+            Some(Value::Int(int)) => (Kind::Int, String::new(), *int as u64),
+            Some(Value::Float(float)) => (Kind::Float, String::new(), float.to_bits()),
+            Some(Value::Bool(bool)) => (Kind::Bool, String::new(), u64::from(*bool)),
+            Some(value) => panic!("series are not ranked by {value}"),
+        };
+        Self { text: Reverse(text), name: Reverse(name.clone()), kind, bits }
+    }
 }
 
 fn with_constant(lines: Vec<Line>, calculate: impl Fn(f64) -> f64) -> Vec<Line> {
