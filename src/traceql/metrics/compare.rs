@@ -293,24 +293,22 @@ impl<'q> Comparison<'q> {
         if self.baseline_exemplars.is_off() {
             return Ok(());
         }
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
-        let mut rest = selected.rows.iter().zip(cells).peekable();
-        let mut of_trace: Vec<(u16, u32)> = Vec::new();
-        for (trace, id) in traces.ids.iter().enumerate() {
-            let end = traces.rows(trace).end;
-            of_trace.clear();
-            while let Some((row, cell)) = rest.next_if(|(row, _)| usize::from(**row) < end) {
-                of_trace.push((*row, *cell));
+        let (times, starts) = (reader.segment().times(), reader.starts()?);
+        let half = self.width / 2;
+        let (baseline, selection) = (&mut self.baseline_exemplars, &mut self.selection_exemplars);
+        let bar = |one: &Exemplars, other: &Exemplars| {
+            one.bar(times.min_start, times.max_start).max(other.bar(times.min_start, times.max_start))
+        };
+        exemplars::visit_traces(reader, &selected.rows, bar(baseline, selection), |trace, position| {
+            if let (Some(row), Some(cell)) = (selected.rows.get(position), cells.get(position)) {
+                let start = starts.get(usize::from(*row)).copied().unwrap_or(0);
+                let side = if *cell as usize >= half { &mut *selection } else { &mut *baseline };
+                if side.wants(trace, start) {
+                    side.offer(Chosen { trace, series: 0, start, value: f64::NAN, labels: None, row: *row });
+                }
             }
-            let Some(place) = (id.fingerprint() as usize).checked_rem(of_trace.len()) else { continue };
-            let Some((row, cell)) = of_trace.get(place).copied() else { continue };
-            let start = starts.get(usize::from(row)).copied().unwrap_or(0);
-            let is_selection = cell as usize >= self.width / 2;
-            let side = if is_selection { &mut self.selection_exemplars } else { &mut self.baseline_exemplars };
-            if side.wants(*id, start) {
-                side.offer(Chosen { trace: *id, series: 0, start, value: f64::NAN, labels: None, row });
-            }
-        }
+            Ok(bar(baseline, selection))
+        })?;
         let chosen = self.baseline_exemplars.without_labels().chain(self.selection_exemplars.without_labels());
         exemplars::label(chosen, &self.plan.shown, scan, reader)
     }
