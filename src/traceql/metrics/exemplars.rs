@@ -90,6 +90,11 @@ impl Exemplars {
         slot.truncate(PER_SLOT);
     }
 
+    /// Forgets spans of a segment that could not be read to its end: what they are shown with is not known.
+    pub fn forget_without_labels(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.retain(|chosen| chosen.labels.is_some()));
+    }
+
     /// Those of the segment that was just folded: they have no labels yet.
     pub fn without_labels(&mut self) -> impl Iterator<Item = &mut Chosen> {
         self.slots.iter_mut().flatten().filter(|chosen| chosen.labels.is_none())

@@ -227,6 +227,7 @@ impl<'q> Fold<'q> {
         let measured = self.plan.function.field().is_some();
         let bar = |exemplars: &Exemplars| exemplars.bar(times.min_start, times.max_start);
         let exemplars = &mut self.exemplars;
+        exemplars.forget_without_labels();
         exemplars::visit_traces(reader, rows, bar(exemplars), |trace, position| {
             let (Some(row), Some(series)) = (rows.get(position), series.get(position)) else {
                 return Ok(bar(exemplars));
