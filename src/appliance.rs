@@ -31,7 +31,7 @@ use crate::receive::admission::Admission;
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
-use crate::store::{Store, TailSettings};
+use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
 use crate::{forward, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
@@ -154,7 +154,9 @@ impl Appliance {
                 let grpc = http_server::bind(endpoint).await?;
                 serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
             }
-            serving_tasks.spawn(server.serve(crate::query::router(state), serving.clone()));
+            let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
+            let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
         serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;

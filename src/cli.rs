@@ -15,6 +15,7 @@ mod show;
 mod status;
 mod tail;
 mod traces;
+mod upkeep;
 pub mod validate;
 
 use crate::config::{Diagnostic, Files, Format, Input, Reach, Secrets, Source};
@@ -25,6 +26,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use traces::Form;
+use upkeep::Pinning;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -64,6 +66,12 @@ enum Command {
     Show(ShowArgs),
     /// Print spans as they come, until it is stopped
     Tail(TailArgs),
+    /// Keep a trace whatever retention says; without an id, list the kept ones
+    Pin(PinArgs),
+    /// Read everything that is stored, and say what is damaged and where
+    Verify(AskArgs),
+    /// Copy the data directory as it stands, while the process runs
+    Snapshot(SnapshotArgs),
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +137,36 @@ struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
+struct AskArgs {
+    #[command(flatten)]
+    asked: StatusArgs,
+    /// Read this data directory instead, of a spanreel that does not run; nothing in it is changed
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct PinArgs {
+    /// 32 hexadecimal digits; fewer stand for zeros in front
+    #[arg(value_name = "TRACE_ID")]
+    id: Option<String>,
+    /// Leave it to retention again
+    #[arg(long, requires = "id")]
+    remove: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+#[derive(Debug, Args)]
+struct SnapshotArgs {
+    /// A directory that does not exist yet, best on the same disk; a path of the running process
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+#[derive(Debug, Args)]
 struct SearchArgs {
     /// Such as '{ resource.service.name = "shop" && status = error }'
     #[arg(value_name = "TRACEQL")]
@@ -140,7 +178,7 @@ struct SearchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     limit: u32,
     #[command(flatten)]
-    asked: StatusArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Args)]
@@ -149,7 +187,7 @@ struct ShowArgs {
     #[arg(value_name = "TRACE_ID")]
     id: String,
     #[command(flatten)]
-    asked: StatusArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Args)]
@@ -208,15 +246,23 @@ pub fn main() -> ExitCode {
             let scope = scope.as_deref().unwrap_or_default();
             finish(doctor::doctor(&asked.endpoint, scope, form(asked.output)))
         }
-        Some(Command::Search(SearchArgs { query, since, limit, asked })) => {
+        Some(Command::Search(SearchArgs { query, since, limit, ask })) => {
             let asks = search::Search { query: &query, since: &since, limit };
-            finish(search::search(Place::Running(&asked.endpoint), asks, form(asked.output)))
+            finish(at(&ask, |place| search::search(place, asks, form(ask.asked.output))))
         }
-        Some(Command::Show(ShowArgs { id, asked })) => {
-            finish(show::show(Place::Running(&asked.endpoint), &id, form(asked.output)))
+        Some(Command::Show(ShowArgs { id, ask })) => {
+            finish(at(&ask, |place| show::show(place, &id, form(ask.asked.output))))
         }
         Some(Command::Tail(TailArgs { query, asked })) => {
-            tail::tail(Place::Running(&asked.endpoint), &query, form(asked.output))
+            tail::tail(&Place::Running(asked.endpoint), &query, form(asked.output))
+        }
+        Some(Command::Pin(PinArgs { id, remove, asked })) => {
+            let pinning = if remove { Pinning::Remove } else { Pinning::Pin };
+            finish(upkeep::pin(&Place::Running(asked.endpoint), id.as_deref(), pinning, form(asked.output)))
+        }
+        Some(Command::Verify(ask)) => finish(at(&ask, |place| upkeep::verify(place, form(ask.asked.output)))),
+        Some(Command::Snapshot(SnapshotArgs { directory, asked })) => {
+            finish(upkeep::snapshot(&Place::Running(asked.endpoint), &directory, form(asked.output)))
         }
         Some(Command::Components(args)) => finish(components::components(args.output.into())),
         Some(Command::Validate(args)) => {
@@ -226,6 +272,14 @@ pub fn main() -> ExitCode {
             let secrets = if args.mode == Mode::Redacted { Secrets::Redacted } else { Secrets::Shown };
             print_config::print_config(&input(sources, &args.config, &environment), args.format.into(), secrets)
         })),
+    }
+}
+
+/// Asks whoever the arguments name.
+fn at(ask: &AskArgs, look: impl FnOnce(&Place) -> Outcome) -> Outcome {
+    match Place::of(&ask.asked.endpoint, ask.data.as_deref()) {
+        Ok(place) => look(&place),
+        Err(line) => Outcome::failed(&[line]),
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) use committer::unix_nanos;
 
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
 pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLimits};
-pub use database::{Database, OpenError};
+pub use database::{Access, Database, OpenError};
 pub use extent::TraceKey;
 pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount};
 pub use metrics::{LedgerCollector, Metrics, SyncTimes};
@@ -187,25 +187,13 @@ impl Spool {
             .into_iter()
             .map(|(key, account)| (key, consumer::Known { account, active: false, parked: 0 }))
             .collect();
+        let directory = settings.directory.clone();
         let damaged = |problem: std::io::Error| OpenError::Damaged {
-            directory: settings.directory.clone(),
+            directory: directory.clone(),
             problem: problem.to_string(),
         };
         let compressor = committer::compressor().map_err(damaged)?;
-        let (durable, _) = watch::channel(state.end());
-        let shared = Arc::new(Shared {
-            database,
-            settings: settings.clone(),
-            state: RwLock::new(state),
-            consumers: Mutex::new(consumers),
-            durable,
-            high_water,
-            metrics,
-            disk_error: Mutex::default(),
-            disk_full: AtomicBool::new(false),
-            warned_of_loss: AtomicBool::new(false),
-            released: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(database, settings, state, consumers, high_water, metrics));
         let (commands, receiver) = mpsc::channel(WAITING_APPENDS_MAX);
         let committer = Committer { shared: Arc::clone(&shared), commands: receiver, compressor };
         let thread = std::thread::Builder::new()
@@ -213,6 +201,17 @@ impl Spool {
             .spawn(move || committer.run())
             .map_err(damaged)?;
         Ok(Self { shared, commands, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// Opens an existing data directory to look into it: nothing is written, appends answer [`AppendError::Closed`], and
+    /// the budgets of `settings` are nobody's. Blocking.
+    pub fn open_read_only(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
+        let database = Database::open_read_only(&settings.directory)?;
+        let state = State::load(&database, settings.trace_keys)?;
+        let shared = Shared::new(database, settings, state, BTreeMap::new(), HighWater::unmarked(), metrics);
+        // Nobody commits, so the other end is gone.
+        let (commands, _) = mpsc::channel(1);
+        Ok(Self { shared: Arc::new(shared), commands, thread: Arc::default() })
     }
 
     /// Returns once the request is on disk and synced.
@@ -368,6 +367,29 @@ impl Spool {
 }
 
 impl Shared {
+    fn new(
+        database: Database,
+        settings: Settings,
+        state: State,
+        consumers: BTreeMap<String, consumer::Known>,
+        high_water: HighWater,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            database,
+            settings,
+            durable: watch::channel(state.end()).0,
+            state: RwLock::new(state),
+            consumers: Mutex::new(consumers),
+            high_water,
+            metrics,
+            disk_error: Mutex::default(),
+            disk_full: AtomicBool::new(false),
+            warned_of_loss: AtomicBool::new(false),
+            released: AtomicU64::new(0),
+        }
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,7 +21,9 @@ pub mod seal;
 mod sealed;
 mod source;
 mod tail;
+mod upkeep;
 
 pub use sealed::{Fragments, NothingSealed, Sealed, SealedView};
 pub use source::Store;
 pub use tail::TailSettings;
+pub use upkeep::Keeper;

@@ -21,7 +21,7 @@ pub struct Search<'a> {
     pub limit: u32,
 }
 
-pub fn search(place: Place<'_>, search: Search<'_>, form: Form) -> Outcome {
+pub fn search(place: &Place, search: Search<'_>, form: Form) -> Outcome {
     let Search { query, since, limit } = search;
     let path = format!("/api/search?q={}&since={}&limit={limit}", encoded(query), encoded(since));
     match place.get(&path) {

@@ -25,7 +25,7 @@ const MESSAGE_WIDTH_MAX: usize = 100;
 /// Deeper spans are drawn at this depth: a line must stay one.
 const INDENT_DEPTH_MAX: usize = 40;
 
-pub fn show(place: Place<'_>, id: &str, form: Form) -> Outcome {
+pub fn show(place: &Place, id: &str, form: Form) -> Outcome {
     let path = format!("/api/v2/traces/{}", super::traces::encoded(id));
     match place.get(&path) {
         Ok(answer) => {

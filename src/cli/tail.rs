@@ -25,7 +25,7 @@ const SHOWN_MAX: usize = 200_000;
 const FAILURES_MAX: u32 = 30;
 
 /// Prints spans that match, each once, until a signal or until nobody reads.
-pub fn tail(place: Place<'_>, query: &str, form: Form) -> ExitCode {
+pub fn tail(place: &Place, query: &str, form: Form) -> ExitCode {
     let query = format!("{query} | select(status, resource.service.name, name)");
     let mut shown: HashSet<String> = HashSet::new();
     let mut failures = 0;

@@ -44,6 +44,8 @@ pub enum OpenError {
         .0.display()
     )]
     Locked(PathBuf),
+    #[error("there is no data directory {}; the place of an existing one is given with --data", .0.display())]
+    Missing(PathBuf),
     #[error("the data directory {} cannot be written: {problem}; make it writable for this user, or choose another with --data", .directory.display())]
     NotWritable { directory: PathBuf, problem: String },
     #[error("the data directory {} has format {found}, this version reads up to {FORMAT_VERSION}; use a newer spanreel or another directory", .directory.display())]
@@ -57,6 +59,15 @@ pub enum OpenError {
 pub struct Database {
     db: Arc<DB>,
     directory: Arc<Path>,
+    access: Access,
+}
+
+/// What may be done with an open directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    ReadWrite,
+    /// Nothing on the disk is changed, not even what a crash left to be tidied.
+    ReadOnly,
 }
 
 impl Database {
@@ -81,9 +92,28 @@ impl Database {
                 OpenError::Damaged { directory: directory.into(), problem }
             }
         })?;
-        let database = Self { db: Arc::new(db), directory: directory.into() };
+        let database = Self { db: Arc::new(db), directory: directory.into(), access: Access::ReadWrite };
         database.check_format()?;
         Ok(database)
+    }
+
+    /// Opens an existing directory to look into it. What lies in its log is read, too.
+    pub fn open_read_only(directory: &Path) -> Result<Self, OpenError> {
+        if !directory.join("CURRENT").exists() {
+            return Err(OpenError::Missing(directory.into()));
+        }
+        let mut options = options(0);
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let db = DB::open_cf_descriptors_read_only(&options, directory, families(), false)
+            .map_err(|error| OpenError::Damaged { directory: directory.into(), problem: error.to_string() })?;
+        let database = Self { db: Arc::new(db), directory: directory.into(), access: Access::ReadOnly };
+        database.check_format()?;
+        Ok(database)
+    }
+
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     fn check_format(&self) -> Result<(), OpenError> {
@@ -91,7 +121,9 @@ impl Database {
             directory: self.directory.to_path_buf(),
             problem: error.to_string(),
         };
-        match self.db.get_cf(self.family(META), FORMAT_KEY).map_err(damaged)? {
+        let found = self.db.get_cf(self.family(META), FORMAT_KEY).map_err(damaged)?;
+        match found {
+            _ if self.access == Access::ReadOnly && found_is_known(found.as_deref()) => Ok(()),
             None => self.db.put_cf(self.family(META), FORMAT_KEY, FORMAT_VERSION.to_string()).map_err(damaged),
             Some(found) => {
                 let found = String::from_utf8_lossy(&found).into_owned();
@@ -136,6 +168,11 @@ impl Database {
         let stat = rustix::fs::statvfs(&*self.directory)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+fn found_is_known(format: Option<&[u8]>) -> bool {
+    let version = format.and_then(|format| std::str::from_utf8(format).ok()?.parse::<u32>().ok());
+    version.is_some_and(|version| version <= FORMAT_VERSION)
 }
 
 /// Writes that must survive power loss.

@@ -38,7 +38,7 @@ use super::sealed::{self, Fragments, SealedView};
 use crate::otlp::TraceId;
 use crate::query::SourceError;
 use crate::spool::database::{COLUMN, META, TRACE, synced};
-use crate::spool::{Database, Seq};
+use crate::spool::{Access, Database, Seq};
 use crate::traceql::segment::{Piece, Segment, SegmentError};
 
 pub use metrics::Metrics;
@@ -105,7 +105,9 @@ impl Runs {
         let view = View { sealed, segments, pinned, splits: Arc::clone(&splits), disk: Arc::clone(&disk) };
         view.count(&disk.metrics);
         let runs = Self { disk, view: Arc::new(ArcSwap::from_pointee(view)), splits, pins };
-        runs.remove_unregistered()?;
+        if runs.database().access() == Access::ReadWrite {
+            runs.remove_unregistered()?;
+        }
         Ok(runs)
     }
 

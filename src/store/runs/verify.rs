@@ -1,5 +1,7 @@
 //! Reading everything once, to know what is damaged before somebody needs it.
 
+use std::fmt;
+
 use rocksdb::ReadOptions;
 
 use super::disk::Problem;
@@ -34,6 +36,15 @@ pub enum DamagedPlace {
     Run(u64),
     /// A batch of the spool.
     Batch(u64),
+}
+
+impl fmt::Display for DamagedPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(first) => write!(f, "run {first}"),
+            Self::Batch(seq) => write!(f, "batch {seq}"),
+        }
+    }
 }
 
 impl Runs {

@@ -52,8 +52,8 @@ struct Tally {
     counts: Vec<u64>,
     /// By cell: values of any kind, those left out included.
     totals: Vec<u64>,
-    /// Values of some spans could not be told apart at a reasonable price: none are answered.
-    is_unlisted: bool,
+    /// Spans whose values were to be looked at one by one.
+    lookups: usize,
     booked_bytes: usize,
 }
 
@@ -70,8 +70,8 @@ pub struct Scratch {
 /// Distinct values that an attribute may have before the rarer half is left out.
 const VALUES_MAX: usize = 4096;
 
-/// Rows of a segment whose values are looked at one by one, where there is no dictionary of them.
-const UNLISTED_ROWS_MAX: usize = 1024;
+/// Spans, of a query and by one thread, whose values of an attribute are looked at one by one where there is no dictionary.
+const UNLISTED_LOOKUPS_MAX: usize = 256;
 
 /// Counts by code and cell that are made before values are looked at, at most (1 MiB).
 const COUNTED_MAX: usize = 1 << 18;
@@ -234,16 +234,16 @@ impl<'q> Comparison<'q> {
         control: &Control,
     ) -> Result<(), SegmentError> {
         let width = self.width;
-        if rows.len() > UNLISTED_ROWS_MAX
-            && let Some(sketches) = unlisted(&field, reader)?
-        {
-            let tally = self.tally(field, control)?;
-            tally.is_unlisted = true;
-            for (row, cell) in rows.iter().zip(&scratch.cells) {
-                let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
-                tally.count_total(*cell as usize, u64::from(present));
+        if let Some(sketches) = unlisted(&field, reader)? {
+            let tally = self.tally(field.clone(), control)?;
+            tally.lookups = tally.lookups.saturating_add(rows.len());
+            if tally.is_unlisted() {
+                for (row, cell) in rows.iter().zip(&scratch.cells) {
+                    let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
+                    tally.count_total(*cell as usize, u64::from(present));
+                }
+                return Ok(());
             }
-            return Ok(());
         }
         let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
         let tally = self.tally(field, control)?;
@@ -293,24 +293,24 @@ impl<'q> Comparison<'q> {
         if self.baseline_exemplars.is_off() {
             return Ok(());
         }
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
-        let mut rest = selected.rows.iter().zip(cells).peekable();
-        let mut of_trace: Vec<(u16, u32)> = Vec::new();
-        for (trace, id) in traces.ids.iter().enumerate() {
-            let end = traces.rows(trace).end;
-            of_trace.clear();
-            while let Some((row, cell)) = rest.next_if(|(row, _)| usize::from(**row) < end) {
-                of_trace.push((*row, *cell));
+        let (times, starts) = (reader.segment().times(), reader.starts()?);
+        let half = self.width / 2;
+        let (baseline, selection) = (&mut self.baseline_exemplars, &mut self.selection_exemplars);
+        baseline.forget_without_labels();
+        selection.forget_without_labels();
+        let bar = |one: &Exemplars, other: &Exemplars| {
+            one.bar(times.min_start, times.max_start).max(other.bar(times.min_start, times.max_start))
+        };
+        exemplars::visit_traces(reader, &selected.rows, bar(baseline, selection), |trace, position| {
+            if let (Some(row), Some(cell)) = (selected.rows.get(position), cells.get(position)) {
+                let start = starts.get(usize::from(*row)).copied().unwrap_or(0);
+                let side = if *cell as usize >= half { &mut *selection } else { &mut *baseline };
+                if side.wants(trace, start) {
+                    side.offer(Chosen { trace, series: 0, start, value: f64::NAN, labels: None, row: *row });
+                }
             }
-            let Some(place) = (id.fingerprint() as usize).checked_rem(of_trace.len()) else { continue };
-            let Some((row, cell)) = of_trace.get(place).copied() else { continue };
-            let start = starts.get(usize::from(row)).copied().unwrap_or(0);
-            let is_selection = cell as usize >= self.width / 2;
-            let side = if is_selection { &mut self.selection_exemplars } else { &mut self.baseline_exemplars };
-            if side.wants(*id, start) {
-                side.offer(Chosen { trace: *id, series: 0, start, value: f64::NAN, labels: None, row });
-            }
-        }
+            Ok(bar(baseline, selection))
+        })?;
         let chosen = self.baseline_exemplars.without_labels().chain(self.selection_exemplars.without_labels());
         exemplars::label(chosen, &self.plan.shown, scan, reader)
     }
@@ -323,9 +323,14 @@ impl Tally {
             values: Vec::new(),
             counts: Vec::new(),
             totals: vec![0; width],
-            is_unlisted: false,
+            lookups: 0,
             booked_bytes,
         }
+    }
+
+    /// Values of some spans could not be told apart at a reasonable price: none are answered.
+    fn is_unlisted(&self) -> bool {
+        self.lookups > UNLISTED_LOOKUPS_MAX
     }
 
     /// Adds spans that have a value, counted by cell.
@@ -357,7 +362,7 @@ impl Tally {
     }
 
     fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
-        self.is_unlisted |= other.is_unlisted;
+        self.lookups = self.lookups.saturating_add(other.lookups);
         self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
         for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
             let number = self.number(value, width, control)?;
@@ -417,7 +422,7 @@ impl Tally {
 
     /// The most frequent values of a side, with a count for each interval.
     fn top(&self, side: usize, top: usize, width: usize) -> Vec<(&Value, &[u64])> {
-        if self.is_unlisted {
+        if self.is_unlisted() {
             return Vec::new();
         }
         let sides = self.values.iter().zip(self.counts.chunks(width));
