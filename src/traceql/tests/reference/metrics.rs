@@ -3,6 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
+use super::super::spans::Span;
 use super::expression::{Term, as_float, evaluate, field_of};
 use super::pipeline::{Set, SeveralSpansets, run};
 use super::tree::Tree;
@@ -78,6 +79,15 @@ pub fn series(metrics: &Metrics, window: Window, trees: &[Tree]) -> Result<Vec<S
         exemplars: Vec::new(),
     });
     Ok(series.filter(|series| !series.samples.is_empty()).collect())
+}
+
+/// The spans that a pipeline takes, of those that start in an interval.
+pub fn spans<'a>(
+    pipeline: &Pipeline,
+    window: Window,
+    trees: &'a [Tree],
+) -> Result<impl Iterator<Item = (&'a Tree, &'a Span)>, SeveralSpansets> {
+    Ok(seen(pipeline, window, trees)?.into_iter().map(|seen| (seen.tree, &seen.tree.spans[seen.span])))
 }
 
 fn lines(metrics: &Metrics, window: Window, trees: &[Tree]) -> Result<Vec<Line>, SeveralSpansets> {
