@@ -147,6 +147,7 @@ impl Appliance {
             None
         } else {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
+            serving_tasks.spawn(store.clone().housekeep(serving.clone()));
             let state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
