@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
 use super::super::spans::Span;
-use super::expression::{Term, as_float, evaluate, field_of};
+use super::expression::{as_float, evaluate, field_of};
 use super::pipeline::{Set, SeveralSpansets, run};
 use super::tree::Tree;
 use crate::traceql::answer::{Sample, Series};
@@ -444,7 +444,7 @@ fn compare(
     lines
 }
 
-/// Every attribute and intrinsic worth counting: no durations, ids, and numbers of nested sets.
+/// Every attribute and intrinsic worth counting: none of events and links, no durations, ids, and numbers of nested sets.
 fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
     let span = &seen.tree.spans[seen.span];
     let mut all = Vec::new();
@@ -455,11 +455,6 @@ fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
     span.attributes.iter().for_each(|(name, value)| attributes(Scope::Span, name, value));
     span.resource.iter().for_each(|(name, value)| attributes(Scope::Resource, name, value));
     span.scope.attributes.iter().for_each(|(name, value)| attributes(Scope::Instrumentation, name, value));
-    span.events
-        .iter()
-        .flat_map(|event| &event.attributes)
-        .for_each(|(name, value)| attributes(Scope::Event, name, value));
-    span.links.iter().flat_map(|link| &link.attributes).for_each(|(name, value)| attributes(Scope::Link, name, value));
     let intrinsics = [
         Intrinsic::Name,
         Intrinsic::Status,
@@ -472,11 +467,7 @@ fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
     ];
     for intrinsic in intrinsics {
         let field = Field::Intrinsic(intrinsic);
-        match field_of(&field, seen.tree, seen.span) {
-            Term::Nil => {}
-            Term::One(value) => all.push((field.to_string(), value)),
-            Term::Many(values) => all.extend(values.into_iter().map(|value| (field.to_string(), value))),
-        }
+        all.extend(seen.value(&field).map(|value| (field.to_string(), value)));
     }
     all
 }
