@@ -22,7 +22,8 @@
 //! and not converted. With create of podtemplates in its own namespace it finds out whether image volumes are served;
 //! without, it goes by the version. With get of secrets and configmaps everywhere it also refuses pods whose exporter's
 //! TLS files are missing; without, these pods wait for them. With get and list of deployments, statefulsets, daemonsets,
-//! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist.
+//! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist. With list of replicasets and
+//! controllerrevisions earlier revisions tell whether a crash loop came with the injection.
 
 mod admission;
 mod catch_up;
@@ -70,7 +71,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use catch_up::{CatchUp, CrashLoop, Finding, OutOfDate, Report as CatchUpReport};
+pub use catch_up::{CatchUp, CrashLoop, Evidence, Finding, OutOfDate, Report as CatchUpReport};
 pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
 pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;

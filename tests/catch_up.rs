@@ -32,7 +32,8 @@ struct Scene {
 
 impl Scene {
     async fn set(catch_up: &str) -> Self {
-        let kube = KubeCluster::start_with(POD_CONTROLLERS).await;
+        let controllers: Vec<&str> = POD_CONTROLLERS.iter().copied().chain(["statefulset-controller"]).collect();
+        let kube = KubeCluster::start_with(&controllers).await;
         kube.apply("spanreel", &manifest("install.yaml")).await;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
         kube.create("/api/v1/namespaces", &namespace).await.unwrap();
@@ -96,6 +97,35 @@ impl Scene {
             .await;
     }
 
+    /// A StatefulSet and a DaemonSet with one pod each.
+    async fn deploy_sets(&self, stateful: &str, daemon: &str, asks: bool) {
+        // A DaemonSet has a pod where there is a node; nobody ever looks after this one.
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}});
+        self.kube.create("/api/v1/nodes", &node).await.unwrap();
+        let annotations = if asks { json!({"instrumentation.opentelemetry.io/inject-sdk": "true"}) } else { json!({}) };
+        for (kind, name) in [("StatefulSet", stateful), ("DaemonSet", daemon)] {
+            let mut object = json!({
+                "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+                "spec": {
+                    "selector": {"matchLabels": {"app": name}},
+                    "template": {
+                        "metadata": {"labels": {"app": name}, "annotations": annotations},
+                        "spec": {
+                            "containers": [{"name": "app", "image": "registry.example/app:1.0"}],
+                            "tolerations": [{"operator": "Exists"}],
+                        },
+                    },
+                },
+            });
+            if kind == "StatefulSet" {
+                object["spec"]["serviceName"] = json!(name);
+            }
+            let collection = format!("/apis/apps/v1/namespaces/shop/{}s", kind.to_lowercase());
+            self.kube.create(&collection, &object).await.unwrap();
+            wait_until("its pod", SOON, async || (self.pods_of(name).await.len() == 1).then_some(())).await;
+        }
+    }
+
     async fn pods_of(&self, name: &str) -> Vec<Value> {
         self.kube.list(&format!("/api/v1/namespaces/shop/pods?labelSelector=app%3D{name}")).await
     }
@@ -113,6 +143,11 @@ impl Scene {
             .body(patch.to_string().into_bytes())
             .unwrap();
         self.kube.client().request::<Value>(request).await.unwrap();
+    }
+
+    async fn mode_of_namespace(&self, mode: Value) {
+        let annotations = json!({"metadata": {"annotations": {"spanreel.dev/catch-up": mode}}});
+        self.patch("/api/v1/namespaces/shop", &annotations).await;
     }
 
     /// What kubelets write: every pod runs and is ready, but injected ones where they are said to crash.
@@ -319,6 +354,76 @@ async fn restarts_need_rights_available_pods_and_a_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stateful_and_daemon_sets_are_restarted_too() {
+    let mut scene = Scene::set("{mode: restart, interval: 10s, pause: 1s}").await;
+    scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
+    scene.deploy_sets("db", "agent", true).await;
+    scene.start().await;
+    scene.found(2, 0, 0).await;
+    scene.found(0, 0, 0).await;
+    for name in ["db", "agent"] {
+        let pods = scene.pods_of(name).await;
+        assert!(pods.len() == 1 && is_injected(&pods[0]), "{name}: {pods:?}");
+        scene.event("RestartedForInjection", name).await;
+    }
+    assert_eq!(scene.restarts("complete").await, Some(2.0));
+    assert_eq!(scene.restarts("failed").await, Some(0.0));
+}
+
+/// Nobody saw their pods run: catch-up looks elsewhere for as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_revision_without_injection_is_reported_and_not_acted_upon() {
+    /// A revision that was there for less tells nothing.
+    const LONG_ENOUGH: Duration = Duration::from_secs(62);
+    let mut scene = Scene::set("{crash_loops: restart, interval: 10s}").await;
+    scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
+    scene.mode_of_namespace(json!("off")).await;
+    scene.deploy("lone", 1, false).await;
+    scene.deploy("newer", 1, false).await;
+    scene.deploy_sets("db", "agent", false).await;
+    let places = [
+        ("lone", format!("{DEPLOYMENTS}/lone")),
+        ("newer", format!("{DEPLOYMENTS}/newer")),
+        ("db", "/apis/apps/v1/namespaces/shop/statefulsets/db".to_owned()),
+        ("agent", "/apis/apps/v1/namespaces/shop/daemonsets/agent".to_owned()),
+    ];
+    for (_, path) in &places[..2] {
+        let recreate = json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}});
+        scene.patch(path, &recreate).await;
+    }
+    scene.kubelet(true).await;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    scene.start().await;
+    let ask = json!({"spec": {"template": {"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "true"}}}}});
+    for (name, path) in &places {
+        let mut change = ask.clone();
+        if *name == "newer" {
+            // It may crash of itself.
+            change["spec"]["template"]["spec"] =
+                json!({"containers": [{"name": "app", "image": "registry.example/app:2.0"}]});
+        }
+        scene.patch(path, &change).await;
+        wait_until(&format!("only an injected pod of {name}"), SOON, async || {
+            scene.kubelet(true).await;
+            let pods = scene.pods_of(name).await;
+            (pods.len() == 1 && is_injected(&pods[0])).then_some(())
+        })
+        .await;
+    }
+    scene.mode_of_namespace(Value::Null).await;
+    for name in ["lone", "db", "agent"] {
+        let note = scene.event("CrashLoopSinceInjection", name).await["note"].as_str().unwrap().to_owned();
+        assert!(note.contains("an earlier revision of the") && note.contains("was there for 1m"), "{note}");
+        assert!(note.contains("inject-<language>: \"false\""), "{note}");
+    }
+    let loops = scene.report().unwrap()["crash_loops"].as_array().unwrap().clone();
+    let named = |name: &str| loops.iter().find(|it| it["name"] == name);
+    assert_eq!(named("db").unwrap()["evidence"], "revision");
+    assert_eq!(named("newer"), None, "another image may crash of itself");
+    assert_eq!(scene.restarts("injection_off").await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     let mut scene = Scene::set("{crash_loops: restart, interval: 10s}").await;
     scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
@@ -331,6 +436,8 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
             &json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}),
         )
         .await;
+    // This one gets another image as well, which may crash of itself.
+    scene.deploy("newer", 1, false).await;
     scene.kubelet(true).await;
     let seen_from = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
     scene.start().await;
@@ -343,6 +450,14 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     let ask = json!({"spec": {"template": {"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "true"}}}}});
     scene.patch(&format!("{DEPLOYMENTS}/web"), &ask).await;
     scene.patch(&format!("{DEPLOYMENTS}/lone"), &ask).await;
+    let mut newer = ask.clone();
+    newer["spec"]["template"]["spec"] = json!({"containers": [{"name": "app", "image": "registry.example/app:2.0"}]});
+    scene.patch(&format!("{DEPLOYMENTS}/newer"), &newer).await;
+    wait_until("the newer pod to crash", SOON, async || {
+        scene.kubelet(true).await;
+        scene.pods_of("newer").await.iter().any(is_injected).then_some(())
+    })
+    .await;
     let template = wait_until("injection to be switched off", SOON, async || {
         scene.kubelet(true).await;
         let deployment = scene.kube.get(&format!("{DEPLOYMENTS}/web")).await?;
@@ -363,6 +478,7 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
         .await;
     }
     assert_eq!(scene.restarts("injection_off").await, Some(2.0));
+    assert!(scene.pods_of("newer").await.iter().any(is_injected), "nothing blames the injection");
     wait_until("no crash loops", SOON, async || {
         (scene.metrics().await?.sum("spanreel_catch_up_crash_loops", &[]) == Some(0.0)).then_some(())
     })
