@@ -107,9 +107,12 @@ pub struct PipelineSource {
 
 /// Runs the pipelines that custom resources bring. The appliance implements it; the cluster room calls it.
 pub trait PipelineHost: Send + Sync + 'static {
-    /// Starts or replaces the pipelines of `source.owner`; what stays the same is not disturbed. `Err`: nothing changed;
-    /// the lines say what is wrong and where.
-    fn apply(&self, source: PipelineSource) -> impl Future<Output = Result<Applied, Vec<String>>> + Send;
+    /// Starts or replaces the pipelines of `source.owner`; what stays the same is not disturbed. `Err`: what ran goes on,
+    /// and after a restart what ran before it.
+    fn apply(&self, source: PipelineSource) -> impl Future<Output = Result<Applied, Refusal>> + Send;
+
+    /// By owner, what people should know and what changes by itself, such as spans that wait for nobody.
+    fn remarks(&self) -> impl Future<Output = BTreeMap<String, Vec<String>>> + Send;
 
     /// Stops the listeners of `owner`; what it spooled goes on being forwarded.
     fn remove(&self, owner: &str) -> impl Future<Output = ()> + Send;
@@ -127,6 +130,15 @@ pub struct Applied {
     /// Owners whose pipelines stopped, because their ports belong to this older resource: they are to be applied again,
     /// to learn it.
     pub displaced: Vec<String>,
+}
+
+/// Why [`PipelineHost::apply`] did not start a configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Refusal {
+    /// Lines that say what is wrong and where.
+    pub reasons: Vec<String>,
+    /// What goes on of an earlier configuration of the same resource; `None`: nothing of it runs.
+    pub running: Option<Applied>,
 }
 
 /// One listener of a receiver.
@@ -221,7 +233,14 @@ impl Cluster {
                 names: settings.certificate_names(&namespace),
             },
             address: settings.address(&namespace),
-            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address, events.clone()),
+            collectors: Collectors::new(
+                client.clone(),
+                crds::collectors(),
+                host,
+                settings.pod_address,
+                settings.collectors_max,
+                events.clone(),
+            ),
             client,
             namespace: namespace.clone(),
             index,

@@ -3,7 +3,7 @@
 //! Pipelines are only recorded here; `tests/walkthrough.rs` runs the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use spanreel::appliance::spanreel::settings::{SilentAfter, SpanreelSettings, WebhookSettings};
 use spanreel::cluster::{
-    Applied, Cluster, ClusterSettings, LifeLine, ListenerPort, Metrics, PipelineHost, PipelineSource,
+    Applied, Cluster, ClusterSettings, LifeLine, ListenerPort, Metrics, PipelineHost, PipelineSource, Refusal,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +26,7 @@ use kube_rig::{KubeCluster, free_ports, wait_until};
 
 /// For everything that takes a watch or a retry; generous, because other tests compile and run meanwhile.
 const SOON: Duration = Duration::from_secs(60);
+const COLLECTORS: &str = "/apis/opentelemetry.io/v1beta1/namespaces/telemetry/opentelemetrycollectors";
 /// Nothing ever listens there.
 const POD_ADDRESS: &str = "192.0.2.7";
 const POD_INJECTED: &str = "opentelemetry-auto-instrumentation-java";
@@ -35,22 +36,33 @@ const POD_INJECTED: &str = "opentelemetry-auto-instrumentation-java";
 struct RecordingHost {
     calls: Mutex<Vec<String>>,
     sources: Mutex<Vec<PipelineSource>>,
+    remarks: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+fn applied() -> Applied {
+    let port = |name: &str, port, protocol: &str| ListenerPort {
+        name: name.to_owned(),
+        port,
+        app_protocol: Some(protocol.to_owned()),
+    };
+    let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];
+    Applied { ports, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() }
 }
 
 impl PipelineHost for RecordingHost {
-    async fn apply(&self, source: PipelineSource) -> Result<Applied, Vec<String>> {
+    async fn apply(&self, source: PipelineSource) -> Result<Applied, Refusal> {
         self.calls.lock().unwrap().push(format!("apply {}", source.owner));
         if source.config.contains("refuse-me") {
-            return Err(vec!["n/x:3:5: no exporter is called refuse-me".to_owned()]);
+            let running = self.sources.lock().unwrap().iter().any(|earlier| earlier.owner == source.owner);
+            let reasons = vec!["n/x:3:5: no exporter is called refuse-me".to_owned()];
+            return Err(Refusal { reasons, running: running.then(applied) });
         }
         self.sources.lock().unwrap().push(source);
-        let port = |name: &str, port, protocol: &str| ListenerPort {
-            name: name.to_owned(),
-            port,
-            app_protocol: Some(protocol.to_owned()),
-        };
-        let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];
-        Ok(Applied { ports, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() })
+        Ok(applied())
+    }
+
+    async fn remarks(&self) -> BTreeMap<String, Vec<String>> {
+        self.remarks.lock().unwrap().clone()
     }
 
     async fn remove(&self, owner: &str) {
@@ -72,6 +84,10 @@ struct Running {
 
 impl Running {
     async fn start(kubeconfig: &Path, port: u16) -> Self {
+        Self::start_with(kubeconfig, port, |_| {}).await
+    }
+
+    async fn start_with(kubeconfig: &Path, port: u16, change: impl FnOnce(&mut ClusterSettings)) -> Self {
         let webhook = WebhookSettings {
             endpoint: format!("127.0.0.1:{port}"),
             url: Some(format!("https://127.0.0.1:{port}")),
@@ -80,7 +96,8 @@ impl Running {
             pod_address: Some(POD_ADDRESS.to_owned()),
         };
         let spanreel = SpanreelSettings { webhook, ..SpanreelSettings::default() };
-        let settings = ClusterSettings::new(&spanreel, Some(kubeconfig.to_owned()), None).unwrap();
+        let mut settings = ClusterSettings::new(&spanreel, Some(kubeconfig.to_owned()), None).unwrap();
+        change(&mut settings);
         let (host, shutdown, tracker) = (Arc::<RecordingHost>::default(), CancellationToken::new(), TaskTracker::new());
         let life = LifeLine::new(SilentAfter::default().0);
         let started = Cluster::start(settings, Arc::clone(&host), Metrics::default(), life, shutdown.clone(), &tracker);
@@ -265,18 +282,95 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     running.stop().await;
 }
 
-async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
-    let collectors = "/apis/opentelemetry.io/v1beta1/namespaces/telemetry/opentelemetrycollectors";
-    let ready = async |name: &str, status: &str| {
-        wait_until(&format!("{name} Ready={status}"), SOON, async || {
-            let object = kube.get(&format!("{collectors}/{name}")).await?;
-            let conditions = object["status"]["conditions"].as_array()?;
-            let condition = conditions.iter().find(|condition| condition["type"] == "Ready")?;
-            let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
-            (current && condition["status"] == status).then(|| condition["message"].as_str().unwrap().to_owned())
+/// The message of a collector's Ready condition, once it has this status, the current generation, and these words.
+async fn says(kube: &KubeCluster, name: &str, status: &str, words: &str) -> String {
+    wait_until(&format!("{name} Ready={status} {words}"), SOON, async || {
+        let object = kube.get(&format!("{COLLECTORS}/{name}")).await?;
+        let conditions = object["status"]["conditions"].as_array()?;
+        let condition = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+        let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        let message = condition["message"].as_str()?;
+        (current && condition["status"] == status && message.contains(words)).then(|| message.to_owned())
+    })
+    .await
+}
+
+/// Waits until all Services of a collector lead to Spanreel, or nowhere.
+async fn services_lead(kube: &KubeCluster, name: &str, somewhere: bool) {
+    let expected = if somewhere { json!([POD_ADDRESS]) } else { Value::Null };
+    for suffix in ["-collector", "-collector-headless", "-collector-monitoring", ""] {
+        wait_until(&format!("Service {name}{suffix} leads somewhere={somewhere}"), SOON, async || {
+            let path = format!("/apis/discovery.k8s.io/v1/namespaces/telemetry/endpointslices/{name}{suffix}");
+            (kube.get(&path).await?["endpoints"][0]["addresses"] == expected).then_some(())
         })
-        .await
-    };
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_collector_has_a_status_that_holds_and_services_that_lead_where_it_runs() {
+    let kube = KubeCluster::start().await;
+    let kubeconfig = install(&kube).await;
+    let [port] = free_ports();
+    let running = Running::start_with(&kubeconfig, port, |settings| settings.collectors_max = 2).await;
+    running.registered(&kube).await;
+    create_namespace(&kube, "telemetry", json!({})).await;
+    let named = |name: &str| COLLECTOR.replace("name: optl", &format!("name: {name}"));
+    kube.apply("telemetry", COLLECTOR).await;
+    says(&kube, "optl", "True", "listens on otlp-grpc 4317").await;
+    services_lead(&kube, "optl", true).await;
+
+    // An edit that is refused: what ran goes on, and is found.
+    kube.apply("telemetry", &COLLECTOR.replace("debug", "refuse-me")).await;
+    let message = says(&kube, "optl", "False", "its previous configuration goes on").await;
+    assert!(message.contains("otlp-http 4318") && message.contains("n/x:3:5"), "{message}");
+    services_lead(&kube, "optl", true).await;
+    kube.apply("telemetry", COLLECTOR).await;
+    says(&kube, "optl", "True", "").await;
+
+    // What holds for a while only is said for a while only.
+    let remark = BTreeMap::from([("telemetry/optl".to_owned(), vec!["7 spans wait for nobody".to_owned()])]);
+    *running.host.remarks.lock().unwrap() = remark;
+    says(&kube, "optl", "True", "7 spans wait for nobody").await;
+    running.host.remarks.lock().unwrap().clear();
+    wait_until("the remark to go", SOON, async || {
+        (!says(&kube, "optl", "True", "").await.contains("7 spans")).then_some(())
+    })
+    .await;
+
+    // Creation times are whole seconds; the oldest are run.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    kube.apply("telemetry", &named("second")).await;
+    says(&kube, "second", "True", "").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    kube.apply("telemetry", &named("a-third")).await;
+    says(&kube, "a-third", "False", "runs the 2 oldest OpenTelemetryCollectors").await;
+
+    // One that is left to itself keeps its Services, which lead nowhere; its place is another's.
+    kube.apply("telemetry", &named("second").replace(": managed", ": unmanaged")).await;
+    services_lead(&kube, "second", false).await;
+    says(&kube, "a-third", "True", "").await;
+    services_lead(&kube, "a-third", true).await;
+    kube.apply("telemetry", &named("second")).await;
+    says(&kube, "a-third", "False", "runs the 2 oldest").await;
+    services_lead(&kube, "a-third", false).await;
+    services_lead(&kube, "second", true).await;
+
+    // After a restart the same ones run, whatever the order of the list.
+    running.stop().await;
+    kube.apply("telemetry", &named("second").replace("debug", "refuse-me")).await;
+    let running = Running::start_with(&kubeconfig, port, |settings| settings.collectors_max = 2).await;
+    says(&kube, "second", "False", "nothing of it runs").await;
+    services_lead(&kube, "second", false).await;
+    let calls = running.host.calls.lock().unwrap().clone();
+    assert!(calls.contains(&"listed {\"telemetry/optl\", \"telemetry/second\"}".to_owned()), "{calls:?}");
+    kube.delete(&format!("{COLLECTORS}/second")).await;
+    says(&kube, "a-third", "True", "").await;
+    running.stop().await;
+}
+
+async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
+    let ready = async |name: &str, status: &str| says(kube, name, status, "").await;
     let message = ready("optl", "True").await;
     assert!(message.contains("otlp-grpc 4317") && message.contains("a warning of the host"), "{message}");
     let source = host.sources.lock().unwrap().first().cloned().unwrap();

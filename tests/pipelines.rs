@@ -107,20 +107,45 @@ async fn a_refused_custom_resource_disturbs_nothing() {
     let host = appliance.host();
     let stranger = StdListener::bind(("127.0.0.1", taken)).unwrap();
 
-    let lines = host.apply(source("a/one", collector(grpc, Some(taken)))).await.unwrap_err();
+    let lines = host.apply(source("a/one", collector(grpc, Some(taken)))).await.unwrap_err().reasons;
     assert!(lines[0].contains(&format!("127.0.0.1:{taken}")), "{lines:?}");
     assert!(serves(grpc).await && serves(http).await);
 
     host.apply(created(1, "a/two", collector(own, None))).await.unwrap();
-    let lines = host.apply(created(2, "a/one", collector(own, None))).await.unwrap_err();
+    let lines = host.apply(created(2, "a/one", collector(own, None))).await.unwrap_err().reasons;
     assert!(lines[0].contains(&format!("127.0.0.1:{own}")), "{lines:?}");
-    host.apply(created(1, "a/two", collector(own, Some(taken)))).await.unwrap_err();
+    let refusal = host.apply(created(1, "a/two", collector(own, Some(taken)))).await.unwrap_err();
+    assert_eq!(refusal.running.unwrap().ports[0].port, own);
     assert!(serves(own).await, "a refused update leaves the running pipeline alone");
     host.apply(created(1, "a/two", "receivers: {".to_owned())).await.unwrap_err();
     assert!(serves(own).await);
     drop(stranger);
     host.apply(created(1, "a/two", collector(own, Some(taken)))).await.unwrap();
     assert!(serves(own).await && serves(taken).await);
+    appliance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_edit_is_no_outage_after_a_restart_either() {
+    let directory = TempDir::new().unwrap();
+    let [grpc, http, own] = free_ports();
+    let appliance = start(&directory, grpc, http).await;
+    appliance.host().apply(created(1, "a/one", collector(own, None))).await.unwrap();
+    appliance.stop().await;
+    let appliance = start(&directory, grpc, http).await;
+    let host = appliance.host();
+    let broken = |at| created(at, "a/one", "receivers: {".to_owned());
+    let refusal = host.apply(broken(2)).await.unwrap_err();
+    assert_eq!(refusal.running, None, "it was another resource of this name");
+    assert!(!serves(own).await);
+    for _ in 0..2 {
+        let refusal = host.apply(broken(1)).await.unwrap_err();
+        assert_eq!(refusal.running.unwrap().ports[0].port, own);
+        assert!(serves(own).await);
+    }
+    host.remove("a/one").await;
+    let refusal = host.apply(broken(1)).await.unwrap_err();
+    assert_eq!(refusal.running, None, "its author stopped it");
     appliance.stop().await;
 }
 
@@ -138,7 +163,7 @@ async fn of_two_resources_that_want_a_port_the_older_one_has_it_whoever_comes_fi
     assert_eq!(applied.displaced, ["a/young"]);
     assert!(serves(shared).await);
     assert!(!serves(other).await, "the younger one stops as a whole");
-    let lines = host.apply(younger.clone()).await.unwrap_err();
+    let lines = host.apply(younger.clone()).await.unwrap_err().reasons;
     let port = format!("127.0.0.1:{shared}");
     assert!(lines[0].contains("z/old") && lines[0].contains("older") && lines[0].contains(&port), "{lines:?}");
     assert!(host.apply(older.clone()).await.unwrap().displaced.is_empty());
@@ -155,7 +180,7 @@ async fn of_two_resources_that_want_a_port_the_older_one_has_it_whoever_comes_fi
     // Of the same age: by name. The name of a host may stand for any address.
     assert_eq!(host.apply(created(2, "a/first", collector(shared, None))).await.unwrap().displaced, ["a/young"]);
     let lines = host.apply(created(2, "b", collector(shared, None).replace("127.0.0.1:", "localhost:"))).await;
-    assert!(lines.unwrap_err()[0].contains("first by name"));
+    assert!(lines.unwrap_err().reasons[0].contains("first by name"));
     appliance.stop().await;
 }
 
@@ -164,7 +189,7 @@ async fn ports_of_an_explicit_configuration_are_nobody_elses() {
     let directory = TempDir::new().unwrap();
     let [grpc, http] = free_ports();
     let appliance = start_with(&directory, grpc, http, false).await;
-    let lines = appliance.host().apply(source("a/one", collector(grpc, None))).await.unwrap_err();
+    let lines = appliance.host().apply(source("a/one", collector(grpc, None))).await.unwrap_err().reasons;
     assert!(lines[0].contains("started with") && lines[0].contains(&grpc.to_string()), "{lines:?}");
     assert!(serves(grpc).await && serves(http).await);
     appliance.stop().await;
@@ -182,7 +207,7 @@ async fn a_listener_moves_to_another_address_of_its_port_or_stays_where_it_is() 
     assert!(serves(own).await);
     // An address that this machine does not have.
     let nowhere = collector(own, None).replacen("127.0.0.1", "192.0.2.1", 1);
-    let lines = host.apply(source("a/one", nowhere)).await.unwrap_err();
+    let lines = host.apply(source("a/one", nowhere)).await.unwrap_err().reasons;
     assert!(lines[0].contains("192.0.2.1"), "{lines:?}");
     assert!(serves(own).await, "it is back where it was");
     appliance.stop().await;
@@ -222,7 +247,7 @@ async fn health_checks_come_and_go_with_their_resource() {
     }
     // The port of a health check is a port like others.
     let lines = host.apply(created(3, "a/two", with_probe("/").replace(&own.to_string(), &grpc.to_string()))).await;
-    assert!(lines.unwrap_err()[0].contains("a/one"));
+    assert!(lines.unwrap_err().reasons[0].contains("a/one"));
     let older = created(1, "a/two", with_probe("/older").replace(&own.to_string(), &grpc.to_string()));
     let applied = host.apply(older).await.unwrap();
     assert_eq!((applied.displaced, applied.warnings), (vec!["a/one".to_owned()], Vec::new()));

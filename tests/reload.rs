@@ -171,7 +171,7 @@ async fn twenty_changes_under_load_close_no_connection_and_lose_no_span() {
             let broken = Collector { tempo_more: ", headers: {'bad name': x}".to_owned(), ..collector.clone() };
             assert!(host.apply(broken.source()).await.is_err());
             let taken = Collector { http: query, ..collector.clone() };
-            assert!(host.apply(taken.source()).await.unwrap_err()[0].contains(&query.to_string()));
+            assert!(host.apply(taken.source()).await.unwrap_err().reasons[0].contains(&query.to_string()));
         }
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -407,7 +407,7 @@ async fn a_changed_certificate_is_shown_to_new_connections_and_changed_tls_ends_
     assert!(tls(grpc, &second).await.is_some(), "and new ones see the new certificate");
 
     std::fs::write(&cert, "no certificate").unwrap();
-    let lines = host.apply(secured.source()).await.unwrap_err();
+    let lines = host.apply(secured.source()).await.unwrap_err().reasons;
     assert!(lines[0].contains("tls.crt"), "{lines:?}");
     ask(&mut old).await.expect("the connection stays");
     assert!(tls(grpc, &second).await.is_some());

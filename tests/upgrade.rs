@@ -2,13 +2,13 @@
 //! of `deploy/install.yaml`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use spanreel::appliance::spanreel::settings::{SilentAfter, SpanreelSettings, WebhookSettings};
-use spanreel::cluster::{Applied, Cluster, ClusterSettings, LifeLine, Metrics, PipelineHost, PipelineSource};
+use spanreel::cluster::{Applied, Cluster, ClusterSettings, LifeLine, Metrics, PipelineHost, PipelineSource, Refusal};
 use spanreel::inject::Images;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,8 +24,12 @@ const INSTRUMENTATIONS: &str = "/apis/opentelemetry.io/v1alpha1/namespaces/defau
 struct NoPipelines;
 
 impl PipelineHost for NoPipelines {
-    async fn apply(&self, source: PipelineSource) -> Result<Applied, Vec<String>> {
+    async fn apply(&self, source: PipelineSource) -> Result<Applied, Refusal> {
         panic!("nobody asked for {}", source.owner);
+    }
+
+    async fn remarks(&self) -> BTreeMap<String, Vec<String>> {
+        BTreeMap::new()
     }
 
     async fn remove(&self, _owner: &str) {}

@@ -16,6 +16,8 @@ use super::ListenerPort;
 use super::defaults::METRICS_PORT;
 use super::registration::FIELD_MANAGER;
 
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+const MANAGER: &str = "spanreel";
 const NAME_BYTES_MAX: usize = 63;
 /// Port names of Services are short.
 const PORT_NAME_BYTES_MAX: usize = 15;
@@ -100,6 +102,34 @@ pub(super) async fn apply(
     Ok(missing)
 }
 
+/// Services of a resource that does not run lead nowhere; what was never made is not made for that.
+///
+/// # Errors
+/// The API server refuses or cannot be reached.
+pub(super) async fn withdraw(client: &Client, owner: Owner<'_>) -> Result<(), Box<kube::Error>> {
+    let (name, namespace) = (owner.object.name_any(), owner.object.namespace().unwrap_or_default());
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
+    for suffix in ["-collector", "-collector-headless", "-collector-monitoring", ""] {
+        let name = service_name(&name, suffix);
+        let present = services.get_opt(&name).await?;
+        let ours = present.is_some_and(|service| {
+            is_owned(service.owner_references(), owner.object)
+                && service.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGER)
+        });
+        if !ours {
+            continue;
+        }
+        let nowhere = Patch::Merge(json!({"endpoints": []}));
+        match slices.patch(&name, &PatchParams::default(), &nowhere).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
 async fn apply_one(
     client: &Client,
     owner: Owner<'_>,
@@ -153,7 +183,7 @@ fn metadata(owner: Owner<'_>, name: &str, kind: &str) -> Value {
         "name": name,
         "namespace": namespace,
         "labels": {
-            "app.kubernetes.io/managed-by": "spanreel",
+            MANAGED_BY: MANAGER,
             "app.kubernetes.io/part-of": "opentelemetry",
             "app.kubernetes.io/component": "opentelemetry-collector",
             "app.kubernetes.io/instance": label(&format!("{namespace}.{}", owner.object.name_any())),
@@ -193,7 +223,7 @@ fn slice(owner: Owner<'_>, name: &str, kind: &str, ports: &[Port], address: IpAd
     let mut metadata = metadata(owner, name, kind);
     if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
         labels.insert("kubernetes.io/service-name".to_owned(), json!(name));
-        labels.insert("endpointslice.kubernetes.io/managed-by".to_owned(), json!("spanreel"));
+        labels.insert("endpointslice.kubernetes.io/managed-by".to_owned(), json!(MANAGER));
         if kind == "headless" {
             labels.insert("service.kubernetes.io/headless".to_owned(), json!(""));
         }
