@@ -140,6 +140,38 @@ async fn custom_resources_are_completed_checked_and_converted() {
     assert!(kube.list(COLLECTORS).await.len() >= 2);
 }
 
+/// Clients of the old version list without pages: the API server asks about all at once, here some 14 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_hundreds_of_collectors_is_converted_at_once() {
+    const COLLECTORS_LISTED: usize = 500;
+    let kube = KubeCluster::start().await;
+    let kubeconfig = install(&kube).await;
+    let [port] = free_ports();
+    let room = Room::start(&kubeconfig, port).await;
+    room.registered(&kube).await;
+    wait_until("v1alpha1 collectors to be served", SOON, async || kube.get(OLD_COLLECTORS).await).await;
+    let padding = "x".repeat(24 * 1024);
+    let collector = |number: usize| {
+        json!({
+            "apiVersion": "opentelemetry.io/v1beta1", "kind": "OpenTelemetryCollector",
+            "metadata": {"name": format!("c{number}")},
+            "spec": {"managementState": "unmanaged", "config": {
+                "receivers": {"otlp": {"protocols": {"grpc": {}}}},
+                "exporters": {"debug": {}},
+                "processors": {"padding": padding},
+                "service": {"pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["debug"]}}},
+            }},
+        })
+    };
+    for number in 0..COLLECTORS_LISTED {
+        kube.create(COLLECTORS, &collector(number)).await.unwrap();
+    }
+    let listed = kube.list(OLD_COLLECTORS).await;
+    assert_eq!(listed.len(), COLLECTORS_LISTED);
+    assert!(listed.iter().all(|collector| collector["spec"]["config"].as_str().unwrap().contains("padding: xxx")));
+    room.stop().await;
+}
+
 async fn instrumentations(kube: &KubeCluster) {
     let object = |name: &str, spec: Value| {
         json!({
