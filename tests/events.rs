@@ -115,6 +115,52 @@ async fn refusals_are_events_on_the_deployment_and_on_its_successor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_every_run_are_one_event_on_the_cron_job() {
+    let controllers: Vec<&str> = POD_CONTROLLERS.iter().copied().chain(["cronjob-controller"]).collect();
+    let kube = KubeCluster::start_with(&controllers).await;
+    kube.apply("spanreel", &manifests()).await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+    kube.create("/api/v1/namespaces", &namespace).await.unwrap();
+    let _spanreel = start_spanreel(&kube).await;
+
+    let mut template = refused();
+    template["spec"]["restartPolicy"] = json!("Never");
+    let cron_job = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"},
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template}}},
+    });
+    let cron_jobs = "/apis/batch/v1/namespaces/shop/cronjobs";
+    let uid = kube.create(cron_jobs, &cron_job).await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let event = event_about(&kube, &uid).await;
+    assert_eq!((&event["regarding"]["kind"], &event["regarding"]["name"]), (&json!("CronJob"), &json!("nightly")));
+    // Another run, as by hand (`kubectl create job --from`): it belongs to the CronJob as well.
+    let again = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "nightly-again", "ownerReferences": [{
+            "apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly", "uid": uid, "controller": true,
+        }]},
+        "spec": {"template": template},
+    });
+    kube.create("/apis/batch/v1/namespaces/shop/jobs", &again).await.unwrap();
+    let pods = "/api/v1/namespaces/shop/pods?labelSelector=job-name%3Dnightly-again";
+    wait_until("the pod of the other run", SOON, async || kube.list(pods).await.pop()).await;
+    // Another refusal: Events are written in their order.
+    create_deployment(&kube).await;
+    wait_until("the Event after it", SOON, async || {
+        kube.list(EVENTS)
+            .await
+            .into_iter()
+            .find(|event| event["regarding"]["kind"] == "Deployment" && event["action"] == "Injection")
+    })
+    .await;
+    let events = kube.list(EVENTS).await;
+    let ours = events.iter().filter(|event| event["reportingController"] == "spanreel.dev/spanreel");
+    let kinds: Vec<&str> = ours.filter_map(|event| event["regarding"]["kind"].as_str()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "CronJob").count(), 1, "{kinds:?}");
+    assert!(!kinds.contains(&"Job"), "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_could_not_be_written_is_written_when_it_comes_again() {
     let kube = KubeCluster::start_with(POD_CONTROLLERS).await;
     let without = manifests().replace("resources: [events]", "resources: [nothing]");
