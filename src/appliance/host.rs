@@ -32,6 +32,8 @@ struct Sets {
     by_owner: BTreeMap<String, Owned>,
     /// Sets whose custom resource is gone: nothing comes in, but what they spooled is still forwarded.
     draining: BTreeMap<String, PipelineSet>,
+    /// Custom resources as last listed; `None`: nobody knows yet who is there.
+    listed: Option<BTreeSet<String>>,
     archive: Archive,
 }
 
@@ -69,6 +71,7 @@ impl Host {
             base: None,
             by_owner: BTreeMap::new(),
             draining: BTreeMap::new(),
+            listed: None,
             archive: Archive::open(shared.spool.database().directory()),
         };
         Self { shared, sets: Mutex::new(sets), view: StdMutex::default() }
@@ -127,7 +130,26 @@ impl Host {
                     tracing::info!(owner, "everything of a custom resource that is gone has been forwarded");
                 }
             }
+            self.forget_gone(&sets).await;
             self.look(&sets);
+        }
+    }
+
+    /// Accounts of pipelines whose custom resource is gone go as soon as nothing of them is left: whoever makes resources of
+    /// ever new names must not make the ledger, which every commit writes, grow for ever.
+    async fn forget_gone(&self, sets: &Sets) {
+        let gone = |owner: &str| {
+            !sets.by_owner.contains_key(owner)
+                && !sets.draining.contains_key(owner)
+                && sets.listed.as_ref().is_some_and(|listed| !listed.contains(owner))
+        };
+        let snapshot = self.shared.spool.snapshot();
+        let names = snapshot.ledger.known().map(|(_, account)| &account.name);
+        let names: Vec<String> = names.filter(|name| owner_of(name).is_some_and(gone)).cloned().collect();
+        if !names.is_empty()
+            && let Err(error) = self.shared.spool.forget(names).await
+        {
+            tracing::debug!(%error, "accounts of pipelines that are gone stay for now");
         }
     }
 
@@ -355,6 +377,9 @@ impl PipelineHost for Host {
 
     async fn remove(&self, owner: &str) {
         let mut sets = self.sets.lock().await;
+        if let Some(listed) = &mut sets.listed {
+            listed.remove(owner);
+        }
         match sets.by_owner.remove(owner) {
             Some(owned) => {
                 let heirs = sets.base.iter().filter(|base| base.built_in).flat_map(|base| base.running.wanted.clone());
@@ -380,6 +405,7 @@ impl PipelineHost for Host {
 
     async fn listed(&self, owners: &BTreeSet<String>) {
         let mut sets = self.sets.lock().await;
+        sets.listed = Some(owners.clone());
         let known = |sets: &Sets, owner: &String| {
             owners.contains(owner) || sets.by_owner.contains_key(owner) || sets.draining.contains_key(owner)
         };
