@@ -126,6 +126,8 @@ pub trait PipelineHost: Send + Sync + 'static {
 pub struct Applied {
     /// Every listener with its Service port name (`otlp-grpc`, `otlp-http`, ...), for Services and EndpointSlices.
     pub ports: Vec<ListenerPort>,
+    /// The same of extensions that answer somebody, such as `health-check`.
+    pub extensions: Vec<ListenerPort>,
     pub warnings: Vec<String>,
     /// Owners whose pipelines stopped, because their ports belong to this older resource: they are to be applied again,
     /// to learn it.

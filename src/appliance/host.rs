@@ -182,6 +182,7 @@ impl Host {
         let previous = sets.by_owner.remove(&owner).map(|owned| owned.running);
         let mut running = previous.or_else(|| sets.draining.remove(&owner)).unwrap_or_default();
         let problems = running.replace(&self.shared, plan).await;
+        let extensions = running.probe_ports();
         sets.by_owner.insert(owner.clone(), Owned { rank, addresses: wanted, running });
         sets.take_back().await;
         sets.archive.keep(source).await;
@@ -189,6 +190,7 @@ impl Host {
         let notes = loaded.notes.iter().map(ToString::to_string);
         Ok(Applied {
             ports: sets.doors.service_ports(&owner),
+            extensions,
             warnings: notes.chain(problems).collect(),
             displaced: displaced.into_iter().collect(),
         })
@@ -352,10 +354,13 @@ impl PipelineHost for Host {
             Ok(applied) => return Ok(applied),
             Err(reasons) => reasons,
         };
-        let running = if sets.by_owner.contains_key(&owner) {
-            Some(Applied { ports: sets.doors.service_ports(&owner), ..Applied::default() })
-        } else {
-            self.put_previous(&mut sets, &source).await
+        let running = match sets.by_owner.get(&owner) {
+            Some(owned) => Some(Applied {
+                ports: sets.doors.service_ports(&owner),
+                extensions: owned.running.probe_ports(),
+                ..Applied::default()
+            }),
+            None => self.put_previous(&mut sets, &source).await,
         };
         Err(Refusal { reasons, running })
     }

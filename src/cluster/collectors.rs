@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::Events;
 use super::retry::{STEP_TIMEOUT, State, is_expiry};
 use super::status::Ready;
-use super::{Applied, ListenerPort, PipelineHost, PipelineSource, Refusal, services, sidecar, status};
+use super::{Applied, PipelineHost, PipelineSource, Refusal, services, sidecar, status};
 use source::source;
 
 /// The oldest ones are run, the others' status says so: each has listeners and pipelines of its own.
@@ -50,8 +50,8 @@ pub(super) struct Collectors<H> {
     pub(super) aside: BTreeMap<String, Aside>,
     pub(super) running: BTreeMap<String, Running>,
     pub(super) dirty: BTreeSet<String>,
-    /// The ports that Services of what was refused were last made for; none: they lead nowhere.
-    pub(super) served: BTreeMap<String, Vec<ListenerPort>>,
+    /// What Services of what was refused were last made for; `None`: they lead nowhere.
+    pub(super) served: BTreeMap<String, Option<Applied>>,
     /// What the host last remarked on each.
     pub(super) remarks: BTreeMap<String, Vec<String>>,
     /// For what a resource's author should see although its status is not where they look.
@@ -332,7 +332,7 @@ impl<H: PipelineHost> Collectors<H> {
         notes.extend(self.remarks.get(owner).into_iter().flatten().cloned());
         match result {
             Ok(applied) => {
-                let missing = bounded(shutdown, self.serve(&object, &applied.ports)).await?;
+                let missing = bounded(shutdown, self.serve(&object, Some(&applied))).await?;
                 self.served.remove(owner);
                 notes.extend(missing.notes);
                 let ready = running(&applied, notes);
@@ -340,10 +340,9 @@ impl<H: PipelineHost> Collectors<H> {
                 if missing.going { Err(ReconcileError::Going) } else { Ok(()) }
             }
             Err(refusal) => {
-                let ports = refusal.running.as_ref().map(|applied| applied.ports.clone()).unwrap_or_default();
-                if self.served.get(owner) != Some(&ports) {
-                    bounded(shutdown, self.serve(&object, &ports)).await?;
-                    self.served.insert(owner.to_owned(), ports);
+                if self.served.get(owner) != Some(&refusal.running) {
+                    bounded(shutdown, self.serve(&object, refusal.running.as_ref())).await?;
+                    self.served.insert(owner.to_owned(), refusal.running.clone());
                 }
                 let ready = refused(&refusal, notes);
                 bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
@@ -376,7 +375,7 @@ impl<H: PipelineHost> Collectors<H> {
                 Some(Ready { ready: false, reason: sidecar::REASON, message: sidecar::remedy(&object) })
             }
         };
-        bounded(shutdown, self.serve(&object, &[])).await?;
+        bounded(shutdown, self.serve(&object, None)).await?;
         let Some(ready) = ready else { return Ok(()) };
         let news = bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
         if news && ready.reason == sidecar::REASON {
@@ -385,18 +384,17 @@ impl<H: PipelineHost> Collectors<H> {
         Ok(())
     }
 
-    /// Services lead to these ports, or nowhere if there are none.
+    /// Services lead to what runs, or nowhere if nothing does.
     async fn serve(
         &self,
         object: &DynamicObject,
-        ports: &[ListenerPort],
+        running: Option<&Applied>,
     ) -> Result<services::Missing, Box<kube::Error>> {
         let owner = services::Owner { object };
-        if ports.is_empty() {
-            services::withdraw(&self.client, owner).await?;
-            return Ok(services::Missing::default());
+        match running {
+            Some(applied) => services::apply(&self.client, owner, applied, self.pod_address).await,
+            None => services::withdraw(&self.client, owner).await.map(|()| services::Missing::default()),
         }
-        services::apply(&self.client, owner, ports, self.pod_address).await
     }
 
     fn too_many(&self) -> String {
