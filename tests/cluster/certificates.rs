@@ -1,7 +1,5 @@
 //! The webhook's certificates against a real API server: lost, tampered with, out of time, made twice, and changed while
 //! pods are created.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,12 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use serde_json::json;
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-#[path = "support/room.rs"]
-mod room;
-use kube_rig::{KubeCluster, free_ports, wait_until};
-use room::{MUTATING, Room, SECRET, SOON, asks, injecting, install, is_injected, post, secret, try_pod};
+use crate::kube_rig::{KubeCluster, free_ports, wait_until};
+use crate::room::{MUTATING, Room, SECRET, SOON, asks, injecting, install, is_injected, post, secret, try_pod};
 
 const FIELDS: [&str; 4] = ["ca.crt", "ca.key", "tls.crt", "tls.key"];
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -198,7 +192,7 @@ async fn a_change_of_certificates_under_load_misses_no_pod() {
         let ca = secret(&kube).await.unwrap()["ca.crt"].clone();
         let newest = ca.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap().to_owned();
         wait_until("the new leaf to be served", SOON, async || {
-            let trusting = room::try_post(port, &newest, "/elsewhere", Vec::new()).await;
+            let trusting = crate::room::try_post(port, &newest, "/elsewhere", Vec::new()).await;
             trusting.is_ok().then_some(())
         })
         .await;

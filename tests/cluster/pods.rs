@@ -3,8 +3,6 @@
 //! The binary has the rights of `deploy/install.yaml` and no others, but for the one that the file names as optional:
 //! reading Secrets and ConfigMaps, without which a missing TLS file is not noticed. Creations are dry runs: they pass
 //! admission, defaulting and validation like any other, and store nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -14,22 +12,13 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-#[path = "support/scripts.rs"]
-mod scripts;
-mod support;
-
-use kube_rig::{KubeCluster, free_ports, wait_until};
-use scripts::name_scripts;
-use support::spanreel::{Options, Spanreel};
+use crate::installed::{INJECT, Installed, MARK};
+use crate::kube_rig::wait_until;
+use crate::scripts::name_scripts;
 
 /// Other tests compile and run meanwhile.
 const SOON: Duration = Duration::from_secs(90);
-const INJECT: &str = "instrumentation.opentelemetry.io/inject-";
 const LANGUAGES: [&str; 8] = ["java", "nodejs", "python", "dotnet", "go", "apache-httpd", "nginx", "sdk"];
-/// The mark that every injected container has.
-const MARK: &str = "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME";
 
 /// Every language, so that one process serves every pod of a test.
 const ALL_LANGUAGES: &str = "injection: {languages: {go: true, nginx: true}}";
@@ -52,60 +41,32 @@ subjects:
 ";
 
 /// An API server that asks the binary about pods.
-struct Rig {
-    kube: KubeCluster,
-    spanreel: Spanreel,
-}
+struct Rig(Installed);
 
 impl Rig {
     /// `settings` are lines under `extensions::spanreel`.
     async fn start(settings: &[&str]) -> Self {
-        let kube = KubeCluster::start().await;
-        let manifests = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/install.yaml"));
-        kube.apply("spanreel", &manifests.unwrap()).await;
-        kube.apply("spanreel", OPTIONAL_RIGHTS).await;
-        let spanreel = start_spanreel(&kube, settings).await;
-        Self { kube, spanreel }
+        let mut installed = Installed::prepare(&[], settings).await;
+        installed.kube.apply("spanreel", OPTIONAL_RIGHTS).await;
+        installed.start().await;
+        Self(installed)
     }
 
     /// The same API server with a process that has other settings.
     async fn restart(&mut self, settings: &[&str]) {
-        assert!(self.spanreel.stop().success());
-        self.spanreel = start_spanreel(&self.kube, settings).await;
+        self.0.restart_with(settings).await;
     }
 
     async fn create_namespace(&self, name: &str, annotations: &BTreeMap<String, String>) {
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations}});
-        self.kube.create("/api/v1/namespaces", &object).await.unwrap();
+        self.0.kube.create("/api/v1/namespaces", &object).await.unwrap();
     }
 
     /// The pod as it would be stored; `Err`: the API server's objection.
     async fn try_pod(&self, namespace: &str, pod: &Value) -> Result<Value, String> {
-        self.kube.create(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), pod).await
+        self.0.kube.create(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), pod).await
     }
-}
-
-async fn start_spanreel(kube: &KubeCluster, settings: &[&str]) -> Spanreel {
-    let [webhook] = free_ports();
-    let kubeconfig = kube.service_account("spanreel", "spanreel").await;
-    let mut appliance: Vec<String> = settings.iter().map(|&line| line.to_owned()).collect();
-    appliance.push(format!(
-        "webhook: {{endpoint: '127.0.0.1:{webhook}', url: 'https://127.0.0.1:{webhook}', namespace: spanreel}}"
-    ));
-    let arguments = vec!["--kubeconfig".to_owned(), kubeconfig.display().to_string()];
-    let spanreel = Spanreel::start(&Options { appliance, arguments, ..Options::default() }).await;
-    let probe = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "probe", "annotations": {format!("{INJECT}sdk"): "true"}},
-        "spec": {"containers": [{"name": "app", "image": "app"}]},
-    });
-    wait_until("the API server to ask about pods", SOON, async || {
-        let stored = kube.create("/api/v1/namespaces/default/pods?dryRun=All", &probe).await.ok()?;
-        stored["spec"]["containers"][0]["env"].to_string().contains(MARK).then_some(())
-    })
-    .await;
-    spanreel
 }
 
 /// The files of `tests/data/inject`, each in a namespace of its own, through admission: what the API server would store
@@ -168,13 +129,13 @@ async fn check_case(rig: &Rig, namespace: &str, text: &str) -> Result<bool, Stri
     }
     for instrumentation in case["instrumentations"].as_array().into_iter().flatten() {
         let home = instrumentation["namespace"].as_str().unwrap();
-        let _ = rig.kube.create("/api/v1/namespaces", &json!({"metadata": {"name": home}})).await;
+        let _ = rig.0.kube.create("/api/v1/namespaces", &json!({"metadata": {"name": home}})).await;
         let object = json!({
             "apiVersion": "opentelemetry.io/v1alpha1", "kind": "Instrumentation",
             "metadata": {"name": instrumentation["name"]}, "spec": instrumentation["spec"],
         });
         let path = format!("/apis/opentelemetry.io/v1alpha1/namespaces/{home}/instrumentations");
-        if rig.kube.create(&path, &object).await.is_err() {
+        if rig.0.kube.create(&path, &object).await.is_err() {
             return Ok(false);
         }
         wait_for_instrumentation(rig, home, instrumentation["name"].as_str().unwrap()).await;
@@ -227,7 +188,7 @@ async fn wait_for_namespace(rig: &Rig, namespace: &str) {
 
 /// Admission requests that were decided so far.
 async fn asked(rig: &Rig) -> u64 {
-    let metrics = rig.spanreel.metrics().await;
+    let metrics = rig.0.spanreel.metrics().await;
     metrics.sum("spanreel_webhook_latency_seconds_count", &[]).unwrap_or_default() as u64
 }
 
@@ -252,7 +213,7 @@ async fn create_tls_objects(rig: &Rig, namespace: &str, case: &Value, tls: &Valu
         let Some(name) = tls[key].as_str().filter(|name| !absent.contains(name)) else { continue };
         let object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
         // Names that no object can have stay absent.
-        let _ = rig.kube.create(&format!("/api/v1/namespaces/{namespace}/{plural}"), &object).await;
+        let _ = rig.0.kube.create(&format!("/api/v1/namespaces/{namespace}/{plural}"), &object).await;
     }
 }
 
@@ -280,7 +241,7 @@ async fn create_owners(rig: &Rig, namespace: &str, case: &Value) -> Vec<(String,
             ("apps/v1", json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata, "spec": spec}))
         };
         let plural = if is_job { "jobs" } else { "replicasets" };
-        let made = rig.kube.create(&format!("/apis/{path}/namespaces/{namespace}/{plural}"), &object).await.unwrap();
+        let made = rig.0.kube.create(&format!("/apis/{path}/namespaces/{namespace}/{plural}"), &object).await.unwrap();
         let reference = references.iter().find(|reference| reference["name"] == name);
         if let Some(written) = reference.and_then(|reference| reference["uid"].as_str()) {
             uids.push((written.to_owned(), made["metadata"]["uid"].as_str().unwrap().to_owned()));
@@ -389,7 +350,7 @@ async fn hundreds_of_valid_pods_stay_valid_and_are_injected_once() {
             "metadata": {"name": name}, "spec": spec,
         });
         let path = "/apis/opentelemetry.io/v1alpha1/namespaces/many/instrumentations";
-        if rig.kube.create(path, &object).await.is_ok() {
+        if rig.0.kube.create(path, &object).await.is_ok() {
             names.push(name);
         }
     }

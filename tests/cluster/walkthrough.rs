@@ -7,12 +7,6 @@
 //!
 //! The resources say `0.0.0.0:4317` and `4318`, and a collector's own metrics are on 8888 if nothing else is said, so these
 //! ports must be free; Tempo's stand-in has 4317 of `[::1]`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/agents.rs"]
-mod agents;
-#[path = "support/kube.rs"]
-mod kube;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,8 +16,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use agents::{AgentImage, Container, with_hosts};
-use kube::{KubeCluster, POD_CONTROLLERS, free_ports, script_output, wait_until};
+use crate::agents::{AgentImage, Container, with_hosts};
+use crate::kube_rig::{KubeCluster, POD_CONTROLLERS, free_ports, script_output, wait_until};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -52,7 +46,7 @@ async fn annotated_pods_send_traces_through_spanreel_to_tempo() {
     let folder = tempfile::tempdir().expect("a temporary folder");
 
     let mut cluster = KubeCluster::start_with(POD_CONTROLLERS).await;
-    cluster.apply("default", include_str!("../deploy/install.yaml")).await;
+    cluster.apply("default", include_str!("../../deploy/install.yaml")).await;
     for namespace in ["opentelemetry", "bookinfo"] {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         cluster.create("/api/v1/namespaces", &object).await.expect("a new namespace");
@@ -63,7 +57,7 @@ async fn annotated_pods_send_traces_through_spanreel_to_tempo() {
     assert_services_point_at_spanreel(&cluster).await;
 
     wait_for_injection(&cluster).await;
-    cluster.apply("bookinfo", include_str!("data/walkthrough/bookinfo.yaml")).await;
+    cluster.apply("bookinfo", include_str!("../data/walkthrough/bookinfo.yaml")).await;
     for deployment in DEPLOYMENTS {
         assert_injected(&pod_of(&cluster, deployment).await, deployment);
     }
@@ -135,7 +129,7 @@ async fn start_spanreel(cluster: &mut KubeCluster, folder: &Path) -> u16 {
 /// Applies the walk-through's two files as they stand, as soon as Spanreel has made their kinds known.
 async fn apply_custom_resources(cluster: &KubeCluster) {
     let files =
-        [include_str!("data/walkthrough/collector.yaml"), include_str!("data/walkthrough/instrumentation.yaml")];
+        [include_str!("../data/walkthrough/collector.yaml"), include_str!("../data/walkthrough/instrumentation.yaml")];
     for yaml in files {
         wait_until("the custom resource to be accepted", SOON, || async {
             cluster.try_apply("opentelemetry", yaml).await.ok()
@@ -284,7 +278,7 @@ fn http_get(port: u16, path: &str, headers: &str) -> std::io::Result<(u16, Strin
     Ok((status, body.to_owned()))
 }
 
-/// Holds the machine-wide lock on the standard ports, the one that `tests/start.rs` takes too.
+/// Holds the machine-wide lock on the standard ports, the one that `appliance/start.rs` takes too.
 struct FixedPorts {
     _lock: File,
 }

@@ -1,8 +1,6 @@
 //! The cluster room against a real API server, as the ServiceAccount of `deploy/install.yaml` and never as admin.
 //!
-//! Pipelines are only recorded here; `tests/walkthrough.rs` runs the whole program.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
+//! Pipelines are only recorded here; `walkthrough` runs the whole program.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -20,9 +18,7 @@ use spanreel::cluster::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-use kube_rig::{KubeCluster, free_ports, wait_until};
+use crate::kube_rig::{KubeCluster, free_ports, wait_until};
 
 /// For everything that takes a watch or a retry; generous, because other tests compile and run meanwhile.
 const SOON: Duration = Duration::from_secs(60);
@@ -46,7 +42,8 @@ fn applied() -> Applied {
         app_protocol: Some(protocol.to_owned()),
     };
     let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];
-    Applied { ports, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() }
+    let extensions = vec![port("health-check", 13133, "http")];
+    Applied { ports, extensions, warnings: vec!["a warning of the host".to_owned()], ..Applied::default() }
 }
 
 impl PipelineHost for RecordingHost {
@@ -260,10 +257,20 @@ async fn pods_are_injected_and_collectors_run_across_restarts_and_outages() {
     assert_eq!(after["data"], secret["data"]);
     assert!(is_injected(&create_pod(&kube, "shop", &pod("after-restart", asks.clone())).await));
 
-    // An outage of the API server: afterwards the watches go on.
+    // An outage of the API server: afterwards the watches go on, although the server has forgotten the version that they
+    // were at.
+    let instrumentations = "/apis/opentelemetry.io/v1alpha1/instrumentations";
+    let version = kube.get(instrumentations).await.unwrap()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
     kube.stop_api_server();
     tokio::time::sleep(Duration::from_secs(2)).await;
     kube.start_api_server().await;
+    let watch = format!("{instrumentations}?watch=true&timeoutSeconds=1&resourceVersion={version}");
+    let request = http::Request::get(watch).body(Vec::new()).unwrap();
+    let answer = match kube.client().request_text(request).await {
+        Ok(events) => events,
+        Err(error) => format!("{error:?}"),
+    };
+    assert!(answer.contains("410"), "a watch from before goes on: {answer}");
     kube.apply("shop", &INSTRUMENTATION.replace("name: inst", "name: local")).await;
     let counter = std::sync::atomic::AtomicU32::new(0);
     wait_until("the new Instrumentation to be used by pods that say true", SOON, async || {
@@ -298,7 +305,7 @@ async fn says(kube: &KubeCluster, name: &str, status: &str, words: &str) -> Stri
 /// Waits until all Services of a collector lead to Spanreel, or nowhere.
 async fn services_lead(kube: &KubeCluster, name: &str, somewhere: bool) {
     let expected = if somewhere { json!([POD_ADDRESS]) } else { Value::Null };
-    for suffix in ["-collector", "-collector-headless", "-collector-monitoring", ""] {
+    for suffix in ["-collector", "-collector-headless", "-collector-monitoring", "-collector-extension", ""] {
         wait_until(&format!("Service {name}{suffix} leads somewhere={somewhere}"), SOON, async || {
             let path = format!("/apis/discovery.k8s.io/v1/namespaces/telemetry/endpointslices/{name}{suffix}");
             (kube.get(&path).await?["endpoints"][0]["addresses"] == expected).then_some(())
@@ -382,6 +389,7 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
         ("optl-collector", vec![4317, 4318]),
         ("optl-collector-headless", vec![4317, 4318]),
         ("optl-collector-monitoring", vec![8888]),
+        ("optl-collector-extension", vec![13133]),
         ("optl", vec![4317, 4318]),
     ] {
         let service = kube.get(&format!("/api/v1/namespaces/telemetry/services/{name}")).await.unwrap();
@@ -398,6 +406,20 @@ async fn check_collector(kube: &KubeCluster, host: &RecordingHost) {
     }
     let headless = kube.get("/api/v1/namespaces/telemetry/services/optl-collector-headless").await.unwrap();
     assert_eq!(headless["spec"]["clusterIP"], "None");
+
+    // Scrapers find the metrics at the port that the resource names.
+    let reader = "{pull: {exporter: {prometheus: {host: 0.0.0.0, port: 9999}}}}";
+    let changed =
+        COLLECTOR.replace("service: {", &format!("service: {{telemetry: {{metrics: {{readers: [{reader}]}}}}, "));
+    assert_ne!(changed, COLLECTOR);
+    kube.apply("telemetry", &changed).await;
+    wait_until("the monitoring Service to lead from 9999 to 8888", SOON, async || {
+        let service = kube.get("/api/v1/namespaces/telemetry/services/optl-collector-monitoring").await?;
+        let slice = "/apis/discovery.k8s.io/v1/namespaces/telemetry/endpointslices/optl-collector-monitoring";
+        let leads = service["spec"]["ports"][0]["port"] == 9999 && kube.get(slice).await?["ports"][0]["port"] == 8888;
+        leads.then_some(())
+    })
+    .await;
 
     // More ports appear and go again.
     kube.apply("telemetry", &COLLECTOR.replace("spec:\n", "spec:\n  ports: [{name: extra, port: 7}]\n")).await;

@@ -1,27 +1,20 @@
 //! `spanreel doctor` as a person asks it: the whole program beside a real API server and its controllers, with the rights of
 //! `deploy/install.yaml`; the test is kubelet and agent.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/kube.rs"]
-mod kube_rig;
-mod support;
 
 use std::time::Duration;
 
-use kube_rig::{KubeCluster, POD_CONTROLLERS, free_ports, wait_until};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use serde_json::{Value, json};
-use support::compression::Compression;
-use support::otlp::{Client, Protocol};
-use support::process::Process;
-use support::spanreel::{Options, Spanreel, binary};
-use support::traces::{Traces, attribute};
 
-/// For everything that takes a watch, a controller or a retry; generous, because other tests compile and run meanwhile.
-const SOON: Duration = Duration::from_secs(90);
+use crate::installed::{INJECT, Installed, SOON};
+use crate::kube_rig::{POD_CONTROLLERS, free_ports, wait_until};
+use crate::support::compression::Compression;
+use crate::support::otlp::{Client, Protocol};
+use crate::support::spanreel::{Options, Spanreel, binary};
+use crate::support::traces::{Traces, attribute};
+
 /// The setting.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
-const INJECT: &str = "instrumentation.opentelemetry.io/inject-";
 const INSTRUMENTATIONS: &str = "/apis/opentelemetry.io/v1alpha1/namespaces/shop/instrumentations";
 
 /// What the program printed.
@@ -39,55 +32,16 @@ fn doctor_at(port: u16, arguments: &[&str]) -> Said {
     Said { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// A cluster with Spanreel's installation and namespace `shop`, and the program to start in it.
-struct Scene {
-    kube: KubeCluster,
-    spanreel: Spanreel,
-    process: Option<Process>,
-    folder: tempfile::TempDir,
-}
+struct Scene(Installed);
 
 impl Scene {
     async fn set() -> Self {
-        let kube = KubeCluster::start_with(POD_CONTROLLERS).await;
-        let manifests = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install.yaml")).unwrap();
-        kube.apply("spanreel", &manifests).await;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-        kube.create("/api/v1/namespaces", &namespace).await.unwrap();
-        let [webhook] = free_ports();
-        let kubeconfig = kube.service_account("spanreel", "spanreel").await;
-        let options = Options {
-            appliance: vec![
-                format!(
-                    "webhook: {{endpoint: '127.0.0.1:{webhook}', url: 'https://127.0.0.1:{webhook}', namespace: spanreel}}"
-                ),
-                format!("injection: {{silent_after: {}s}}", SILENT_AFTER.as_secs()),
-            ],
-            arguments: vec!["--kubeconfig".to_owned(), kubeconfig.display().to_string()],
-            ..Options::default()
-        };
-        let folder = tempfile::tempdir().unwrap();
-        Self { kube, spanreel: Spanreel::prepare(&options), process: None, folder }
-    }
-
-    /// Starts the program and waits until pods are injected.
-    async fn start(&mut self) {
-        let log = self.folder.path().join("spanreel.log");
-        self.process = Some(Process::start("spanreel", self.spanreel.command(), &log));
-        let probe = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "probe", "annotations": {format!("{INJECT}sdk"): "true"}},
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
-        });
-        wait_until("pods to be injected", SOON, async || {
-            let stored = self.kube.create("/api/v1/namespaces/shop/pods?dryRun=All", &probe).await.ok()?;
-            (!stored["spec"]["containers"][0]["env"].is_null()).then_some(())
-        })
-        .await;
+        let silent_after = format!("injection: {{silent_after: {}s}}", SILENT_AFTER.as_secs());
+        Self(Installed::prepare(POD_CONTROLLERS, &[&silent_after]).await)
     }
 
     fn doctor(&self, arguments: &[&str]) -> Said {
-        doctor_at(self.spanreel.ports.query, arguments)
+        doctor_at(self.0.spanreel.ports.query, arguments)
     }
 
     fn report(&self, scope: &[&str]) -> Value {
@@ -124,14 +78,14 @@ impl Scene {
                 "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": {"containers": containers}},
             },
         });
-        self.kube.create("/apis/apps/v1/namespaces/shop/deployments", &deployment).await.unwrap();
+        self.0.kube.create("/apis/apps/v1/namespaces/shop/deployments", &deployment).await.unwrap();
     }
 
     /// The pod that the controllers made: name and uid.
     async fn pod_of(&self, name: &str) -> (String, String) {
         let path = format!("/api/v1/namespaces/shop/pods?labelSelector=app%3D{name}");
         wait_until(&format!("a pod of {name}"), SOON, async || {
-            let pods = self.kube.list(&path).await;
+            let pods = self.0.kube.list(&path).await;
             let meta = &pods.first()?["metadata"];
             Some((meta["name"].as_str()?.to_owned(), meta["uid"].as_str()?.to_owned()))
         })
@@ -151,22 +105,14 @@ impl Scene {
             "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "containerStatuses": [status("app"), status("proxy")],
         }});
-        self.patch(&format!("/api/v1/namespaces/shop/pods/{pod}/status"), &status).await;
-    }
-
-    async fn patch(&self, path: &str, change: &Value) {
-        let request = http::Request::patch(path)
-            .header("content-type", "application/merge-patch+json")
-            .body(change.to_string().into_bytes())
-            .unwrap();
-        self.kube.client().request::<Value>(request).await.unwrap();
+        self.0.patch(&format!("/api/v1/namespaces/shop/pods/{pod}/status"), &status).await;
     }
 
     async fn send_span_of(&self, uid: &str) {
         let mut request = Traces { seed: 8, spans_per_trace: 1 }.request("shop", 0..1);
         let resource = request.resource_spans[0].resource.as_mut().unwrap();
         resource.attributes.push(attribute("k8s.pod.uid", Attribute::StringValue(uid.to_owned())));
-        let mut client = Client::connect(self.spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+        let mut client = Client::connect(self.0.spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
         let answer = client.export(&request, Compression::ALL[0]).await.unwrap();
         assert!(answer.is_ok(), "{answer:?}");
     }
@@ -182,12 +128,12 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     // Before anybody is there to inject it.
     scene.deploy("missed", asking("sdk", "true"), json!({})).await;
     scene.pod_of("missed").await;
-    scene.start().await;
+    scene.0.start().await;
     let main = json!({
         "apiVersion": "opentelemetry.io/v1alpha1", "kind": "Instrumentation", "metadata": {"name": "main"},
         "spec": {"exporter": {"endpoint": "http://spanreel.spanreel:4318"}},
     });
-    scene.kube.create(INSTRUMENTATIONS, &main).await.unwrap();
+    scene.0.kube.create(INSTRUMENTATIONS, &main).await.unwrap();
 
     scene.deploy("web", asking("java", "main"), json!({})).await;
     scene.deploy("quiet", asking("nodejs", "main"), json!({})).await;
@@ -204,14 +150,14 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "annotations": asking("python", "shop/main")},
         "spec": {"containers": [{"name": "app", "image": "app"}]},
     });
-    scene.kube.create("/api/v1/namespaces/shop/pods", &bare).await.unwrap();
+    scene.0.kube.create("/api/v1/namespaces/shop/pods", &bare).await.unwrap();
     let mut switched = bare.clone();
     switched["metadata"]["name"] = "switched".into();
     switched["spec"]["containers"][0]["env"] = json!([{"name": "OTEL_SDK_DISABLED", "value": "true"}]);
-    scene.kube.create("/api/v1/namespaces/shop/pods", &switched).await.unwrap();
+    scene.0.kube.create("/api/v1/namespaces/shop/pods", &switched).await.unwrap();
     let mut system = bare.clone();
     system["metadata"]["name"] = "system".into();
-    scene.kube.create("/api/v1/namespaces/kube-system/pods", &system).await.unwrap();
+    scene.0.kube.create("/api/v1/namespaces/kube-system/pods", &system).await.unwrap();
 
     let (web, web_uid) = scene.pod_of("web").await;
     let (quiet, _) = scene.pod_of("quiet").await;
@@ -279,7 +225,7 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
     assert!(quiet["why"].as_str().unwrap().starts_with("it has sent spans before"), "{quiet:#}");
 
     // A change of the Instrumentation reaches nobody who is there already.
-    scene.patch(&format!("{INSTRUMENTATIONS}/main"), &json!({"spec": {"propagators": ["b3"]}})).await;
+    scene.0.patch(&format!("{INSTRUMENTATIONS}/main"), &json!({"spec": {"propagators": ["b3"]}})).await;
     let stale = scene.stands("web", "stale").await;
     assert_eq!(stale["remedy"], "kubectl -n shop rollout restart deployment/web");
     let used = &stale["examples"][0]["containers"][0]["instrumentation"];
@@ -313,9 +259,9 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
 
     // Without the right to read workloads their pods still tell something, and it is said.
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/spanreel";
-    let mut rules = scene.kube.get(role).await.unwrap()["rules"].clone();
+    let mut rules = scene.0.kube.get(role).await.unwrap()["rules"].clone();
     rules.as_array_mut().unwrap().retain(|rule| rule["apiGroups"] != json!(["apps"]));
-    scene.patch(role, &json!({"rules": rules})).await;
+    scene.0.patch(role, &json!({"rules": rules})).await;
     let report = wait_until("the right to be gone", SOON, async || {
         let report = scene.report(&[&format!("shop/{web}")]);
         report["notes"].to_string().contains("decisions are taken from pods").then_some(report)
@@ -328,7 +274,7 @@ async fn everybody_whose_pod_has_no_traces_is_told_why() {
         "{report:#}"
     );
 
-    scene.kube.stop_api_server();
+    scene.0.kube.stop_api_server();
     let said = scene.doctor(&["shop"]);
     assert_eq!(said.code, 1);
     assert!(said.stderr.starts_with("spanreel: the API server cannot be asked: "), "{}", said.stderr);

@@ -1,12 +1,8 @@
 //! `deploy/install.yaml` on a real API server, and the control plane of the tests itself.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/kube.rs"]
-mod kube;
 
 use std::time::Duration;
 
-use kube::{KubeCluster, POD_CONTROLLERS, client_of, wait_until};
+use crate::kube_rig::{KubeCluster, POD_CONTROLLERS, client_of, wait_until};
 use serde_json::Value;
 
 const DEPLOYMENT: &str = r#"
@@ -62,7 +58,7 @@ fn without_bookkeeping(mut objects: Vec<Value>) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_installation_applies_twice_and_its_service_account_may_do_what_it_needs_and_no_more() {
     let cluster = KubeCluster::start().await;
-    let install = include_str!("../deploy/install.yaml");
+    let install = include_str!("../../deploy/install.yaml");
     let first = without_bookkeeping(cluster.apply("default", install).await);
     let second = without_bookkeeping(cluster.apply("default", install).await);
     assert_eq!(first, second);
@@ -107,7 +103,7 @@ async fn the_installation_applies_twice_and_its_service_account_may_do_what_it_n
 #[tokio::test(flavor = "multi_thread")]
 async fn the_installed_pod_passes_the_restricted_pod_security_standard() {
     let cluster = KubeCluster::start_with(POD_CONTROLLERS).await;
-    cluster.apply("default", include_str!("../deploy/install.yaml")).await;
+    cluster.apply("default", include_str!("../../deploy/install.yaml")).await;
     let pods = "/api/v1/namespaces/spanreel/pods";
     wait_until("the pod", Duration::from_secs(60), || async { cluster.list(pods).await.pop() }).await;
 }

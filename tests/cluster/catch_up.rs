@@ -1,87 +1,32 @@
 //! Catch-up: the whole program beside a real API server with its controllers, with the rights of `deploy/` and no others;
 //! the test is the kubelet.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-mod support;
-
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube_rig::{KubeCluster, POD_CONTROLLERS, free_ports, wait_until};
 use serde_json::{Value, json};
-use support::process::Process;
-use support::spanreel::{Options, Spanreel, binary};
 
-/// For everything that takes a round or a rollout; other tests compile and run meanwhile.
-const SOON: Duration = Duration::from_secs(120);
-/// The marker of an injected container.
-const MARK: &str = "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME";
-const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shop/deployments";
+use crate::installed::{DEPLOYMENTS, INJECT, Installed, PODS, SOON, is_injected, manifest, pod};
+use crate::kube_rig::{POD_CONTROLLERS, wait_until};
 
-/// A cluster with Spanreel's installation, and the program to start in it.
-struct Scene {
-    kube: KubeCluster,
-    prepared: Spanreel,
-    kubeconfig: PathBuf,
-    process: Option<Process>,
-    folder: tempfile::TempDir,
-    starts: usize,
-}
+struct Scene(Installed);
 
 impl Scene {
     async fn set(catch_up: &str) -> Self {
         let controllers: Vec<&str> = POD_CONTROLLERS.iter().copied().chain(["statefulset-controller"]).collect();
-        let kube = KubeCluster::start_with(&controllers).await;
-        kube.apply("spanreel", &manifest("install.yaml")).await;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-        kube.create("/api/v1/namespaces", &namespace).await.unwrap();
-        let [webhook] = free_ports();
-        let options = Options {
-            appliance: vec![
-                format!(
-                    "webhook: {{endpoint: '127.0.0.1:{webhook}', url: 'https://127.0.0.1:{webhook}', namespace: spanreel}}"
-                ),
-                format!("catch_up: {catch_up}"),
-            ],
-            ..Options::default()
-        };
-        let kubeconfig = kube.service_account("spanreel", "spanreel").await;
-        let folder = tempfile::tempdir().unwrap();
-        Self { kube, prepared: Spanreel::prepare(&options), kubeconfig, process: None, folder, starts: 0 }
+        Self(Installed::prepare(&controllers, &[&format!("catch_up: {catch_up}")]).await)
     }
 
-    /// Starts the program and waits until pods are injected.
     async fn start(&mut self) {
-        self.starts += 1;
-        let mut command = self.prepared.command();
-        command.arg("--kubeconfig").arg(&self.kubeconfig);
-        self.process = Some(Process::start("spanreel", command, &self.log()));
-        let mut probe = pod("probe");
-        probe["metadata"]["annotations"] = json!({"instrumentation.opentelemetry.io/inject-sdk": "true"});
-        wait_until("pods to be injected", SOON, async || {
-            let stored = self.kube.create("/api/v1/namespaces/shop/pods?dryRun=All", &probe).await.ok()?;
-            is_injected(&stored).then_some(())
-        })
-        .await;
-    }
-
-    fn stop(&mut self) {
-        self.process.take().unwrap().kill();
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join(format!("spanreel-{}.log", self.starts))
+        self.0.start().await;
     }
 
     fn log_says(&self, text: &str) -> bool {
-        std::fs::read_to_string(self.log()).unwrap_or_default().contains(text)
+        self.0.spanreel.log().contains(text)
     }
 
     /// A Deployment whose pods ask for `sdk`, or not.
     async fn deploy(&self, name: &str, replicas: u32, asks: bool) {
-        let annotations = if asks { json!({"instrumentation.opentelemetry.io/inject-sdk": "true"}) } else { json!({}) };
+        let annotations = if asks { asking() } else { json!({}) };
         let object = json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
             "spec": {
@@ -92,7 +37,7 @@ impl Scene {
                 },
             },
         });
-        self.kube.create(DEPLOYMENTS, &object).await.unwrap();
+        self.0.kube.create(DEPLOYMENTS, &object).await.unwrap();
         wait_until("its pods", SOON, async || (self.pods_of(name).await.len() == replicas as usize).then_some(()))
             .await;
     }
@@ -101,8 +46,8 @@ impl Scene {
     async fn deploy_sets(&self, stateful: &str, daemon: &str, asks: bool) {
         // A DaemonSet has a pod where there is a node; nobody ever looks after this one.
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}});
-        self.kube.create("/api/v1/nodes", &node).await.unwrap();
-        let annotations = if asks { json!({"instrumentation.opentelemetry.io/inject-sdk": "true"}) } else { json!({}) };
+        self.0.kube.create("/api/v1/nodes", &node).await.unwrap();
+        let annotations = if asks { asking() } else { json!({}) };
         for (kind, name) in [("StatefulSet", stateful), ("DaemonSet", daemon)] {
             let mut object = json!({
                 "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
@@ -121,38 +66,30 @@ impl Scene {
                 object["spec"]["serviceName"] = json!(name);
             }
             let collection = format!("/apis/apps/v1/namespaces/shop/{}s", kind.to_lowercase());
-            self.kube.create(&collection, &object).await.unwrap();
+            self.0.kube.create(&collection, &object).await.unwrap();
             wait_until("its pod", SOON, async || (self.pods_of(name).await.len() == 1).then_some(())).await;
         }
     }
 
     async fn pods_of(&self, name: &str) -> Vec<Value> {
-        self.kube.list(&format!("/api/v1/namespaces/shop/pods?labelSelector=app%3D{name}")).await
+        self.0.kube.list(&format!("/api/v1/namespaces/shop/pods?labelSelector=app%3D{name}")).await
     }
 
     async fn instrumentation(&self, value: &str) {
         let yaml = format!(
             "apiVersion: opentelemetry.io/v1alpha1\nkind: Instrumentation\nmetadata:\n  name: main\nspec:\n  env:\n  - name: A\n    value: '{value}'\n"
         );
-        self.kube.apply("shop", &yaml).await;
-    }
-
-    async fn patch(&self, path: &str, patch: &Value) {
-        let request = http::Request::patch(path)
-            .header("content-type", "application/merge-patch+json")
-            .body(patch.to_string().into_bytes())
-            .unwrap();
-        self.kube.client().request::<Value>(request).await.unwrap();
+        self.0.kube.apply("shop", &yaml).await;
     }
 
     async fn mode_of_namespace(&self, mode: Value) {
         let annotations = json!({"metadata": {"annotations": {"spanreel.dev/catch-up": mode}}});
-        self.patch("/api/v1/namespaces/shop", &annotations).await;
+        self.0.patch("/api/v1/namespaces/shop", &annotations).await;
     }
 
     /// What kubelets write: every pod runs and is ready, but injected ones where they are said to crash.
     async fn kubelet(&self, injected_crash: bool) {
-        for pod in self.kube.list("/api/v1/namespaces/shop/pods").await {
+        for pod in self.0.kube.list("/api/v1/namespaces/shop/pods").await {
             let crashes = injected_crash && is_injected(&pod);
             let state = if crashes {
                 json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}})
@@ -171,12 +108,8 @@ impl Scene {
                 }],
             }});
             let name = pod["metadata"]["name"].as_str().unwrap();
-            let request = http::Request::patch(format!("/api/v1/namespaces/shop/pods/{name}/status"))
-                .header("content-type", "application/merge-patch+json")
-                .body(status.to_string().into_bytes())
-                .unwrap();
             // It may be gone meanwhile.
-            let _ = self.kube.client().request::<Value>(request).await;
+            let _ = self.0.try_patch(&format!("{PODS}/{name}/status"), &status).await;
         }
     }
 
@@ -185,7 +118,7 @@ impl Scene {
         let what = format!("{missed} missed, {stale} stale, {unwanted} unwanted");
         wait_until(&what, SOON, async || {
             self.kubelet(false).await;
-            let metrics = self.metrics().await?;
+            let metrics = self.0.metrics().await?;
             let of = |state| metrics.sum("spanreel_catch_up_pods", &[("state", state)]);
             let wanted = [f64::from(missed), f64::from(stale), f64::from(unwanted)].map(Some);
             ([of("missed"), of("stale"), of("unwanted")] == wanted).then_some(())
@@ -194,11 +127,7 @@ impl Scene {
     }
 
     async fn restarts(&self, result: &str) -> Option<f64> {
-        self.metrics().await?.sum("spanreel_catch_up_restarts_total", &[("result", result)])
-    }
-
-    async fn metrics(&self) -> Option<support::metrics::Metrics> {
-        support::metrics::Metrics::scrape(self.prepared.ports.query).await.ok()
+        self.0.metrics().await?.sum("spanreel_catch_up_restarts_total", &[("result", result)])
     }
 
     /// What the status says of a workload that is out of date.
@@ -208,35 +137,13 @@ impl Scene {
     }
 
     fn report(&self) -> Option<Value> {
-        let mut command = binary();
-        let endpoint = format!("http://127.0.0.1:{}", self.prepared.ports.query);
-        let output = command.args(["status", "-o", "json", "--endpoint", &endpoint]).output().unwrap();
-        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let status: Value = serde_json::from_str(&self.0.status(&["-o", "json"])).ok()?;
         Some(status["catch_up"].clone())
     }
-
-    async fn event(&self, reason: &str, name: &str) -> Value {
-        wait_until(&format!("the Event {reason} on {name}"), SOON, async || {
-            let events = self.kube.list("/apis/events.k8s.io/v1/namespaces/shop/events").await;
-            events.into_iter().find(|event| event["reason"] == reason && event["regarding"]["name"] == name)
-        })
-        .await
-    }
 }
 
-fn manifest(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap()
-}
-
-fn pod(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {"containers": [{"name": "app", "image": "registry.example/app:1.0"}]},
-    })
-}
-
-fn is_injected(pod: &Value) -> bool {
-    pod["spec"]["containers"][0]["env"].to_string().contains(MARK)
+fn asking() -> Value {
+    json!({format!("{INJECT}sdk"): "true"})
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,9 +152,8 @@ async fn pods_that_were_missed_or_are_out_of_date_are_found() {
     scene.start().await;
     scene.instrumentation("1").await;
     wait_until("the Instrumentation to be used", SOON, async || {
-        let mut probe = pod("probe");
-        probe["metadata"]["annotations"] = json!({"instrumentation.opentelemetry.io/inject-sdk": "true"});
-        let stored = scene.kube.create("/api/v1/namespaces/shop/pods?dryRun=All", &probe).await.ok()?;
+        let probe = pod("probe", asking());
+        let stored = scene.0.kube.create(&format!("{PODS}?dryRun=All"), &probe).await.ok()?;
         stored["metadata"]["annotations"].to_string().contains("shop/main").then_some(())
     })
     .await;
@@ -255,11 +161,10 @@ async fn pods_that_were_missed_or_are_out_of_date_are_found() {
     assert!(scene.pods_of("web").await.iter().all(is_injected));
 
     // Nobody is there to inject these.
-    scene.stop();
+    scene.0.spanreel.kill();
     scene.deploy("late", 1, true).await;
-    let mut bare = pod("bare");
-    bare["metadata"]["annotations"] = json!({"instrumentation.opentelemetry.io/inject-sdk": "true"});
-    scene.kube.create("/api/v1/namespaces/shop/pods", &bare).await.unwrap();
+    let bare = pod("bare", asking());
+    scene.0.kube.create(PODS, &bare).await.unwrap();
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "batch"},
         "spec": {"template": {
@@ -267,30 +172,30 @@ async fn pods_that_were_missed_or_are_out_of_date_are_found() {
             "spec": {"restartPolicy": "Never", "containers": [{"name": "app", "image": "registry.example/app:1.0"}]},
         }},
     });
-    scene.kube.create("/apis/batch/v1/namespaces/shop/jobs", &job).await.unwrap();
+    scene.0.kube.create("/apis/batch/v1/namespaces/shop/jobs", &job).await.unwrap();
     scene.deploy("quiet", 1, false).await;
     scene.start().await;
     scene.found(3, 0, 0).await;
-    let event = scene.event("InjectionMissed", "late").await;
+    let event = scene.0.event("InjectionMissed", "late").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.contains("kubectl -n shop rollout restart deployment/late"), "{note}");
-    scene.event("InjectionMissed", "batch").await;
+    scene.0.event("InjectionMissed", "batch").await;
     assert_eq!(scene.finding("late").unwrap()["state"], "missed");
 
     // A newer generation.
     scene.instrumentation("2").await;
     scene.found(3, 2, 0).await;
-    scene.event("InjectionStale", "web").await;
+    scene.0.event("InjectionStale", "web").await;
     let path = "/apis/opentelemetry.io/v1alpha1/namespaces/shop/instrumentations/main";
     wait_until("the Instrumentation's status", SOON, async || {
-        let status = scene.kube.get(path).await?["status"]["workloads"].clone();
+        let status = scene.0.kube.get(path).await?["status"]["workloads"].clone();
         (status == json!({"injected": 1, "stale": 1, "missed": 3})).then_some(())
     })
     .await;
 
     // The namespace has the last word.
     let annotate = async |annotations: Value| {
-        scene.patch("/api/v1/namespaces/shop", &json!({"metadata": {"annotations": annotations}})).await;
+        scene.0.patch("/api/v1/namespaces/shop", &json!({"metadata": {"annotations": annotations}})).await;
     };
     annotate(json!({"spanreel.dev/catch-up": "off"})).await;
     scene.found(0, 0, 0).await;
@@ -300,15 +205,15 @@ async fn pods_that_were_missed_or_are_out_of_date_are_found() {
     assert_eq!(scene.restarts("complete").await, Some(0.0));
 
     // Pods of a namespace that asked, and asks no more.
-    annotate(json!({"instrumentation.opentelemetry.io/inject-sdk": "true"})).await;
+    annotate(asking()).await;
     scene.found(4, 2, 0).await;
     let quiet = scene.pods_of("quiet").await.pop().unwrap();
     let name = quiet["metadata"]["name"].as_str().unwrap();
-    scene.kube.delete(&format!("/api/v1/namespaces/shop/pods/{name}?gracePeriodSeconds=0")).await;
+    scene.0.kube.delete(&format!("/api/v1/namespaces/shop/pods/{name}?gracePeriodSeconds=0")).await;
     scene.found(3, 2, 0).await;
     annotate(json!({"instrumentation.opentelemetry.io/inject-sdk": null})).await;
     scene.found(3, 2, 1).await;
-    scene.event("InjectionUnwanted", "quiet").await;
+    scene.0.event("InjectionUnwanted", "quiet").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,7 +226,7 @@ async fn restarts_need_rights_available_pods_and_a_budget() {
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}},
     });
     let budgets = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets";
-    scene.kube.create(budgets, &budget).await.unwrap();
+    scene.0.kube.create(budgets, &budget).await.unwrap();
     scene.start().await;
     scene.found(3, 0, 0).await;
     let waits = async |name: &str, why: &str| {
@@ -336,18 +241,18 @@ async fn restarts_need_rights_available_pods_and_a_budget() {
     assert!(scene.log_says("catch-up restarts nothing"));
     assert!(scene.pods_of("free").await.iter().all(|pod| !is_injected(pod)));
 
-    scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
+    scene.0.kube.apply("spanreel", &manifest("restart.yaml")).await;
     scene.found(1, 0, 0).await;
     assert!(scene.pods_of("free").await.iter().all(is_injected));
     assert_eq!(scene.restarts("complete").await, Some(1.0));
-    scene.event("RestartedForInjection", "free").await;
+    scene.0.event("RestartedForInjection", "free").await;
     waits("guarded", "PodDisruptionBudget keep").await;
 
     let allowed = json!({"status": {"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2, "observedGeneration": 1}});
-    scene.patch(&format!("{budgets}/keep/status"), &allowed).await;
+    scene.0.patch(&format!("{budgets}/keep/status"), &allowed).await;
     scene.found(0, 0, 0).await;
     assert!(scene.pods_of("guarded").await.iter().all(is_injected));
-    let template = &scene.kube.get(&format!("{DEPLOYMENTS}/guarded")).await.unwrap()["spec"]["template"];
+    let template = &scene.0.kube.get(&format!("{DEPLOYMENTS}/guarded")).await.unwrap()["spec"]["template"];
     let annotations = &template["metadata"]["annotations"];
     assert_eq!(annotations["spanreel.dev/restarted-for"], "built-in@0");
     assert!(annotations["kubectl.kubernetes.io/restartedAt"].is_string());
@@ -356,7 +261,7 @@ async fn restarts_need_rights_available_pods_and_a_budget() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stateful_and_daemon_sets_are_restarted_too() {
     let mut scene = Scene::set("{mode: restart, interval: 10s, pause: 1s}").await;
-    scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
+    scene.0.kube.apply("spanreel", &manifest("restart.yaml")).await;
     scene.deploy_sets("db", "agent", true).await;
     scene.start().await;
     scene.found(2, 0, 0).await;
@@ -364,7 +269,7 @@ async fn stateful_and_daemon_sets_are_restarted_too() {
     for name in ["db", "agent"] {
         let pods = scene.pods_of(name).await;
         assert!(pods.len() == 1 && is_injected(&pods[0]), "{name}: {pods:?}");
-        scene.event("RestartedForInjection", name).await;
+        scene.0.event("RestartedForInjection", name).await;
     }
     assert_eq!(scene.restarts("complete").await, Some(2.0));
     assert_eq!(scene.restarts("failed").await, Some(0.0));
@@ -376,7 +281,7 @@ async fn an_earlier_revision_without_injection_is_reported_and_not_acted_upon() 
     /// A revision that was there for less tells nothing.
     const LONG_ENOUGH: Duration = Duration::from_secs(62);
     let mut scene = Scene::set("{crash_loops: restart, interval: 10s}").await;
-    scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
+    scene.0.kube.apply("spanreel", &manifest("restart.yaml")).await;
     scene.mode_of_namespace(json!("off")).await;
     scene.deploy("lone", 1, false).await;
     scene.deploy("newer", 1, false).await;
@@ -389,7 +294,7 @@ async fn an_earlier_revision_without_injection_is_reported_and_not_acted_upon() 
     ];
     for (_, path) in &places[..2] {
         let recreate = json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}});
-        scene.patch(path, &recreate).await;
+        scene.0.patch(path, &recreate).await;
     }
     scene.kubelet(true).await;
     tokio::time::sleep(LONG_ENOUGH).await;
@@ -402,7 +307,7 @@ async fn an_earlier_revision_without_injection_is_reported_and_not_acted_upon() 
             change["spec"]["template"]["spec"] =
                 json!({"containers": [{"name": "app", "image": "registry.example/app:2.0"}]});
         }
-        scene.patch(path, &change).await;
+        scene.0.patch(path, &change).await;
         wait_until(&format!("only an injected pod of {name}"), SOON, async || {
             scene.kubelet(true).await;
             let pods = scene.pods_of(name).await;
@@ -412,7 +317,7 @@ async fn an_earlier_revision_without_injection_is_reported_and_not_acted_upon() 
     }
     scene.mode_of_namespace(Value::Null).await;
     for name in ["lone", "db", "agent"] {
-        let note = scene.event("CrashLoopSinceInjection", name).await["note"].as_str().unwrap().to_owned();
+        let note = scene.0.event("CrashLoopSinceInjection", name).await["note"].as_str().unwrap().to_owned();
         assert!(note.contains("an earlier revision of the") && note.contains("was there for 1m"), "{note}");
         assert!(note.contains("inject-<language>: \"false\""), "{note}");
     }
@@ -426,11 +331,12 @@ async fn an_earlier_revision_without_injection_is_reported_and_not_acted_upon() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     let mut scene = Scene::set("{crash_loops: restart, interval: 10s}").await;
-    scene.kube.apply("spanreel", &manifest("restart.yaml")).await;
+    scene.0.kube.apply("spanreel", &manifest("restart.yaml")).await;
     scene.deploy("web", 1, false).await;
     // Of this one no pod is left that runs without injection; that it did was seen.
     scene.deploy("lone", 1, false).await;
     scene
+        .0
         .patch(
             &format!("{DEPLOYMENTS}/lone"),
             &json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}),
@@ -448,11 +354,11 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     })
     .await;
     let ask = json!({"spec": {"template": {"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "true"}}}}});
-    scene.patch(&format!("{DEPLOYMENTS}/web"), &ask).await;
-    scene.patch(&format!("{DEPLOYMENTS}/lone"), &ask).await;
+    scene.0.patch(&format!("{DEPLOYMENTS}/web"), &ask).await;
+    scene.0.patch(&format!("{DEPLOYMENTS}/lone"), &ask).await;
     let mut newer = ask.clone();
     newer["spec"]["template"]["spec"] = json!({"containers": [{"name": "app", "image": "registry.example/app:2.0"}]});
-    scene.patch(&format!("{DEPLOYMENTS}/newer"), &newer).await;
+    scene.0.patch(&format!("{DEPLOYMENTS}/newer"), &newer).await;
     wait_until("the newer pod to crash", SOON, async || {
         scene.kubelet(true).await;
         scene.pods_of("newer").await.iter().any(is_injected).then_some(())
@@ -460,15 +366,15 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     .await;
     let template = wait_until("injection to be switched off", SOON, async || {
         scene.kubelet(true).await;
-        let deployment = scene.kube.get(&format!("{DEPLOYMENTS}/web")).await?;
+        let deployment = scene.0.kube.get(&format!("{DEPLOYMENTS}/web")).await?;
         let template = deployment["spec"]["template"]["metadata"].clone();
         template["annotations"]["spanreel.dev/injection-off"].is_string().then_some(template)
     })
     .await;
     assert_eq!(template["annotations"]["instrumentation.opentelemetry.io/inject-sdk"], "false");
-    let event = scene.event("CrashLoopSinceInjection", "web").await;
+    let event = scene.0.event("CrashLoopSinceInjection", "web").await;
     assert!(event["note"].as_str().unwrap().contains("restarted without injection"), "{event}");
-    scene.event("CrashLoopSinceInjection", "lone").await;
+    scene.0.event("CrashLoopSinceInjection", "lone").await;
     for name in ["web", "lone"] {
         wait_until("only pods without injection", SOON, async || {
             scene.kubelet(true).await;
@@ -480,7 +386,7 @@ async fn a_workload_that_crash_loops_since_it_is_injected_runs_without() {
     assert_eq!(scene.restarts("injection_off").await, Some(2.0));
     assert!(scene.pods_of("newer").await.iter().any(is_injected), "nothing blames the injection");
     wait_until("no crash loops", SOON, async || {
-        (scene.metrics().await?.sum("spanreel_catch_up_crash_loops", &[]) == Some(0.0)).then_some(())
+        (scene.0.metrics().await?.sum("spanreel_catch_up_crash_loops", &[]) == Some(0.0)).then_some(())
     })
     .await;
 }

@@ -2,14 +2,6 @@
 //!
 //! Real: API server and controllers, the `spanreel` binary with the rights of `deploy/install.yaml`, and the agents of the
 //! operator's images, each started with the environment of its stored pod (`tests/support/agents.rs` says what differs).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
-#[path = "support/agents.rs"]
-mod agents;
-#[path = "support/kube.rs"]
-mod kube;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,21 +9,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agents::{AgentImage, Container, Program};
-use kube::{KubeCluster, POD_CONTROLLERS, documents, script_output, wait_until};
+use crate::agents::{AgentImage, Container, Program};
+use crate::kube_rig::{KubeCluster, POD_CONTROLLERS, documents, script_output, wait_until};
+use crate::support::http;
+use crate::support::metrics::Metrics;
+use crate::support::ports;
+use crate::support::spanreel::{Options, Spanreel};
 use serde_json::{Value, json};
 use spanreel::inject::{Catalog, Delivery, Instrumentation, OwnerMap, PodRequest, Settings, View, decide};
-use support::http;
-use support::metrics::Metrics;
-use support::ports;
-use support::spanreel::{Options, Spanreel};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Agents export spans every 5 s, and the machine may be busy.
 const EXPORTED: Duration = Duration::from_secs(120);
 /// What nobody talks to, but EndpointSlices must not hold a loopback address.
 const SPANREEL_POD_IP: &str = "192.0.2.10";
-const DEPLOYMENTS: &str = include_str!("data/languages/deployments.yaml");
+const DEPLOYMENTS: &str = include_str!("../data/languages/deployments.yaml");
 const APPS: [&str; 3] = ["edge", "middle", "back"];
 /// The programs of two tests and a cluster at once would be too much for a small machine.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -51,7 +43,7 @@ async fn one_trace_runs_through_nodejs_python_and_java() {
     let _turn = TURN.lock().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut cluster = KubeCluster::start_with(POD_CONTROLLERS).await;
-    cluster.apply("default", include_str!("../deploy/install.yaml")).await;
+    cluster.apply("default", include_str!("../../deploy/install.yaml")).await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
     cluster.create("/api/v1/namespaces", &namespace).await.expect("a new namespace");
     let spanreel = InCluster::start(&mut cluster, folder.path()).await;
@@ -168,7 +160,7 @@ impl InCluster {
     async fn start(cluster: &mut KubeCluster, folder: &Path) -> Self {
         let kubeconfig = cluster.service_account("spanreel", "spanreel").await;
         let [otlp, http, query, webhook] = std::array::from_fn(|_| ports::free());
-        let mut command = support::spanreel::binary();
+        let mut command = crate::support::spanreel::binary();
         command.arg("run").arg("--data").arg(folder.join("data")).arg("--kubeconfig").arg(kubeconfig);
         for setting in [
             format!("receivers.otlp.protocols.grpc.endpoint=127.0.0.1:{otlp}"),
@@ -194,7 +186,7 @@ impl InCluster {
 
 /// The Instrumentation whose agents send to that port.
 fn instrumentation(port: u16) -> String {
-    include_str!("data/languages/instrumentation.yaml").replace("<port>", &port.to_string())
+    include_str!("../data/languages/instrumentation.yaml").replace("<port>", &port.to_string())
 }
 
 /// Applies the Instrumentation as soon as its kind is known, and waits until a pod that asks for it, not stored, is injected.
@@ -290,7 +282,7 @@ fn assert_describes(resource: &BTreeMap<String, String>, pod: &Value) {
         ("k8s.pod.name", name),
         ("k8s.pod.uid", text(&pod["metadata"]["uid"])),
         ("k8s.container.name", app),
-        ("k8s.node.name", agents::NODE_NAME.to_owned()),
+        ("k8s.node.name", crate::agents::NODE_NAME.to_owned()),
     ] {
         assert_eq!(resource.get(attribute), Some(&expected), "{attribute} in {resource:#?}");
     }

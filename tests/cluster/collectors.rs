@@ -1,27 +1,20 @@
 //! OpenTelemetryCollector resources on a real API server become pipelines of a real appliance, with the rights of
 //! `deploy/install.yaml`: several at once, in each other's way, unmanaged for a while, deleted with spans that wait.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/destination.rs"]
-mod destination;
-#[path = "support/kube.rs"]
-mod kube_rig;
-mod support;
-
-use destination::Destination;
-use kube_rig::{KubeCluster, wait_until};
+use crate::destination::Destination;
+use crate::kube_rig::{KubeCluster, wait_until};
+use crate::support::compression::Compression;
+use crate::support::ledger::Ledger;
+use crate::support::metrics::Metrics;
+use crate::support::otlp::{Client, Protocol};
+use crate::support::ports;
+use crate::support::traces::request_of;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 use spanreel::appliance::{Appliance, ClusterAccess, Options};
 use spanreel::config::{self, Files, Input, Source};
 use std::path::Path;
 use std::time::Duration;
-use support::compression::Compression;
-use support::ledger::Ledger;
-use support::metrics::Metrics;
-use support::otlp::{Client, Protocol};
-use support::ports;
-use support::traces::request_of;
 
 /// For everything that takes a watch or a retry; generous, because other tests compile and run meanwhile.
 const SOON: Duration = Duration::from_secs(60);
@@ -198,13 +191,19 @@ async fn several_resources_share_one_process_and_none_is_in_doubt() {
         "{message}"
     );
 
+    // Nothing of it is left: neither is its account.
+    wait_until("the account of odd to go", SOON, async || {
+        (!rig.ledger().await.pipelines.contains_key("telemetry/odd/traces")).then_some(())
+    })
+    .await;
+
     // Deleted while the process is away: what waits is sent once it is known that nobody will come for it.
     send(shared, "left behind").await;
     appliance.stop().await;
     rig.kube.delete(&format!("{COLLECTORS}/a-second")).await;
     let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], tempo)));
-    let options = destination::Options { address, ..destination::Options::default() };
-    let destination = Destination::start(options, |_| destination::Answer::Ok).await;
+    let options = crate::destination::Options { address, ..crate::destination::Options::default() };
+    let destination = Destination::start(options, |_| crate::destination::Answer::Ok).await;
     let appliance = rig.appliance().await;
     wait_until("all spans at the destination", SOON, async || (destination.taken().len() == 3).then_some(())).await;
     assert_eq!(destination.taken(), ["left behind", "to the first", "to the second"]);

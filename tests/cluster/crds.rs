@@ -1,14 +1,10 @@
 //! The custom resource definitions against a real API server: what they refuse, what they explain, what lists show.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use spanreel::cluster::CUSTOM_RESOURCE_DEFINITIONS;
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-use kube_rig::{KubeCluster, wait_until};
+use crate::kube_rig::{KubeCluster, wait_until};
 
 /// For the API server to serve a definition, and to say so; generous, because other tests run meanwhile.
 const SOON: Duration = Duration::from_secs(60);

@@ -1,7 +1,5 @@
 //! Instrumentations follow the default images when a new version starts: against a real API server, as the ServiceAccount
 //! of `deploy/install.yaml`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +11,7 @@ use spanreel::inject::Images;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-use kube_rig::{KubeCluster, free_ports, wait_until};
+use crate::kube_rig::{KubeCluster, free_ports, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const INSTRUMENTATIONS: &str = "/apis/opentelemetry.io/v1alpha1/namespaces/default/instrumentations";
@@ -78,7 +74,7 @@ fn named<'a>(all: &'a [Value], name: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn images_that_nobody_chose_follow_the_default_once() {
     let kube = KubeCluster::start().await;
-    let manifests = include_str!("../deploy/install.yaml");
+    let manifests = include_str!("../../deploy/install.yaml");
     kube.apply("spanreel", manifests).await;
     for definition in spanreel::cluster::CUSTOM_RESOURCE_DEFINITIONS {
         kube.apply("default", definition).await;

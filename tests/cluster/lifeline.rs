@@ -1,26 +1,18 @@
 //! The life line of pods: the whole program beside a real API server, with the rights of `deploy/install.yaml`; the test is
 //! kubelet and agent.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/kube.rs"]
-mod kube_rig;
-mod support;
-
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use kube_rig::{KubeCluster, free_ports, wait_until};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use serde_json::{Value, json};
-use support::compression::Compression;
-use support::otlp::{Client, Protocol, Signal};
-use support::process::Process;
-use support::spanreel::{Options, Ports, Spanreel, binary};
-use support::traces::{Traces, attribute};
 
-/// For everything that takes a watch or a retry; generous, because other tests compile and run meanwhile.
-const SOON: Duration = Duration::from_secs(90);
+use crate::installed::{INJECT, Installed, PODS, SOON};
+use crate::kube_rig::wait_until;
+use crate::support::compression::Compression;
+use crate::support::otlp::{Client, Protocol, Signal};
+use crate::support::spanreel::Ports;
+use crate::support::traces::{Traces, attribute};
+
 /// The setting: long enough to see what comes before silence on a slow machine.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// The address of a pod that nothing comes from.
@@ -28,56 +20,20 @@ const ELSEWHERE: &str = "10.9.8.7";
 /// Where the test's own spans come from.
 const HERE: &str = "127.0.0.1";
 
-/// A cluster with Spanreel's installation, and the program to start in it.
-struct Scene {
-    kube: KubeCluster,
-    prepared: Spanreel,
-    kubeconfig: PathBuf,
-    process: Option<Process>,
-}
+struct Scene(Installed);
 
 impl Scene {
     async fn set() -> Self {
-        let kube = KubeCluster::start().await;
-        let manifests = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install.yaml")).unwrap();
-        kube.apply("spanreel", &manifests).await;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-        kube.create("/api/v1/namespaces", &namespace).await.unwrap();
-        let [webhook] = free_ports();
-        let options = Options {
-            appliance: vec![
-                format!(
-                    "webhook: {{endpoint: '127.0.0.1:{webhook}', url: 'https://127.0.0.1:{webhook}', namespace: spanreel}}"
-                ),
-                format!("injection: {{silent_after: {}s}}", SILENT_AFTER.as_secs()),
-            ],
-            ..Options::default()
-        };
-        let kubeconfig = kube.service_account("spanreel", "spanreel").await;
-        Self { kube, prepared: Spanreel::prepare(&options), kubeconfig, process: None }
+        let silent_after = format!("injection: {{silent_after: {}s}}", SILENT_AFTER.as_secs());
+        Self(Installed::prepare(&[], &[&silent_after]).await)
     }
 
     fn ports(&self) -> Ports {
-        self.prepared.ports
-    }
-
-    /// Starts the program and waits until pods are injected.
-    async fn start(&mut self, log: &Path) {
-        let mut command: Command = self.prepared.command();
-        command.arg("--kubeconfig").arg(&self.kubeconfig);
-        self.process = Some(Process::start("spanreel", command, log));
-        let probe = pod("probe");
-        wait_until("pods to be injected", SOON, async || {
-            let stored = self.kube.create("/api/v1/namespaces/shop/pods?dryRun=All", &probe).await.ok()?;
-            (!stored["spec"]["containers"][0]["env"].is_null()).then_some(())
-        })
-        .await;
-        let metrics = self.ports().query;
-        wait_until("metrics", SOON, async || support::metrics::Metrics::scrape(metrics).await.ok()).await;
+        self.0.spanreel.ports
     }
 
     async fn create(&self, name: &str) -> String {
-        let stored = self.kube.create("/api/v1/namespaces/shop/pods", &pod(name)).await.unwrap();
+        let stored = self.0.kube.create(PODS, &pod(name)).await.unwrap();
         stored["metadata"]["uid"].as_str().unwrap().to_owned()
     }
 
@@ -91,18 +47,14 @@ impl Scene {
                 "state": {"running": {"startedAt": now}},
             }],
         }});
-        let request = http::Request::patch(format!("/api/v1/namespaces/shop/pods/{name}/status"))
-            .header("content-type", "application/merge-patch+json")
-            .body(status.to_string().into_bytes())
-            .unwrap();
-        self.kube.client().request::<Value>(request).await.unwrap();
+        self.0.patch(&format!("{PODS}/{name}/status"), &status).await;
     }
 
     /// Waits until so many pods of the namespace are in this state.
     async fn pods(&self, state: &str, count: usize) {
         let labels = [("namespace", "shop"), ("state", state)];
         wait_until(&format!("{count} pods {state}"), SOON, async || {
-            let metrics = self.metrics().await?;
+            let metrics = self.0.metrics().await?;
             let found = metrics.sum("spanreel_pods", &labels).unwrap_or(0.0);
             (found as usize == count).then_some(())
         })
@@ -110,17 +62,11 @@ impl Scene {
     }
 
     async fn silent(&self, heard: &str) -> Option<f64> {
-        self.metrics().await?.sum("spanreel_silent_pods", &[("heard", heard)])
-    }
-
-    async fn metrics(&self) -> Option<support::metrics::Metrics> {
-        support::metrics::Metrics::scrape(self.ports().query).await.ok()
+        self.0.metrics().await?.sum("spanreel_silent_pods", &[("heard", heard)])
     }
 
     fn status(&self) -> String {
-        let mut command = binary();
-        command.args(["status", "--endpoint", &format!("http://127.0.0.1:{}", self.ports().query)]);
-        String::from_utf8(command.output().unwrap().stdout).unwrap()
+        self.0.status(&[])
     }
 
     /// Sends a span as an agent with these resource attributes would.
@@ -138,20 +84,15 @@ impl Scene {
 }
 
 fn pod(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "annotations": {"instrumentation.opentelemetry.io/inject-sdk": "true"}},
-        "spec": {"containers": [{"name": "app", "image": "registry.example/app:1.0"}]},
-    })
+    crate::installed::pod(name, json!({format!("{INJECT}sdk"): "true"}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_are_followed_from_asking_to_speaking_to_silence() {
-    let folder = tempfile::tempdir().unwrap();
     let mut scene = Scene::set().await;
     // Before anybody is there to inject it.
     scene.create("missed").await;
-    scene.start(&folder.path().join("first.log")).await;
+    scene.0.start().await;
     scene.pods("asked", 1).await;
     let talker = scene.create("talker").await;
     scene.create("mute").await;
@@ -187,8 +128,8 @@ async fn pods_are_followed_from_asking_to_speaking_to_silence() {
     .await;
 
     // A new process has heard nobody yet, and says nothing of anybody before it has listened.
-    scene.process.take().unwrap().kill();
-    scene.start(&folder.path().join("second.log")).await;
+    scene.0.spanreel.kill();
+    scene.0.start().await;
     scene.pods("started", 3).await;
     scene.send(Protocol::Grpc, &[("k8s.pod.uid", &talker)]).await;
     scene.pods("speaking", 1).await;
@@ -197,33 +138,27 @@ async fn pods_are_followed_from_asking_to_speaking_to_silence() {
     // A namespace that asks later on asks for the pods that it has.
     let mut plain = pod("plain");
     plain["metadata"]["annotations"] = json!({});
-    scene.kube.create("/api/v1/namespaces/shop/pods", &plain).await.unwrap();
+    scene.0.kube.create(PODS, &plain).await.unwrap();
     scene.pods("asked", 1).await;
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  annotations:\n    instrumentation.opentelemetry.io/inject-sdk: 'true'\n";
-    scene.kube.apply("", namespace).await;
+    scene.0.kube.apply("", namespace).await;
     scene.pods("asked", 2).await;
     for name in ["missed", "plain", "talker", "mute", "here"] {
-        scene.kube.delete(&format!("/api/v1/namespaces/shop/pods/{name}?gracePeriodSeconds=0")).await;
+        scene.0.kube.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0")).await;
     }
     wait_until("nobody to be followed", SOON, async || {
-        scene.metrics().await?.matching("spanreel_pods", &[]).next().is_none().then_some(())
+        scene.0.metrics().await?.matching("spanreel_pods", &[]).next().is_none().then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-
 async fn a_pod_that_never_speaks_is_an_event_on_its_workload() {
-    let folder = tempfile::tempdir().unwrap();
     let mut scene = Scene::set().await;
-    scene.start(&folder.path().join("spanreel.log")).await;
+    scene.0.start().await;
     scene.create("mute").await;
     scene.run("mute", ELSEWHERE).await;
-    let event = wait_until("the Event", SOON, async || {
-        let events = scene.kube.list("/apis/events.k8s.io/v1/namespaces/shop/events").await;
-        events.into_iter().find(|event| event["reason"] == "NeverSpoke")
-    })
-    .await;
-    assert_eq!((event["type"].as_str(), event["regarding"]["name"].as_str()), (Some("Warning"), Some("mute")));
+    let event = scene.0.event("NeverSpoke", "mute").await;
+    assert_eq!(event["type"], "Warning");
     assert!(event["note"].as_str().unwrap().contains("no connection came from 10.9.8.7"), "{event}");
 }
