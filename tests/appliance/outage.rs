@@ -1,12 +1,7 @@
 //! What forwarding promises while destinations are away, slow, picky or broken: over a real spool, real sockets and the
 //! real protocols.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-#[path = "support/destination.rs"]
-mod destination;
-
-use destination::{Answer, Destination, Options, Received};
+use crate::destination::{Answer, Destination, Options, Received};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;

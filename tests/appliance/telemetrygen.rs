@@ -1,12 +1,9 @@
 //! A real client of the Collector project: what `telemetrygen` sends can be read back and arrives downstream.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::otelcol::{self, Otelcol};
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
 use std::process::Command;
 use std::time::Duration;
-use support::otelcol::{self, Otelcol};
-use support::spanreel::{Options, PIPELINE, Spanreel};
 
 const TRACES: usize = 50;
 const CHILD_SPANS: usize = 3;
@@ -35,14 +32,14 @@ async fn telemetrygen_is_understood_on_both_ports() {
     }
 
     let spans = runs * TRACES * (1 + CHILD_SPANS);
-    support::eventually("every span is stored", Duration::from_secs(20), async || {
+    crate::support::eventually("every span is stored", Duration::from_secs(20), async || {
         spanreel.ledger().await.pipeline(PIPELINE).stored == spans as u64
     })
     .await;
     spanreel.drained("otlp", Duration::from_secs(20)).await.assert_balanced();
 
     // telemetrygen does not say which ids it made up; the destination does.
-    support::eventually("every trace has arrived", Duration::from_secs(20), async || {
+    crate::support::eventually("every trace has arrived", Duration::from_secs(20), async || {
         otelcol.printed_traces().values().sum::<usize>() >= spans
     })
     .await;

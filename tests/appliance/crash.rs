@@ -2,19 +2,16 @@
 //!
 //! What this cannot show is a power cut: the kernel's page cache survives the process. That the log is synced before
 //! the answer is the spool's own test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::otelcol::{self, Otelcol};
+use crate::support::otlp::{Client, Protocol};
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
+use crate::support::traces::{Traces, hex, mix};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::compression::Compression;
-use support::otelcol::{self, Otelcol};
-use support::otlp::{Client, Protocol};
-use support::spanreel::{Options, PIPELINE, Spanreel};
-use support::traces::{Traces, hex, mix};
 
 const ROUNDS: u64 = 12;
 const TRACES: Traces = Traces { seed: 0x6372_6173, spans_per_trace: 3 };
@@ -77,11 +74,15 @@ async fn no_acknowledged_span_is_lost_by_kill_9() {
         let ledger = spanreel.drained(id, Duration::from_secs(60)).await;
         ledger.assert_balanced();
         assert_eq!(ledger.destination(id).sent, ledger.pipeline(PIPELINE).stored, "{id}: {ledger:#?}");
-        support::eventually("the destination printed every acknowledged trace", Duration::from_secs(30), async || {
-            let printed = otelcol.printed_traces();
-            ids(&all_acknowledged)
-                .all(|id| printed.get(&hex(&id)).is_some_and(|spans| *spans >= TRACES.spans_per_trace))
-        })
+        crate::support::eventually(
+            "the destination printed every acknowledged trace",
+            Duration::from_secs(30),
+            async || {
+                let printed = otelcol.printed_traces();
+                ids(&all_acknowledged)
+                    .all(|id| printed.get(&hex(&id)).is_some_and(|spans| *spans >= TRACES.spans_per_trace))
+            },
+        )
         .await;
     }
 }

@@ -1,13 +1,10 @@
 //! The rig itself, against a real Collector: what these clients send is what OTLP servers take.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::otelcol::{self, Otelcol};
+use crate::support::otlp::{Client, Protocol};
+use crate::support::traces::{Traces, hex};
 use std::time::Duration;
-use support::compression::Compression;
-use support::otelcol::{self, Otelcol};
-use support::otlp::{Client, Protocol};
-use support::traces::{Traces, hex};
 
 #[tokio::test]
 async fn a_real_collector_takes_what_the_clients_send() {
@@ -29,7 +26,7 @@ async fn a_real_collector_takes_what_the_clients_send() {
             sent.push(hex(&traces.id(index)));
         }
     }
-    support::eventually("every trace is printed with its spans", Duration::from_secs(10), async || {
+    crate::support::eventually("every trace is printed with its spans", Duration::from_secs(10), async || {
         let printed = otelcol.printed_traces();
         sent.iter().all(|id| printed.get(id) == Some(&3))
     })

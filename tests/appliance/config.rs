@@ -12,8 +12,6 @@
 //!
 //! A positions's file name is left out where it is the case's own.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 use proptest::prelude::*;
 use spanreel::appliance::components::{Components, ExtensionSettings, spanreel_settings};
 use spanreel::cli::components::components;

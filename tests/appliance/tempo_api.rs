@@ -2,8 +2,6 @@
 //! router itself: bodies, types, codes and texts as Grafana sees them.
 
 // In a test a panic is the finding, in its support code too.
-#![allow(clippy::unwrap_used)]
-
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::Arc;

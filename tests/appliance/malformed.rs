@@ -1,9 +1,10 @@
 //! What no client should send: each kind is refused for good, with an answer that says why; the process stays small
 //! and serves the next request; the ledger stays exact.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::otlp::{Answer, Client, GrpcConnection, Protocol, Raw, Signal, code};
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
+use crate::support::traces::{self, Traces, attribute};
 use bytes::Bytes;
 use http::Method;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -12,10 +13,6 @@ use prost::Message;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
-use support::compression::Compression;
-use support::otlp::{Answer, Client, GrpcConnection, Protocol, Raw, Signal, code};
-use support::spanreel::{Options, PIPELINE, Spanreel};
-use support::traces::{self, Traces, attribute};
 
 const MIB: usize = 1024 * 1024;
 /// No refused request may make the process larger than this; the largest body sent here is 100 MB, the largest

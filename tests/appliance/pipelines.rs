@@ -1,8 +1,6 @@
 //! Pipelines that custom resources bring: they borrow ports, disturb nobody, and leave nothing behind.
 //!
 //! The appliance runs in this process; what the cluster room would do is done by hand through [`PipelineHost`].
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use spanreel::appliance::{Appliance, Options};
 use spanreel::cluster::{PipelineHost, PipelineSource};
 use spanreel::config::{self, Files, Input, Source};

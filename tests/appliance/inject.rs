@@ -4,8 +4,6 @@
 //! `settings` where they are not the defaults, the pod as it is created, and what is expected: `expected`, the pod as it
 //! is stored (`null`: unchanged), one line per outcome, and texts that the warnings contain. Scripts of init containers
 //! stand there by the names of their files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -106,9 +104,7 @@ struct OwnerFile {
     owner_references: Vec<OwnerReference>,
 }
 
-#[path = "support/scripts.rs"]
-mod scripts;
-use scripts::name_scripts;
+use crate::scripts::name_scripts;
 
 const NAMESPACE: &str = "shop";
 

@@ -1,13 +1,14 @@
 //! Configurations change under load, go, and come back: no connection is closed, no span is lost or forgotten.
 //!
 //! The appliance runs in this process; what the cluster room would do is done by hand through [`PipelineHost`].
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/destination.rs"]
-mod destination;
-mod support;
-
-use destination::Destination;
+use crate::destination::Destination;
+use crate::support::compression::Compression;
+use crate::support::ledger::Ledger;
+use crate::support::metrics::Metrics;
+use crate::support::otlp::{Client, Protocol};
+use crate::support::traces::request_of;
+use crate::support::{eventually, ports};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use spanreel::appliance::{Appliance, Options};
 use spanreel::cluster::{PipelineHost, PipelineSource};
@@ -18,12 +19,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::compression::Compression;
-use support::ledger::Ledger;
-use support::metrics::Metrics;
-use support::otlp::{Client, Protocol};
-use support::traces::request_of;
-use support::{eventually, ports};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// For what takes a retry or two; the machine may be busy with other tests.
@@ -147,8 +142,8 @@ fn variant(base: &Collector, number: usize, other: u16) -> Collector {
 async fn twenty_changes_under_load_close_no_connection_and_lose_no_span() {
     let directory = tempfile::tempdir().unwrap();
     let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
-    let tempo = Destination::start(destination::Options::default(), |_| destination::Answer::Ok).await;
-    let other = Destination::start(destination::Options::default(), |_| destination::Answer::Ok).await;
+    let tempo = Destination::start(crate::destination::Options::default(), |_| crate::destination::Answer::Ok).await;
+    let other = Destination::start(crate::destination::Options::default(), |_| crate::destination::Answer::Ok).await;
     let appliance = start(directory.path(), query).await;
     let host = appliance.host();
     let collector = Collector::new(grpc, http, tempo.address.port());
@@ -197,7 +192,7 @@ async fn twenty_changes_under_load_close_no_connection_and_lose_no_span() {
 async fn a_destination_that_did_not_change_is_not_disturbed() {
     let directory = tempfile::tempdir().unwrap();
     let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
-    let tempo = Destination::start(destination::Options::default(), |_| destination::Answer::Ok).await;
+    let tempo = Destination::start(crate::destination::Options::default(), |_| crate::destination::Answer::Ok).await;
     let appliance = start(directory.path(), query).await;
     let collector = Collector::new(grpc, http, tempo.address.port());
     let arrived = async |spans: usize| {
@@ -238,8 +233,8 @@ async fn what_a_deleted_resource_left_is_forwarded_even_after_a_restart() {
 
     let appliance = start(directory.path(), query).await;
     let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], tempo_port)));
-    let options = destination::Options { address, ..destination::Options::default() };
-    let tempo = Destination::start(options, |_| destination::Answer::Ok).await;
+    let options = crate::destination::Options { address, ..crate::destination::Options::default() };
+    let tempo = Destination::start(options, |_| crate::destination::Answer::Ok).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(tempo.taken().is_empty(), "not before it is known that the resource is gone");
     // While it is there, nothing is done for it; another one's absence is none of its business.
@@ -281,8 +276,8 @@ async fn a_resource_that_comes_back_while_it_is_drained_takes_over() {
     }
     appliance.host().apply(collector.source()).await.unwrap();
     let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], tempo_port)));
-    let options = destination::Options { address, ..destination::Options::default() };
-    let tempo = Destination::start(options, |_| destination::Answer::Ok).await;
+    let options = crate::destination::Options { address, ..crate::destination::Options::default() };
+    let tempo = Destination::start(options, |_| crate::destination::Answer::Ok).await;
     eventually("the spans at the destination", SOON, || async { tempo.taken().len() == 30 }).await;
     eventually("the account", SOON, || async { ledger(query).await.destination("otlp/tempo").sent == 30 }).await;
     let ledger = ledger(query).await;
@@ -328,8 +323,8 @@ async fn a_pipeline_that_is_renamed_under_a_request_and_a_backlog_loses_neither(
     assert_eq!(accounts.pipeline("shop/otel/traces/renamed").stored, 1);
 
     let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], tempo_port)));
-    let options = destination::Options { address, ..destination::Options::default() };
-    let tempo = Destination::start(options, |_| destination::Answer::Ok).await;
+    let options = crate::destination::Options { address, ..crate::destination::Options::default() };
+    let tempo = Destination::start(options, |_| crate::destination::Answer::Ok).await;
     eventually("all spans at the destination", SOON, || async { tempo.taken().len() == 7 }).await;
     eventually("the account", SOON, || async { ledger(query).await.destinations.values().all(|it| it.queued == 0) })
         .await;
@@ -469,7 +464,7 @@ async fn a_request_that_outlasts_the_wait_of_a_change_is_still_forwarded() {
     const LONGER: Duration = Duration::from_millis(6500);
     let directory = tempfile::tempdir().unwrap();
     let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
-    let tempo = Destination::start(destination::Options::default(), |_| destination::Answer::Ok).await;
+    let tempo = Destination::start(crate::destination::Options::default(), |_| crate::destination::Answer::Ok).await;
     let appliance = start(directory.path(), query).await;
     let before = Collector::new(grpc, http, tempo.address.port()).source();
     let mut after = before.clone();

@@ -1,9 +1,12 @@
 //! Starting and stopping as a person meets it: the banner, one clear line for each thing that is wrong, exit codes,
 //! and an ordered stop that loses nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::http;
+use crate::support::otlp::{Client, Protocol};
+use crate::support::process::Process;
+use crate::support::spanreel::{Options, STOP_BOUND, Spanreel, binary};
+use crate::support::traces::{Traces, hex};
 use rustix::process::Signal;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,12 +14,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::compression::Compression;
-use support::http;
-use support::otlp::{Client, Protocol};
-use support::process::Process;
-use support::spanreel::{Options, STOP_BOUND, Spanreel, binary};
-use support::traces::{Traces, hex};
 
 /// A start that fails does so within this.
 const FAILURE_BOUND: Duration = Duration::from_secs(15);
@@ -50,7 +47,7 @@ async fn without_arguments_it_listens_on_the_standard_ports() {
     let mut command = binary();
     command.current_dir(folder.path());
     let mut process = Process::start("spanreel", command, &folder.path().join("log"));
-    support::eventually("the query API is ready", Duration::from_secs(30), async || {
+    crate::support::eventually("the query API is ready", Duration::from_secs(30), async || {
         http::get(3200, "/ready", &[]).await.is_ok_and(|response| response.status == 200)
     })
     .await;
@@ -193,7 +190,7 @@ async fn a_second_signal_stops_at_once() {
 
 /// One trace of two spans is on its way to a destination that takes connections and never answers.
 async fn with_hanging_destination() -> (Spanreel, TcpListener) {
-    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, support::ports::free())).unwrap();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, crate::support::ports::free())).unwrap();
     let port = silent.local_addr().unwrap().port();
     let spanreel = Spanreel::start(&Options::default().with_grpc_destination("otlp", port)).await;
     let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();

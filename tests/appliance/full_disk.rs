@@ -2,19 +2,16 @@
 //! and intake comes back by itself with the space.
 //!
 //! The disk is a tmpfs of its own, which only root may mount.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::otlp::{Answer, Client, Protocol};
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
+use crate::support::traces::{Traces, attribute, hex};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::compression::Compression;
-use support::otlp::{Answer, Client, Protocol};
-use support::spanreel::{Options, PIPELINE, Spanreel};
-use support::traces::{Traces, attribute, hex};
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
@@ -147,7 +144,7 @@ impl Run {
 /// Letters that no compressor makes smaller than three quarters.
 fn noise(seed: u64) -> String {
     const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/";
-    let word = |number: u64| support::traces::mix(support::traces::mix(seed) ^ number);
+    let word = |number: u64| crate::support::traces::mix(crate::support::traces::mix(seed) ^ number);
     let words = (0..(NOISE_BYTES / 8) as u64).map(word);
     words.flat_map(|word| word.to_be_bytes()).map(|byte| LETTERS[usize::from(byte % 64)] as char).collect()
 }

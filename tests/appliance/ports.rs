@@ -1,8 +1,9 @@
 //! Promise 4: no wrong port. Each OTLP port takes every protocol, encoding and compression; metrics and logs too.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::otlp::{Client, Protocol, Signal, code};
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
+use crate::support::traces::Traces;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -10,10 +11,6 @@ use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point,
 };
 use prost::Message;
-use support::compression::Compression;
-use support::otlp::{Client, Protocol, Signal, code};
-use support::spanreel::{Options, PIPELINE, Spanreel};
-use support::traces::Traces;
 
 #[tokio::test]
 async fn every_protocol_and_compression_is_taken_on_either_port() {
@@ -109,7 +106,7 @@ fn other_signals(protocol: Protocol) -> [(Signal, Vec<u8>); 2] {
             "scopeLogs":[{"logRecords":[{"timeUnixNano":"1","body":{"stringValue":"hello"}}]}]}]}"#;
         return [(Signal::Metrics, metrics.into()), (Signal::Logs, logs.into())];
     }
-    let resource = support::traces::request_of("a", Vec::new()).resource_spans.remove(0).resource;
+    let resource = crate::support::traces::request_of("a", Vec::new()).resource_spans.remove(0).resource;
     let point = NumberDataPoint { value: Some(number_data_point::Value::AsDouble(1.0)), ..NumberDataPoint::default() };
     let metric = Metric {
         name: "load".to_owned(),
