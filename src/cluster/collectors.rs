@@ -201,6 +201,7 @@ impl<H: PipelineHost> Collectors<H> {
             Event::InitDone => {
                 self.listed = true;
                 if let Some(listed) = relist.take() {
+                    self.aside.retain(|owner, _| listed.contains(owner));
                     let gone: Vec<String> =
                         self.wanted.keys().filter(|owner| !listed.contains(*owner)).cloned().collect();
                     for owner in gone {
@@ -213,6 +214,7 @@ impl<H: PipelineHost> Collectors<H> {
             Event::Delete(object) => {
                 let owner = owner_name(&object);
                 self.wanted.remove(&owner);
+                self.aside.remove(&owner);
                 self.dirty.insert(owner);
             }
         }

@@ -530,10 +530,54 @@ async fn no_pod_is_ever_refused_because_of_us() {
     assert_eq!(created, instrumentations.len() * shapes.len() * 2);
     assert!(injected > created / 3, "{injected} of {created}: what is refused is the exception");
 
+    large_and_nonsensical(&kube).await;
     baseline(&kube).await;
     wire(&kube, port).await;
     second.stop().await;
     running.stop().await;
+}
+
+/// Pods that are as large as the API server stores, and annotations that mean nothing.
+async fn large_and_nonsensical(kube: &KubeCluster) {
+    create_namespace(kube, "large", json!({})).await;
+    let key = |name: &str| format!("instrumentation.opentelemetry.io/{name}");
+    for (number, bytes) in [900_000, 1_000_000, 1_048_576, 1_300_000].into_iter().enumerate() {
+        let mut large = pod(
+            &format!("large-{number}"),
+            json!({key("inject-java"): "true", key("inject-sdk"): "true",
+            key("java-container-names"): "app", key("sdk-container-names"): "app"}),
+        );
+        // A list of many, so that what injection copies is not one long text.
+        large["spec"]["containers"][0]["env"] =
+            (0..bytes / 1000).map(|number| json!({"name": format!("V{number}"), "value": "v".repeat(970)})).collect();
+        let stored = create_pod(kube, "large", &large).await;
+        assert!(stored["spec"]["containers"][0]["env"].as_array().unwrap().len() >= bytes / 1000);
+    }
+    let mut full = pod("annotated", json!({key("inject-java"): "true"}));
+    for number in 0..25 {
+        full["metadata"]["annotations"][format!("resource.opentelemetry.io/a{number}")] = json!("x".repeat(10_000));
+    }
+    create_pod(kube, "large", &full).await;
+
+    let long = "x".repeat(20_000);
+    let words =
+        ["", " ", "TRUE ", "/", "a/", "/a", "a/b/c", "../../secrets", "true,false", "\u{0}", "\n", "日本", "{}", &long];
+    let languages = ["java", "nodejs", "python", "dotnet", "go", "apache-httpd", "nginx", "sdk", "cobol", ""];
+    for (number, word) in words.iter().enumerate() {
+        for (other, language) in languages.iter().enumerate() {
+            let annotations = json!({
+                key(&format!("inject-{language}x")): word, key(&format!("inject-{language}y")): "true",
+                key("inject-java"): "true", key("container-names"): word, key("java-container-names"): word,
+                key("otel-python-platform"): word, key("otel-dotnet-auto-runtime"): word, key("otel-go-auto-target-exe"): word,
+                "sidecar.opentelemetry.io/inject": word, "resource.opentelemetry.io/service.name": word,
+            });
+            let mut asking = pod(&format!("nonsense-{number}-{other}"), annotations);
+            if !language.is_empty() {
+                asking["metadata"]["annotations"][key(&format!("inject-{language}"))] = json!(word);
+            }
+            create_pod(kube, "large", &asking).await;
+        }
+    }
 }
 
 /// In a namespace that enforces Pod Security `baseline` an Instrumentation's context must not cost the pod its life.
