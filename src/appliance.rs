@@ -199,10 +199,12 @@ impl Appliance {
             self.spool.close().await;
             let sealing = Arc::clone(&self.sealing);
             let sealed = tokio::task::spawn_blocking(move || sealing.stop());
-            self.host.stop_forwarding().await;
-            self.serving.cancel();
-            self.serving_tasks.wait().await;
-            let _ = sealed.await;
+            // Each may have to wait for somebody who says nothing more.
+            let serving = async {
+                self.serving.cancel();
+                self.serving_tasks.wait().await;
+            };
+            let _ = tokio::join!(self.host.stop_forwarding(), serving, sealed);
         };
         if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
             tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
