@@ -279,8 +279,9 @@ async fn bad_requests_are_refused_in_one_line_and_hurt_nobody() {
     }
     // Longer than HTTP carries: the connection goes, the process stays.
     let endless = format!("/api/search?q={}", "a".repeat(200_000));
-    let answered = Connection::open(spanreel.ports.query).await.unwrap().send(Method::GET, &endless, &[], Bytes::new());
-    assert!(answered.await.map_or(true, |response| response.status.is_client_error()));
+    let mut another = Connection::open(spanreel.ports.query).await.unwrap();
+    let answered = another.send(Method::GET, &endless, &[], Bytes::new()).await;
+    assert!(answered.map_or(true, |response| response.status.is_client_error()));
 
     let mut streams = GrpcConnection::open(spanreel.ports.query).await.unwrap();
     let whole = frame(false, &SearchRequest { query: "{}".to_owned(), ..SearchRequest::default() }.encode_to_vec());
@@ -335,6 +336,36 @@ async fn a_thousand_clients_at_once_are_answered_in_bounded_memory() {
     }
     let resident = spanreel.process().peak_memory();
     assert!(resident < RESIDENT_BYTES_MAX, "{resident}");
+}
+
+/// Another appliance stands for the Tempo: it answers as Tempo does.
+#[tokio::test]
+async fn what_is_not_here_is_found_in_the_tempo_behind_and_its_absence_is_told() {
+    let mut elder = Spanreel::start(&Options::default()).await;
+    let upstream = format!("query_upstream: 'http://127.0.0.1:{}'", elder.ports.query);
+    let here = Spanreel::start(&Options { appliance: vec![upstream], ..Options::default() }).await;
+    let (old, new) = ([1; 16], [2; 16]);
+    send_checkout(&elder, old).await;
+    send_checkout(&here, new).await;
+    let mut connection = Connection::open(here.ports.query).await.unwrap();
+    let mut streams = GrpcConnection::open(here.ports.query).await.unwrap();
+    let mut both = [hex(&new), hex(&old)];
+    both.sort_unstable();
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(sorted(found(&mut connection, "{ status = error }").await), both);
+    assert_eq!(sorted(found_by_stream(&mut streams, "{ status = error }").await), both);
+    let by_id = format!("/api/v2/traces/{}", hex(&old));
+    let trace = json(&mut connection, &by_id).await;
+    assert!(trace["trace"]["resourceSpans"].is_array() && trace.get("status").is_none(), "{trace}");
+
+    elder.kill();
+    assert_eq!(found(&mut connection, "{ status = error }").await, [hex(&new)]);
+    let trace = json(&mut connection, &by_id).await;
+    assert_eq!(trace["status"], "PARTIAL", "{trace}");
+    assert!(trace["message"].as_str().unwrap().contains("does not answer"), "{trace}");
 }
 
 #[tokio::test]
