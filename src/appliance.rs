@@ -26,7 +26,7 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryLimits, QueryState};
+use crate::query::{QueryLimits, QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
@@ -41,6 +41,7 @@ use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -148,7 +149,11 @@ impl Appliance {
         } else {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
-            let state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
+            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
+            if let Some(url) = &settings.query_upstream {
+                let tempo = Tempo::new(url, Handle::current());
+                state = state.with_upstream(Arc::new(tempo.map_err(|error| StartError::Internal(error.to_string()))?));
+            }
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
             if let Some(endpoint) = &settings.query_grpc_endpoint {

@@ -302,6 +302,7 @@ fn own_settings_hold_without_being_listed() {
     assert_eq!(own.data_directory.as_deref(), Some(Path::new("/var/lib/spanreel")));
     assert_eq!(own.query_endpoint.as_deref(), Some(""));
     assert_eq!(own.query_grpc_endpoint.as_deref(), Some("127.0.0.1:9095"));
+    assert_eq!(own.query_upstream.as_deref(), Some("http://tempo.tempo:3200"));
     assert_eq!(own.spool.max_age, Some(Duration::from_secs(7 * 24 * 3600)));
     assert!(matches!(config.extensions[&id("spanreel")].settings, ExtensionSettings::Spanreel(_)));
     assert!(config.service.extensions.is_empty());
