@@ -188,10 +188,8 @@ impl Spool {
             .map(|(key, account)| (key, consumer::Known { account, active: false, parked: 0 }))
             .collect();
         let directory = settings.directory.clone();
-        let damaged = |problem: std::io::Error| OpenError::Damaged {
-            directory: directory.clone(),
-            problem: problem.to_string(),
-        };
+        let damaged =
+            |problem: std::io::Error| OpenError::Damaged { directory: directory.clone(), problem: problem.to_string() };
         let compressor = committer::compressor().map_err(damaged)?;
         let shared = Arc::new(Shared::new(database, settings, state, consumers, high_water, metrics));
         let (commands, receiver) = mpsc::channel(WAITING_APPENDS_MAX);
