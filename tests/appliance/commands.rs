@@ -56,7 +56,8 @@ async fn traces_are_found_and_shown_by_command() {
 
     let found = succeeds(&["search", "{ span.item = 7 }", "--endpoint", &endpoint]);
     assert!(found.contains(&id) && found.contains("3 matched") && found.contains("1 trace of the last 1h"), "{found}");
-    let found = succeeds(&["search", "{ name = \"GET /item/0\" }", "--limit", "5", "--endpoint", &endpoint, "-o", "json"]);
+    let found =
+        succeeds(&["search", "{ name = \"GET /item/0\" }", "--limit", "5", "--endpoint", &endpoint, "-o", "json"]);
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
     assert_eq!(found["traces"].as_array().map(Vec::len), Some(5));
     let nothing = succeeds(&["search", "{ span.item = 7000 }", "--since", "30m", "--endpoint", &endpoint]);

@@ -11,6 +11,7 @@ mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod config;
 mod crash;
 mod full_disk;
@@ -24,3 +25,4 @@ mod rig;
 mod start;
 mod telemetrygen;
 mod tempo_api;
+mod tempo_search;

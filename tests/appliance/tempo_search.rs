@@ -1,23 +1,20 @@
 //! Search, tags and metrics on the real process: spans go in over OTLP, and what Grafana's data source and Traces
 //! Drilldown ask must find them at once. The answers' letters are tested in `src/query`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::support::compression::Compression;
+use crate::support::http::{Connection, Response};
+use crate::support::otlp::{Client, GrpcConnection, Protocol, frame};
+use crate::support::ports;
+use crate::support::spanreel::{Options, Spanreel};
+use crate::support::traces::{Traces, attribute, hex, request_of};
 use bytes::Bytes;
 use http::Method;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as OtlpValue;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event, span::SpanKind};
 use prost::Message;
 use serde_json::Value as Json;
-use support::compression::Compression;
-use support::http::{Connection, Response};
-use support::otlp::{Client, GrpcConnection, Protocol, frame};
-use support::ports;
-use support::spanreel::{Options, Spanreel};
-use support::traces::{Traces, attribute, hex, request_of};
 
 const SEARCH: &str = "/tempopb.StreamingQuerier/Search";
 
