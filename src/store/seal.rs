@@ -71,8 +71,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 const HURRY_RUNS: u64 = 3;
 /// A run takes less than this share of its OTLP.
 const RATIO_MIN: u64 = 4;
-/// Lower than everything else in the process.
-const NICE: i32 = 10;
+/// A third of the share that others have when processors are short: less, and sealing would fall behind for as long as
+/// senders keep them busy.
+const NICE: i32 = 5;
 
 /// A run could not be made. The spool keeps its spans.
 #[derive(Debug, Error)]

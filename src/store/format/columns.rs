@@ -191,29 +191,29 @@ pub fn read_parents(
 ) -> Result<(), FormatError> {
     let damaged = FormatError::Damaged("parents");
     let (method, bytes) = bytes.split_first().ok_or(damaged)?;
-    let mut put = |row: usize, relative: u64| {
-        parents.push(match relative {
-            ROOT => Parent::Root,
-            AWAY => Parent::Away,
-            near => {
-                let parent = (row as i64).checked_sub(unzigzag(near - NEAR)).ok_or(damaged)?;
-                Parent::Row(u32::try_from(parent).ok().filter(|parent| (*parent as usize) < rows_max).ok_or(damaged)?)
-            }
-        });
-        Ok(())
+    let mut valid = true;
+    let mut parent_of = |row: usize, relative: u64| match relative {
+        ROOT => Parent::Root,
+        AWAY => Parent::Away,
+        near => {
+            let parent = (row as i64).wrapping_sub(unzigzag(near - NEAR));
+            valid &= (0..rows_max as i64).contains(&parent);
+            Parent::Row(parent as u32)
+        }
     };
     match *method {
         CODES => {
             let codes = codes::decode(bytes, rows.len())?;
-            rows.zip(codes.iter()).try_for_each(|(row, code)| put(row, u64::from(*code)))
+            parents.extend(rows.zip(codes.iter()).map(|(row, code)| parent_of(row, u64::from(*code))));
         }
         NUMBERS => {
             let mut relative = vec![0; rows.len()];
             numbers::read(&mut Reader::new(bytes), &mut relative)?;
-            rows.zip(relative).try_for_each(|(row, relative)| put(row, relative))
+            parents.extend(rows.zip(relative).map(|(row, relative)| parent_of(row, relative)));
         }
-        _ => Err(damaged),
+        _ => return Err(damaged),
     }
+    if valid { Ok(()) } else { Err(damaged) }
 }
 
 pub fn put_traces(out: &mut Vec<u8>, traces: &Traces) {

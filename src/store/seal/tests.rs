@@ -164,8 +164,9 @@ fn check_same(disk: &dyn Segment, memory: &dyn Segment) {
             (disk, memory) => panic!("{field:?}: {disk:?} for {memory:?}"),
         }
         let (disk_codes, memory_codes) = (disk.codes(&field).unwrap(), memory.codes(&field).unwrap());
-        for row in 0..rows {
-            assert_eq!(disk_codes.get(row), memory_codes.get(row), "{field:?} of row {row}");
+        assert!((0..rows).all(|row| disk_codes.get(row) == memory_codes.get(row)), "{field:?}");
+        // Each look at a value reads its dictionary again: of many rows some must do.
+        for row in (0..rows).step_by(rows / 500 + 1) {
             let (disk, memory) = (disk.cell(&field, row).unwrap(), memory.cell(&field, row).unwrap());
             // Not a number is not equal to itself.
             assert_eq!(format!("{disk:?}"), format!("{memory:?}"), "{field:?} of row {row}");
