@@ -26,7 +26,7 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryLimits, QueryState};
+use crate::query::{QueryLimits, QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
@@ -41,6 +41,7 @@ use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -147,7 +148,12 @@ impl Appliance {
             None
         } else {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
-            let state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
+            serving_tasks.spawn(store.clone().housekeep(serving.clone()));
+            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
+            if let Some(url) = &settings.query_upstream {
+                let tempo = Tempo::new(url, Handle::current());
+                state = state.with_upstream(Arc::new(tempo.map_err(|error| StartError::Internal(error.to_string()))?));
+            }
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
             if let Some(endpoint) = &settings.query_grpc_endpoint {
@@ -198,10 +204,12 @@ impl Appliance {
             self.spool.close().await;
             let sealing = Arc::clone(&self.sealing);
             let sealed = tokio::task::spawn_blocking(move || sealing.stop());
-            self.host.stop_forwarding().await;
-            self.serving.cancel();
-            self.serving_tasks.wait().await;
-            let _ = sealed.await;
+            // Each may have to wait for somebody who says nothing more.
+            let serving = async {
+                self.serving.cancel();
+                self.serving_tasks.wait().await;
+            };
+            let _ = tokio::join!(self.host.stop_forwarding(), serving, sealed);
         };
         if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
             tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());

@@ -34,6 +34,7 @@ mod tags;
 mod trace_by_id;
 mod trace_id;
 mod upkeep;
+mod upstream;
 
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
@@ -42,6 +43,7 @@ pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
 pub use upkeep::{Peer, Upkeep, routes as upkeep_routes};
+pub use upstream::{Away, Tempo, Upstream, UrlError};
 
 #[cfg(test)]
 mod tests;

@@ -217,9 +217,15 @@ impl Spool {
         self.ask(|reply| Command::Append(append, reply)).await?
     }
 
-    /// The number of a pipeline, bound to its name for the life of the data directory.
+    /// The number of a pipeline, bound to its name until it is forgotten.
     pub async fn pipeline(&self, name: &str) -> Result<PipelineId, AppendError> {
         self.ask(|reply| Command::Register(name.to_owned(), reply)).await?
+    }
+
+    /// Forgets the accounts of pipelines that nothing feeds any more, by name, as far as nothing of them is left: neither
+    /// stored spans nor a destination that is behind, nor something kept aside. Returns how many.
+    pub async fn forget(&self, pipelines: Vec<String>) -> Result<usize, AppendError> {
+        self.ask(|reply| Command::Forget(pipelines, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, AppendError> {
@@ -361,6 +367,13 @@ impl Spool {
             disk_full: self.shared.disk_full.load(Ordering::Relaxed),
             disk_error: self.shared.disk_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+}
+
+impl Snapshot {
+    /// Stored spans of a pipeline that are no longer on disk, because of a budget.
+    pub fn reclaimed(&self, pipeline: PipelineId) -> u64 {
+        self.reclaimed.get(usize::from(pipeline.0)).copied().unwrap_or(0)
     }
 }
 

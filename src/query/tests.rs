@@ -5,6 +5,7 @@ mod drilldown;
 mod grafana;
 mod shop;
 mod streaming;
+mod upstream;
 
 use std::sync::Arc;
 

@@ -5,6 +5,9 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::assemble::{AssembleLimits, Completeness};
 use super::sealed::{Sealed, SealedView};
@@ -19,6 +22,9 @@ use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId, Source, T
 /// Sealing is slow against looking: one look more is enough, and a few are surely.
 const LOOKS_MAX: usize = 4;
 
+/// Segments of the tail that were not read for this long are built anew when they are.
+const IDLE_AFTER: Duration = Duration::from_secs(120);
+
 /// Traces and spans out of what is on disk. Clones share what is kept in memory.
 #[derive(Clone)]
 pub struct Store {
@@ -32,6 +38,16 @@ impl Store {
     pub fn new(spool: Spool, sealed: Arc<dyn Sealed>, settings: TailSettings) -> Self {
         let tail = Tail::new(spool.clone(), settings);
         Self { spool, sealed, tail }
+    }
+
+    /// Gives back memory that queries needed and no query needs any more, until `shutdown`.
+    pub async fn housekeep(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(IDLE_AFTER) => self.tail.release_idle(self.look().1.start),
+            }
+        }
     }
 
     /// The runs, and the batches that are in none of them.

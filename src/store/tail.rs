@@ -65,6 +65,8 @@ struct Shared {
     builder: Mutex<Builder>,
     /// Counts uses of groups.
     clock: AtomicU64,
+    /// The clock when [`Tail::release_idle`] last looked.
+    idle_since: AtomicU64,
 }
 
 #[derive(Default)]
@@ -92,7 +94,25 @@ impl Tail {
                 state: Mutex::default(),
                 builder: Mutex::new(Builder::of_any_width()),
                 clock: AtomicU64::new(0),
+                idle_since: AtomicU64::new(0),
             }),
+        }
+    }
+
+    /// Gives back the memory of segments that no query read since the last call, and of those before `first`, which are
+    /// sealed or gone.
+    pub(super) fn release_idle(&self, first: Seq) {
+        let shared = &self.shared;
+        let idle_since = shared.idle_since.swap(shared.now(), Ordering::Relaxed);
+        let groups = lock(&shared.state).plan.groups();
+        let is_idle = |group: &&Arc<Group>| group.last_used() < idle_since || group.cut.batches.end <= first.0;
+        let idle: Vec<_> = groups.iter().filter(is_idle).filter(|group| group.resident_bytes() > 0).collect();
+        if idle.is_empty() {
+            return;
+        }
+        idle.iter().for_each(|group| group.evict());
+        if let Ok(mut builder) = shared.builder.try_lock() {
+            *builder = Builder::of_any_width();
         }
     }
 

@@ -213,13 +213,16 @@ impl<'a> Search<'a> {
         if driven.is_empty() {
             return Ok(finds);
         }
-        let masks = self.plan.masks(scan, &reader, self.within)?;
         let (traces, starts) = (reader.traces()?, reader.starts()?);
         // Of a trace in pieces, too: it starts no later than any of them.
         let start_of = |trace: usize| starts.get(traces.rows(trace).start).copied().unwrap_or(0);
         let is_driven = |trace: &usize| start_of(*trace) >= floor && driven.any(traces.rows(*trace));
         let driven: Vec<usize> = (0..traces.len()).filter(is_driven).collect();
         finds.traces = driven.len() as u64;
+        if driven.is_empty() {
+            return Ok(finds);
+        }
+        let masks = self.plan.masks(scan, &reader, self.within)?;
         let swept = self.swept(scan, &reader, &masks, &driven)?;
         let may_be_split = |trace: usize| self.source.may_be_split(&**segment, trace);
         let newest = &mut finds.newest;

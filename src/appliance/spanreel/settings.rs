@@ -7,6 +7,7 @@ use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
 use crate::config::{Declaration, Secrecy, Section, Stability};
 use crate::inject;
+use crate::query::Tempo;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct SpanreelSettings {
     /// `query_grpc_endpoint`; default none. The streaming RPCs are on `query_endpoint`; this is for clients that look for
     /// them on a port of their own, Tempo's 9095.
     pub query_grpc_endpoint: Option<String>,
+    /// `query_upstream`; default none. The URL of a Tempo that is asked for traces older than what is here.
+    pub query_upstream: Option<String>,
     pub spool: SpoolSettings,
     pub store: StoreSettings,
     /// `other_signals`: what becomes of metrics and logs that no pipeline asked for.
@@ -116,11 +119,16 @@ impl SpanreelSettings {
         let data_directory = section.file_path("data_directory");
         let query_endpoint = optional_endpoint(section, "query_endpoint", "localhost:3200");
         let query_grpc_endpoint = optional_endpoint(section, "query_grpc_endpoint", "localhost:9095");
+        let query_upstream = optional(section, "query_upstream");
+        if let Some(Err(error)) = query_upstream.as_deref().map(Tempo::parse) {
+            section.error("query_upstream", error.to_string(), "the address of Tempo's HTTP port, usually 3200");
+        }
         let (injection, silent_after) = section.section("injection", injection::decode);
         let words = [("discard", OtherSignals::Discard), ("refuse", OtherSignals::Refuse)];
         Self {
             data_directory,
             query_endpoint,
+            query_upstream,
             query_grpc_endpoint: query_grpc_endpoint.filter(|endpoint| !endpoint.is_empty()),
             spool: section.section("spool", SpoolSettings::decode),
             store: section.section("store", StoreSettings::decode),

@@ -97,9 +97,16 @@ impl Sealed {
 
     /// Books what is missing before a batch; returns how many spans.
     pub fn book_gap(&mut self, header: &Header) -> u64 {
-        let gap = header.spans_before.saturating_sub(self.accounted(header.pipeline.0));
+        let number = header.pipeline.0;
+        if header.spans_before == 0 {
+            // The first batch of a pipeline. If the number was another's, that one is forgotten (`Spool::forget`).
+            for account in [&mut self.sealed, &mut self.lost, &mut self.before] {
+                account.remove(&number);
+            }
+        }
+        let gap = header.spans_before.saturating_sub(self.accounted(number));
         if gap > 0 {
-            *self.lost.entry(header.pipeline.0).or_default() += gap;
+            *self.lost.entry(number).or_default() += gap;
         }
         gap
     }
@@ -172,4 +179,24 @@ pub(super) fn prefixed(database: &Database, prefix: &[u8]) -> Result<Vec<KeyValu
         entries.push((key, value));
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::{PipelineId, TimeRange};
+
+    #[test]
+    fn a_number_that_is_given_out_again_begins_a_new_account() {
+        let header = |spans_before, spans| {
+            let (pipeline, time) = (PipelineId(3), TimeRange::EMPTY);
+            Header { raw_bytes: 1, spans, pipeline, spans_before, received: 1, time }
+        };
+        let mut sealed = Sealed::default();
+        for (header, gap) in [(header(0, 5), 0), (header(7, 1), 2), (header(0, 4), 0), (header(6, 1), 2)] {
+            assert_eq!(sealed.book_gap(&header), gap, "{header:?}");
+            sealed.book_sealed(&header);
+        }
+        assert_eq!((sealed.sealed[&3], sealed.lost[&3]), (5, 2));
+    }
 }

@@ -313,6 +313,28 @@ fn long_values_are_looked_up_in_their_batches() {
 }
 
 #[test]
+fn what_no_query_reads_any_more_leaves_memory_and_comes_back_when_one_does() {
+    let rig = Rig::new();
+    let tail = Tail::new(rig.spool.clone(), TailSettings::default());
+    (0..4).for_each(|number| rig.append(&batch(number * 3000, 3000)));
+    let resident_bytes = || {
+        let groups = lock(&tail.shared.state).plan.groups();
+        groups.iter().map(|group| group.resident_bytes()).collect::<Vec<_>>()
+    };
+    let view = tail.view(rig.spool.range()).unwrap();
+    tail.release_idle(Seq::FIRST);
+    assert!(resident_bytes().iter().all(|bytes| *bytes > 0), "in use since the last call: {:?}", resident_bytes());
+    let newest = view.segments(11_999, u64::MAX).next().unwrap();
+    newest.starts().unwrap();
+    tail.release_idle(Seq::FIRST);
+    assert_eq!(resident_bytes().iter().map(|bytes| *bytes > 0).collect::<Vec<_>>(), [false, true]);
+    tail.release_idle(rig.spool.range().end);
+    assert_eq!(resident_bytes(), [0, 0]);
+    assert_eq!(newest.starts().unwrap().iter().max(), Some(&11_999));
+    rig.close();
+}
+
+#[test]
 fn a_damaged_batch_hides_no_other() {
     let rig = Rig::new();
     (0..3).for_each(|number| rig.append(&batch(number * 10, 10)));

@@ -80,6 +80,9 @@ const VALUE_OVERHEAD_BYTES: usize = 96;
 
 const TYPE_LABEL: &str = "__meta_type";
 
+/// Attributes of events and links are not compared, as in Tempo: they are of parts of a span.
+const SCOPES: [Scope; 3] = [Scope::Span, Scope::Resource, Scope::Instrumentation];
+
 /// Intrinsics that tell something when their values are counted: no ids, times and numbers of nested sets.
 const INTRINSICS: [Intrinsic; 8] = [
     Intrinsic::Name,
@@ -121,7 +124,7 @@ impl<'q> Comparison<'q> {
         }
         self.place(reader, selected, selection, &mut scratch.cells)?;
         scratch.counted_of = None;
-        for scope in Scope::ALL {
+        for scope in SCOPES {
             for name in reader.segment().names(scope)?.iter() {
                 let attribute = Attribute { scope: Some(scope), of_parent: false, name: name.to_string() };
                 self.add_field(Field::Attribute(attribute), (scan, reader), &selected.rows, scratch, control)?;

@@ -398,3 +398,14 @@ fn an_id_finds_its_trace_only() {
     let found = search(&Memory::whole(&traces), r#"{ trace:id = "0b" }"#);
     assert_eq!(found.iter().map(|trace| trace.id).collect::<Vec<_>>(), [trace_id(0xb)]);
 }
+
+#[test]
+fn conditions_and_spansets_may_be_many() {
+    let memory = Memory::whole(&[trace(1, [span(1).attribute("a", true)])]);
+    for (operator, found) in [(" || ", 1), (" && ", 0)] {
+        let conditions = vec![".a"; 200].join(operator) + operator + ".b";
+        let spansets = vec!["{.a}"; 200].join(operator) + operator + "{.b}";
+        assert_eq!(search(&memory, &format!("{{ {conditions} }}")).len(), found);
+        assert_eq!(search(&memory, &spansets).len(), found);
+    }
+}

@@ -2,26 +2,27 @@
 //!
 //! The evaluator in use reads the printed query, so that what is printed and parsed has to keep its meaning too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::generate::expression::windows;
+use super::generate::expression::{predicates, windows};
 use super::generate::metrics::metrics;
-use super::generate::pipeline::pipelines;
-use super::generate::{TICK, World, Written, worlds};
+use super::generate::pipeline::{pipelines, straight};
+use super::generate::{TICK, World, Written, attribute_fields, worlds};
 use super::memory::Memory;
 use super::reference;
 use super::reference::pipeline::SeveralSpansets;
 use super::reference::tree::trees;
 use crate::traceql::answer::{FoundSpanset, FoundTrace, MetricsAnswer, Series};
-use crate::traceql::ast::{Metrics, Pipeline, Query, Root};
+use crate::traceql::ast::{Expression, Field, FirstStage, Intrinsic, Metrics, OverTime, Pipeline, Query, Root};
 use crate::traceql::control::Control;
-use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest};
+use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 use crate::traceql::value::Value;
-use crate::traceql::{QueryError, metrics as evaluator, read, search};
+use crate::traceql::{QueryError, metrics as evaluator, read, search, tags};
 
 /// Far more than a query here needs.
 const BYTES_MAX: usize = 1 << 30;
@@ -48,9 +49,12 @@ fn written(value: Option<&Value>) -> String {
     }
 }
 
+/// To 40 bits. Rounding decimal digits would tell apart neighbours of a half, of which averages of nanoseconds have many.
 fn rounded(float: f64) -> String {
+    const SPARE_BITS: u32 = 12;
     // Adding 0.0 makes 0.0 of -0.0.
-    format!("{:.9e}", float + 0.0)
+    let bits = (float + 0.0).to_bits() + (1 << (SPARE_BITS - 1));
+    format!("{:?}", f64::from_bits(bits >> SPARE_BITS << SPARE_BITS))
 }
 
 fn labels_of(labels: &[(String, Option<Value>)]) -> Vec<String> {
@@ -133,6 +137,54 @@ pub fn searched(source: &Memory, world: &World, pipeline: &Pipeline, request: &S
     if answer == expected { Ok(()) } else { Err(format!("found:\n{answer}\nexpected:\n{expected}")) }
 }
 
+/// Without a filter segments are taken as a whole: then the window has to hold everything.
+pub fn tagged(world: &World, field: &Field, filter: Option<&Expression>, window: (u64, u64)) -> Result<(), String> {
+    let request = TagsRequest { start: window.0, end: window.1, count_max: 0, bytes_max: BYTES_MAX };
+    let (source, trees) = (source(world), trees(&world.parts));
+    let all = Expression::Literal(Value::Bool(true));
+    let passing = filter.unwrap_or(&all);
+
+    let answer = tags::values(&source, field, filter, &request, &control()).map_err(|error| error.to_string())?;
+    let found: BTreeSet<String> = answer.values.iter().map(|value| format!("{value:?}")).collect();
+    let expected = reference::tags::values(&trees, field, passing, window);
+    if found != expected || found.len() != answer.values.len() {
+        return Err(format!("values found:\n{:?}\nexpected:\n{expected:?}", answer.values));
+    }
+
+    let answer = tags::names(&source, None, filter, &request, &control()).map_err(|error| error.to_string())?;
+    let of_scope = |(scope, names): &(&str, Vec<Arc<str>>)| {
+        names.iter().map(|name| format!("{scope} {name}")).collect::<Vec<String>>()
+    };
+    let found: BTreeSet<String> = answer.scopes.iter().flat_map(of_scope).collect();
+    let expected = reference::tags::names(&trees, passing, window);
+    if found == expected { Ok(()) } else { Err(format!("names found:\n{found:?}\nexpected:\n{expected:?}")) }
+}
+
+/// Exemplars are spans that the query is about, each of its own trace, and no more than were asked for.
+pub fn exemplified(world: &World, pipeline: &Pipeline, request: &RangeRequest) -> Result<(), String> {
+    let first = FirstStage::Over { function: OverTime::Count, by: vec![Field::Intrinsic(Intrinsic::Name)] };
+    let query = query(Root::Metrics(Metrics::Series { pipeline: pipeline.clone(), first }))?;
+    let answer = evaluator::range(&query, request, &source(world), &control(), &mut |_| {});
+    let trees = trees(&world.parts);
+    let Ok(spans) = reference::metrics::spans(pipeline, request.into(), &trees) else { return Ok(()) };
+    let spans: BTreeSet<(String, i64)> =
+        spans.map(|(tree, span)| (tree.id.to_string(), (span.start / 1_000_000) as i64)).collect();
+    let mut chosen = Vec::new();
+    for exemplar in answer.map_err(|error| error.to_string())?.series.iter().flat_map(|series| &series.exemplars) {
+        let trace = exemplar.labels.iter().find(|(name, _)| name == "trace:id");
+        let Some((_, Some(Value::String(trace)))) = trace else { return Err(format!("no trace in {exemplar:?}")) };
+        if !spans.contains(&(trace.to_string(), exemplar.at_ms)) {
+            return Err(format!("{exemplar:?} is none of {spans:?}"));
+        }
+        chosen.push(trace.to_string());
+    }
+    let traces: BTreeSet<&String> = chosen.iter().collect();
+    if traces.len() != chosen.len() || chosen.len() > request.exemplars || (chosen.is_empty() != spans.is_empty()) {
+        return Err(format!("chosen: {chosen:?} of {spans:?}"));
+    }
+    Ok(())
+}
+
 /// A source whose oldest segment is gone though it is named, and what is left of the world.
 pub fn bereft(mut world: World) -> (Memory, World) {
     let source = source(&world).gone(0);
@@ -197,6 +249,34 @@ proptest! {
         let request = InstantRequest { start, end, series_max: 0 };
         let world = world.without_repetition();
         instant(&source(&world), &world, &metrics, &request).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn names_and_values_are_those_of_spans_that_pass(
+        world in worlds(),
+        field in prop_oneof![
+            attribute_fields(),
+            prop::sample::select(vec![Intrinsic::Name, Intrinsic::RootServiceName, Intrinsic::EventName])
+                .prop_map(Field::Intrinsic),
+        ],
+        filter in prop::option::of(predicates().prop_map(Written)),
+        window in windows(),
+    ) {
+        // A filter that is true of everything is none.
+        let may_take_all = filter.as_ref().is_none_or(|Written(filter)| filter.to_string().contains("true"));
+        let window = if may_take_all { (0, u64::MAX) } else { window };
+        tagged(&world, &field, filter.as_ref().map(|filter| &filter.0), window).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn exemplars_are_spans_that_the_query_is_about(
+        world in worlds(),
+        Written(pipeline) in straight().prop_map(Written),
+        (start, end) in windows(),
+        exemplars in 1..6_usize,
+    ) {
+        let request = RangeRequest { exemplars, ..aligned(start, end, 4 * TICK) };
+        exemplified(&world.without_repetition(), &pipeline, &request).map_err(TestCaseError::fail)?;
     }
 
     #[test]

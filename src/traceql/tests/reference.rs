@@ -5,6 +5,7 @@ pub mod expression;
 pub mod metrics;
 pub mod pipeline;
 pub mod search;
+pub mod tags;
 pub mod tree;
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
-use super::expression::{Term, as_float, evaluate, field_of};
+use super::super::spans::Span;
+use super::expression::{as_float, evaluate, field_of};
 use super::pipeline::{Set, SeveralSpansets, run};
 use super::tree::Tree;
 use crate::traceql::answer::{Sample, Series};
@@ -78,6 +79,15 @@ pub fn series(metrics: &Metrics, window: Window, trees: &[Tree]) -> Result<Vec<S
         exemplars: Vec::new(),
     });
     Ok(series.filter(|series| !series.samples.is_empty()).collect())
+}
+
+/// The spans that a pipeline takes, of those that start in an interval.
+pub fn spans<'a>(
+    pipeline: &Pipeline,
+    window: Window,
+    trees: &'a [Tree],
+) -> Result<impl Iterator<Item = (&'a Tree, &'a Span)>, SeveralSpansets> {
+    Ok(seen(pipeline, window, trees)?.into_iter().map(|seen| (seen.tree, &seen.tree.spans[seen.span])))
 }
 
 fn lines(metrics: &Metrics, window: Window, trees: &[Tree]) -> Result<Vec<Line>, SeveralSpansets> {
@@ -434,7 +444,7 @@ fn compare(
     lines
 }
 
-/// Every attribute and intrinsic worth counting: no durations, ids, and numbers of nested sets.
+/// Every attribute and intrinsic worth counting: none of events and links, no durations, ids, and numbers of nested sets.
 fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
     let span = &seen.tree.spans[seen.span];
     let mut all = Vec::new();
@@ -445,11 +455,6 @@ fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
     span.attributes.iter().for_each(|(name, value)| attributes(Scope::Span, name, value));
     span.resource.iter().for_each(|(name, value)| attributes(Scope::Resource, name, value));
     span.scope.attributes.iter().for_each(|(name, value)| attributes(Scope::Instrumentation, name, value));
-    span.events
-        .iter()
-        .flat_map(|event| &event.attributes)
-        .for_each(|(name, value)| attributes(Scope::Event, name, value));
-    span.links.iter().flat_map(|link| &link.attributes).for_each(|(name, value)| attributes(Scope::Link, name, value));
     let intrinsics = [
         Intrinsic::Name,
         Intrinsic::Status,
@@ -462,11 +467,7 @@ fn everything(seen: Seen<'_>) -> Vec<(String, Value)> {
     ];
     for intrinsic in intrinsics {
         let field = Field::Intrinsic(intrinsic);
-        match field_of(&field, seen.tree, seen.span) {
-            Term::Nil => {}
-            Term::One(value) => all.push((field.to_string(), value)),
-            Term::Many(values) => all.extend(values.into_iter().map(|value| (field.to_string(), value))),
-        }
+        all.extend(seen.value(&field).map(|value| (field.to_string(), value)));
     }
     all
 }
