@@ -80,10 +80,6 @@ impl Interner {
         (number, true)
     }
 
-    pub fn place(&self, number: u32) -> Place {
-        self.places.get(number as usize).copied().unwrap_or_default()
-    }
-
     /// Forgets all strings and keeps the memory.
     pub fn clear(&mut self) {
         self.slots.fill(0);
