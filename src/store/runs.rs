@@ -16,6 +16,7 @@
 //! The room must not know how spans come into runs; that is `seal`.
 
 mod disk;
+mod filter;
 mod metrics;
 mod pins;
 mod record;
@@ -170,6 +171,7 @@ impl Runs {
         self.disk.database.raw().write_opt(write, &synced())?;
         self.splits.add(&marks);
         self.show(sealed, view.segments.iter().cloned().chain(new).collect());
+        self.trim_filters();
         Ok(())
     }
 
@@ -247,6 +249,34 @@ impl Runs {
     #[must_use]
     pub fn pinned(&self) -> Vec<TraceId> {
         self.pins.list()
+    }
+
+    /// Makes filters of segments that have none yet, newest first, as long as there is room for them. Reads the ids of their
+    /// traces: about 100 KiB a segment.
+    pub(super) fn make_filters(&self, mut between: impl FnMut()) {
+        for segment in self.view().segments.iter().rev() {
+            if self.disk.filter_bytes.is_over() {
+                break;
+            }
+            between();
+            if !segment.filter().is_set()
+                && let Ok(traces) = segment.traces()
+            {
+                let fingerprints: Vec<u32> = traces.ids.iter().map(|id| id.fingerprint()).collect();
+                segment.set_filter(&fingerprints);
+            }
+        }
+        self.trim_filters();
+    }
+
+    /// The oldest filters go when there are too many.
+    fn trim_filters(&self) {
+        for segment in &self.view().segments {
+            if !self.disk.filter_bytes.is_over() {
+                break;
+            }
+            segment.clear_filter();
+        }
     }
 
     #[cfg(test)]

@@ -244,6 +244,8 @@ impl Sealer {
         } else {
             self.spool.release(self.spool.range().start);
         }
+        let mut pace = Pace::new(Hurry::No);
+        self.runs.make_filters(|| pace.rest());
     }
 
     /// Tells the spool what no query can still need from it.

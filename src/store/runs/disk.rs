@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rocksdb::{DBPinnableSlice, ErrorKind, ReadOptions};
 use thiserror::Error;
 
+use super::filter::FilterBytes;
 use super::record::{RunRecord, encode, run_key};
 use super::{Metrics, RunSegment};
 use crate::otlp::TraceId;
@@ -26,6 +27,7 @@ pub(super) struct Disk {
     pub database: Database,
     pub unpacker: Unpacker,
     pub metrics: Metrics,
+    pub filter_bytes: FilterBytes,
     recent: Mutex<VecDeque<(SegmentId, Arc<PieceSpans>)>>,
 }
 
@@ -109,7 +111,13 @@ impl Run {
 
 impl Disk {
     pub fn new(database: Database, metrics: Metrics) -> Self {
-        Self { database, unpacker: Unpacker::default(), metrics, recent: Mutex::default() }
+        Self {
+            database,
+            unpacker: Unpacker::default(),
+            metrics,
+            filter_bytes: FilterBytes::default(),
+            recent: Mutex::default(),
+        }
     }
 
     /// What `read` makes of a chunk's payload; `None` if there is no such chunk.
@@ -133,11 +141,13 @@ impl Disk {
         segments: &[Arc<RunSegment>],
         trace: TraceId,
     ) -> Result<Vec<(Arc<RunSegment>, DBPinnableSlice<'_>)>, SegmentError> {
+        let fingerprint = trace.fingerprint();
+        let segments: Vec<_> = segments.iter().filter(|segment| segment.filter().may_hold(fingerprint)).collect();
         let keys: Vec<_> = segments.iter().map(|segment| segment.key().trace(trace.0)).collect();
         // Segments are sorted by key, and so are their traces' keys.
         let values = self.database.raw().batched_multi_get_cf(self.database.family(TRACE), &keys, true);
         let mut found = Vec::new();
-        for (segment, value) in segments.iter().zip(values) {
+        for (segment, value) in segments.into_iter().zip(values) {
             match value {
                 Ok(Some(value)) => found.push((Arc::clone(segment), value)),
                 Ok(None) => {}

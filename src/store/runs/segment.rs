@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 
 use super::disk::{Caching, Disk, PieceSpans, Problem, Run};
+use super::filter::{Filter, FilterSlot};
 use super::record::SegmentRecord;
 use super::slices::Slices;
 use crate::otlp::TraceId;
@@ -31,6 +32,7 @@ pub struct RunSegment {
     record: SegmentRecord,
     key: SegmentKey,
     disk: Arc<Disk>,
+    filter: FilterSlot,
     /// As long as a query holds them.
     traces: Mutex<Weak<Traces>>,
 }
@@ -45,6 +47,7 @@ impl RunSegment {
                 key: run.key().segment(number),
                 run: Arc::clone(&run),
                 disk: Arc::clone(disk),
+                filter: FilterSlot::default(),
                 traces: Mutex::default(),
             })
         };
@@ -65,6 +68,20 @@ impl RunSegment {
 
     pub(super) fn key(&self) -> &SegmentKey {
         &self.key
+    }
+
+    pub(super) fn filter(&self) -> &FilterSlot {
+        &self.filter
+    }
+
+    /// Makes the filter out of the fingerprints of the traces.
+    pub(super) fn set_filter(&self, fingerprints: &[u32]) {
+        self.filter.set(Filter::of(fingerprints), &self.disk.filter_bytes);
+    }
+
+    /// The filter goes, for filters of newer segments.
+    pub(super) fn clear_filter(&self) {
+        self.filter.clear(&self.disk.filter_bytes);
     }
 
     fn fail(&self, problem: impl Into<Problem>) -> SegmentError {
@@ -127,6 +144,9 @@ impl RunSegment {
 
     /// The number of a trace, if its spans are here. One look at a filter, mostly.
     pub(super) fn position_of(&self, trace: TraceId) -> Result<Option<usize>, SegmentError> {
+        if !self.filter.may_hold(trace.fingerprint()) {
+            return Ok(None);
+        }
         match self.disk.piece(self, trace) {
             Ok(Some(value)) => self.trace_of_piece(&value),
             Ok(None) => Ok(None),
@@ -353,5 +373,11 @@ impl Words for PagedWords<'_> {
             }
         };
         Ok(page.word(id).ok_or(unknown)?)
+    }
+}
+
+impl Drop for RunSegment {
+    fn drop(&mut self) {
+        self.clear_filter();
     }
 }

@@ -156,7 +156,8 @@ impl Recent {
         let traces = segment.traces().ok()?;
         let mut sorted: Vec<(u32, u16)> = traces.ids.iter().map(|id| id.fingerprint()).zip(0u16..).collect();
         sorted.sort_unstable();
-        let (fingerprints, numbers) = sorted.into_iter().unzip();
+        let (fingerprints, numbers): (Vec<u32>, Vec<u16>) = sorted.into_iter().unzip();
+        segment.set_filter(&fingerprints);
         Some(Self { segment: segment.id(), fingerprints, numbers })
     }
 
