@@ -51,4 +51,5 @@ bench:
 	.ci/kube
 	cargo bench --locked --bench parts
 	cargo bench --locked --bench load -- $(BENCH)
+	cargo bench --locked --bench query
 	cargo bench --locked --bench admission

@@ -26,9 +26,12 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryLimits, QueryState};
+use crate::query::{QueryLimits, QueryState, Tempo};
 use crate::receive::admission::Admission;
-use crate::store::Tail;
+use crate::store::retention::RetentionSettings;
+use crate::store::runs::{self, Runs};
+use crate::store::seal::{SealSettings, Sealing};
+use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
 use crate::{forward, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
@@ -38,6 +41,7 @@ use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -86,6 +90,7 @@ struct Shared {
 pub struct Appliance {
     host: Arc<Host>,
     spool: spool::Spool,
+    sealing: Arc<Sealing>,
     readiness: ReadinessFlag,
     /// Ends what serves the outside besides receivers: query port, cluster.
     serving: CancellationToken,
@@ -103,6 +108,8 @@ impl Appliance {
         let mut registry = Registry::default();
         telemetry::process::register(&mut registry);
         let spool = open_spool(&options, &settings, &mut registry).await?;
+        let runs = open_runs(&spool, &mut registry).await?;
+        let sealing = start_sealing(&spool, &runs, &settings)?;
         serving_tasks.spawn({
             let (spool, serving) = (spool.clone(), serving.clone());
             async move { spool.housekeep(serving).await }
@@ -140,15 +147,22 @@ impl Appliance {
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
-            let state =
-                QueryState::new(Arc::new(Tail::new(spool.clone())), Arc::clone(&process) as _, QueryLimits::default());
+            let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
+            serving_tasks.spawn(store.clone().housekeep(serving.clone()));
+            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
+            if let Some(url) = &settings.query_upstream {
+                let tempo = Tempo::new(url, Handle::current());
+                state = state.with_upstream(Arc::new(tempo.map_err(|error| StartError::Internal(error.to_string()))?));
+            }
             let server = http_server::bind(&query_endpoint).await?;
             let address = server.address();
             if let Some(endpoint) = &settings.query_grpc_endpoint {
                 let grpc = http_server::bind(endpoint).await?;
                 serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
             }
-            serving_tasks.spawn(server.serve(crate::query::router(state), serving.clone()));
+            let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
+            let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
         serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;
@@ -179,7 +193,7 @@ impl Appliance {
         serving_tasks.close();
         readiness.set_ready();
         banner::print(&host, query_address, spool.database().directory(), options.text_banner);
-        Ok(Self { host, spool, readiness, serving, serving_tasks })
+        Ok(Self { host, spool, sealing, readiness, serving, serving_tasks })
     }
 
     /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
@@ -188,9 +202,14 @@ impl Appliance {
         let orderly = async {
             self.host.stop_listening().await;
             self.spool.close().await;
-            self.host.stop_forwarding().await;
-            self.serving.cancel();
-            self.serving_tasks.wait().await;
+            let sealing = Arc::clone(&self.sealing);
+            let sealed = tokio::task::spawn_blocking(move || sealing.stop());
+            // Each may have to wait for somebody who says nothing more.
+            let serving = async {
+                self.serving.cancel();
+                self.serving_tasks.wait().await;
+            };
+            let _ = tokio::join!(self.host.stop_forwarding(), serving, sealed);
         };
         if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
             tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
@@ -264,6 +283,28 @@ async fn open_spool(
         .map_err(|error| StartError::Internal(error.to_string()))??;
     registry.register_collector(Box::new(spool::LedgerCollector(spool.clone())));
     Ok(spool)
+}
+
+async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs, StartError> {
+    let metrics = runs::Metrics::default();
+    metrics.register(registry);
+    let database = spool.database().clone();
+    tokio::task::spawn_blocking(move || Runs::open(database, metrics))
+        .await
+        .map_err(|error| StartError::Internal(error.to_string()))?
+        .map_err(|error| StartError::Internal(format!("sealed runs cannot be opened: {error}")))
+}
+
+fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings) -> Result<Arc<Sealing>, StartError> {
+    const MIB: u64 = 1024 * 1024;
+    let retention = RetentionSettings {
+        age_max: Some(settings.store.max_age).filter(|age| !age.is_zero()),
+        bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
+        free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
+    };
+    Sealing::start(spool.clone(), runs.clone(), SealSettings::default(), retention)
+        .map(Arc::new)
+        .map_err(|error| StartError::Internal(format!("no thread for the sealer: {error}")))
 }
 
 /// Where a Collector shows its own metrics (`service::telemetry::metrics`). A port in use is not worth failing for: the

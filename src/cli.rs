@@ -7,17 +7,26 @@ mod client;
 pub mod components;
 mod doctor;
 pub mod outcome;
+mod place;
 pub mod print_config;
 mod run;
+mod search;
+mod show;
 mod status;
+mod tail;
+mod traces;
+mod upkeep;
 pub mod validate;
 
 use crate::config::{Diagnostic, Files, Format, Input, Reach, Secrets, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outcome::Outcome;
+use place::Place;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use traces::Form;
+use upkeep::Pinning;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -51,6 +60,18 @@ enum Command {
     Status(StatusArgs),
     /// Why pods have no traces: what they ask for, what became of it, and the line that would change it
     Doctor(DoctorArgs),
+    /// Find traces by a TraceQL query, newest first
+    Search(SearchArgs),
+    /// Show one trace as a tree of its spans
+    Show(ShowArgs),
+    /// Print spans as they come, until it is stopped
+    Tail(TailArgs),
+    /// Keep a trace whatever retention says; without an id, list the kept ones
+    Pin(PinArgs),
+    /// Read everything that is stored, and say what is damaged and where
+    Verify(AskArgs),
+    /// Copy the data directory as it stands, while the process runs
+    Snapshot(SnapshotArgs),
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +136,69 @@ struct DoctorArgs {
     asked: StatusArgs,
 }
 
+#[derive(Debug, Args)]
+struct AskArgs {
+    #[command(flatten)]
+    asked: StatusArgs,
+    /// Read this data directory instead, of a spanreel that does not run; nothing in it is changed
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct PinArgs {
+    /// 32 hexadecimal digits; fewer stand for zeros in front
+    #[arg(value_name = "TRACE_ID")]
+    id: Option<String>,
+    /// Leave it to retention again
+    #[arg(long, requires = "id")]
+    remove: bool,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+#[derive(Debug, Args)]
+struct SnapshotArgs {
+    /// A directory that does not exist yet, best on the same disk; a path of the running process
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+#[derive(Debug, Args)]
+struct SearchArgs {
+    /// Such as '{ resource.service.name = "shop" && status = error }'
+    #[arg(value_name = "TRACEQL")]
+    query: String,
+    /// How far back, such as 90s, 15m, 1h30m, 7d
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    since: String,
+    /// Traces shown at most
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// 32 hexadecimal digits; fewer stand for zeros in front
+    #[arg(value_name = "TRACE_ID")]
+    id: String,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+struct TailArgs {
+    /// Only spans that match
+    #[arg(value_name = "TRACEQL", default_value = "{}")]
+    query: String,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     Yaml,
@@ -159,12 +243,26 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Status(args)) => finish(status::status(&args.endpoint, args.output == StatusFormat::Json)),
         Some(Command::Doctor(DoctorArgs { scope, asked })) => {
-            let form = match asked.output {
-                StatusFormat::Json => doctor::Form::Json,
-                StatusFormat::Text if is_colourful() => doctor::Form::Coloured,
-                StatusFormat::Text => doctor::Form::Plain,
-            };
-            finish(doctor::doctor(&asked.endpoint, scope.as_deref().unwrap_or_default(), form))
+            let scope = scope.as_deref().unwrap_or_default();
+            finish(doctor::doctor(&asked.endpoint, scope, form(asked.output)))
+        }
+        Some(Command::Search(SearchArgs { query, since, limit, ask })) => {
+            let asks = search::Search { query: &query, since: &since, limit };
+            finish(at(&ask, |place| search::search(place, asks, form(ask.asked.output))))
+        }
+        Some(Command::Show(ShowArgs { id, ask })) => {
+            finish(at(&ask, |place| show::show(place, &id, form(ask.asked.output))))
+        }
+        Some(Command::Tail(TailArgs { query, asked })) => {
+            tail::tail(&Place::Running(asked.endpoint), &query, form(asked.output))
+        }
+        Some(Command::Pin(PinArgs { id, remove, asked })) => {
+            let pinning = if remove { Pinning::Remove } else { Pinning::Pin };
+            finish(upkeep::pin(&Place::Running(asked.endpoint), id.as_deref(), pinning, form(asked.output)))
+        }
+        Some(Command::Verify(ask)) => finish(at(&ask, |place| upkeep::verify(place, form(ask.asked.output)))),
+        Some(Command::Snapshot(SnapshotArgs { directory, asked })) => {
+            finish(upkeep::snapshot(&Place::Running(asked.endpoint), &directory, form(asked.output)))
         }
         Some(Command::Components(args)) => finish(components::components(args.output.into())),
         Some(Command::Validate(args)) => {
@@ -174,6 +272,22 @@ pub fn main() -> ExitCode {
             let secrets = if args.mode == Mode::Redacted { Secrets::Redacted } else { Secrets::Shown };
             print_config::print_config(&input(sources, &args.config, &environment), args.format.into(), secrets)
         })),
+    }
+}
+
+/// Asks whoever the arguments name.
+fn at(ask: &AskArgs, look: impl FnOnce(&Place) -> Outcome) -> Outcome {
+    match Place::of(&ask.asked.endpoint, ask.data.as_deref()) {
+        Ok(place) => look(&place),
+        Err(line) => Outcome::failed(&[line]),
+    }
+}
+
+fn form(output: StatusFormat) -> Form {
+    match output {
+        StatusFormat::Json => Form::Json,
+        StatusFormat::Text if is_colourful() => Form::Coloured,
+        StatusFormat::Text => Form::Plain,
     }
 }
 

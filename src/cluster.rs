@@ -22,7 +22,8 @@
 //! and not converted. With create of podtemplates in its own namespace it finds out whether image volumes are served;
 //! without, it goes by the version. With get of secrets and configmaps everywhere it also refuses pods whose exporter's
 //! TLS files are missing; without, these pods wait for them. With get and list of deployments, statefulsets, daemonsets,
-//! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist.
+//! jobs and cronjobs `doctor` decides on their templates; without, on the pods that exist. With list of replicasets and
+//! controllerrevisions earlier revisions tell whether a crash loop came with the injection.
 
 mod admission;
 mod catch_up;
@@ -70,7 +71,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use catch_up::{CatchUp, CrashLoop, Finding, OutOfDate, Report as CatchUpReport};
+pub use catch_up::{CatchUp, CrashLoop, Evidence, Finding, OutOfDate, Report as CatchUpReport};
 pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
 pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
@@ -106,9 +107,12 @@ pub struct PipelineSource {
 
 /// Runs the pipelines that custom resources bring. The appliance implements it; the cluster room calls it.
 pub trait PipelineHost: Send + Sync + 'static {
-    /// Starts or replaces the pipelines of `source.owner`; what stays the same is not disturbed. `Err`: nothing changed;
-    /// the lines say what is wrong and where.
-    fn apply(&self, source: PipelineSource) -> impl Future<Output = Result<Applied, Vec<String>>> + Send;
+    /// Starts or replaces the pipelines of `source.owner`; what stays the same is not disturbed. `Err`: what ran goes on,
+    /// and after a restart what ran before it.
+    fn apply(&self, source: PipelineSource) -> impl Future<Output = Result<Applied, Refusal>> + Send;
+
+    /// By owner, what people should know and what changes by itself, such as spans that wait for nobody.
+    fn remarks(&self) -> impl Future<Output = BTreeMap<String, Vec<String>>> + Send;
 
     /// Stops the listeners of `owner`; what it spooled goes on being forwarded.
     fn remove(&self, owner: &str) -> impl Future<Output = ()> + Send;
@@ -122,10 +126,21 @@ pub trait PipelineHost: Send + Sync + 'static {
 pub struct Applied {
     /// Every listener with its Service port name (`otlp-grpc`, `otlp-http`, ...), for Services and EndpointSlices.
     pub ports: Vec<ListenerPort>,
+    /// The same of extensions that answer somebody, such as `health-check`.
+    pub extensions: Vec<ListenerPort>,
     pub warnings: Vec<String>,
     /// Owners whose pipelines stopped, because their ports belong to this older resource: they are to be applied again,
     /// to learn it.
     pub displaced: Vec<String>,
+}
+
+/// Why [`PipelineHost::apply`] did not start a configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Refusal {
+    /// Lines that say what is wrong and where.
+    pub reasons: Vec<String>,
+    /// What goes on of an earlier configuration of the same resource; `None`: nothing of it runs.
+    pub running: Option<Applied>,
 }
 
 /// One listener of a receiver.
@@ -220,7 +235,14 @@ impl Cluster {
                 names: settings.certificate_names(&namespace),
             },
             address: settings.address(&namespace),
-            collectors: Collectors::new(client.clone(), crds::collectors(), host, settings.pod_address, events.clone()),
+            collectors: Collectors::new(
+                client.clone(),
+                crds::collectors(),
+                host,
+                settings.pod_address,
+                settings.collectors_max,
+                events.clone(),
+            ),
             client,
             namespace: namespace.clone(),
             index,

@@ -33,6 +33,8 @@ mod tag_search;
 mod tags;
 mod trace_by_id;
 mod trace_id;
+mod upkeep;
+mod upstream;
 
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
@@ -40,3 +42,8 @@ pub use parameters::{ParameterError, ValueError};
 pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
+pub use upkeep::{Peer, Upkeep, routes as upkeep_routes};
+pub use upstream::{Away, Tempo, Upstream, UrlError};
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use committer::unix_nanos;
+
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
 pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLimits};
-pub use database::{Database, OpenError};
+pub use database::{Access, Database, OpenError};
 pub use extent::TraceKey;
 pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount};
 pub use metrics::{LedgerCollector, Metrics, SyncTimes};
@@ -41,7 +43,7 @@ use high_water::HighWater;
 use state::State;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use thiserror::Error;
@@ -129,6 +131,8 @@ pub(crate) struct Shared {
     disk_error: Mutex<Option<String>>,
     disk_full: AtomicBool,
     warned_of_loss: AtomicBool,
+    /// What is before is in sealed runs, and nobody reads it here; 0: nobody seals.
+    released: AtomicU64,
 }
 
 /// A coherent look at the whole spool, for metrics and status.
@@ -183,24 +187,11 @@ impl Spool {
             .into_iter()
             .map(|(key, account)| (key, consumer::Known { account, active: false, parked: 0 }))
             .collect();
-        let damaged = |problem: std::io::Error| OpenError::Damaged {
-            directory: settings.directory.clone(),
-            problem: problem.to_string(),
-        };
+        let directory = settings.directory.clone();
+        let damaged =
+            |problem: std::io::Error| OpenError::Damaged { directory: directory.clone(), problem: problem.to_string() };
         let compressor = committer::compressor().map_err(damaged)?;
-        let (durable, _) = watch::channel(state.end());
-        let shared = Arc::new(Shared {
-            database,
-            settings: settings.clone(),
-            state: RwLock::new(state),
-            consumers: Mutex::new(consumers),
-            durable,
-            high_water,
-            metrics,
-            disk_error: Mutex::default(),
-            disk_full: AtomicBool::new(false),
-            warned_of_loss: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(database, settings, state, consumers, high_water, metrics));
         let (commands, receiver) = mpsc::channel(WAITING_APPENDS_MAX);
         let committer = Committer { shared: Arc::clone(&shared), commands: receiver, compressor };
         let thread = std::thread::Builder::new()
@@ -210,14 +201,31 @@ impl Spool {
         Ok(Self { shared, commands, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
+    /// Opens an existing data directory to look into it: nothing is written, appends answer [`AppendError::Closed`], and
+    /// the budgets of `settings` are nobody's. Blocking.
+    pub fn open_read_only(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
+        let database = Database::open_read_only(&settings.directory)?;
+        let state = State::load(&database, settings.trace_keys)?;
+        let shared = Shared::new(database, settings, state, BTreeMap::new(), HighWater::unmarked(), metrics);
+        // Nobody commits, so the other end is gone.
+        let (commands, _) = mpsc::channel(1);
+        Ok(Self { shared: Arc::new(shared), commands, thread: Arc::default() })
+    }
+
     /// Returns once the request is on disk and synced.
     pub async fn append(&self, append: Append) -> Result<(), AppendError> {
         self.ask(|reply| Command::Append(append, reply)).await?
     }
 
-    /// The number of a pipeline, bound to its name for the life of the data directory.
+    /// The number of a pipeline, bound to its name until it is forgotten.
     pub async fn pipeline(&self, name: &str) -> Result<PipelineId, AppendError> {
         self.ask(|reply| Command::Register(name.to_owned(), reply)).await?
+    }
+
+    /// Forgets the accounts of pipelines that nothing feeds any more, by name, as far as nothing of them is left: neither
+    /// stored spans nor a destination that is behind, nor something kept aside. Returns how many.
+    pub async fn forget(&self, pipelines: Vec<String>) -> Result<usize, AppendError> {
+        self.ask(|reply| Command::Forget(pipelines, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, AppendError> {
@@ -264,6 +272,28 @@ impl Spool {
     /// A batch by number; `None` if it is gone or not there yet. Blocking.
     pub fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
         self.shared.batch(seq)
+    }
+
+    /// What is known of a batch without its frame; `None` if it is gone, damaged or not there yet. Blocking.
+    pub fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
+        Ok(self.shared.batch_value(seq)?.map(|(header, _)| header))
+    }
+
+    /// The batches that are there: from the oldest that is kept to the first number that is not stored yet.
+    pub fn range(&self) -> std::ops::Range<Seq> {
+        let state = self.shared.state();
+        state.head()..state.end()
+    }
+
+    /// Bytes of stored frames.
+    pub fn frame_bytes(&self) -> u64 {
+        self.shared.state().frame_bytes()
+    }
+
+    /// Batches before `seq` are in sealed runs: they may go once every destination has them. From the first call on the
+    /// spool keeps nothing longer than destinations and the sealer need it.
+    pub fn release(&self, seq: Seq) {
+        self.shared.released.fetch_max(seq.0, Ordering::Relaxed);
     }
 
     /// The batches that may hold a trace with this key, oldest first. Blocking (one small read per closed extent).
@@ -340,7 +370,37 @@ impl Spool {
     }
 }
 
+impl Snapshot {
+    /// Stored spans of a pipeline that are no longer on disk, because of a budget.
+    pub fn reclaimed(&self, pipeline: PipelineId) -> u64 {
+        self.reclaimed.get(usize::from(pipeline.0)).copied().unwrap_or(0)
+    }
+}
+
 impl Shared {
+    fn new(
+        database: Database,
+        settings: Settings,
+        state: State,
+        consumers: BTreeMap<String, consumer::Known>,
+        high_water: HighWater,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            database,
+            settings,
+            durable: watch::channel(state.end()).0,
+            state: RwLock::new(state),
+            consumers: Mutex::new(consumers),
+            high_water,
+            metrics,
+            disk_error: Mutex::default(),
+            disk_full: AtomicBool::new(false),
+            warned_of_loss: AtomicBool::new(false),
+            released: AtomicU64::new(0),
+        }
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -354,6 +414,12 @@ impl Shared {
     }
 
     fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
+        let found = self.batch_value(seq)?;
+        Ok(found.map(|(header, value)| Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+    }
+
+    /// The header and the whole value.
+    fn batch_value(&self, seq: Seq) -> Result<Option<(Header, rocksdb::DBPinnableSlice<'_>)>, ReadError> {
         let mut options = rocksdb::ReadOptions::default();
         options.fill_cache(false);
         let family = self.database.family(database::BATCH);
@@ -375,7 +441,7 @@ impl Shared {
             tracing::error!(batch = seq.0, "a stored batch has no readable header");
             return Ok(None);
         };
-        Ok(Some(Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+        Ok(Some((header, value)))
     }
 
     /// Says once when the disk begins to refuse writes, and once when it takes them again.

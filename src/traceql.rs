@@ -31,6 +31,7 @@ pub mod pattern;
 mod print;
 pub mod reader;
 pub mod request;
+pub mod search;
 pub mod segment;
 pub mod tags;
 pub mod trace;

@@ -5,7 +5,7 @@ use super::archive::Archive;
 use super::components::Components;
 use super::doors::{Doors, Listening, Prepared, overlap};
 use super::pipelines::{PipelineSet, Plan, RunningDestination, StartError, addresses, log_extensions};
-use crate::cluster::{Applied, PipelineHost, PipelineSource};
+use crate::cluster::{Applied, PipelineHost, PipelineSource, Refusal};
 use crate::config::{self, Config, Files, Input, Loaded, Source};
 use crate::spool::ConsumerSnapshot;
 use futures_util::future::join_all;
@@ -32,6 +32,8 @@ struct Sets {
     by_owner: BTreeMap<String, Owned>,
     /// Sets whose custom resource is gone: nothing comes in, but what they spooled is still forwarded.
     draining: BTreeMap<String, PipelineSet>,
+    /// Custom resources as last listed; `None`: nobody knows yet who is there.
+    listed: Option<BTreeSet<String>>,
     archive: Archive,
 }
 
@@ -69,6 +71,7 @@ impl Host {
             base: None,
             by_owner: BTreeMap::new(),
             draining: BTreeMap::new(),
+            listed: None,
             archive: Archive::open(shared.spool.database().directory()),
         };
         Self { shared, sets: Mutex::new(sets), view: StdMutex::default() }
@@ -127,8 +130,83 @@ impl Host {
                     tracing::info!(owner, "everything of a custom resource that is gone has been forwarded");
                 }
             }
+            self.forget_gone(&sets).await;
             self.look(&sets);
         }
+    }
+
+    /// Accounts of pipelines whose custom resource is gone go as soon as nothing of them is left: whoever makes resources of
+    /// ever new names must not make the ledger, which every commit writes, grow for ever.
+    async fn forget_gone(&self, sets: &Sets) {
+        let gone = |owner: &str| {
+            !sets.by_owner.contains_key(owner)
+                && !sets.draining.contains_key(owner)
+                && sets.listed.as_ref().is_some_and(|listed| !listed.contains(owner))
+        };
+        let snapshot = self.shared.spool.snapshot();
+        let names = snapshot.ledger.known().map(|(_, account)| &account.name);
+        let names: Vec<String> = names.filter(|name| owner_of(name).is_some_and(gone)).cloned().collect();
+        if !names.is_empty()
+            && let Err(error) = self.shared.spool.forget(names).await
+        {
+            tracing::debug!(%error, "accounts of pipelines that are gone stay for now");
+        }
+    }
+
+    /// Has a configuration run, or changes nothing.
+    async fn put(&self, sets: &mut Sets, source: PipelineSource) -> Result<Applied, Vec<String>> {
+        let owner = source.owner.clone();
+        let rank = Rank { created: source.created, owner: owner.clone() };
+        let loaded = load(source.clone())?;
+        let wanted = addresses(&loaded.config);
+        let displaced = sets.displaced_by(&rank, &wanted).map_err(|line| vec![line])?;
+
+        let nothing = PipelineSet::default();
+        let running = sets.by_owner.get(&owner).map(|owned| &owned.running).or_else(|| sets.draining.get(&owner));
+        let running = running.unwrap_or(&nothing);
+        let planned = plan(&self.shared, &sets.doors, Some(&owner), &loaded.config, running, &displaced).await;
+        let (plan, prepared) = planned.map_err(|error| vec![error.to_string()])?;
+        if let Err(error) = sets.doors.carry_out(prepared).await {
+            let running = sets.by_owner.get(&owner).map(|owned| &owned.running).or_else(|| sets.draining.get(&owner));
+            plan.abandon(running.unwrap_or(&nothing));
+            return Err(vec![error.to_string()]);
+        }
+        // From here on nothing can fail.
+        for other in &displaced {
+            sets.doors.close_all_of(other, &[]).await;
+            if let Some(owned) = sets.by_owner.remove(other) {
+                tracing::info!(owner = other, by = owner, "pipelines stop: their ports belong to an older resource");
+                sets.drain(other, owned.running).await;
+            }
+        }
+        let previous = sets.by_owner.remove(&owner).map(|owned| owned.running);
+        let mut running = previous.or_else(|| sets.draining.remove(&owner)).unwrap_or_default();
+        let problems = running.replace(&self.shared, plan).await;
+        let extensions = running.probe_ports();
+        sets.by_owner.insert(owner.clone(), Owned { rank, addresses: wanted, running });
+        sets.take_back().await;
+        sets.archive.keep(source).await;
+        self.look(sets);
+        let notes = loaded.notes.iter().map(ToString::to_string);
+        Ok(Applied {
+            ports: sets.doors.service_ports(&owner),
+            extensions,
+            warnings: notes.chain(problems).collect(),
+            displaced: displaced.into_iter().collect(),
+        })
+    }
+
+    /// Has what a resource was before a restart run again, if nothing of it runs: an edit that is refused must not be an
+    /// outage from the next restart on.
+    async fn put_previous(&self, sets: &mut Sets, refused: &PipelineSource) -> Option<Applied> {
+        let owner = &refused.owner;
+        let previous = sets.archive.get(owner).filter(|previous| previous.created == refused.created).cloned()?;
+        if previous == *refused || sets.draining.contains_key(owner) {
+            return None;
+        }
+        let applied = self.put(sets, previous).await.ok()?;
+        tracing::info!(owner, "its configuration is refused, so the one from before the restart runs");
+        Some(applied)
     }
 
     /// Forwards what `owner`, which is gone, left in the spool before this process started.
@@ -269,56 +347,44 @@ fn waiting(shared: &Shared, owner: &str) -> Vec<ConsumerSnapshot> {
 }
 
 impl PipelineHost for Host {
-    async fn apply(&self, source: PipelineSource) -> Result<Applied, Vec<String>> {
-        let owner = source.owner.clone();
-        let rank = Rank { created: source.created, owner: owner.clone() };
-        let loaded = load(source.clone())?;
+    async fn apply(&self, source: PipelineSource) -> Result<Applied, Refusal> {
         let mut sets = self.sets.lock().await;
-        let wanted = addresses(&loaded.config);
-        let displaced = sets.displaced_by(&rank, &wanted).map_err(|line| vec![line])?;
+        let owner = source.owner.clone();
+        let reasons = match self.put(&mut sets, source.clone()).await {
+            Ok(applied) => return Ok(applied),
+            Err(reasons) => reasons,
+        };
+        let running = match sets.by_owner.get(&owner) {
+            Some(owned) => Some(Applied {
+                ports: sets.doors.service_ports(&owner),
+                extensions: owned.running.probe_ports(),
+                ..Applied::default()
+            }),
+            None => self.put_previous(&mut sets, &source).await,
+        };
+        Err(Refusal { reasons, running })
+    }
 
-        let nothing = PipelineSet::default();
-        let running = sets.by_owner.get(&owner).map(|owned| &owned.running).or_else(|| sets.draining.get(&owner));
-        let running = running.unwrap_or(&nothing);
-        let planned = plan(&self.shared, &sets.doors, Some(&owner), &loaded.config, running, &displaced).await;
-        let (plan, prepared) = planned.map_err(|error| vec![error.to_string()])?;
-        if let Err(error) = sets.doors.carry_out(prepared).await {
-            let running = sets.by_owner.get(&owner).map(|owned| &owned.running).or_else(|| sets.draining.get(&owner));
-            plan.abandon(running.unwrap_or(&nothing));
-            return Err(vec![error.to_string()]);
-        }
-        // From here on nothing can fail.
-        for other in &displaced {
-            sets.doors.close_all_of(other, &[]).await;
-            if let Some(owned) = sets.by_owner.remove(other) {
-                tracing::info!(owner = other, by = owner, "pipelines stop: their ports belong to an older resource");
-                sets.drain(other, owned.running).await;
-            }
-        }
-        let previous = sets.by_owner.remove(&owner).map(|owned| owned.running);
-        let mut running = previous.or_else(|| sets.draining.remove(&owner)).unwrap_or_default();
-        let mut problems = running.replace(&self.shared, plan).await;
-        problems.extend(waiting(&self.shared, &owner).into_iter().filter(|waiting| !waiting.active).map(|waiting| {
-            format!(
-                "{} spans wait in pipeline {} for exporter {}, which is not configured any more; configure it again to have \
+    async fn remarks(&self) -> BTreeMap<String, Vec<String>> {
+        let mut remarks: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for waiting in self.shared.spool.snapshot().consumers {
+            let Some(owner) = owner_of(&waiting.pipeline).filter(|_| !waiting.active && waiting.queued > 0) else {
+                continue;
+            };
+            remarks.entry(owner.to_owned()).or_default().push(format!(
+                "{} spans wait in pipeline {} for exporter {}, which no running configuration has; configure it again to have \
                  them sent, otherwise they go with the spool's budget",
                 waiting.queued, waiting.pipeline, waiting.account.destination
-            )
-        }));
-        sets.by_owner.insert(owner.clone(), Owned { rank, addresses: wanted, running });
-        sets.take_back().await;
-        sets.archive.keep(source).await;
-        self.look(&sets);
-        let notes = loaded.notes.iter().map(ToString::to_string);
-        Ok(Applied {
-            ports: sets.doors.service_ports(&owner),
-            warnings: notes.chain(problems).collect(),
-            displaced: displaced.into_iter().collect(),
-        })
+            ));
+        }
+        remarks
     }
 
     async fn remove(&self, owner: &str) {
         let mut sets = self.sets.lock().await;
+        if let Some(listed) = &mut sets.listed {
+            listed.remove(owner);
+        }
         match sets.by_owner.remove(owner) {
             Some(owned) => {
                 let heirs = sets.base.iter().filter(|base| base.built_in).flat_map(|base| base.running.wanted.clone());
@@ -344,6 +410,7 @@ impl PipelineHost for Host {
 
     async fn listed(&self, owners: &BTreeSet<String>) {
         let mut sets = self.sets.lock().await;
+        sets.listed = Some(owners.clone());
         let known = |sets: &Sets, owner: &String| {
             owners.contains(owner) || sets.by_owner.contains_key(owner) || sets.draining.contains_key(owner)
         };

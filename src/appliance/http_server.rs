@@ -1,9 +1,13 @@
 //! The plain HTTP server (HTTP/1.1 and h2c on one port) behind the query API, health checks and own metrics.
 
 use super::StartError;
+use crate::query::Peer;
 use crate::receive::accept;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -46,17 +50,36 @@ impl HttpServer {
     /// Serves until `shutdown`, then lets running requests end.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
         let stop = shutdown.clone();
-        accept::accept(self.socket, self.address, CONNECTIONS_MAX, shutdown, |stream, _| {
-            serve_connection(stream, router.clone(), stop.clone())
+        accept::accept(self.socket, self.address, CONNECTIONS_MAX, shutdown, |stream, peer| {
+            let service = WithPeer { inner: TowerToHyperService::new(router.clone()), peer: Peer(peer) };
+            serve_connection(stream, service, stop.clone())
         })
         .await;
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+/// Tells the handlers who asks.
+#[derive(Clone)]
+struct WithPeer {
+    inner: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for WithPeer {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.inner.call(request)
+    }
+}
+
+async fn serve_connection(stream: TcpStream, service: WithPeer, shutdown: CancellationToken) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = server.serve_connection(TokioIo::new(stream), service);
     accept::drive(connection, &shutdown, DRAIN_MAX, |connection| connection.graceful_shutdown()).await;
 }

@@ -106,10 +106,9 @@ impl Introspection for Process {
             .collect();
         let pipelines: Vec<Value> = snapshot
             .ledger
-            .pipelines
-            .iter()
-            .zip(&snapshot.reclaimed)
-            .map(|(account, reclaimed)| {
+            .known()
+            .map(|(id, account)| {
+                let reclaimed = snapshot.reclaimed(id);
                 let dropped: serde_json::Map<String, Value> =
                     account.dropped.iter().map(|(reason, spans)| (reason.as_str().to_owned(), json!(spans))).collect();
                 json!({

@@ -10,7 +10,7 @@ use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, PipelineIntake};
-use crate::cluster;
+use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination};
@@ -433,6 +433,14 @@ impl PipelineSet {
         self.destinations = kept;
         join_all(done.iter().map(|running| running.task.stop())).await;
         done.iter().for_each(|running| running.consumer.retire());
+    }
+
+    /// Ports of health checks, as Services name them.
+    pub fn probe_ports(&self) -> Vec<ListenerPort> {
+        let port = |probe: &Probe| probe.settings.endpoint.rsplit(':').next()?.parse().ok();
+        let named =
+            |port| ListenerPort { name: "health-check".to_owned(), port, app_protocol: Some("http".to_owned()) };
+        self.probes.iter().filter_map(port).map(named).collect()
     }
 
     /// Whether a destination is at work for this exporter of this pipeline.

@@ -1,5 +1,6 @@
 //! Asking a running process on its query port.
 
+use http::Method;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -30,15 +31,29 @@ impl Failure {
 
 /// The JSON at a path of `endpoint`, an `http://` URL whose own path does not count.
 pub fn get(endpoint: &str, path: &str, wait_max: Duration) -> Result<Value, Failure> {
+    ask(endpoint, Method::GET, path, wait_max)
+}
+
+pub fn ask(endpoint: &str, method: Method, path: &str, wait_max: Duration) -> Result<Value, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Unheard(error.to_string()))?;
     runtime.block_on(async {
         let late = |_| Failure::Unheard(format!("no answer within {} s", wait_max.as_secs()));
-        tokio::time::timeout(wait_max, fetch(endpoint, path)).await.map_err(late)?
+        tokio::time::timeout(wait_max, fetch(endpoint, method, path)).await.map_err(late)?
     })
 }
 
-async fn fetch(endpoint: &str, path: &str) -> Result<Value, Failure> {
+/// What the body of a refusal says: one plain line, as Tempo's API has it, or the message of Spanreel's own JSON.
+pub(super) fn message_of(body: &[u8]) -> Option<String> {
+    let message = match serde_json::from_slice::<Value>(body) {
+        Ok(answer) => answer["error"]["message"].as_str()?.to_owned(),
+        Err(_) => std::str::from_utf8(body).ok()?.trim().to_owned(),
+    };
+    // A page of some other server is no message.
+    (!message.is_empty() && !message.contains(['\n', '<'])).then_some(message)
+}
+
+async fn fetch(endpoint: &str, method: Method, path: &str) -> Result<Value, Failure> {
     let unheard = |error: &dyn std::fmt::Display| Failure::Unheard(error.to_string());
     let uri: http::Uri = endpoint.parse().map_err(|error| unheard(&format!("not a URL: {error}")))?;
     if let Some(scheme) = uri.scheme_str().filter(|scheme| *scheme != "http") {
@@ -49,7 +64,9 @@ async fn fetch(endpoint: &str, path: &str) -> Result<Value, Failure> {
     let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| unheard(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unheard(&error))?;
-    let request = http::Request::get(path)
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
         .header(http::header::HOST, authority.as_str())
         .body(Empty::<bytes::Bytes>::new())
         .map_err(|error| unheard(&error))?;
@@ -58,12 +75,10 @@ async fn fetch(endpoint: &str, path: &str) -> Result<Value, Failure> {
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| unheard(&error))?.to_bytes();
-        let answer = serde_json::from_slice::<Value>(&body);
         if status.is_success() {
-            return answer.map_err(|error| unheard(&format!("not spanreel's answer: {error}")));
+            return serde_json::from_slice(&body).map_err(|error| unheard(&format!("not spanreel's answer: {error}")));
         }
-        let message = answer.ok().and_then(|answer| Some(answer["error"]["message"].as_str()?.to_owned()));
-        Err(message.map_or_else(|| unheard(&format!("answered {status}")), Failure::Refused))
+        Err(message_of(&body).map_or_else(|| unheard(&format!("answered {status}")), Failure::Refused))
     };
     tokio::select! {
         answer = exchange => answer,

@@ -3,6 +3,7 @@
 use super::client;
 use super::outcome::Outcome;
 use super::status::{duration, rows};
+use super::traces::{Form, encoded};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::fmt::Write;
@@ -12,14 +13,6 @@ use std::time::Duration;
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Width of the longest condition.
 const CONDITION_WIDTH: usize = 12;
-
-/// How the report is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    Plain,
-    Coloured,
-    Json,
-}
 
 /// `scope`: empty, `namespace`, or `namespace/name`.
 pub fn doctor(endpoint: &str, scope: &str, form: Form) -> Outcome {
@@ -32,17 +25,6 @@ pub fn doctor(endpoint: &str, scope: &str, form: Form) -> Outcome {
 
 fn path(scope: &str) -> String {
     let (namespace, name) = scope.split_once('/').unwrap_or((scope, ""));
-    let encoded = |text: &str| -> String {
-        let mut out = String::new();
-        for byte in text.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'/' => out.push(char::from(byte)),
-                // Writing to a string cannot fail.
-                other => _ = write!(out, "%{other:02X}"),
-            }
-        }
-        out
-    };
     format!("/api/spanreel/doctor?namespace={}&name={}", encoded(namespace), encoded(name))
 }
 

@@ -138,9 +138,10 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
         )?;
     }
     for looping in rows(&found["crash_loops"]).take(CATCH_UP_SHOWN_MAX) {
+        let perhaps = if looping["evidence"] == "revision" { "perhaps " } else { "" };
         writeln!(
             out,
-            "crashing  {} {}/{}, only since it is injected",
+            "crashing  {} {}/{}, {perhaps}only since it is injected",
             text(&looping["kind"]),
             text(&looping["namespace"]),
             text(&looping["name"]),
@@ -218,10 +219,13 @@ mod tests {
         let web = serde_json::json!({ "kind": "Deployment", "namespace": "shop", "name": "web", "state": "missed",
             "pods": { "missed": 2 }, "waits": "not now" });
         let looping = serde_json::json!({ "kind": "DaemonSet", "namespace": "shop", "name": "node" });
-        let found = serde_json::json!({ "workloads": [web], "crash_loops": [looping] });
+        let unsure =
+            serde_json::json!({ "kind": "StatefulSet", "namespace": "shop", "name": "db", "evidence": "revision" });
+        let found = serde_json::json!({ "workloads": [web], "crash_loops": [looping, unsure] });
         let text = describe(&serde_json::json!({ "catch_up": found }));
         assert!(text.contains("missed    Deployment shop/web (2 pods): not now\n"), "{text}");
         assert!(text.contains("crashing  DaemonSet shop/node, only since it is injected\n"), "{text}");
+        assert!(text.contains("crashing  StatefulSet shop/db, perhaps only since it is injected\n"), "{text}");
     }
 
     #[test]

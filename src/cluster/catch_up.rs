@@ -19,12 +19,13 @@ mod compare;
 mod guard;
 mod report;
 mod restart;
+mod revisions;
 mod worker;
 
 use std::collections::BTreeMap;
 
 pub use compare::OutOfDate;
-pub use report::{CatchUp, CrashLoop, Finding, Report};
+pub use report::{CatchUp, CrashLoop, Evidence, Finding, Report};
 pub(super) use worker::{Worker, run};
 
 use crate::appliance::spanreel::catch_up::CatchUpMode;

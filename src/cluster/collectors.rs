@@ -1,7 +1,10 @@
 //! OpenTelemetryCollector resources become pipelines of this process.
 //!
 //! One task keeps the wanted resources as the watch last saw them and works off those that changed, one at a time: hand
-//! the configuration to the [`PipelineHost`], apply Services, write the status. What failed is tried again.
+//! the configuration to the [`PipelineHost`], apply Services, write the status. What failed is tried again. Services of
+//! what does not run lead nowhere: its ports are closed, or somebody else's.
+
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,10 +24,13 @@ use tokio_util::sync::CancellationToken;
 use super::events::Events;
 use super::retry::{STEP_TIMEOUT, State, is_expiry};
 use super::status::Ready;
-use super::{Applied, PipelineHost, PipelineSource, collector, defaults, ignored, services, sidecar, status};
+use super::{Applied, PipelineHost, PipelineSource, Refusal, services, sidecar, status};
+use source::source;
 
-/// Resources beyond this are not run, and the log says so: each has listeners and pipelines of its own.
-const COLLECTORS_MAX: usize = 256;
+/// The oldest ones are run, the others' status says so: each has listeners and pipelines of its own.
+pub(super) const COLLECTORS_MAX: usize = 256;
+/// Names of resources that get a status and are not run, some hundred bytes each; beyond, only the log speaks of them.
+const ASIDE_MAX: usize = 20_000;
 /// What failed is tried again after this long; a port may be free by then.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Services and status are repaired this often, should somebody have changed them.
@@ -36,9 +42,18 @@ pub(super) struct Collectors<H> {
     pub(super) resource: ApiResource,
     pub(super) host: Arc<H>,
     pub(super) pod_address: Option<IpAddr>,
+    /// How many are run at once.
+    pub(super) most: usize,
+    /// What is to be run: at most `most`.
     pub(super) wanted: BTreeMap<String, DynamicObject>,
+    /// What gets nothing but a status, by name: it is read when it is due.
+    pub(super) aside: BTreeMap<String, Aside>,
     pub(super) running: BTreeMap<String, Running>,
     pub(super) dirty: BTreeSet<String>,
+    /// What Services of what was refused were last made for; `None`: they lead nowhere.
+    pub(super) served: BTreeMap<String, Option<Applied>>,
+    /// What the host last remarked on each.
+    pub(super) remarks: BTreeMap<String, Vec<String>>,
     /// For what a resource's author should see although its status is not where they look.
     pub(super) events: Events,
     /// A whole list came; the host has still to be told who is there.
@@ -49,7 +64,17 @@ pub(super) struct Collectors<H> {
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     source: PipelineSource,
-    result: Result<Applied, Vec<String>>,
+    result: Result<Applied, Refusal>,
+}
+
+/// Why a resource is not run although its author wants it to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aside {
+    Sidecar,
+    /// There are enough older ones. Unix seconds.
+    Waiting {
+        created: i64,
+    },
 }
 
 /// A resource's changes could not be carried out; they are tried again.
@@ -85,10 +110,24 @@ impl<H: PipelineHost> Collectors<H> {
         resource: ApiResource,
         host: Arc<H>,
         pod_address: Option<IpAddr>,
+        most: usize,
         events: Events,
     ) -> Self {
-        let (wanted, running, dirty) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { client, resource, host, pod_address, wanted, running, dirty, events, listed: false }
+        Self {
+            client,
+            resource,
+            host,
+            pod_address,
+            most,
+            wanted: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            running: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            served: BTreeMap::new(),
+            remarks: BTreeMap::new(),
+            events,
+            listed: false,
+        }
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
@@ -114,12 +153,19 @@ impl<H: PipelineHost> Collectors<H> {
                     Some(Err(error)) => watch_state.failed(&error),
                     None => return,
                 },
-                _ = retry.tick() => self.dirty.extend(failed.keys().cloned()),
-                _ = repair.tick() => self.dirty.extend(self.wanted.keys().cloned()),
+                _ = retry.tick() => {
+                    self.dirty.extend(failed.keys().cloned());
+                    self.note_remarks().await;
+                }
+                _ = repair.tick() => {
+                    self.served.clear();
+                    self.dirty.extend(self.wanted.keys().cloned());
+                }
             }
+            self.fill();
             // A list counts only when it is whole.
             if relist.is_none() && std::mem::take(&mut self.listed) {
-                self.host.listed(&self.runnable()).await;
+                self.host.listed(&self.wanted.keys().cloned().collect()).await;
             }
             while relist.is_none()
                 && let Some(owner) = self.next_dirty()
@@ -155,6 +201,7 @@ impl<H: PipelineHost> Collectors<H> {
             Event::InitDone => {
                 self.listed = true;
                 if let Some(listed) = relist.take() {
+                    self.aside.retain(|owner, _| listed.contains(owner));
                     let gone: Vec<String> =
                         self.wanted.keys().filter(|owner| !listed.contains(*owner)).cloned().collect();
                     for owner in gone {
@@ -167,29 +214,77 @@ impl<H: PipelineHost> Collectors<H> {
             Event::Delete(object) => {
                 let owner = owner_name(&object);
                 self.wanted.remove(&owner);
+                self.aside.remove(&owner);
                 self.dirty.insert(owner);
             }
         }
     }
 
     fn want(&mut self, owner: String, object: DynamicObject) {
-        if self.wanted.len() >= COLLECTORS_MAX && !self.wanted.contains_key(&owner) {
-            tracing::warn!(collector = %owner, "not run: there are {COLLECTORS_MAX} OpenTelemetryCollectors already");
+        self.dirty.insert(owner.clone());
+        self.wanted.remove(&owner);
+        self.aside.remove(&owner);
+        if !is_runnable(&object) {
             return;
         }
-        self.wanted.insert(owner.clone(), object);
-        self.dirty.insert(owner);
+        if mode(&object) == "sidecar" {
+            return self.put_aside(owner, Aside::Sidecar);
+        }
+        self.wanted.insert(owner, object);
+        if self.wanted.len() > self.most {
+            // The oldest stay, in whatever order they are listed.
+            let rank = |(owner, object): &(&String, &DynamicObject)| (created(object), (*owner).clone());
+            let Some((youngest, created)) =
+                self.wanted.iter().max_by_key(rank).map(|(owner, object)| (owner.clone(), created(object)))
+            else {
+                return;
+            };
+            self.wanted.remove(&youngest);
+            self.dirty.insert(youngest.clone());
+            self.put_aside(youngest, Aside::Waiting { created });
+        }
     }
 
-    /// Who is to be run, whether or not it can be.
-    fn runnable(&self) -> BTreeSet<String> {
-        let runnable = self.wanted.iter().filter(|(_, object)| is_runnable(object) && mode(object) != "sidecar");
-        runnable.map(|(owner, _)| owner.clone()).collect()
+    fn put_aside(&mut self, owner: String, why: Aside) {
+        if self.aside.len() < ASIDE_MAX {
+            self.aside.insert(owner, why);
+        } else {
+            tracing::warn!(collector = %owner, "neither run nor told why: there are too many OpenTelemetryCollectors");
+        }
     }
 
-    /// What goes comes first, because it frees ports; then the oldest resource, which has a right to its ports.
+    /// Places that have become free are for the oldest who wait.
+    fn fill(&mut self) {
+        let free = self.most.saturating_sub(self.wanted.len());
+        if free == 0 {
+            return;
+        }
+        let waiting = self.aside.iter().filter_map(|(owner, why)| match why {
+            Aside::Waiting { created } => Some((*created, owner)),
+            Aside::Sidecar => None,
+        });
+        let mut waiting: Vec<(i64, &String)> = waiting.collect();
+        waiting.sort_unstable();
+        self.dirty.extend(waiting.into_iter().take(free).map(|(_, owner)| owner.clone()));
+    }
+
+    /// What the host remarks changes by itself; whose remarks are others than before is due.
+    async fn note_remarks(&mut self) {
+        let now = self.host.remarks().await;
+        let differs = |owner: &&String| self.remarks.get(*owner) != now.get(*owner);
+        let changed: Vec<String> = self.running.keys().filter(differs).cloned().collect();
+        self.dirty.extend(changed);
+        self.remarks = now;
+    }
+
+    /// What goes comes first, because it frees ports; then the oldest resource, which has a right to its ports; then what
+    /// is not run.
     fn next_dirty(&mut self) -> Option<String> {
-        let rank = |owner: &String| (self.wanted.get(owner).map(created), owner.clone());
+        let rank = |owner: &String| match self.wanted.get(owner) {
+            None if self.running.contains_key(owner) => (0, 0, owner.clone()),
+            Some(object) => (1, created(object), owner.clone()),
+            None => (2, 0, owner.clone()),
+        };
         let next = self.dirty.iter().min_by_key(|owner| rank(owner)).cloned()?;
         self.dirty.remove(&next);
         Some(next)
@@ -210,19 +305,10 @@ impl<H: PipelineHost> Collectors<H> {
     }
 
     async fn reconcile(&mut self, owner: &str, shutdown: &CancellationToken) -> Result<(), ReconcileError> {
-        let Some(object) = self.wanted.get(owner).filter(|object| is_runnable(object)).cloned() else {
+        let Some(object) = self.wanted.get(owner).cloned() else {
             self.stop(owner).await;
-            return Ok(());
+            return self.leave(owner, shutdown).await;
         };
-        if mode(&object) == "sidecar" {
-            self.stop(owner).await;
-            let ready = Ready { ready: false, reason: sidecar::REASON, message: sidecar::remedy(&object) };
-            if bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await? {
-                self.events.publish(sidecar::mode_refused(&object));
-            }
-            return Ok(());
-        }
-
         let (source, mut notes) = source(owner, &object);
         let known = self.running.get(owner).filter(|running| running.source == source && running.result.is_ok());
         let result = match known {
@@ -230,45 +316,107 @@ impl<H: PipelineHost> Collectors<H> {
             None => {
                 let result = self.host.apply(source.clone()).await;
                 self.log(owner, &source, &result);
-                if let Ok(applied) = &result {
+                let applied = result.as_ref().map_or_else(|refusal| refusal.running.as_ref(), Some);
+                let displaced = applied.map(|applied| applied.displaced.clone()).unwrap_or_default();
+                if result.is_ok() {
                     self.retry_refused();
-                    for displaced in &applied.displaced {
-                        // Asked again it is told why, and so is its author.
-                        self.running.remove(displaced);
-                        self.dirty.insert(displaced.clone());
-                    }
                 }
+                for displaced in displaced {
+                    // Asked again it is told why, and so is its author.
+                    self.running.remove(&displaced);
+                    self.dirty.insert(displaced);
+                }
+                self.note_remarks().await;
                 result
             }
         };
         self.running.insert(owner.to_owned(), Running { source, result: result.clone() });
+        notes.extend(self.remarks.get(owner).into_iter().flatten().cloned());
         match result {
             Ok(applied) => {
-                let services = services::Owner { object: &object };
-                let services = services::apply(&self.client, services, &applied.ports, self.pod_address);
-                let missing = bounded(shutdown, services).await?;
+                let missing = bounded(shutdown, self.serve(&object, Some(&applied))).await?;
+                self.served.remove(owner);
                 notes.extend(missing.notes);
                 let ready = running(&applied, notes);
                 bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
                 if missing.going { Err(ReconcileError::Going) } else { Ok(()) }
             }
-            Err(lines) => {
-                let ready = Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") };
+            Err(refusal) => {
+                if self.served.get(owner) != Some(&refusal.running) {
+                    bounded(shutdown, self.serve(&object, refusal.running.as_ref())).await?;
+                    self.served.insert(owner.to_owned(), refusal.running.clone());
+                }
+                let ready = refused(&refusal, notes);
                 bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
                 Err(ReconcileError::Refused)
             }
         }
     }
 
+    /// What is not run, or is gone: its Services lead nowhere, and its status says why if that is Spanreel's doing.
+    async fn leave(&mut self, owner: &str, shutdown: &CancellationToken) -> Result<(), ReconcileError> {
+        self.served.remove(owner);
+        let (namespace, name) = owner.split_once('/').unwrap_or_default();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &self.resource);
+        let read = async { api.get_opt(name).await.map_err(Box::new) };
+        let object = bounded(shutdown, read).await?.filter(|object| object.metadata.deletion_timestamp.is_none());
+        let Some(object) = object else {
+            self.aside.remove(owner);
+            return Ok(());
+        };
+        let ready = match self.aside.get(owner) {
+            None => None,
+            Some(Aside::Waiting { .. }) if self.wanted.len() < self.most => {
+                self.want(owner.to_owned(), object);
+                return Ok(());
+            }
+            Some(Aside::Waiting { .. }) => {
+                Some(Ready { ready: false, reason: "TooManyCollectors", message: self.too_many() })
+            }
+            Some(Aside::Sidecar) => {
+                Some(Ready { ready: false, reason: sidecar::REASON, message: sidecar::remedy(&object) })
+            }
+        };
+        bounded(shutdown, self.serve(&object, None)).await?;
+        let Some(ready) = ready else { return Ok(()) };
+        let news = bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
+        if news && ready.reason == sidecar::REASON {
+            self.events.publish(sidecar::mode_refused(&object));
+        }
+        Ok(())
+    }
+
+    /// Services lead to what runs, or nowhere if nothing does.
+    async fn serve(
+        &self,
+        object: &DynamicObject,
+        running: Option<&Applied>,
+    ) -> Result<services::Missing, Box<kube::Error>> {
+        let owner = services::Owner { object };
+        match running {
+            Some(applied) => services::apply(&self.client, owner, applied, self.pod_address).await,
+            None => services::withdraw(&self.client, owner).await.map(|()| services::Missing::default()),
+        }
+    }
+
+    fn too_many(&self) -> String {
+        format!(
+            "not run: Spanreel runs the {} oldest OpenTelemetryCollectors, and there are more. It is run as soon as one of \
+             those goes; or put its receivers and pipelines into one of them",
+            self.most
+        )
+    }
+
     /// Says what the host made of it, unless it said the same about the same before.
-    fn log(&self, owner: &str, source: &PipelineSource, result: &Result<Applied, Vec<String>>) {
+    fn log(&self, owner: &str, source: &PipelineSource, result: &Result<Applied, Refusal>) {
         let before = self.running.get(owner).filter(|running| running.source == *source);
         match result {
             Ok(applied) => {
                 tracing::info!(collector = owner, ports = ?applied.ports.iter().map(|p| p.port).collect::<Vec<_>>(), "pipelines run")
             }
-            Err(lines) if before.is_none_or(|running| running.result.as_ref().err() != Some(lines)) => {
-                tracing::warn!(collector = owner, reasons = %lines.join("; "), "configuration refused");
+            Err(refusal) if before.is_none_or(|running| running.result.as_ref().err() != Some(refusal)) => {
+                let previous = refusal.running.is_some();
+                tracing::warn!(collector = owner, reasons = %refusal.reasons.join("; "), previous, "configuration refused");
             }
             Err(_) => {}
         }
@@ -276,11 +424,25 @@ impl<H: PipelineHost> Collectors<H> {
 }
 
 fn running(applied: &Applied, notes: Vec<String>) -> Ready {
-    let ports: Vec<String> = applied.ports.iter().map(|port| format!("{} {}", port.name, port.port)).collect();
-    let mut lines = vec![format!("runs inside Spanreel; listens on {}", ports.join(", "))];
+    let mut lines = vec![format!("runs inside Spanreel; {}", listens(applied))];
     lines.extend(applied.warnings.iter().cloned());
     lines.extend(notes);
     Ready { ready: true, reason: "Running", message: lines.join("\n") }
+}
+
+fn refused(refusal: &Refusal, notes: Vec<String>) -> Ready {
+    let mut lines = vec![match &refusal.running {
+        Some(applied) => format!("its previous configuration goes on ({}), this one is refused:", listens(applied)),
+        None => "nothing of it runs, its configuration is refused:".to_owned(),
+    }];
+    lines.extend(refusal.reasons.iter().cloned());
+    lines.extend(notes);
+    Ready { ready: false, reason: "ConfigurationRefused", message: lines.join("\n") }
+}
+
+fn listens(applied: &Applied) -> String {
+    let ports: Vec<String> = applied.ports.iter().map(|port| format!("{} {}", port.name, port.port)).collect();
+    if ports.is_empty() { "listens nowhere".to_owned() } else { format!("listens on {}", ports.join(", ")) }
 }
 
 fn owner_name(object: &DynamicObject) -> String {
@@ -300,121 +462,4 @@ fn created(object: &DynamicObject) -> i64 {
 
 fn mode(object: &DynamicObject) -> &str {
     object.data.pointer("/spec/mode").and_then(Value::as_str).unwrap_or("deployment")
-}
-
-/// The configuration as the host takes it, and what of the resource has no effect.
-fn source(owner: &str, object: &DynamicObject) -> (PipelineSource, Vec<String>) {
-    let mut notes = Vec::new();
-    let config = object.data.pointer("/spec/config").cloned().unwrap_or_default();
-    let whole = serde_json::to_value(object).unwrap_or_default();
-    let (text, defaults) = match collector::unreadable_config(&whole) {
-        // What was no YAML when it was applied goes to the host as it was written: its errors say where.
-        Some(unreadable) => (unreadable.to_owned(), String::new()),
-        // Defaults apart from what its author wrote, so that error texts point at lines as `kubectl get -o yaml` shows them.
-        None => (yaml(&config), defaults::missing(&config).as_ref().map(yaml).unwrap_or_default()),
-    };
-    let mut env = BTreeMap::new();
-    for variable in object.data.pointer("/spec/env").and_then(Value::as_array).into_iter().flatten() {
-        let text = |key: &str| variable.get(key).and_then(Value::as_str);
-        let Some(name) = text("name") else { continue };
-        if variable.get("valueFrom").is_some_and(|from| !from.is_null()) {
-            notes
-                .push(format!("spec.env {name}: valueFrom is not supported, the variable is not set; give it a value"));
-        } else {
-            env.insert(name.to_owned(), text("value").unwrap_or_default().to_owned());
-        }
-    }
-    if object.data.pointer("/spec/envFrom").and_then(Value::as_array).is_some_and(|from| !from.is_empty()) {
-        notes.push(
-            "spec.envFrom is not supported, its variables are not set; name those that the configuration uses under spec.env"
-                .to_owned(),
-        );
-    }
-    notes.extend(ignored::notes(object));
-    (PipelineSource { owner: owner.to_owned(), config: text, defaults, env, created: created(object) }, notes)
-}
-
-/// YAML, because people read the positions in error texts; JSON is YAML as well, should it not work out.
-fn yaml(config: &Value) -> String {
-    serde_saphyr::to_string(config).unwrap_or_else(|_| format!("{config:#}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn configuration() -> impl Strategy<Value = Value> {
-        let scalar = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            prop_oneof![
-                "\\PC{0,12}",
-                "[yYnNoO~0x1e:.#-]{1,4}",
-                Just("line\n  two\n".to_owned()),
-                Just(" pad ".to_owned())
-            ]
-            .prop_map(Value::from),
-        ];
-        scalar.prop_recursive(3, 24, 4, |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                proptest::collection::btree_map("[a-z/:. 0-9-]{1,8}", inner, 0..4)
-                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        /// The reader here takes more plain words for booleans than the configuration's own does: what it reads back as
-        /// text is text everywhere.
-        #[test]
-        fn any_configuration_survives_as_yaml(config in configuration()) {
-            let text = yaml(&config);
-            let read: Value = serde_saphyr::from_str(&text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
-            prop_assert_eq!(read, config, "{}", text);
-        }
-    }
-
-    #[test]
-    fn a_source_has_the_defaults_and_reads_as_yaml() {
-        let object: DynamicObject = serde_json::from_value(json!({
-            "metadata": {"namespace": "n", "name": "x"},
-            "spec": {
-                "config": {
-                    "receivers": {"otlp": {"protocols": {"grpc": null}}},
-                    "service": {"pipelines": {"traces": {"receivers": ["otlp"]}}},
-                },
-                "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],
-                "envFrom": [{"secretRef": {"name": "s"}}],
-                "ingress": {"route": {}}, "targetAllocator": {"enabled": true},
-            },
-        }))
-        .unwrap();
-        let (source, notes) = source("n/x", &object);
-        assert!(!source.config.contains("endpoint: "), "lines are counted as the author sees them: {}", source.config);
-        let read: Value = serde_saphyr::from_str(&source.defaults).unwrap();
-        assert_eq!(read["receivers"], json!({"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}}}}));
-        assert_eq!(source.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
-        assert_eq!(notes.len(), 3, "{notes:?}");
-        assert!(
-            notes[0].contains("spec.env B") && notes[1].contains("envFrom") && notes[2].contains("targetAllocator")
-        );
-        assert!(!notes[2].contains("envFrom"));
-    }
-
-    #[test]
-    fn a_configuration_that_is_no_yaml_reaches_the_host_as_written() {
-        let alpha = json!({
-            "apiVersion": "opentelemetry.io/v1alpha1", "kind": "OpenTelemetryCollector",
-            "metadata": {"namespace": "n", "name": "x"}, "spec": {"config": "receivers:\n\totlp: {}\n"},
-        });
-        let mut beta = collector::convert_collector(alpha, "opentelemetry.io/v1beta1").unwrap();
-        collector::default_collector(&mut beta);
-        let (source, _) = source("n/x", &serde_json::from_value(beta).unwrap());
-        assert_eq!(source.config, "receivers:\n\totlp: {}\n");
-    }
 }

@@ -108,6 +108,17 @@ fn add_metrics_reader(config: &mut Value) {
     }
 }
 
+/// Where a complete configuration says that the Collector's own metrics are to be scraped: its first Prometheus reader, or the
+/// address of older configurations.
+pub(super) fn metrics_port(config: &Value) -> Option<u16> {
+    let metrics = config.pointer("/service/telemetry/metrics")?;
+    let readers = metrics.get("readers").and_then(Value::as_array).into_iter().flatten();
+    let port = |reader: &Value| reader.pointer("/pull/exporter/prometheus/port")?.as_u64();
+    let of_readers = readers.filter_map(port).find_map(|port| u16::try_from(port).ok());
+    let address = metrics.get("address").and_then(Value::as_str);
+    of_readers.or_else(|| address?.rsplit(':').next()?.parse().ok()).filter(|port| *port != 0)
+}
+
 /// An object, or null made one.
 trait Fields {
     fn as_fields_mut(&mut self) -> Option<&mut Map<String, Value>>;

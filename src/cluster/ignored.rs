@@ -4,8 +4,6 @@
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use super::defaults::METRICS_PORT;
-
 /// Keys of `spec` that are honoured, or that say nothing about what runs.
 const HONOURED: [&str; 9] = [
     "config",
@@ -53,24 +51,17 @@ fn is_given(key: &str, value: &Value) -> bool {
 
 /// One process has one log and one set of metrics, which its own configuration says everything about.
 fn telemetry_note(telemetry: &Value) -> Option<String> {
-    let metrics = telemetry.get("metrics");
-    let reader_is_ours = |reader: &Value| {
-        let port = reader.pointer("/pull/exporter/prometheus/port");
-        port.and_then(Value::as_u64) == Some(METRICS_PORT.into())
-    };
-    let readers = metrics.and_then(|metrics| metrics.get("readers")).and_then(Value::as_array);
-    let address = metrics.and_then(|metrics| metrics.get("address")).and_then(Value::as_str).filter(|a| !a.is_empty());
-    let other_reader = readers.is_some_and(|readers| !readers.iter().all(reader_is_ours))
-        || address.is_some_and(|address| !address.ends_with(&format!(":{METRICS_PORT}")));
+    // The monitoring Service leads from whatever port the first one has to Spanreel's metrics.
+    let is_prometheus = |reader: &Value| reader.pointer("/pull/exporter/prometheus/port").is_some();
+    let readers = telemetry.pointer("/metrics/readers").and_then(Value::as_array);
+    let other_reader = readers.is_some_and(|readers| readers.len() > 1 || !readers.iter().all(is_prometheus));
     let sections = telemetry.as_object().into_iter().flatten();
     let mut ignored: Vec<String> = sections
         .filter(|(key, value)| *key != "metrics" && !is_empty(value))
         .map(|(key, _)| format!("spec.config.service.telemetry.{key}"))
         .collect();
     if other_reader {
-        ignored.push(format!(
-            "the metrics reader other than port {METRICS_PORT} in spec.config.service.telemetry.metrics"
-        ));
+        ignored.push("all but the first Prometheus reader in spec.config.service.telemetry.metrics.readers".to_owned());
     }
     (!ignored.is_empty()).then(|| {
         format!("no effect, because Spanreel's own configuration says what it logs and shows: {}", ignored.join(", "))
@@ -103,7 +94,7 @@ mod tests {
         let text = notes_of(json!({
             "config": {"service": {"telemetry": {
                 "logs": {"level": "debug"},
-                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": 9999}}}}]},
+                "metrics": {"readers": [{"pull": {"exporter": {"prometheus": {"port": 1}}}}, {"periodic": {}}]},
             }}},
             "image": "other:1", "replicas": 3, "resources": {"limits": {"cpu": "1"}}, "ingress": {"type": "route"},
             "targetAllocator": {"enabled": true}, "tolerations": [{"operator": "Exists"}], "hostNetwork": true,
@@ -111,18 +102,17 @@ mod tests {
         for name in ["image", "replicas", "resources", "ingress", "targetAllocator", "tolerations", "hostNetwork"] {
             assert!(text.contains(&format!("spec.{name}")), "{name}: {text}");
         }
-        assert!(text.contains("spec.config.service.telemetry.logs") && text.contains("other than port 8888"), "{text}");
+        assert!(text.contains("spec.config.service.telemetry.logs") && text.contains("first Prometheus"), "{text}");
         assert!(notes_of(json!({"image": "x"})).starts_with("spec.image has no effect: it is"));
-        for metrics in [json!({"address": "0.0.0.0:9999"}), json!({"readers": [{"periodic": {}}]})] {
-            let text = notes_of(json!({"config": {"service": {"telemetry": {"metrics": metrics}}}}));
-            assert!(text.contains("other than port 8888"), "{text}");
-        }
+        let text =
+            notes_of(json!({"config": {"service": {"telemetry": {"metrics": {"readers": [{"periodic": {}}]}}}}}));
+        assert!(text.contains("first Prometheus"), "{text}");
     }
 
     #[test]
     fn what_is_honoured_or_the_operators_default_is_not() {
-        let reader = json!({"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": 8888}}}});
-        for metrics in [json!(null), json!({"readers": [reader]}), json!({"address": ":8888"})] {
+        let reader = json!({"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": 9999}}}});
+        for metrics in [json!(null), json!({"readers": [reader]}), json!({"address": ":9999"})] {
             let text = notes_of(json!({
                 "config": {"service": {"telemetry": {"metrics": metrics}}},
                 "mode": "daemonset", "managementState": "managed", "env": [{"name": "A", "value": "1"}],

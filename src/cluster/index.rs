@@ -19,7 +19,7 @@ const PREFIXES: [&str; 3] =
 
 /// Bounds memory against a watch that runs wild; far above what an API server carries.
 const NAMESPACES_MAX: usize = 100_000;
-/// As [`NAMESPACES_MAX`].
+/// As [`NAMESPACES_MAX`]; beyond, they are read when a pod names them.
 const INSTRUMENTATIONS_MAX: usize = 20_000;
 
 type Annotations = Arc<BTreeMap<String, String>>;
@@ -42,7 +42,7 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct Tracked<T> {
     current: Arc<T>,
-    relist: Option<(T, usize)>,
+    relist: Option<T>,
 }
 
 /// Which watches have delivered a whole list since the start.
@@ -109,17 +109,14 @@ impl Index {
     pub(super) fn on_instrumentation(&self, event: Event<DynamicObject>) {
         let mut tracked = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Init => tracked.relist = Some((Catalog::default(), 0)),
+            Event::Init => tracked.relist = Some(Catalog::default()),
             Event::InitApply(object) => {
-                if let Some((catalog, count)) = &mut tracked.relist
-                    && *count < INSTRUMENTATIONS_MAX
-                {
-                    *count += 1;
+                if let Some(catalog) = &mut tracked.relist {
                     put(catalog, &object);
                 }
             }
             Event::InitDone => {
-                if let Some((catalog, _)) = tracked.relist.take() {
+                if let Some(catalog) = tracked.relist.take() {
                     if *tracked.current != catalog {
                         self.instrumentation_changes.send_modify(|changes| *changes += 1);
                     }
@@ -147,14 +144,14 @@ impl Index {
     pub(super) fn on_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) {
         let mut tracked = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Init => tracked.relist = Some((HashMap::new(), 0)),
+            Event::Init => tracked.relist = Some(HashMap::new()),
             Event::InitApply(object) => {
-                if let Some((namespaces, _)) = &mut tracked.relist {
+                if let Some(namespaces) = &mut tracked.relist {
                     put_namespace(namespaces, &object);
                 }
             }
             Event::InitDone => {
-                if let Some((namespaces, _)) = tracked.relist.take() {
+                if let Some(namespaces) = tracked.relist.take() {
                     if *tracked.current != namespaces {
                         self.namespace_changes.send_modify(|changes| *changes += 1);
                     }
@@ -201,7 +198,11 @@ fn asks(annotations: &BTreeMap<String, String>) -> bool {
 
 fn put(catalog: &mut Catalog, object: &DynamicObject) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    catalog.insert(&namespace, &name, read_instrumentation(object));
+    if catalog.len() < INSTRUMENTATIONS_MAX || catalog.get(&namespace, &name).is_some() {
+        catalog.insert(&namespace, &name, read_instrumentation(object));
+    } else {
+        tracing::warn!(namespace, name, "not kept: there are {INSTRUMENTATIONS_MAX} Instrumentations already");
+    }
 }
 
 /// The Instrumentation in an object, or why there is none.
@@ -258,6 +259,25 @@ mod tests {
         assert!(index.catalog().get("a", "new").is_some());
         index.on_instrumentation(Event::Delete(instrumentation("new")));
         assert!(index.catalog().get("a", "new").is_none());
+    }
+
+    #[test]
+    fn no_event_makes_the_catalog_larger_than_its_bound() {
+        let index = Index::default();
+        index.on_instrumentation(Event::Init);
+        for number in 0..INSTRUMENTATIONS_MAX + 1 {
+            index.on_instrumentation(Event::InitApply(instrumentation(&format!("i{number}"))));
+        }
+        index.on_instrumentation(Event::InitDone);
+        index.on_instrumentation(Event::Apply(instrumentation("another")));
+        assert_eq!(index.catalog().len(), INSTRUMENTATIONS_MAX);
+        let mut known = instrumentation("i0");
+        known.metadata.generation = Some(2);
+        index.on_instrumentation(Event::Apply(known));
+        assert_eq!(index.catalog().get("a", "i0").unwrap().as_ref().unwrap().generation, 2);
+        index.on_instrumentation(Event::Delete(instrumentation("i0")));
+        index.on_instrumentation(Event::Apply(instrumentation("another")));
+        assert!(index.catalog().get("a", "another").is_some());
     }
 
     #[test]

@@ -12,10 +12,12 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::ListenerPort;
-use super::defaults::METRICS_PORT;
+use super::defaults::{METRICS_PORT, metrics_port};
 use super::registration::FIELD_MANAGER;
+use super::{Applied, ListenerPort};
 
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+const MANAGER: &str = "spanreel";
 const NAME_BYTES_MAX: usize = 63;
 /// Port names of Services are short.
 const PORT_NAME_BYTES_MAX: usize = 15;
@@ -25,6 +27,8 @@ const PORT_NAME_BYTES_MAX: usize = 15;
 pub(super) struct Port {
     name: String,
     port: u16,
+    /// Of our pod.
+    target: u16,
     protocol: String,
     app_protocol: Option<String>,
 }
@@ -57,14 +61,16 @@ enum Taken {
 pub(super) async fn apply(
     client: &Client,
     owner: Owner<'_>,
-    listeners: &[ListenerPort],
+    applied: &Applied,
     address: Option<IpAddr>,
 ) -> Result<Missing, Box<kube::Error>> {
     let name = owner.object.name_any();
-    let ports = ports(listeners, owner.object.data.pointer("/spec/ports"));
+    let listeners = ports(&applied.ports, owner.object.data.pointer("/spec/ports"));
+    let extensions = ports(&applied.extensions, None);
     let monitoring = vec![Port {
         name: "monitoring".to_owned(),
-        port: METRICS_PORT,
+        port: owner.object.data.pointer("/spec/config").and_then(metrics_port).unwrap_or(METRICS_PORT),
+        target: METRICS_PORT,
         protocol: "TCP".to_owned(),
         app_protocol: None,
     }];
@@ -75,13 +81,15 @@ pub(super) async fn apply(
             .push("Services lead nowhere: set webhook.pod_address or the environment variable POD_IP".to_owned());
     }
     let planned = [
-        (service_name(&name, "-collector"), "base", &ports),
-        (service_name(&name, "-collector-headless"), "headless", &ports),
+        (service_name(&name, "-collector"), "base", &listeners),
+        (service_name(&name, "-collector-headless"), "headless", &listeners),
         (service_name(&name, "-collector-monitoring"), "monitoring", &monitoring),
-        (service_name(&name, ""), "alias", &ports),
+        (service_name(&name, "-collector-extension"), "extension", &extensions),
+        (service_name(&name, ""), "alias", &listeners),
     ];
     for (service, kind, ports) in planned {
         if ports.is_empty() {
+            withdraw_one(client, owner, &service).await?;
             continue;
         }
         match apply_one(client, owner, &service, kind, ports, address).await? {
@@ -98,6 +106,36 @@ pub(super) async fn apply(
         }
     }
     Ok(missing)
+}
+
+/// Services of a resource that does not run lead nowhere; what was never made is not made for that.
+///
+/// # Errors
+/// The API server refuses or cannot be reached.
+pub(super) async fn withdraw(client: &Client, owner: Owner<'_>) -> Result<(), Box<kube::Error>> {
+    let name = owner.object.name_any();
+    for suffix in ["-collector", "-collector-headless", "-collector-monitoring", "-collector-extension", ""] {
+        withdraw_one(client, owner, &service_name(&name, suffix)).await?;
+    }
+    Ok(())
+}
+
+async fn withdraw_one(client: &Client, owner: Owner<'_>, name: &str) -> Result<(), Box<kube::Error>> {
+    let namespace = owner.object.namespace().unwrap_or_default();
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
+    let ours = services.get_opt(name).await?.is_some_and(|service| {
+        is_owned(service.owner_references(), owner.object)
+            && service.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGER)
+    });
+    if !ours {
+        return Ok(());
+    }
+    match slices.patch(name, &PatchParams::default(), &Patch::Merge(json!({"endpoints": []}))).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
 }
 
 async fn apply_one(
@@ -153,7 +191,7 @@ fn metadata(owner: Owner<'_>, name: &str, kind: &str) -> Value {
         "name": name,
         "namespace": namespace,
         "labels": {
-            "app.kubernetes.io/managed-by": "spanreel",
+            MANAGED_BY: MANAGER,
             "app.kubernetes.io/part-of": "opentelemetry",
             "app.kubernetes.io/component": "opentelemetry-collector",
             "app.kubernetes.io/instance": label(&format!("{namespace}.{}", owner.object.name_any())),
@@ -175,7 +213,7 @@ fn service(owner: Owner<'_>, name: &str, kind: &str, ports: &[Port]) -> Value {
         .iter()
         .map(|port| {
             let mut value =
-                json!({"name": port.name, "port": port.port, "targetPort": port.port, "protocol": port.protocol});
+                json!({"name": port.name, "port": port.port, "targetPort": port.target, "protocol": port.protocol});
             set_app_protocol(&mut value, port);
             value
         })
@@ -193,7 +231,7 @@ fn slice(owner: Owner<'_>, name: &str, kind: &str, ports: &[Port], address: IpAd
     let mut metadata = metadata(owner, name, kind);
     if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
         labels.insert("kubernetes.io/service-name".to_owned(), json!(name));
-        labels.insert("endpointslice.kubernetes.io/managed-by".to_owned(), json!("spanreel"));
+        labels.insert("endpointslice.kubernetes.io/managed-by".to_owned(), json!(MANAGER));
         if kind == "headless" {
             labels.insert("service.kubernetes.io/headless".to_owned(), json!(""));
         }
@@ -201,7 +239,7 @@ fn slice(owner: Owner<'_>, name: &str, kind: &str, ports: &[Port], address: IpAd
     let ports: Vec<Value> = ports
         .iter()
         .map(|port| {
-            let mut value = json!({"name": port.name, "port": port.port, "protocol": port.protocol});
+            let mut value = json!({"name": port.name, "port": port.target, "protocol": port.protocol});
             set_app_protocol(&mut value, port);
             value
         })
@@ -243,7 +281,8 @@ fn ports(listeners: &[ListenerPort], given: Option<&Value>) -> Vec<Port> {
             name = format!("port-{}", listener.port);
         }
         let app_protocol = listener.app_protocol.clone();
-        ports.push(Port { name, port: listener.port, protocol: "TCP".to_owned(), app_protocol });
+        let (port, target) = (listener.port, listener.port);
+        ports.push(Port { name, port, target, protocol: "TCP".to_owned(), app_protocol });
     }
     // Two that still share a name would make the Service invalid.
     let mut seen = BTreeSet::new();
@@ -259,6 +298,7 @@ fn user_port(value: &Value) -> Option<Port> {
     ["TCP", "UDP", "SCTP"].contains(&protocol.as_str()).then_some(Port {
         name,
         port,
+        target: port,
         protocol,
         app_protocol: text("appProtocol"),
     })

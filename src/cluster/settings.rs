@@ -37,6 +37,8 @@ pub struct ClusterSettings {
     pub catch_up: CatchUpSettings,
     /// How often the certificate's Secret and the registrations are looked at: what somebody deleted comes back.
     pub check_interval: Duration,
+    /// OpenTelemetryCollectors that are run at once.
+    pub collectors_max: usize,
     /// This machine's clock, which may be wrong.
     pub clock: fn() -> SystemTime,
 }
@@ -84,6 +86,7 @@ impl ClusterSettings {
             injection: spanreel.injection.clone(),
             catch_up: spanreel.catch_up.clone(),
             check_interval: CHECK_INTERVAL,
+            collectors_max: super::collectors::COLLECTORS_MAX,
             clock: SystemTime::now,
         })
     }

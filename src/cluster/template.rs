@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata, NamespaceResourceScope};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -27,6 +27,8 @@ pub(super) struct Template {
     pub(super) pod: Pod,
     /// The workload's own: uid, generation, annotations, ...
     pub(super) metadata: ObjectMeta,
+    /// Which pods and revisions are its own; only of what rolls out.
+    pub(super) selector: Option<LabelSelector>,
     /// `None`: it does not roll out changes of its template.
     pub(super) rollout: Option<Rollout>,
 }
@@ -158,7 +160,8 @@ pub(super) fn of_deployment(object: Deployment) -> Option<Template> {
             status.available_replicas,
         )
     };
-    Some(template::<Deployment>(object.metadata, spec.template, Some((rollout, observed))))
+    let template = template::<Deployment>(object.metadata, spec.template, Some((rollout, observed)));
+    Some(Template { selector: Some(spec.selector), ..template })
 }
 
 pub(super) fn of_stateful_set(object: StatefulSet) -> Option<Template> {
@@ -172,7 +175,8 @@ pub(super) fn of_stateful_set(object: StatefulSet) -> Option<Template> {
         held: strategy.type_.as_deref() == Some("OnDelete") || partition > 0,
         ..Rollout::counted(spec.replicas.or(Some(1)), Some(status.replicas), updated, status.available_replicas)
     };
-    Some(template::<StatefulSet>(object.metadata, spec.template, Some((rollout, status.observed_generation))))
+    let template = template::<StatefulSet>(object.metadata, spec.template, Some((rollout, status.observed_generation)));
+    Some(Template { selector: Some(spec.selector), ..template })
 }
 
 pub(super) fn of_daemon_set(object: DaemonSet) -> Option<Template> {
@@ -187,7 +191,8 @@ pub(super) fn of_daemon_set(object: DaemonSet) -> Option<Template> {
             status.number_available,
         )
     };
-    Some(template::<DaemonSet>(object.metadata, spec.template, Some((rollout, status.observed_generation))))
+    let template = template::<DaemonSet>(object.metadata, spec.template, Some((rollout, status.observed_generation)));
+    Some(Template { selector: Some(spec.selector), ..template })
 }
 
 fn of_replica_set(object: ReplicaSet) -> Option<Template> {
@@ -233,7 +238,7 @@ fn template<K: k8s_openapi::Resource>(
         observed: observed.unwrap_or_default() >= metadata.generation.unwrap_or_default(),
         ..rollout
     });
-    Template { pod, metadata, rollout }
+    Template { pod, metadata, selector: None, rollout }
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(super) use pods::Pods;
 
 /// The API server takes objects of up to 3 MiB as JSON; the review around it adds a little. Twice that is plenty.
 const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// A conversion is about a whole list: 500 collectors of 40 KiB, or 3,000 of the usual size.
+const CONVERSION_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bodies of all requests together; the largest objects are rare. What does not fit waits, which slows its sender down.
 const BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests being decided at once.
@@ -55,14 +57,36 @@ const CONNECTIONS_MAX: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without a request for so long is closed: places are few, and who holds one needs no credentials.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// For a whole request; the API server gives up after 3 s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
-/// Of these, for the body. The API server has it in memory.
-const BODY_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Of these, until its turn must have come; the rest is for deciding, which may ask the API server in turn.
-const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Running answers may finish at shutdown.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
+/// What a request may take; its times count from its arrival.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    body_bytes: usize,
+    /// For a whole request.
+    request: Duration,
+    /// Of these, for the body. The API server has it in memory.
+    body: Duration,
+    /// Of these, until its turn must have come; the rest is for deciding, which may ask the API server in turn.
+    turn: Duration,
+}
+
+/// The API server gives up after 3 s.
+const ADMISSION: Limits = Limits {
+    body_bytes: BODY_BYTES_MAX,
+    request: Duration::from_secs(3),
+    body: Duration::from_millis(1500),
+    turn: Duration::from_secs(2),
+};
+/// The API server gives up after 30 s.
+const CONVERSION: Limits = Limits {
+    body_bytes: CONVERSION_BODY_BYTES_MAX,
+    request: Duration::from_secs(25),
+    body: Duration::from_secs(10),
+    turn: Duration::from_secs(20),
+};
+/// A conversion's answer is as large as its body, and not counted.
+const CONVERSIONS_MAX: usize = 1;
+/// Running answers may finish at shutdown; the API server waits no longer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// After a failed accept (no file descriptors left), wait instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,18 +100,19 @@ pub(super) struct Webhook {
     turns: Semaphore,
     /// One permit per value in the bodies being decided about.
     values: Semaphore,
+    conversions: Semaphore,
     refusals: Refusals,
 }
 
 /// A request without a usable body.
 #[derive(Debug, thiserror::Error)]
 enum BodyError {
-    #[error("the body is larger than 6 MiB")]
-    TooLarge,
+    #[error("the body is larger than {} MiB", .0 / (1024 * 1024))]
+    TooLarge(usize),
     #[error("the body has more than a million values")]
     TooManyValues,
-    #[error("the body did not come within 1.5 s")]
-    Timeout,
+    #[error("the body did not come within {} ms", .0.as_millis())]
+    Timeout(Duration),
     #[error("the body was not read: {0}")]
     Broken(String),
 }
@@ -95,8 +120,8 @@ enum BodyError {
 impl BodyError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge | Self::TooManyValues => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) | Self::TooManyValues => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Timeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Broken(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -107,15 +132,21 @@ impl Webhook {
         let metrics = pods.metrics.clone();
         let refusals = Refusals::new(metrics.clone());
         let (body_bytes, turns) = (Semaphore::new(BODIES_BYTES_MAX), Semaphore::new(DECISIONS_MAX));
-        let values = Semaphore::new(ALL_VALUES_MAX);
-        Self { pods, metrics, body_bytes, turns, values, refusals }
+        let (values, conversions) = (Semaphore::new(ALL_VALUES_MAX), Semaphore::new(CONVERSIONS_MAX));
+        Self { pods, metrics, body_bytes, turns, values, conversions, refusals }
     }
 
     /// The answer to one review, as JSON; `Err`: it cannot be answered as a review.
-    async fn review(&self, path: Path, body: &[u8]) -> Result<serde_json::Value, String> {
-        if path == Path::Conversion {
-            return conversion::answer(body);
+    async fn answer(&self, path: Path, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        if path != Path::Conversion {
+            return self.review(path, &body).await.map(|review| review.to_string().into_bytes());
         }
+        // It takes longer than others may wait for a thread.
+        let converted = tokio::task::spawn_blocking(move || conversion::answer(&body)).await;
+        converted.map_err(|error| error.to_string())?
+    }
+
+    async fn review(&self, path: Path, body: &[u8]) -> Result<serde_json::Value, String> {
         let request = match admission::Request::read(body) {
             Ok(request) => request,
             Err(Unreadable::Unknown { uid, why }) => return Ok(unread(path, &why).into_review(&uid)),
@@ -128,7 +159,7 @@ impl Webhook {
             Path::ValidateInstrumentation => resources::validate(Kind::Instrumentation, &request, &settings.images),
             Path::MutateCollector => resources::mutate(Kind::Collector, &request, &settings.images),
             Path::ValidateCollector => resources::validate(Kind::Collector, &request, &settings.images),
-            // Answered above.
+            // Its reviews are of another kind.
             Path::Conversion => Answer::default(),
         };
         Ok(answer.into_review(&request.uid))
@@ -140,22 +171,6 @@ impl Webhook {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
     {
-        let answer =
-            tokio::time::timeout_at((arrived + REQUEST_TIMEOUT).into(), self.respond_untimed(request, arrived));
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.refusals.refused(Cause::Late);
-                text(StatusCode::GATEWAY_TIMEOUT, "no answer within 3 s".to_owned())
-            }
-        }
-    }
-
-    async fn respond_untimed<B>(&self, request: Request<B>, arrived: Instant) -> Response<Full<Bytes>>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Display,
-    {
         let Some(path) = Path::of(request.uri().path()) else {
             let paths: Vec<&str> = Path::ALL.iter().map(|path| path.as_str()).collect();
             return text(StatusCode::NOT_FOUND, format!("only these are served here: {}", paths.join(" ")));
@@ -163,9 +178,33 @@ impl Webhook {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "POST a review".to_owned());
         }
+        let limits = if path == Path::Conversion { CONVERSION } else { ADMISSION };
+        let answer = self.respond_untimed(path, request, limits, arrived);
+        match tokio::time::timeout_at((arrived + limits.request).into(), answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.refusals.refused(Cause::Late);
+                let seconds = limits.request.as_secs();
+                text(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {seconds} s"))
+            }
+        }
+    }
+
+    async fn respond_untimed<B>(
+        &self,
+        path: Path,
+        request: Request<B>,
+        limits: Limits,
+        arrived: Instant,
+    ) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Display,
+    {
         // No turn is taken before the body is here: who sends none must not hold up who does.
-        let read = tokio::time::timeout_at((arrived + BODY_TIMEOUT).into(), self.read_body(request.into_body()));
-        let (body, _held) = match read.await.unwrap_or(Err(BodyError::Timeout)) {
+        let read = self.read_body(request.into_body(), limits.body_bytes);
+        let read = tokio::time::timeout_at((arrived + limits.body).into(), read).await;
+        let (body, _held) = match read.unwrap_or(Err(BodyError::Timeout(limits.body))) {
             Ok(read) => read,
             Err(error) => {
                 if !matches!(error, BodyError::Broken(_)) {
@@ -174,37 +213,47 @@ impl Webhook {
                 return text(error.status(), error.to_string());
             }
         };
-        let values = values_at_most(&body);
+        // Of a conversion one object at a time is read.
+        let values = if path == Path::Conversion { VALUES_MAX } else { values_at_most(&body) };
         let Some(weight) = u32::try_from(values).ok().filter(|_| values <= VALUES_MAX) else {
             self.refusals.refused(Cause::Body);
             return text(BodyError::TooManyValues.status(), BodyError::TooManyValues.to_string());
         };
         self.refusals.passed(Cause::Body);
         let complete = Instant::now();
-        let turn = async { tokio::try_join!(self.turns.acquire(), self.values.acquire_many(weight)) };
-        let turn = tokio::time::timeout_at((arrived + TURN_TIMEOUT).into(), turn);
+        let turn = async {
+            let alone = if path == Path::Conversion { Some(self.conversions.acquire().await?) } else { None };
+            tokio::try_join!(self.turns.acquire(), self.values.acquire_many(weight)).map(|turn| (alone, turn))
+        };
+        let turn = tokio::time::timeout_at((arrived + limits.turn).into(), turn);
         let Ok(Ok(_turn)) = turn.await else {
             self.refusals.refused(Cause::Busy);
             let why = "too many requests at once";
             return match admission::uid(&body) {
-                Some(uid) if path != Path::Conversion => json(&unread(path, why).into_review(&uid)),
+                Some(uid) if path != Path::Conversion => {
+                    json(unread(path, why).into_review(&uid).to_string().into_bytes())
+                }
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()),
             };
         };
         self.refusals.passed(Cause::Busy);
-        let answer = self.review(path, &body).await;
+        let answer = self.answer(path, body).await;
         if path == Path::Pods {
             self.metrics.record_latency(complete.elapsed());
         }
         self.refusals.passed(Cause::Late);
         match answer {
-            Ok(review) => json(&review),
+            Ok(review) => json(review),
             Err(error) => text(StatusCode::BAD_REQUEST, error),
         }
     }
 
     /// The whole body, and the memory it counts as for as long as it is held.
-    async fn read_body<B>(&self, mut body: B) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), BodyError>
+    async fn read_body<B>(
+        &self,
+        mut body: B,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), BodyError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
@@ -214,10 +263,10 @@ impl Webhook {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > BODY_BYTES_MAX {
-                return Err(BodyError::TooLarge);
+            if bytes.len() + data.len() > bytes_max {
+                return Err(BodyError::TooLarge(bytes_max));
             }
-            let count = u32::try_from(data.len()).map_err(|_| BodyError::TooLarge)?;
+            let count = u32::try_from(data.len()).map_err(|_| BodyError::TooLarge(bytes_max))?;
             let more = self.body_bytes.acquire_many(count).await.map_err(|e| BodyError::Broken(e.to_string()))?;
             match &mut held {
                 Some(held) => held.merge(more),
@@ -234,8 +283,8 @@ fn values_at_most(body: &[u8]) -> usize {
     1 + body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{' | b':')).count()
 }
 
-fn json(review: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(review.to_string())));
+fn json(review: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(review)));
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
@@ -307,10 +356,11 @@ async fn serve_connection(
     webhook: Arc<Webhook>,
     shutdown: CancellationToken,
 ) {
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake with the webhook failed"),
-        Err(_) => return,
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let stream = match shutdown.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => return tracing::debug!(%peer, %error, "TLS handshake with the webhook failed"),
+        Some(Err(_)) | None => return,
     };
     let (requests, used) = tokio::sync::watch::channel(());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -351,23 +401,31 @@ mod tests {
     use http_body_util::StreamBody;
     use serde_json::{Value, json};
 
-    use super::super::events::Events;
+    use tokio::sync::mpsc::Receiver;
+
+    use super::super::events::{Dated, Events};
     use super::super::lookup::Lookup;
     use super::*;
     use crate::inject::Instrumentation;
 
     fn webhook() -> Webhook {
+        webhook_with_events().0
+    }
+
+    fn webhook_with_events() -> (Webhook, Receiver<Dated>) {
         // Never called: the index is not synced, so nothing is looked up.
         let config = kube::Config::new("http://192.0.2.1".parse().unwrap());
         let client = kube::Client::try_from(config).unwrap();
-        Webhook::new(Arc::new(Pods {
+        let (events, published) = Events::channel(Metrics::default());
+        let webhook = Webhook::new(Arc::new(Pods {
             index: Arc::default(),
             lookup: Lookup::new(client),
             settings: Arc::default(),
             built_in: Instrumentation::built_in("http://x:4318"),
-            events: Events::channel(Metrics::default()).0,
+            events,
             metrics: Metrics::default(),
-        }))
+        }));
+        (webhook, published)
     }
 
     fn post<B>(body: B) -> Request<B> {
@@ -406,7 +464,7 @@ mod tests {
         assert_eq!(answer["response"]["allowed"], true);
         assert_eq!(answer["response"]["warnings"], Value::Null);
 
-        let late = Instant::now().checked_sub(BODY_TIMEOUT).unwrap();
+        let late = Instant::now().checked_sub(ADMISSION.body).unwrap();
         assert_eq!(webhook.respond(silent(), late).await.status(), StatusCode::REQUEST_TIMEOUT);
         assert_eq!(refusals(&webhook), "spanreel_webhook_refusals_total{cause=\"body\"} 1");
     }
@@ -418,7 +476,7 @@ mod tests {
         let mut waiting = Box::pin(webhook.respond(review(), Instant::now()));
         assert!(waiting.as_mut().now_or_never().is_none(), "waits");
 
-        let late = Instant::now().checked_sub(TURN_TIMEOUT - Duration::from_millis(600)).unwrap();
+        let late = Instant::now().checked_sub(ADMISSION.turn - Duration::from_millis(600)).unwrap();
         let answer = read(webhook.respond(review(), late).await).await;
         assert_eq!(answer["response"]["uid"], "u");
         assert_eq!(answer["response"]["allowed"], true);
@@ -430,24 +488,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pods_that_ask_too_early_or_cannot_be_read_are_counted() {
-        let webhook = webhook();
-        for (object, expected) in [
-            (json!({"metadata": {"annotations": {"instrumentation.opentelemetry.io/inject-sdk": "i"}}}), "starting"),
-            (json!({"spec": 7}), "cannot be read"),
-        ] {
-            let request = admission::Request {
+    async fn pods_that_ask_too_early_or_cannot_be_read_are_counted_and_their_workloads_told() {
+        let (webhook, mut published) = webhook_with_events();
+        let metadata = json!({
+            "annotations": {"instrumentation.opentelemetry.io/inject-sdk": "i"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u", "controller": true}],
+        });
+        for (object, expected) in
+            [(json!({"metadata": metadata}), "starting"), (json!({"metadata": metadata, "spec": 7}), "cannot be read")]
+        {
+            let mut request = admission::Request {
                 operation: "CREATE".to_owned(),
                 resource: "pods".to_owned(),
+                namespace: "shop".to_owned(),
                 object,
                 ..admission::Request::default()
             };
             let answer = webhook.pods.review(&request).await;
             assert!(answer.denial.is_none() && answer.warnings[0].contains(expected), "{answer:?}");
+            let text = format!("{:?}", published.try_recv().unwrap());
+            assert!([expected, "StatefulSet", "db", "shop"].iter().all(|word| text.contains(word)), "{text}");
+            request.dry_run = true;
+            webhook.pods.review(&request).await;
+            assert!(published.try_recv().is_err(), "a dry run leaves nothing behind");
         }
         let counted = refusals(&webhook);
         assert!(
-            counted.contains("{cause=\"starting\"} 1") && counted.contains("{cause=\"unreadable\"} 1"),
+            counted.contains("{cause=\"starting\"} 2") && counted.contains("{cause=\"unreadable\"} 2"),
             "{counted}"
         );
     }
@@ -466,6 +533,32 @@ mod tests {
         drop(all);
         assert_eq!(read(waiting.await).await["response"]["allowed"], true);
         assert_eq!(webhook.values.available_permits(), ALL_VALUES_MAX);
+    }
+
+    #[tokio::test]
+    async fn hundreds_of_large_collectors_are_converted_at_once() {
+        const OBJECTS: usize = 500;
+        let webhook = webhook();
+        let (config, managed) = ("receivers: {otlp: {}}\n# ".to_owned() + &"x".repeat(20_000), "y".repeat(10_000));
+        let object = json!({
+            "apiVersion": "opentelemetry.io/v1alpha1", "kind": "OpenTelemetryCollector",
+            "metadata": {"name": "x", "namespace": "n", "managedFields": [managed]}, "spec": {"config": config},
+        });
+        let request = |objects: usize| {
+            let objects = vec![object.clone(); objects];
+            let review = json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+                "request": {"uid": "u", "desiredAPIVersion": "opentelemetry.io/v1beta1", "objects": objects},
+            });
+            Request::post(Path::Conversion.as_str()).body(Full::new(Bytes::from(review.to_string()))).unwrap()
+        };
+        let answer = read(webhook.respond(request(OBJECTS), Instant::now()).await).await;
+        let converted = answer["response"]["convertedObjects"].as_array().unwrap();
+        assert_eq!(converted.len(), OBJECTS);
+        assert!(converted.iter().all(|object| object["spec"]["config"]["receivers"] == json!({"otlp": {}})));
+        let answer = webhook.respond(request(1200), Instant::now()).await;
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(webhook.body_bytes.available_permits(), BODIES_BYTES_MAX);
     }
 
     #[tokio::test]

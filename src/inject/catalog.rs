@@ -12,16 +12,18 @@ pub type Entry = Result<Arc<Instrumentation>, MalformedInstrumentation>;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Catalog {
     by_namespace: BTreeMap<String, BTreeMap<String, Entry>>,
+    len: usize,
 }
 
 impl Catalog {
     pub fn insert(&mut self, namespace: &str, name: &str, entry: Entry) {
-        self.by_namespace.entry(namespace.to_owned()).or_default().insert(name.to_owned(), entry);
+        let names = self.by_namespace.entry(namespace.to_owned()).or_default();
+        self.len += usize::from(names.insert(name.to_owned(), entry).is_none());
     }
 
     pub fn remove(&mut self, namespace: &str, name: &str) {
         if let Some(names) = self.by_namespace.get_mut(namespace) {
-            names.remove(name);
+            self.len -= usize::from(names.remove(name).is_some());
             if names.is_empty() {
                 self.by_namespace.remove(namespace);
             }
@@ -31,6 +33,16 @@ impl Catalog {
     #[must_use]
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Entry> {
         self.by_namespace.get(namespace)?.get(name)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// All, as (namespace, name), in order.

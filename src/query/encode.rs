@@ -13,7 +13,7 @@ use super::call::Origin;
 use crate::traceql::answer::{FoundTrace, Inspected, TagsAnswer};
 
 /// What stands for the service of a trace whose root has not come.
-const NO_ROOT_YET: &str = "<root span not yet received>";
+pub(super) const NO_ROOT_YET: &str = "<root span not yet received>";
 
 /// The answer of a tag endpoint, before it has a version.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,4 +93,4 @@ impl From<&Inspected> for Metrics {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

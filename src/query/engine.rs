@@ -2,13 +2,13 @@
 
 use super::error::QueryError;
 use super::source::SourceError;
-use crate::traceql;
 use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Query, Scope};
 use crate::traceql::control::Control;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 use crate::traceql::segment::{SegmentError, Source};
 use crate::traceql::value::Value;
+use crate::traceql::{self, metrics, tags};
 
 /// What a user is told.
 impl From<traceql::QueryError> for QueryError {
@@ -24,10 +24,6 @@ impl From<traceql::QueryError> for QueryError {
     }
 }
 
-fn absent<T>() -> Result<T, QueryError> {
-    Err(QueryError::Evaluation("not yet".to_owned()))
-}
-
 /// Parses and validates.
 pub(super) fn read(text: &str) -> Result<Query, QueryError> {
     Ok(traceql::read(text)?)
@@ -39,59 +35,60 @@ pub(super) fn field(identifier: &str) -> Result<Field, QueryError> {
 }
 
 /// What `q` of the tag endpoints restricts spans to: its complete conditions; `None` if it has none that count.
-pub(super) fn filter(_text: &str) -> Result<Option<Expression>, QueryError> {
-    absent()
+pub(super) fn filter(text: &str) -> Result<Option<Expression>, QueryError> {
+    traceql::lenient(text).map_err(|error| QueryError::Filter(error.to_string()))
 }
 
-/// The value that `q` of the tag endpoints requires of a field, if it does.
-pub(super) fn pinned(_text: &str, _field: &Field) -> Option<Value> {
-    None
+/// The values that a filter leaves a field, if it names them.
+pub(super) fn pinned(filter: &Expression, field: &Field) -> Option<Vec<Value>> {
+    Some(traceql::pinned(filter, field)?.into_iter().cloned().collect())
 }
 
 pub(super) fn search(
-    _query: &Query,
-    _request: &SearchRequest,
-    _source: &dyn Source,
-    _control: &Control,
-    _progress: &mut dyn FnMut(&SearchAnswer),
+    query: &Query,
+    request: &SearchRequest,
+    source: &dyn Source,
+    control: &Control,
+    progress: &mut dyn FnMut(&SearchAnswer),
 ) -> Result<SearchAnswer, QueryError> {
-    absent()
+    Ok(traceql::search::run(query, request, source, control, progress)?)
 }
 
+/// The whole answer at once: what a part of the data says of a quantile or of the largest series would be taken back.
 pub(super) fn range(
-    _query: &Query,
-    _request: &RangeRequest,
-    _source: &dyn Source,
-    _control: &Control,
+    query: &Query,
+    request: &RangeRequest,
+    source: &dyn Source,
+    control: &Control,
 ) -> Result<MetricsAnswer, QueryError> {
-    absent()
+    Ok(metrics::range(query, request, source, control, &mut |_| {})?)
 }
 
 pub(super) fn instant(
-    _query: &Query,
-    _request: &InstantRequest,
-    _source: &dyn Source,
-    _control: &Control,
+    query: &Query,
+    request: &InstantRequest,
+    source: &dyn Source,
+    control: &Control,
 ) -> Result<MetricsAnswer, QueryError> {
-    absent()
+    Ok(metrics::instant(query, request, source, control, &mut |_| {})?)
 }
 
 pub(super) fn tag_names(
-    _source: &dyn Source,
-    _scope: Option<Scope>,
-    _filter: Option<&Expression>,
-    _request: &TagsRequest,
-    _control: &Control,
+    source: &dyn Source,
+    scope: Option<Scope>,
+    filter: Option<&Expression>,
+    request: &TagsRequest,
+    control: &Control,
 ) -> Result<TagsAnswer, QueryError> {
-    absent()
+    Ok(tags::names(source, scope, filter, request, control)?)
 }
 
 pub(super) fn tag_values(
-    _source: &dyn Source,
-    _field: &Field,
-    _filter: Option<&Expression>,
-    _request: &TagsRequest,
-    _control: &Control,
+    source: &dyn Source,
+    field: &Field,
+    filter: Option<&Expression>,
+    request: &TagsRequest,
+    control: &Control,
 ) -> Result<ValuesAnswer, QueryError> {
-    absent()
+    Ok(tags::values(source, field, filter, request, control)?)
 }

@@ -10,6 +10,7 @@ use super::negotiation::TEXT;
 use super::parameters::ParameterError;
 use super::source::SourceError;
 use super::trace_id::TraceIdError;
+use super::upstream::Away;
 use crate::otlp::wire::WireError;
 use crate::traceql::control::Stopped;
 
@@ -61,11 +62,11 @@ pub enum QueryError {
     Stopped(#[from] Stopped),
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Nothing is here, and who may have it does not answer.
+    #[error(transparent)]
+    Away(#[from] Away),
     #[error("stored spans are damaged: {0}")]
     Damaged(#[from] WireError),
-    /// Evaluation ran into something that depends on the data, such as a division by zero.
-    #[error("{0}")]
-    Evaluation(String),
     #[error("the query failed inside Spanreel; its log says more")]
     Crashed,
 }
@@ -82,9 +83,8 @@ impl QueryError {
             | Self::NoMetrics
             | Self::NoSearch => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::NoSuchPath => StatusCode::NOT_FOUND,
-            Self::TraceTooLarge { .. } | Self::Stopped(Stopped::MemoryOver(_)) | Self::Evaluation(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::TraceTooLarge { .. } | Self::Stopped(Stopped::MemoryOver(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Away(_) => StatusCode::BAD_GATEWAY,
             Self::AnswerTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Stopped(Stopped::Cancelled) => {

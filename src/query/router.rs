@@ -10,6 +10,7 @@ use super::admission::{Admission, Answer, Lane};
 use super::error::QueryError;
 use super::introspection::{self, Introspection};
 use super::source::SpanSource;
+use super::upstream::Upstream;
 use super::{search, series, status_pages, streaming, tags, trace_by_id};
 use crate::traceql::control::Control;
 use crate::traceql::segment::Source;
@@ -36,11 +37,22 @@ pub struct QueryState {
     introspection: Arc<dyn Introspection>,
     limits: QueryLimits,
     admission: Arc<Admission>,
+    upstream: Option<Arc<dyn Upstream>>,
 }
 
 impl QueryState {
     pub fn new(source: Arc<dyn SpanSource>, introspection: Arc<dyn Introspection>, limits: QueryLimits) -> Self {
-        Self { source, introspection, limits, admission: Arc::new(Admission::new()) }
+        Self { source, introspection, limits, admission: Arc::new(Admission::new()), upstream: None }
+    }
+
+    /// With somebody to ask for what is no longer here.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Arc<dyn Upstream>) -> Self {
+        Self { upstream: Some(upstream), ..self }
+    }
+
+    pub(super) fn upstream(&self) -> Option<&Arc<dyn Upstream>> {
+        self.upstream.as_ref()
     }
 
     pub(super) fn source(&self) -> &Arc<dyn SpanSource> {

@@ -5,11 +5,11 @@ use http::HeaderMap;
 
 use super::call::{SearchCall, now};
 use super::encode::{json, protobuf};
-use super::engine;
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::parameters::Parameters;
 use super::router::QueryState;
+use super::upstream;
 use crate::traceql::control::Control;
 use crate::traceql::segment::Source;
 
@@ -18,13 +18,14 @@ pub(super) async fn search(
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Payload, QueryError> {
-    let SearchCall { query, request, origin } = SearchCall::from_url(&Parameters::new(parameters), now())?;
+    let call = SearchCall::from_url(&Parameters::new(parameters), now())?;
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
+    let asked = state.clone();
     let work = move |source: &dyn Source, control: &Control| {
-        let answer = engine::search(&query, &request, source, control, &mut |_| {})?;
+        let answer = upstream::search(&asked, &call, source, control, &mut |_| {})?;
         let body = match format {
-            Format::Json => json::search(&answer, origin),
-            Format::Protobuf => protobuf::search(&answer, origin),
+            Format::Json => json::search(&answer, call.origin),
+            Format::Protobuf => protobuf::search(&answer, call.origin),
         };
         Payload::of_scan(format.content_type(), body, coding)
     };

@@ -31,6 +31,7 @@ use super::introspection::{self, Readiness};
 use super::negotiation::TEXT;
 use super::router::QueryState;
 use super::tags::{Version, find_names, find_values};
+use super::upstream;
 use crate::otlp::wire;
 use crate::traceql::control::Control;
 use crate::traceql::segment::Source;
@@ -74,11 +75,13 @@ async fn query(State(state): State<QueryState>, Path(method): Path<String>, requ
 fn start(state: QueryState, method: &str, message: &[u8]) -> Result<Body, Status> {
     Ok(match method {
         "Search" => {
-            let SearchCall { query, request, origin } = SearchCall::from_message(message, now())?;
+            let call = SearchCall::from_message(message, now())?;
             answer(move |sender: Sender| async move {
-                let mut progress = Progress::new(sender, origin);
+                let mut progress = Progress::new(sender, call.origin);
+                let asked = state.clone();
                 let work = move |source: &dyn Source, control: &Control| {
-                    let found = engine::search(&query, &request, source, control, &mut |found| progress.tell(found))?;
+                    let tell = &mut |found: &_| progress.tell(found);
+                    let found = upstream::search(&asked, &call, source, control, tell)?;
                     Messages::new(progress.rest(&found))
                 };
                 state.scan(work).await

@@ -4,7 +4,10 @@
 //! body is the trace itself; the second always answers 200, with a trace that is present even if empty, because
 //! Grafana reads into it without looking, and says `PARTIAL` of what was cut off.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Query, State};
+use bytes::Bytes;
 use http::HeaderMap;
 
 use super::admission::Lane;
@@ -14,6 +17,7 @@ use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
 use super::source::TraceSource;
 use super::trace_id::parse_trace_id;
+use super::upstream::{Away, Upstream, has_root};
 use crate::otlp::TraceId;
 use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
 use crate::otlp::wire;
@@ -50,6 +54,16 @@ struct Lookup {
     limits: AssembleLimits,
     format: Format,
     coding: Coding,
+    upstream: Option<Arc<dyn Upstream>>,
+}
+
+/// What was found of a trace.
+struct Found {
+    trace: Trace,
+    /// How many bytes were looked at.
+    inspected_bytes: u64,
+    /// Whoever may have more does not answer.
+    away: Option<Away>,
 }
 
 impl Lookup {
@@ -61,26 +75,47 @@ impl Lookup {
             limits: AssembleLimits { trace_bytes_max: state.limits().trace_bytes_max },
             format: Format::of(headers),
             coding: Coding::of(headers),
+            upstream: state.upstream().cloned(),
         })
     }
 
-    /// The trace and how many bytes were looked at.
-    fn find(&self, source: &dyn TraceSource) -> Result<(Trace, u64), QueryError> {
-        let found = source.trace(self.id, &self.limits)?;
-        let mut trace = assemble(found.fragments.iter().map(|fragment| &fragment[..]), &self.limits)?;
-        if found.completeness == Completeness::Truncated {
+    fn find(&self, source: &dyn TraceSource) -> Result<Found, QueryError> {
+        let here = source.trace(self.id, &self.limits)?;
+        let mut trace = self.assembled(&here.fragments)?;
+        let inspected_bytes = here.inspected_bytes;
+        let truncated = here.completeness == Completeness::Truncated;
+        let mut away = None;
+        // A trace without root has lost its beginning, or it has not come yet.
+        if let Some(upstream) = &self.upstream
+            && !has_root(&trace.request)
+        {
+            match upstream.trace(self.id) {
+                Ok(older) if older.is_empty() => {}
+                Ok(older) => {
+                    let mut fragments = here.fragments;
+                    fragments.push(older);
+                    trace = self.assembled(&fragments)?;
+                }
+                Err(nobody) => away = Some(nobody),
+            }
+        }
+        if truncated {
             trace.completeness = Completeness::Truncated;
         }
-        Ok((trace, found.inspected_bytes))
+        Ok(Found { trace, inspected_bytes, away })
+    }
+
+    fn assembled(&self, fragments: &[Bytes]) -> Result<Trace, QueryError> {
+        Ok(assemble(fragments.iter().map(|fragment| &fragment[..]), &self.limits)?)
     }
 
     fn answer_v1(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
-        let (trace, _) = self.find(source)?;
+        let Found { trace, away, .. } = self.find(source)?;
         if trace.completeness == Completeness::Truncated {
             return Err(QueryError::TraceTooLarge { bytes_max: self.limits.trace_bytes_max });
         }
         if trace.spans == 0 {
-            return Err(QueryError::NotFound);
+            return Err(away.map_or(QueryError::NotFound, QueryError::Away));
         }
         let body = match self.format {
             Format::Protobuf => trace.request,
@@ -94,11 +129,14 @@ impl Lookup {
     }
 
     fn answer_v2(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
-        let (trace, inspected_bytes) = self.find(source)?;
-        let partial = (trace.completeness == Completeness::Truncated).then(|| {
-            let bytes_max = self.limits.trace_bytes_max;
-            format!("Trace exceeds maximum size of {bytes_max} bytes, a partial trace is returned")
-        });
+        let Found { trace, inspected_bytes, away } = self.find(source)?;
+        let partial = match trace.completeness {
+            Completeness::Truncated => {
+                let bytes_max = self.limits.trace_bytes_max;
+                Some(format!("Trace exceeds maximum size of {bytes_max} bytes, a partial trace is returned"))
+            }
+            Completeness::Complete => away.map(|away| away.to_string()),
+        };
         let body = match self.format {
             Format::Protobuf => response_protobuf(&trace.request, inspected_bytes, partial.as_deref()),
             Format::Json => response_json(&trace.request, inspected_bytes, partial.as_deref())?,

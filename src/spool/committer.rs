@@ -4,6 +4,7 @@
 //! who waited is answered. An idle spool therefore syncs at once, and under load the groups grow by themselves.
 
 use super::batch::{Header, PipelineId, TimeRange};
+use super::consumer::Known;
 use super::database::{BATCH, DICT, Database, META, synced};
 use super::extent::{Extent, OpenExtent, TraceKey};
 use super::ledger::{DropReason, Ledger};
@@ -22,6 +23,8 @@ const ZSTD_LEVEL: i32 = 1;
 pub(super) enum Command {
     Append(Append, oneshot::Sender<Result<(), AppendError>>),
     Register(String, oneshot::Sender<Result<PipelineId, AppendError>>),
+    /// Pipelines by name, and how many of them were forgotten.
+    Forget(Vec<String>, oneshot::Sender<usize>),
     /// Look after budgets.
     Housekeep,
     /// Commit what is queued, sync, end.
@@ -89,6 +92,9 @@ impl Committer {
                     Command::Register(name, reply) => {
                         let _ = reply.send(self.register(&name));
                     }
+                    Command::Forget(names, reply) => {
+                        let _ = reply.send(self.forget(&names));
+                    }
                     Command::Housekeep => housekeep = true,
                     Command::Close => closing = true,
                 }
@@ -114,13 +120,47 @@ impl Committer {
 
     fn register(&self, name: &str) -> Result<PipelineId, AppendError> {
         let mut ledger = self.shared.state().ledger.clone();
-        let (id, new) = ledger.register(name).ok_or_else(|| AppendError::Disk("too many pipelines".to_owned()))?;
+        let registered = ledger.register(name, |id| self.shared.state().is_free(id));
+        let (id, new) = registered.ok_or_else(|| AppendError::Disk("too many pipelines".to_owned()))?;
         if new {
             let meta = self.shared.database.family(META);
             self.shared.database.raw().put_cf(meta, LEDGER_KEY, encode(&ledger)).map_err(AppendError::from)?;
             self.shared.state_mut().ledger = ledger;
         }
         Ok(id)
+    }
+
+    /// Of pipelines that nothing feeds any more; one of which something is left stays.
+    fn forget(&self, names: &[String]) -> usize {
+        let (mut write, mut forgotten) = (WriteBatch::default(), Vec::new());
+        // In the order in which everybody takes them.
+        let state = self.shared.state();
+        let mut consumers = self.shared.consumers();
+        let mut ledger = state.ledger.clone();
+        for (id, account) in state.ledger.known().filter(|(_, account)| names.contains(&account.name)) {
+            let of_pipeline = || consumers.iter().filter(|(_, known)| known.account.pipeline == id);
+            let is_done = |known: &Known| {
+                !known.active && known.account.parked_bytes == 0 && known.account.accounted() == account.stored
+            };
+            if account.stored == reclaim::reclaimed(&state, id) && of_pipeline().all(|(_, known)| is_done(known)) {
+                of_pipeline().for_each(|(key, _)| write.delete_cf(self.shared.database.family(META), key));
+                ledger.forget(id);
+                forgotten.push(id);
+            }
+        }
+        drop(state);
+        if forgotten.is_empty() {
+            return 0;
+        }
+        write.put_cf(self.shared.database.family(META), LEDGER_KEY, encode(&ledger));
+        if let Err(error) = self.shared.database.raw().write(write) {
+            tracing::warn!(%error, "accounts of pipelines that are gone could not be removed");
+            return 0;
+        }
+        consumers.retain(|_, known| !forgotten.contains(&known.account.pipeline));
+        drop(consumers);
+        self.shared.state_mut().ledger = ledger;
+        forgotten.len()
     }
 
     fn commit(&mut self, group: &mut [Waiting]) -> Result<(), AppendError> {
@@ -278,6 +318,6 @@ pub(super) fn encode(record: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(record).unwrap_or_default()
 }
 
-pub(super) fn unix_nanos() -> u64 {
+pub(crate) fn unix_nanos() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }

@@ -18,7 +18,8 @@ const FILE_NAME: &str = "high-water";
 
 #[derive(Debug)]
 pub(super) struct HighWater {
-    file: File,
+    /// `None`: nothing is acknowledged here, so there is nothing to mark.
+    file: Option<File>,
 }
 
 /// What the mark says.
@@ -39,7 +40,12 @@ impl HighWater {
         let half =
             |at: usize| bytes.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes);
         let mark = if read == bytes.len() { Mark { end: half(0), stored_spans: half(8) } } else { Mark::default() };
-        Ok((Self { file }, mark))
+        Ok((Self { file: Some(file) }, mark))
+    }
+
+    /// For a directory that is only read.
+    pub fn unmarked() -> Self {
+        Self { file: None }
     }
 
     /// A mark that cannot be written (full disk) only makes the next one older.
@@ -47,7 +53,9 @@ impl HighWater {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&end.0.to_le_bytes());
         bytes[8..].copy_from_slice(&stored_spans.to_le_bytes());
-        if let Err(error) = self.file.write_at(&bytes, 0) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.write_at(&bytes, 0)
+        {
             tracing::debug!(%error, "the high-water mark could not be written");
         }
     }

@@ -46,10 +46,14 @@ impl PipelineAccount {
     }
 }
 
-/// All pipelines that this data directory ever knew, in the order of their [`PipelineId`].
+/// All pipelines that this data directory knows, in the order of their [`PipelineId`]. One that was forgotten leaves an
+/// account without a name, until its number is given out again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ledger {
     pub pipelines: Vec<PipelineAccount>,
+    /// Spans that forgotten pipelines stored.
+    #[serde(default)]
+    pub forgotten: u64,
     /// Spans that were durable once and were gone at a start, because something damaged the log.
     #[serde(default)]
     pub lost_to_damage: u64,
@@ -60,22 +64,43 @@ impl Ledger {
         self.pipelines.get(usize::from(id.0))
     }
 
+    /// Without those that were forgotten.
+    pub fn known(&self) -> impl Iterator<Item = (PipelineId, &PipelineAccount)> {
+        let numbered = (0u16..).zip(&self.pipelines);
+        numbered.filter(|(_, account)| !account.name.is_empty()).map(|(id, account)| (PipelineId(id), account))
+    }
+
     pub(super) fn stored_spans(&self) -> u64 {
-        self.pipelines.iter().map(|account| account.stored).sum()
+        self.forgotten + self.pipelines.iter().map(|account| account.stored).sum::<u64>()
     }
 
     pub(super) fn account_mut(&mut self, id: PipelineId) -> Option<&mut PipelineAccount> {
         self.pipelines.get_mut(usize::from(id.0))
     }
 
-    /// The id of a pipeline by name, and whether it is new.
-    pub(super) fn register(&mut self, name: &str) -> Option<(PipelineId, bool)> {
-        if let Some(index) = self.pipelines.iter().position(|account| account.name == name) {
-            return Some((PipelineId(u16::try_from(index).ok()?), false));
+    /// The id of a pipeline by name, and whether it is new; `is_free` says which forgotten ones' may be given out again.
+    pub(super) fn register(&mut self, name: &str, is_free: impl Fn(PipelineId) -> bool) -> Option<(PipelineId, bool)> {
+        if let Some((id, _)) = self.known().find(|(_, account)| account.name == name) {
+            return Some((id, false));
+        }
+        let new = PipelineAccount { name: name.to_owned(), ..PipelineAccount::default() };
+        let forgotten = (0u16..).zip(&mut self.pipelines).filter(|(_, account)| account.name.is_empty());
+        for (id, account) in forgotten {
+            if is_free(PipelineId(id)) {
+                *account = new;
+                return Some((PipelineId(id), true));
+            }
         }
         let id = PipelineId(u16::try_from(self.pipelines.len()).ok()?);
-        self.pipelines.push(PipelineAccount { name: name.to_owned(), ..PipelineAccount::default() });
+        self.pipelines.push(new);
         Some((id, true))
+    }
+
+    pub(super) fn forget(&mut self, id: PipelineId) {
+        if let Some(account) = self.account_mut(id) {
+            let stored = std::mem::take(account).stored;
+            self.forgotten += stored;
+        }
     }
 }
 

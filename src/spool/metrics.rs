@@ -102,7 +102,7 @@ impl std::fmt::Debug for LedgerCollector {
 impl Collector for LedgerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let snapshot = self.0.snapshot();
-        let pipelines = &snapshot.ledger.pipelines;
+        let pipelines: Vec<&PipelineAccount> = snapshot.ledger.known().map(|(_, account)| account).collect();
         let mut counters = |name, help, mut rows: &mut dyn Iterator<Item = (Labels, u64)>| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             Iterator::try_for_each(&mut rows, |(labels, value)| {
@@ -144,7 +144,7 @@ impl Collector for LedgerCollector {
         counters(
             "spanreel_spans_reclaimed",
             "Stored spans that are no longer on disk, because of a budget",
-            &mut pipelines.iter().zip(&snapshot.reclaimed).map(|(account, spans)| (of(account), *spans)),
+            &mut snapshot.ledger.known().map(|(id, account)| (of(account), snapshot.reclaimed(id))),
         )?;
         let to = |consumer: &ConsumerSnapshot| {
             vec![("destination", consumer.account.destination.clone()), ("pipeline", consumer.pipeline.clone())]

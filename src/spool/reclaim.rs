@@ -1,5 +1,5 @@
-//! Budgets: the oldest extents go when the spool is too large or too old, or, once every destination has them, when the
-//! disk runs out of space. Spans that a destination had still to get are booked as lost to it in the same write.
+//! Budgets: the oldest extents go when the spool is too large or too old, or, once every destination has them, when they
+//! are in sealed runs or the disk runs out of space. Spans that a destination had still to get are booked as lost to it in the same write.
 
 use super::committer::{encode, unix_nanos};
 use super::consumer::{Known, LossReason};
@@ -9,6 +9,7 @@ use super::state::{HEAD_KEY, HEAD_SPANS_KEY, State};
 use super::{PipelineId, Seq, Shared};
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// Extents dropped by one housekeeping run: bounds how long the committer is kept from committing.
 const EXTENTS_PER_RUN_MAX: usize = 8;
@@ -41,9 +42,21 @@ fn reason_to_drop_oldest(shared: &Shared) -> Option<Option<LossReason>> {
     {
         return Some(Some(LossReason::Age));
     }
+    if oldest.end <= shared.released.load(Ordering::Relaxed) && nobody_waits(shared, oldest) {
+        return Some(None);
+    }
     let free = shared.database.free_bytes().unwrap_or(u64::MAX);
     let short = free < settings.free_bytes_min.saturating_mul(FREE_SPACE_HEADROOM_PERCENT) / 100;
     (short && everybody_has(shared, &state, oldest)).then_some(None)
+}
+
+/// Whether every cursor is past the extent, also those of destinations that left the configuration: they may come back.
+fn nobody_waits(shared: &Shared, extent: &Extent) -> bool {
+    let is_past = |consumer: &Known| {
+        consumer.account.position >= extent.end
+            || extent.spans_at_end(consumer.account.pipeline) <= consumer.account.accounted()
+    };
+    shared.consumers().values().all(is_past)
 }
 
 /// Whether every pipeline in the extent has, or had, a destination that is past it, and no configured one is behind.
@@ -126,14 +139,14 @@ fn warn_before_loss(shared: &Shared) {
         .find(|consumer| consumer.active && consumer.account.position <= head.0)
         .map(|consumer| consumer.account.destination.clone());
     let warn = full_percent >= WARN_PERCENT && behind.is_some();
-    if warn && !shared.warned_of_loss.swap(warn, std::sync::atomic::Ordering::Relaxed) {
+    if warn && !shared.warned_of_loss.swap(warn, Ordering::Relaxed) {
         tracing::warn!(
             full_percent,
             destination = behind.unwrap_or_default(),
             "the spool is nearly full of spans that a destination has not taken; the oldest will be lost to it next"
         );
     } else if !warn {
-        shared.warned_of_loss.store(false, std::sync::atomic::Ordering::Relaxed);
+        shared.warned_of_loss.store(false, Ordering::Relaxed);
     }
 }
 

@@ -55,7 +55,13 @@ impl State {
 
     /// Stored totals of all pipelines, as an extent that closes now records them.
     pub fn spans_at_end(&self) -> BTreeMap<u16, u64> {
-        (0u16..).zip(&self.ledger.pipelines).map(|(id, account)| (id, account.stored)).collect()
+        self.ledger.known().map(|(id, account)| (id.0, account.stored)).collect()
+    }
+
+    /// Whether no record of this number is left from a pipeline that was forgotten.
+    pub fn is_free(&self, id: PipelineId) -> bool {
+        !self.spans_at_head.contains_key(&id.0)
+            && self.extents.iter().all(|extent| !extent.spans_at_end.contains_key(&id.0))
     }
 
     /// Reads ledger and extents from `meta` and rescans the batches behind the last closed extent (at most

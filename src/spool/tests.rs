@@ -57,6 +57,52 @@ fn check_ledger(spool: &Spool) {
 }
 
 #[tokio::test]
+async fn pipelines_of_which_nothing_is_left_are_forgotten_and_their_numbers_given_out_again() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let [kept, behind, empty] = ["a/kept/traces", "a/behind/traces", "a/empty/traces"];
+    let all = || [kept, behind, empty].map(str::to_owned).to_vec();
+    let (kept_id, behind_id) = (spool.pipeline(kept).await.unwrap(), spool.pipeline(behind).await.unwrap());
+    let empty_id = spool.pipeline(empty).await.unwrap();
+    spool.append(append(kept_id, &[1], 3)).await.unwrap();
+    spool.append(append(behind_id, &[1], 4)).await.unwrap();
+    let (of_behind, of_empty) = (spool.consumer("otlp", behind_id).unwrap(), spool.consumer("otlp", empty_id).unwrap());
+    assert_eq!(spool.forget(all()).await.unwrap(), 0, "its destination is configured");
+    of_behind.retire();
+    of_empty.retire();
+    assert_eq!(spool.forget(vec!["traces".to_owned()]).await.unwrap(), 0);
+    assert_eq!(spool.forget(all()).await.unwrap(), 1, "what is stored keeps its account");
+    spool.close().await;
+    drop((spool, of_behind, of_empty));
+
+    let spool = open(&directory);
+    let names = |spool: &Spool| -> Vec<String> {
+        spool.snapshot().ledger.known().map(|(_, account)| account.name.clone()).collect()
+    };
+    assert_eq!(names(&spool), [kept, behind]);
+    let new = spool.pipeline("a/new/traces").await.unwrap();
+    assert_eq!(new, empty_id, "its number is free");
+    assert_eq!(spool.pipeline(kept).await.unwrap(), kept_id);
+    let consumer = spool.consumer("otlp", new).unwrap();
+    spool.append(append(new, &[2], 5)).await.unwrap();
+    assert_eq!(consumer.backlog().spans, 5);
+    check_ledger(&spool);
+}
+
+#[tokio::test]
+async fn a_forgotten_pipeline_that_extents_still_speak_of_keeps_its_number() {
+    let mut ledger = Ledger::default();
+    let (id, _) = ledger.register("a/one/traces", |_| false).unwrap();
+    ledger.account_mut(id).unwrap().stored = 7;
+    ledger.forget(id);
+    assert_eq!(ledger.stored_spans(), 7, "what the log is checked against stays");
+    let (other, _) = ledger.register("a/two/traces", |_| false).unwrap();
+    assert_ne!(other, id);
+    assert_eq!(ledger.register("a/three/traces", |_| true), Some((id, true)));
+    assert_eq!(ledger.account(id).unwrap().stored, 0);
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_reopening() {
     let directory = TempDir::new().unwrap();
     let spool = open(&directory);

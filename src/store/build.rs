@@ -23,7 +23,7 @@ mod intern;
 mod order;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
@@ -42,7 +42,7 @@ pub use cell::cell;
 pub use column::{FieldColumn, Groups, Placed};
 pub use index::{Index, Names};
 pub use intern::Place;
-pub use segment::InMemory;
+pub use segment::{InMemory, TakesBytes};
 
 /// A segment is full when one of its scopes has so many names of attributes: senders that put data into names must not
 /// make columns without end.
@@ -72,8 +72,14 @@ impl Spans {
     /// The bytes of a row's span, empty if there is no such row.
     #[must_use]
     pub fn bytes(&self, row: usize) -> &[u8] {
-        self.places.get(row).map_or(&[], |place| intern::Bytes::at(self.batches.as_slice(), *place))
+        self.places.get(row).map_or(&[], |place| bytes_at(&self.batches, *place))
     }
+}
+
+/// What lies at a place, empty if there is nothing.
+#[must_use]
+pub fn bytes_at(batches: &[Bytes], place: Place) -> &[u8] {
+    intern::Bytes::at(batches, place)
 }
 
 /// How much of a batch a builder took.
@@ -293,7 +299,8 @@ impl Builder {
         });
     }
 
-    fn clear(&mut self) {
+    /// Forgets what was pushed since the last segment.
+    pub fn clear(&mut self) {
         self.batches.clear();
         self.rows.clear();
         self.traces.clear();

@@ -19,6 +19,9 @@ use super::segment::{Column, Parent, SegmentError};
 use super::trace::view::service_name;
 use super::value::Value;
 
+/// Rows, or traces, of slow work between two looks at whether the query is to end.
+const ROWS_BETWEEN_CHECKS: usize = 1024;
+
 pub struct Coded {
     codes: Codes,
     values: Values,
@@ -37,21 +40,21 @@ enum Values {
 pub fn read(field: &Field, scan: &Scan<'_>, reader: &Rc<Reader>, rows: &[u16]) -> Result<Option<Coded>, SegmentError> {
     match field {
         Field::Attribute(Attribute { of_parent: true, .. }) => Ok(None),
-        Field::Attribute(Attribute { scope: None, name, .. }) => unscoped(name, reader, rows),
-        Field::Attribute(_) => column(field, reader, rows),
-        Field::Intrinsic(intrinsic) if has_column(*intrinsic) => column(field, reader, rows),
+        Field::Attribute(Attribute { scope: None, name, .. }) => unscoped(name, scan, reader, rows),
+        Field::Attribute(_) => column(field, scan, reader, rows),
+        Field::Intrinsic(intrinsic) if has_column(*intrinsic) => column(field, scan, reader, rows),
         Field::Intrinsic(Intrinsic::RootName | Intrinsic::RootServiceName) => {
             roots(field, scan, reader, rows).map(Some)
         }
         Field::Intrinsic(Intrinsic::TraceId | Intrinsic::TraceDuration) => {
             let compiled = compiled(field)?;
             let bound = compiled.bind(scan, reader)?;
-            of_traces(reader, rows, |_, first| value_of(&bound, first)).map(Some)
+            of_traces(scan, reader, rows, |_, first| value_of(&bound, first)).map(Some)
         }
         Field::Intrinsic(_) => {
             let compiled = compiled(field)?;
             let bound = compiled.bind(scan, reader)?;
-            number(reader, rows, |row| Ok(value_of(&bound, row)?.map(Cell::One))).map(Some)
+            number(scan, reader, rows, |row| Ok(value_of(&bound, row)?.map(Cell::One))).map(Some)
         }
     }
 }
@@ -155,7 +158,7 @@ fn first(cell: &Cell) -> Option<&Value> {
     }
 }
 
-fn column(field: &Field, reader: &Reader, rows: &[u16]) -> Result<Option<Coded>, SegmentError> {
+fn column(field: &Field, scan: &Scan<'_>, reader: &Reader, rows: &[u16]) -> Result<Option<Coded>, SegmentError> {
     match reader.column(field)? {
         Column::Absent => Ok(None),
         Column::Listed(dictionary) => Ok(Some(Coded::listed(dictionary, reader.codes(field)?))),
@@ -164,16 +167,16 @@ fn column(field: &Field, reader: &Reader, rows: &[u16]) -> Result<Option<Coded>,
                 None | Some(0) => Ok(None),
                 Some(_) => reader.segment().cell(field, row),
             };
-            number(reader, rows, cell).map(Some)
+            number(scan, reader, rows, cell).map(Some)
         }
     }
 }
 
 /// `.name`: the first scope in which a row has it.
-fn unscoped(name: &str, reader: &Reader, rows: &[u16]) -> Result<Option<Coded>, SegmentError> {
+fn unscoped(name: &str, scan: &Scan<'_>, reader: &Reader, rows: &[u16]) -> Result<Option<Coded>, SegmentError> {
     let mut scopes = Vec::new();
     for field in scoped(name) {
-        scopes.extend(column(&field, reader, rows)?);
+        scopes.extend(column(&field, scan, reader, rows)?);
     }
     if scopes.len() <= 1 {
         return Ok(scopes.pop());
@@ -182,11 +185,12 @@ fn unscoped(name: &str, reader: &Reader, rows: &[u16]) -> Result<Option<Coded>, 
         let of_scope = scopes.iter().map(|coded| (coded, coded.codes.get(row))).find(|(_, code)| *code != NIL);
         Ok(of_scope.and_then(|(coded, code)| coded.value(code)).map(Cell::One))
     };
-    number(reader, rows, cell).map(Some)
+    number(scan, reader, rows, cell).map(Some)
 }
 
 /// One value for all rows of a trace; asked for with the index of the trace and the first of the rows.
 fn of_traces(
+    scan: &Scan<'_>,
     reader: &Reader,
     rows: &[u16],
     mut value: impl FnMut(usize, usize) -> Result<Option<Value>, SegmentError>,
@@ -195,6 +199,9 @@ fn of_traces(
     let mut numbers = Numbers::new(reader.rows());
     let mut rest = rows.iter().map(|row| usize::from(*row)).peekable();
     for index in 0..traces.len() {
+        if index % ROWS_BETWEEN_CHECKS == 0 {
+            scan.check()?;
+        }
         let of_trace = traces.rows(index);
         let Some(first) = rest.next_if(|row| of_trace.contains(row)) else { continue };
         let code = match value(index, first)? {
@@ -220,8 +227,8 @@ fn roots(field: &Field, scan: &Scan<'_>, reader: &Rc<Reader>, rows: &[u16]) -> R
         Field::Intrinsic(Intrinsic::RootName) => Field::Intrinsic(Intrinsic::Name),
         _ => service_name(),
     };
-    let of_root = column(&of_root, reader, &root_rows)?;
-    of_traces(reader, rows, |trace, first| match root(trace) {
+    let of_root = column(&of_root, scan, reader, &root_rows)?;
+    of_traces(scan, reader, rows, |trace, first| match root(trace) {
         // Where the root is here and there is no other piece, columns say it all.
         Some(root) if !scan.source().may_be_split(&**reader.segment(), trace) => {
             let value = of_root.as_ref().and_then(|coded| coded.value(coded.codes.get(root)));
@@ -242,12 +249,16 @@ fn value_of(bound: &Bound<'_, '_>, row: usize) -> Result<Option<Value>, SegmentE
 
 /// Numbers the values of rows in the order in which they come.
 fn number(
+    scan: &Scan<'_>,
     reader: &Reader,
     rows: &[u16],
     mut cell: impl FnMut(usize) -> Result<Option<Cell>, SegmentError>,
 ) -> Result<Coded, SegmentError> {
     let mut numbers = Numbers::new(reader.rows());
-    for row in rows.iter().map(|row| usize::from(*row)) {
+    for (count, row) in rows.iter().map(|row| usize::from(*row)).enumerate() {
+        if count % ROWS_BETWEEN_CHECKS == 0 {
+            scan.check()?;
+        }
         if let Some(cell) = cell(row)? {
             let code = numbers.code(cell);
             numbers.set(row, code);

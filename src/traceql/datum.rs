@@ -57,6 +57,15 @@ impl<'a> Datum<'a> {
         Self::String(Text::Borrowed(text))
     }
 
+    /// A value, borrowed where that saves a copy.
+    #[must_use]
+    pub fn borrowed(value: &'a Value) -> Self {
+        match value {
+            Value::String(text) => Self::text(text),
+            other => other.clone().into(),
+        }
+    }
+
     /// The value if there is one of it; of several the first.
     #[must_use]
     pub fn into_value(self) -> Option<Value> {
@@ -110,6 +119,19 @@ impl From<Value> for Datum<'static> {
             Value::Status(status) => Self::Status(status),
             Value::Kind(kind) => Self::Kind(kind),
             Value::Array(values) => Self::Array(values),
+        }
+    }
+}
+
+impl Scalar<'_> {
+    /// `None` for what is no number.
+    #[must_use]
+    pub fn into_number(self) -> Option<Value> {
+        match self {
+            Self::Int(int) => Some(Value::Int(int)),
+            Self::Duration(duration) => Some(Value::Duration(duration)),
+            Self::Float(float) => Some(Value::Float(float)),
+            _ => None,
         }
     }
 }
@@ -182,8 +204,8 @@ pub fn elements_pass(values: &[Value], negation: bool, test: impl Fn(Scalar<'_>)
 pub fn compare(op: Comparison, left: &Datum<'_>, right: &Datum<'_>) -> bool {
     let negation = op == Comparison::NotEqual;
     match (left, right) {
-        (Datum::Many(values), right) => values.iter().any(|value| compare(op, &value.clone().into(), right)),
-        (left, Datum::Many(values)) => values.iter().any(|value| compare(op, left, &value.clone().into())),
+        (Datum::Many(values), right) => values.iter().any(|value| compare(op, &Datum::borrowed(value), right)),
+        (left, Datum::Many(values)) => values.iter().any(|value| compare(op, left, &Datum::borrowed(value))),
         (Datum::Array(values), right) => {
             let Some(right) = right.scalar() else { return false };
             elements_pass(values, negation, |element| scalars_compare(op, element, right))
@@ -203,16 +225,26 @@ pub fn compare(op: Comparison, left: &Datum<'_>, right: &Datum<'_>) -> bool {
 #[must_use]
 pub fn calculate(op: Arithmetic, left: &Datum<'_>, right: &Datum<'_>) -> Option<Datum<'static>> {
     if let Datum::Many(values) = left {
-        return several(values.iter().filter_map(|value| calculate(op, &value.clone().into(), right)));
+        return several(values.iter().filter_map(|value| calculate(op, &Datum::borrowed(value), right)));
     }
     if let Datum::Many(values) = right {
-        return several(values.iter().filter_map(|value| calculate(op, left, &value.clone().into())));
+        return several(values.iter().filter_map(|value| calculate(op, left, &Datum::borrowed(value))));
     }
-    if let (Datum::Int(left), Datum::Int(right)) = (left, right) {
-        return whole(op, *left, *right).map(Datum::Int);
+    Some(match calculate_scalars(op, left.scalar()?, right.scalar()?)? {
+        Scalar::Int(int) => Datum::Int(int),
+        Scalar::Float(float) => Datum::Float(float),
+        _ => return None,
+    })
+}
+
+/// The same for single values.
+#[must_use]
+pub fn calculate_scalars(op: Arithmetic, left: Scalar<'_>, right: Scalar<'_>) -> Option<Scalar<'static>> {
+    if let (Scalar::Int(left), Scalar::Int(right)) = (left, right) {
+        return whole(op, left, right).map(Scalar::Int);
     }
     let (left, right) = (number(left)?, number(right)?);
-    Some(Datum::Float(match op {
+    Some(Scalar::Float(match op {
         Arithmetic::Add => left + right,
         Arithmetic::Subtract => left - right,
         Arithmetic::Multiply => left * right,
@@ -227,10 +259,10 @@ fn several(data: impl Iterator<Item = Datum<'static>>) -> Option<Datum<'static>>
     (!values.is_empty()).then_some(Datum::Many(values))
 }
 
-fn number(datum: &Datum<'_>) -> Option<f64> {
-    match datum {
-        Datum::Int(int) | Datum::Duration(int) => Some(*int as f64),
-        Datum::Float(float) => Some(*float),
+fn number(scalar: Scalar<'_>) -> Option<f64> {
+    match scalar {
+        Scalar::Int(int) | Scalar::Duration(int) => Some(int as f64),
+        Scalar::Float(float) => Some(float),
         _ => None,
     }
 }

@@ -108,6 +108,8 @@ pub enum Invalid {
     CompareTimes,
     #[error("compare() end timestamp must be greater than start timestamp")]
     CompareOrder,
+    #[error("spanset operators are not supported for multiple spansets per trace. consider using coalesce()")]
+    SeveralSpansets,
     /// The feature, in Tempo's words.
     #[error("{0} not yet supported")]
     Unsupported(String),

@@ -116,6 +116,17 @@ impl Mask {
         (first..=last).any(|index| self.words.get(index).is_some_and(|word| word & bits_of(&rows, index) != 0))
     }
 
+    /// How many of these rows are in the set.
+    #[must_use]
+    pub fn count_in(&self, rows: Range<usize>) -> usize {
+        if rows.is_empty() {
+            return 0;
+        }
+        let indices = rows.start / WORD..=(rows.end - 1) / WORD;
+        let words = indices.map(|index| self.words.get(index).copied().unwrap_or(0) & bits_of(&rows, index));
+        words.map(|word| word.count_ones() as usize).sum()
+    }
+
     /// The rows of the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.iter_in(0..self.rows)
@@ -240,6 +251,7 @@ mod tests {
             let within: Vec<usize> = mask.iter().filter(|row| rows.contains(row)).collect();
             prop_assert_eq!(mask.iter_in(rows.clone()).collect::<Vec<_>>(), within.clone());
             prop_assert_eq!(mask.any(rows.clone()), !within.is_empty());
+            prop_assert_eq!(mask.count_in(rows.clone()), within.len());
 
             let mut kept = mask.clone();
             kept.keep_range(rows.clone());

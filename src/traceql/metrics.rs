@@ -25,15 +25,19 @@ mod lines;
 mod rows;
 mod stages;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use self::intervals::{Intervals, NANOS_PER_SECOND};
 use self::lines::Line;
 use self::rows::{Matcher, Selected};
-use super::answer::{Inspected, MetricsAnswer};
+use super::answer::{Inspected, MetricsAnswer, Sample};
 use super::ast::{Arithmetic, Field, FirstStage, Metrics, Pipeline, Query, Root, SecondStage};
 use super::control::{Control, Stopped};
 use super::error::{Invalid, QueryError};
@@ -110,18 +114,26 @@ fn run(
         }
     }
     let exemplars = if exemplars == 0 { 0 } else { (exemplars / parts.len().max(1)).max(1) };
-    let leaves = parts.iter().map(|part| Leaf::new(part, &intervals, exemplars));
+    let leaves = parts.iter().enumerate().map(|(number, part)| Leaf::new(part, number, &intervals, exemplars));
     let leaves: Vec<Leaf<'_>> = leaves.collect::<Result<_, _>>()?;
 
     let segments = source.segments(intervals.from, intervals.to);
     let pass = Pass { leaves: &leaves, intervals: &intervals, source, control };
     let answer = |state: &State<'_>| {
+        let bytes = state.answer_bytes(&intervals);
+        control.reserve(bytes)?;
         let mut answer = state.answer(metrics, &parts, &intervals, series_max);
         answer.inspected.segments = segments.len() as u64;
-        answer
+        Ok((answer, bytes))
     };
-    let state = pass.all(&segments, &mut |state| progress(&answer(state)))?;
-    Ok(answer(&state))
+    let state = pass.all(&segments, &mut |state| {
+        let (answer, bytes) = answer(state)?;
+        progress(&answer);
+        control.release(bytes);
+        Ok(())
+    })?;
+    let (answer, _) = answer(&state)?;
+    Ok(answer)
 }
 
 /// One `pipeline | function` of a query. Equal ones are folded once.
@@ -168,10 +180,10 @@ impl<'s> Pass<'s> {
     fn all(
         &self,
         segments: &[Arc<dyn Segment>],
-        progress: &mut dyn FnMut(&State<'s>),
+        progress: &mut dyn FnMut(&State<'s>) -> Result<(), Stopped>,
     ) -> Result<State<'s>, QueryError> {
         let spans: usize = segments.iter().map(|segment| segment.rows()).sum();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
         let workers = WORKERS_MAX.min(cores).min(segments.len()).min(spans / SPANS_PER_WORKER_MIN).max(1);
         let mut first = State::new(self)?;
         let mut others = (1..workers).map(|_| State::new(self)).collect::<Result<Vec<_>, _>>()?;
@@ -180,9 +192,13 @@ impl<'s> Pass<'s> {
         let last = waves.len().saturating_sub(1);
         for (index, wave) in waves.enumerate() {
             let next = AtomicUsize::new(0);
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 let work = |state| self.work(state, wave, &next);
-                let others: Vec<_> = others.iter_mut().map(|state| scope.spawn(move || work(state))).collect();
+                let others = others.iter_mut().filter_map(|state| {
+                    // Without a second thread the first does everything.
+                    thread::Builder::new().name("metrics".into()).spawn_scoped(scope, move || work(state)).ok()
+                });
+                let others: Vec<_> = others.collect();
                 let mut result = work(&mut first);
                 for other in others {
                     result = result.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -193,7 +209,7 @@ impl<'s> Pass<'s> {
                 for other in &mut others {
                     first.merge(std::mem::replace(other, State::new(self)?), self.control)?;
                 }
-                progress(&first);
+                progress(&first)?;
                 shown = Instant::now();
             }
         }
@@ -207,23 +223,23 @@ impl<'s> Pass<'s> {
     fn work(&self, state: &mut State<'s>, segments: &[Arc<dyn Segment>], next: &AtomicUsize) -> Result<(), QueryError> {
         let scan = Scan::new(self.source, self.control);
         while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let added = self.control.check().map_err(SegmentError::from).and_then(|()| self.add(&scan, state, segment));
+            let added = self.control.check().map_err(QueryError::from).and_then(|()| self.add(&scan, state, segment));
             match added {
                 Ok(()) => state.inspected.segments_done += 1,
                 // Retention was quicker: there is nothing to count.
-                Err(SegmentError::Gone) => state.inspected.segments_done += 1,
-                Err(SegmentError::Read(_)) => state.unreadable += 1,
-                Err(stopped @ SegmentError::Stopped(_)) => {
+                Err(QueryError::Segment(SegmentError::Gone)) => state.inspected.segments_done += 1,
+                Err(QueryError::Segment(SegmentError::Read(_))) => state.unreadable += 1,
+                Err(error) => {
                     // The others need not go on.
                     next.store(segments.len(), Ordering::Relaxed);
-                    return Err(stopped.into());
+                    return Err(error);
                 }
             }
         }
         Ok(())
     }
 
-    fn add(&self, scan: &Scan<'_>, state: &mut State<'s>, segment: &Arc<dyn Segment>) -> Result<(), SegmentError> {
+    fn add(&self, scan: &Scan<'_>, state: &mut State<'s>, segment: &Arc<dyn Segment>) -> Result<(), QueryError> {
         let State { folds, selected, scratch, compare_scratch, inspected, .. } = state;
         let reader = scan.reader(segment);
         for (leaf, folded) in self.leaves.iter().zip(folds) {
@@ -245,8 +261,8 @@ impl<'s> Pass<'s> {
 }
 
 impl<'q> Leaf<'q> {
-    fn new(part: &Part<'q>, intervals: &Intervals, exemplars: usize) -> Result<Self, QueryError> {
-        let matcher = rows::matcher(part.pipeline, intervals)?;
+    fn new(part: &Part<'q>, number: usize, intervals: &Intervals, exemplars: usize) -> Result<Self, QueryError> {
+        let matcher = rows::matcher(part.pipeline, number, intervals)?;
         let shown = part.pipeline.condition_fields().into_iter().chain(part.first.fields()).cloned();
         let shown: Vec<Field> = shown.collect::<BTreeSet<_>>().into_iter().collect();
         let function = match part.first {
@@ -261,7 +277,7 @@ impl<'q> Leaf<'q> {
                     intervals: *intervals,
                     exemplars,
                 },
-                selection: rows::spanset_matcher(selection, intervals)?,
+                selection: rows::selection(selection, intervals)?,
             },
         };
         Ok(Self { matcher, function })
@@ -299,6 +315,17 @@ impl<'q> State<'q> {
         self.inspected.segments_done += other.inspected.segments_done;
         self.unreadable += other.unreadable;
         Ok(())
+    }
+
+    /// What an answer takes while it is made, beside the cells.
+    fn answer_bytes(&self, intervals: &Intervals) -> usize {
+        let lines = self.folds.iter().map(|fold| match fold {
+            Folded::Over(fold) => fold.line_count(),
+            Folded::Compare(comparison) => comparison.line_count(),
+        });
+        // Numbers of a part, those that stages work on, and samples.
+        let number_bytes = 2 * size_of::<f64>() + size_of::<Sample>();
+        lines.sum::<usize>().saturating_mul(intervals.count()).saturating_mul(number_bytes)
     }
 
     fn answer(&self, metrics: &Metrics, parts: &[Part<'_>], intervals: &Intervals, series_max: usize) -> MetricsAnswer {

@@ -15,7 +15,7 @@ use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces}
 
 /// Readers are kept of segments with so many rows together, the latest used: pieces of split traces lie in segments
 /// near each other.
-const KEPT_ROWS_MAX: usize = 3 * ROWS_MAX;
+const KEPT_ROWS_MAX: usize = 2 * ROWS_MAX;
 
 /// A running query, or one thread of it: where it reads from, and what it has open.
 pub struct Scan<'a> {
@@ -35,9 +35,12 @@ pub struct Reader {
     /// Few: a query names a handful of fields.
     columns: RefCell<Vec<(Field, Column)>>,
     codes: RefCell<Vec<(Field, Codes)>>,
-    /// By the number that the query gives to each set of rows it needs again.
-    masks: RefCell<Vec<(usize, Rc<Mask>)>>,
+    /// Sets of rows that are needed again.
+    masks: RefCell<Vec<(MaskNumber, Arc<Mask>)>>,
 }
+
+/// Which set of rows: the number of a pipeline in its query, and that of a filter in the pipeline.
+pub type MaskNumber = (usize, usize);
 
 /// A column with its codes, ready to be asked for single rows.
 pub struct Values {
@@ -175,13 +178,29 @@ impl Reader {
     ///
     /// # Errors
     /// Those of `compute`.
-    pub fn mask<E>(&self, number: usize, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Rc<Mask>, E> {
+    pub fn mask<E>(&self, number: MaskNumber, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Arc<Mask>, E> {
         if let Some((_, mask)) = self.masks.borrow().iter().find(|(known, _)| *known == number) {
             return Ok(mask.clone());
         }
-        let mask = Rc::new(compute()?);
+        let mask = Arc::new(compute()?);
         self.masks.borrow_mut().push((number, mask.clone()));
         Ok(mask)
+    }
+
+    /// Puts sets of rows back that were computed by another reader of the segment.
+    pub fn remember(&self, masks: impl IntoIterator<Item = (MaskNumber, Arc<Mask>)>) {
+        let mut known = self.masks.borrow_mut();
+        for (number, mask) in masks {
+            if !known.iter().any(|(other, _)| *other == number) {
+                known.push((number, mask));
+            }
+        }
+    }
+
+    /// The sets of rows that were computed so far.
+    #[must_use]
+    pub fn masks(&self) -> Vec<(MaskNumber, Arc<Mask>)> {
+        self.masks.borrow().clone()
     }
 
     /// The rows that start within `[start, end]`; `None` if all do, which bounds of the segment often prove without a

@@ -29,6 +29,9 @@ use super::value::{Kind, Status, Value};
 /// different sketch.
 const UNLISTED_ROWS_MAX: usize = 1024;
 
+/// Values that are looked at one by one for a whole answer. After so many it is what it is: nobody chooses from thousands.
+const LOOKUPS_MAX: usize = 8192;
+
 /// What a collected value takes besides its text.
 const VALUE_OVERHEAD_BYTES: usize = 96;
 
@@ -244,16 +247,17 @@ fn each_value(
                 let one_by_one = present.len() <= UNLISTED_ROWS_MAX;
                 let mut seen = HashSet::default();
                 for (count, (row, sketch)) in present.into_iter().enumerate() {
-                    if values.is_full {
+                    if values.is_full || values.lookups == LOOKUPS_MAX {
                         break;
                     }
                     if count % UNLISTED_ROWS_MAX == 0 {
                         scan.check()?;
                     }
-                    if (one_by_one || seen.insert(sketch))
-                        && let Some(cell) = segment.cell(field, row)?
-                    {
-                        values.add_cell(&cell)?;
+                    if one_by_one || seen.insert(sketch) {
+                        values.lookups += 1;
+                        if let Some(cell) = segment.cell(field, row)? {
+                            values.add_cell(&cell)?;
+                        }
                     }
                 }
             }
@@ -270,6 +274,7 @@ struct Values<'r> {
     values: Vec<Value>,
     bytes: usize,
     key: Vec<u8>,
+    lookups: usize,
     is_full: bool,
 }
 
@@ -282,6 +287,7 @@ impl<'r> Values<'r> {
             values: Vec::new(),
             bytes: 0,
             key: Vec::new(),
+            lookups: 0,
             is_full: false,
         }
     }
@@ -351,3 +357,6 @@ fn text_len(value: &Value) -> usize {
         _ => size_of::<u64>(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 //! A real, small OTLP destination: OTLP/gRPC and OTLP/HTTP on one loopback port, decoding what it gets with
-//! opentelemetry-proto, and giving any answer on demand. Every test file uses a part of it.
+//! opentelemetry-proto, and giving any answer on demand. Every test uses a part of it.
 #![allow(dead_code)]
 
 use bytes::Bytes;

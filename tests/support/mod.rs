@@ -1,7 +1,7 @@
 //! What the scenario tests and the load rig share: real processes, real clients, and the checks of the promises.
 //!
 //! Every wait in here is bounded and says in its panic what it waited for; every process is killed with its owner.
-//! Each test file compiles its own copy and uses a part of it.
+//! The two programs of tests and the benchmarks each compile a copy and use a part of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod compression;

@@ -286,6 +286,45 @@ impl GrpcConnection {
     }
 }
 
+/// What a streaming call answered.
+#[derive(Debug, Clone)]
+pub struct Streamed {
+    pub messages: Vec<Bytes>,
+    pub code: u32,
+    pub message: String,
+}
+
+impl GrpcConnection {
+    /// Sends a body of gRPC frames to a streaming method and reads all that comes, uncompressed.
+    pub async fn stream(&mut self, path: &str, frames: Bytes) -> Result<Streamed, Broken> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("http://127.0.0.1:{}{path}", self.port))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .header("x-scope-orgid", "one|two")
+            .body(Full::new(frames))?;
+        let answer = async {
+            self.sender.ready().await?;
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            let body = body.collect().await?;
+            let trailers = body.trailers().cloned().unwrap_or(head.headers);
+            let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let mut bytes = body.to_bytes();
+            let mut messages = Vec::new();
+            while !bytes.is_empty() {
+                let prefix = bytes.split_to(5);
+                assert_eq!(prefix[0], 0, "an uncompressed message");
+                let len = u32::from_be_bytes(prefix[1..].try_into().expect("four bytes of length"));
+                messages.push(bytes.split_to(len as usize));
+            }
+            let code = text("grpc-status").parse().expect("a numeric grpc-status");
+            Ok(Streamed { messages, code, message: text("grpc-message").to_owned() })
+        };
+        tokio::time::timeout(ANSWER_BOUND, answer).await?
+    }
+}
+
 fn grpc_answer(http_status: u16, headers: HeaderMap, trailers: &HeaderMap, body: &Bytes) -> Answer {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,

@@ -3,7 +3,7 @@
 //! Users must have `support/kube.rs` as `kube_rig`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use spanreel::appliance::spanreel::settings::{SilentAfter, SpanreelSettings, WebhookSettings};
-use spanreel::cluster::{Applied, Cluster, ClusterSettings, LifeLine, Metrics, PipelineHost, PipelineSource};
+use spanreel::cluster::{Applied, Cluster, ClusterSettings, LifeLine, Metrics, PipelineHost, PipelineSource, Refusal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,8 +33,12 @@ pub const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwe
 struct NoPipelines;
 
 impl PipelineHost for NoPipelines {
-    async fn apply(&self, _source: PipelineSource) -> Result<Applied, Vec<String>> {
+    async fn apply(&self, _source: PipelineSource) -> Result<Applied, Refusal> {
         Ok(Applied::default())
+    }
+
+    async fn remarks(&self) -> BTreeMap<String, Vec<String>> {
+        BTreeMap::new()
     }
 
     async fn remove(&self, _owner: &str) {}

@@ -150,6 +150,11 @@ impl Spanreel {
         self.process.as_mut().expect("the process was started")
     }
 
+    /// Everything that it has written so far, over all its starts.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process().kill();

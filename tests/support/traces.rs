@@ -25,6 +25,11 @@ impl Traces {
         id
     }
 
+    /// Pseudo-random but repeatable.
+    pub fn spread(value: u64) -> u64 {
+        mix(value)
+    }
+
     /// One request with the traces of `indices`, all of service `service`, timed now.
     pub fn request(&self, service: &str, indices: std::ops::Range<u64>) -> ExportTraceServiceRequest {
         let spans = indices.flat_map(|index| self.spans(index)).collect();

@@ -7,6 +7,7 @@ use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
 use crate::config::{Declaration, Secrecy, Section, Stability};
 use crate::inject;
+use crate::query::Tempo;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +30,10 @@ pub struct SpanreelSettings {
     /// `query_grpc_endpoint`; default none. The streaming RPCs are on `query_endpoint`; this is for clients that look for
     /// them on a port of their own, Tempo's 9095.
     pub query_grpc_endpoint: Option<String>,
+    /// `query_upstream`; default none. The URL of a Tempo that is asked for traces older than what is here.
+    pub query_upstream: Option<String>,
     pub spool: SpoolSettings,
+    pub store: StoreSettings,
     /// `other_signals`: what becomes of metrics and logs that no pipeline asked for.
     pub other_signals: OtherSignals,
     pub webhook: WebhookSettings,
@@ -49,6 +53,16 @@ pub struct SpoolSettings {
     pub min_free_mib: u64,
     /// `sync_interval`; default 0: an idle spool syncs at once. Longer spares flash: appends wait for company.
     pub sync_interval: Duration,
+}
+
+/// `extensions::spanreel::store`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreSettings {
+    /// `max_size_mib`; default 10240. What is kept for searching and what waits for destinations, together; the oldest
+    /// traces go first.
+    pub max_size_mib: u64,
+    /// `max_age`; default 336h, as Tempo's. Zero: by size alone.
+    pub max_age: Duration,
 }
 
 /// What becomes of metrics and logs that no pipeline asked for.
@@ -82,6 +96,12 @@ impl Default for SpoolSettings {
     }
 }
 
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { max_size_mib: 10 * 1024, max_age: Duration::from_secs(14 * 24 * 3_600) }
+    }
+}
+
 impl Default for WebhookSettings {
     fn default() -> Self {
         Self {
@@ -99,13 +119,19 @@ impl SpanreelSettings {
         let data_directory = section.file_path("data_directory");
         let query_endpoint = optional_endpoint(section, "query_endpoint", "localhost:3200");
         let query_grpc_endpoint = optional_endpoint(section, "query_grpc_endpoint", "localhost:9095");
+        let query_upstream = optional(section, "query_upstream");
+        if let Some(Err(error)) = query_upstream.as_deref().map(Tempo::parse) {
+            section.error("query_upstream", error.to_string(), "the address of Tempo's HTTP port, usually 3200");
+        }
         let (injection, silent_after) = section.section("injection", injection::decode);
         let words = [("discard", OtherSignals::Discard), ("refuse", OtherSignals::Refuse)];
         Self {
             data_directory,
             query_endpoint,
+            query_upstream,
             query_grpc_endpoint: query_grpc_endpoint.filter(|endpoint| !endpoint.is_empty()),
             spool: section.section("spool", SpoolSettings::decode),
+            store: section.section("store", StoreSettings::decode),
             other_signals: section.word("other_signals", &words, OtherSignals::Discard),
             webhook: section.section("webhook", WebhookSettings::decode),
             injection,
@@ -139,6 +165,21 @@ impl SpoolSettings {
         if settings.sync_interval > SYNC_INTERVAL_MAX {
             let reason = "must not be above 1s: clients wait that long for their answer";
             section.error("sync_interval", reason, "10ms to 100ms spare most of a flash disk's wear");
+        }
+        settings
+    }
+}
+
+impl StoreSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let defaults = Self::default();
+        let settings = Self {
+            max_size_mib: section.u64("max_size_mib", defaults.max_size_mib),
+            max_age: section.duration("max_age", defaults.max_age),
+        };
+        if !(SPOOL_MIB_MIN..=SPOOL_MIB_MAX).contains(&settings.max_size_mib) {
+            let reason = format!("must be from {SPOOL_MIB_MIN} to {SPOOL_MIB_MAX}, is {}", settings.max_size_mib);
+            section.error("max_size_mib", reason, "the unit is MiB");
         }
         settings
     }

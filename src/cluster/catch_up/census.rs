@@ -96,11 +96,16 @@ pub(super) async fn take(
     Ok(census)
 }
 
-/// Whether a pod of the workload runs fine and was not injected.
+/// Whether a pod of the workload runs this program fine and was not injected.
 ///
 /// # Errors
 /// The pods cannot be listed.
-pub(super) async fn runs_without_injection(client: &Client, workload: &Workload, now: Timestamp) -> kube::Result<bool> {
+pub(super) async fn runs_without_injection(
+    client: &Client,
+    workload: &Workload,
+    program: u64,
+    now: Timestamp,
+) -> kube::Result<bool> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &workload.namespace);
     let mut params = ListParams::default().limit(PAGE_PODS).fields(UNFINISHED);
     for _ in 0..SEARCH_PAGES_MAX {
@@ -108,7 +113,7 @@ pub(super) async fn runs_without_injection(client: &Client, workload: &Workload,
         let found = page.items.iter().any(|pod| {
             let seen = Seen::read(pod, now);
             let is_its = Workload::of_pod(pod, &workload.namespace, &OwnerMap::new()) == *workload;
-            is_its && seen.healthy && !seen.is_injected()
+            is_its && seen.healthy && !seen.is_injected() && seen.program == program
         });
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             _ if found => return Ok(true),

@@ -1,9 +1,10 @@
 //! What a pod is against what it would be if it were created now. Pure.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde::Serialize;
 
 use crate::inject::{self, Catalog, Decision, Record};
@@ -115,6 +116,8 @@ pub(super) struct Seen {
     pub(super) crashing: BTreeSet<&'static str>,
     /// Ready, and nothing in it crash-loops.
     pub(super) healthy: bool,
+    /// What runs in it, see [`program`].
+    pub(super) program: u64,
 }
 
 /// Restarts from which on a container that does not run for long yet is in a loop.
@@ -158,6 +161,7 @@ impl Seen {
             injection,
             crashing,
             healthy: ready && !statuses(status).any(|it| is_looping(it, now)),
+            program: pod.spec.as_ref().map(program).unwrap_or_default(),
         }
     }
 
@@ -174,6 +178,16 @@ impl Seen {
     pub(super) fn is_injected(&self) -> bool {
         self.injection != Injection::None
     }
+}
+
+/// The same for pods that differ by nothing but their injection, as far as what they run goes: names, images, commands and
+/// arguments of their containers.
+pub(super) fn program(spec: &PodSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for container in spec.containers.iter().filter(|it| !it.name.starts_with(AGENT_CONTAINER_PREFIX)) {
+        (&container.name, &container.image, &container.command, &container.args).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn compare(had: &Record, wanted: &Record, asked: &BTreeSet<&'static str>) -> Option<OutOfDate> {
@@ -227,11 +241,24 @@ mod tests {
     }
 
     fn seen(injection: Injection) -> Seen {
-        Seen { name: "p".to_owned(), created: None, injection, crashing: BTreeSet::new(), healthy: true }
+        Seen { name: "p".to_owned(), created: None, injection, crashing: BTreeSet::new(), healthy: true, program: 0 }
     }
 
     fn wanted(record: Record, asked: &[&'static str]) -> Wanted {
         Wanted::Injected { record, asked: asked.iter().copied().collect() }
+    }
+
+    #[test]
+    fn injection_leaves_the_program_what_it_was() {
+        let of = |image: &str, more: Value| {
+            let mut containers = vec![json!({"name": "app", "image": image, "command": ["run"], "env": more})];
+            if !more.is_null() {
+                containers.push(json!({"name": "opentelemetry-auto-instrumentation", "image": "go"}));
+            }
+            program(&serde_json::from_value(json!({"containers": containers, "volumes": []})).unwrap())
+        };
+        assert_eq!(of("app:1", Value::Null), of("app:1", json!([{"name": "JAVA_TOOL_OPTIONS"}])));
+        assert_ne!(of("app:1", Value::Null), of("app:2", Value::Null));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The crash-loop guard: is it the injection that keeps a workload from running? Pure.
 //!
-//! The evidence is a pod of the same workload that runs fine without injection, now or in an earlier round of this process.
-//! What a workload did before that nobody has seen, no object of Kubernetes tells.
+//! The evidence is a pod of the same workload, with the same program, that runs fine without injection, now or in an
+//! earlier round of this process. A newer image that crash-loops has nobody to compare with. Earlier revisions of the
+//! workload tell less, see [`super::revisions`].
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -24,6 +25,8 @@ const SWITCHED_OFF_MAX: usize = 1000;
 pub(super) struct Suspect {
     pub(super) languages: Vec<&'static str>,
     pub(super) example: String,
+    /// Of the example.
+    pub(super) program: u64,
 }
 
 /// What earlier rounds saw and said.
@@ -37,9 +40,10 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn suspect(pods: &[Seen]) -> Option<Suspect> {
-        let example = pods.iter().find(|seen| !seen.crashing.is_empty())?.name.clone();
+        let example = pods.iter().find(|seen| !seen.crashing.is_empty())?;
         let languages: BTreeSet<_> = pods.iter().flat_map(|seen| seen.crashing.iter().copied()).collect();
-        Some(Suspect { languages: languages.into_iter().collect(), example })
+        let languages = languages.into_iter().collect();
+        Some(Suspect { languages, example: example.name.clone(), program: example.program })
     }
 
     /// Remembers what a pod shows.
@@ -48,12 +52,13 @@ impl Guard {
             if self.ran_fine.len() >= REMEMBERED_MAX {
                 self.ran_fine.clear();
             }
-            self.ran_fine.insert(hash(workload));
+            self.ran_fine.insert(hash(workload, seen.program));
         }
     }
 
-    pub(super) fn remembers(&self, workload: &Workload) -> bool {
-        self.ran_fine.contains(&hash(workload))
+    /// Whether this program was seen to run fine without injection.
+    pub(super) fn remembers(&self, workload: &Workload, program: u64) -> bool {
+        self.ran_fine.contains(&hash(workload, program))
     }
 
     /// Whether injection may be switched off; from then on not again for an hour.
@@ -77,9 +82,9 @@ impl Guard {
     }
 }
 
-fn hash(workload: &Workload) -> u64 {
+fn hash(workload: &Workload, program: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
-    workload.hash(&mut hasher);
+    (workload, program).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -92,7 +97,7 @@ mod tests {
     fn seen(injected: bool, crashing: &[&'static str], healthy: bool) -> Seen {
         let injection = if injected { Injection::Ours(Record::default()) } else { Injection::None };
         let crashing = crashing.iter().copied().collect();
-        Seen { name: "p".to_owned(), created: None, injection, crashing, healthy }
+        Seen { name: "p".to_owned(), created: None, injection, crashing, healthy, program: 1 }
     }
 
     #[test]
@@ -102,9 +107,10 @@ mod tests {
         for seen in [seen(true, &["java"], false), seen(true, &[], true), seen(false, &[], false)] {
             guard.look(&workload, &seen);
         }
-        assert!(!guard.remembers(&workload));
+        assert!(!guard.remembers(&workload, 1));
         guard.look(&workload, &seen(false, &[], true));
-        assert!(guard.remembers(&workload));
+        assert!(guard.remembers(&workload, 1));
+        assert!(!guard.remembers(&workload, 2), "another program may crash of itself");
         assert_eq!(Guard::suspect(&[seen(true, &[], false)]), None);
         let languages = Guard::suspect(&[seen(true, &["sdk"], false), seen(true, &["java"], false)]).unwrap().languages;
         assert_eq!(languages, ["java", "sdk"]);

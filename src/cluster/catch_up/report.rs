@@ -28,7 +28,7 @@ pub struct Report {
     pub pods: BTreeMap<OutOfDate, u64>,
     /// Workloads with such pods, at most 1000.
     pub workloads: Vec<Finding>,
-    /// Workloads that crash-loop only since they are injected, at most 1000.
+    /// Workloads that crash-loop since they are injected, at most 1000.
     pub crash_loops: Vec<CrashLoop>,
     /// Pods that there was no room for.
     pub pods_left_out: u64,
@@ -53,6 +53,16 @@ pub struct Finding {
     pub waits: Option<String>,
 }
 
+/// What says that a workload ran without injection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// A pod of it with the same program did.
+    Pod,
+    /// An earlier revision with the same program asked for none, and was there for a while.
+    Revision,
+}
+
 /// A workload that crash-loops only since it is injected.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CrashLoop {
@@ -62,6 +72,7 @@ pub struct CrashLoop {
     pub languages: Vec<&'static str>,
     /// One of the pods.
     pub example: String,
+    pub evidence: Evidence,
 }
 
 /// How restarts ended, in the order of the counters.

@@ -233,6 +233,7 @@ mod tests {
                 ..Pod::default()
             },
             metadata: ObjectMeta { uid: Some("u".to_owned()), generation: Some(4), ..ObjectMeta::default() },
+            selector: None,
             rollout,
         }
     }

@@ -1,5 +1,7 @@
 //! The task: rounds when they are due, restarts in between.
 
+mod crash_loops;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +12,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::act::{self, Counts, INJECTION_OFF};
+use super::act::{self, Counts};
 use super::census::{self, Group};
 use super::compare::{Injection, OutOfDate, Wanted};
-use super::guard::{Guard, Suspect};
-use super::report::{CatchUp, CrashLoop, Finding, Report, RestartResult, SHOWN_MAX};
+use super::guard::Guard;
+use super::report::{CatchUp, Finding, Report, RestartResult, SHOWN_MAX};
 use super::restart::{Candidate, End, Obstacle, Restarts, Step, Underway};
 use super::{ANNOTATION, mode_of};
-use crate::appliance::spanreel::catch_up::{CatchUpMode, CatchUpSettings, CrashLoopMode};
+use crate::appliance::spanreel::catch_up::{CatchUpMode, CatchUpSettings};
 use crate::cluster::events::{Events, Note, NoteKind};
 use crate::cluster::retry::State;
 use crate::cluster::template::{Rollout, Template, Templates};
@@ -311,75 +313,6 @@ impl Worker {
         })
     }
 
-    /// Injected pods of the workload crash-loop; whether they would without, other pods tell.
-    async fn crash_loop(
-        &mut self,
-        workload: &Workload,
-        template: Option<&Template>,
-        suspect: Suspect,
-        round: &mut Round,
-        now: Timestamp,
-    ) {
-        if !self.guard.remembers(workload) {
-            match census::runs_without_injection(&self.client, workload, now).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return self.reading.failed(&error),
-            }
-        }
-        let Suspect { languages, example } = suspect;
-        let generation = template.and_then(|template| template.metadata.generation).unwrap_or_default();
-        let all = languages.join(", ");
-        let mut sentence = format!(
-            "Pod {example} crash-loops since it is injected ({all}), and pods of the same {} ran without",
-            workload.kind
-        );
-        let wanted = self.settings.crash_loops == CrashLoopMode::Restart;
-        let (mut done, mut news) = (false, self.guard.is_news(workload, generation));
-        if let (true, Some(template)) = (wanted, template) {
-            done = self.switch_off(workload, template, &languages, &sentence).await;
-            news |= done;
-        }
-        if news {
-            sentence.push_str(if done {
-                "; it is restarted without injection (see spanreel.dev/injection-off on its template)"
-            } else {
-                "; set instrumentation.opentelemetry.io/inject-<language>: \"false\" on its template to run it without"
-            });
-            tracing::warn!(workload = %workload_name(workload), pod = example, languages = all, "crash loop since injection");
-            self.publish(workload, template, NoteKind::Warning, "CrashLoopSinceInjection", sentence);
-        }
-        if round.report.crash_loops.len() < SHOWN_MAX {
-            round.report.crash_loops.push(CrashLoop { workload: workload.clone(), languages, example });
-        }
-    }
-
-    /// Restarts without injection, once: who takes the annotation off wants to try again.
-    async fn switch_off(
-        &mut self,
-        workload: &Workload,
-        template: &Template,
-        languages: &[&'static str],
-        why: &str,
-    ) -> bool {
-        let marked = template.pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(INJECTION_OFF));
-        let reachable = template.rollout.is_some_and(|rollout| !rollout.held);
-        if marked || !reachable || !self.guard.may_switch_off(workload, Instant::now()) {
-            return false;
-        }
-        match act::restart_without(&self.client, workload, template, languages, why).await {
-            Ok(_) => {
-                self.restarting.ok();
-                self.catch_up.count_restart(RestartResult::InjectionOff);
-                true
-            }
-            Err(error) => {
-                self.refused(&error);
-                false
-            }
-        }
-    }
-
     /// One step of the restarts; `true`: one is through.
     async fn step(&mut self) -> bool {
         match self.restarts.next(Instant::now()) {
@@ -569,7 +502,7 @@ mod tests {
 
     fn seen(record: Option<&str>) -> Seen {
         let injection = record.map_or(Injection::None, |record| Injection::Ours(serde_json::from_str(record).unwrap()));
-        Seen { name: "p".to_owned(), created: None, injection, crashing: BTreeSet::new(), healthy: true }
+        Seen { name: "p".to_owned(), created: None, injection, crashing: BTreeSet::new(), healthy: true, program: 0 }
     }
 
     #[test]

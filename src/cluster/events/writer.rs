@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -30,10 +31,10 @@ const BURST: u32 = 50;
 const INTERVAL: Duration = Duration::from_millis(200);
 /// A pod that is about to be created has a uid a moment later.
 const POD_DELAY: Duration = Duration::from_secs(1);
-/// Uids remembered. When full all are forgotten, which costs one GET each.
-const UIDS_MAX: usize = 1024;
+/// Objects remembered. When full all are forgotten, which costs one GET each.
+const KNOWN_MAX: usize = 1024;
 /// For so long a uid is believed: who deletes a Deployment and applies it anew looks for Events on the new one.
-const UID_AGE_MAX: Duration = Duration::from_secs(10);
+const KNOWN_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Writes what comes from [`super::Events`], until shutdown.
 pub(in crate::cluster) async fn write(
@@ -44,7 +45,7 @@ pub(in crate::cluster) async fn write(
     shutdown: CancellationToken,
 ) {
     let pace = Pace { left: BURST, since: Instant::now() };
-    let mut writer = Writer { client, instance, series: Series::default(), pace, uids: HashMap::new(), named: 0 };
+    let mut writer = Writer { client, instance, series: Series::default(), pace, known: HashMap::new(), named: 0 };
     let mut state = State::new("writing Events");
     while let Some(Some(Dated { mut note, published })) = shutdown.run_until_cancelled(notes.recv()).await {
         note.message = cut(&note.message, MESSAGE_BYTES_MAX).to_owned();
@@ -83,15 +84,33 @@ struct Writer {
     series: Series,
     pace: Pace,
     /// By kind, namespace and name, with when it was read.
-    uids: HashMap<(String, String, String), (String, Instant)>,
+    known: HashMap<(String, String, String), (Known, Instant)>,
     named: u64,
+}
+
+/// What an Event must know of the object that it is about.
+#[derive(Debug, Clone)]
+struct Known {
+    uid: String,
+    controller: Option<OwnerReference>,
 }
 
 impl Writer {
     /// Whether something had to be written.
     async fn write(&mut self, note: &mut Note) -> Result<bool, kube::Error> {
-        if note.regarding.uid.is_none() {
-            note.regarding.uid = self.uid(&note.regarding).await;
+        let is_job = note.regarding.kind.as_deref() == Some("Job");
+        if (note.regarding.uid.is_none() || is_job)
+            && let Some(known) = self.known(&note.regarding).await
+        {
+            // A CronJob makes a Job of another name each time; people look at the CronJob, and it is one series there.
+            if let Some(cron_job) = known.controller.filter(|controller| is_job && controller.kind == "CronJob") {
+                note.regarding.api_version = Some(cron_job.api_version);
+                note.regarding.kind = Some(cron_job.kind);
+                note.regarding.name = Some(cron_job.name);
+                note.regarding.uid = Some(cron_job.uid);
+            } else {
+                note.regarding.uid.get_or_insert(known.uid);
+            }
         }
         let namespace = note.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &events());
@@ -140,23 +159,25 @@ impl Writer {
     }
 
     /// `kubectl describe` shows an object the Events that name its uid. `None`: not found out, which costs only that.
-    async fn uid(&mut self, regarding: &ObjectReference) -> Option<String> {
+    async fn known(&mut self, regarding: &ObjectReference) -> Option<Known> {
         let (kind, name) = (regarding.kind.clone()?, regarding.name.clone()?);
         let key = (kind, regarding.namespace.clone().unwrap_or_default(), name);
-        if let Some((known, read)) = self.uids.get(&key)
-            && read.elapsed() < UID_AGE_MAX
+        if let Some((known, read)) = self.known.get(&key)
+            && read.elapsed() < KNOWN_AGE_MAX
         {
             return Some(known.clone());
         }
         let resource = resource(regarding)?;
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.1, &resource);
         let found = tokio::time::timeout(CALL_TIMEOUT, api.get_metadata_opt(&key.2)).await;
-        let uid = found.ok()?.ok()??.metadata.uid?;
-        if self.uids.len() >= UIDS_MAX {
-            self.uids.clear();
+        let metadata = found.ok()?.ok()??.metadata;
+        let mut owners = metadata.owner_references.unwrap_or_default().into_iter();
+        let known = Known { uid: metadata.uid?, controller: owners.find(|owner| owner.controller == Some(true)) };
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
         }
-        self.uids.insert(key, (uid.clone(), Instant::now()));
-        Some(uid)
+        self.known.insert(key, (known.clone(), Instant::now()));
+        Some(known)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 
 use super::super::Metrics;
@@ -36,20 +37,17 @@ impl Pods {
         let pod = match Pod::deserialize(&request.object) {
             Ok(pod) => pod,
             Err(error) => {
-                self.metrics.record_refusal(Cause::Unreadable.as_str());
-                tracing::debug!(namespace = %request.namespace, %error, "a pod cannot be read");
-                return Answer::unchanged(&format!("the pod cannot be read: {error}"));
+                return self.unlooked_at(request, Cause::Unreadable, &format!("the pod cannot be read: {error}"));
             }
         };
         if !self.index.synced().borrow().all() {
             // The registration may be an earlier process's. Only who asked for something needs to know.
-            let asks =
-                pod.metadata.annotations.iter().flatten().any(|(key, _)| key.contains("opentelemetry.io/inject"));
-            if !asks {
+            let annotations = self.index.namespace(&request.namespace).unwrap_or_default();
+            let asked = PodRequest { pod: &pod, namespace: &request.namespace, namespace_annotations: &annotations };
+            if inject::asked_languages(&asked).is_empty() {
                 return Answer::default();
             }
-            self.metrics.record_refusal(Cause::Starting.as_str());
-            return Answer::unchanged("Spanreel is still starting");
+            return self.unlooked_at(request, Cause::Starting, "Spanreel is still starting");
         }
         let namespace = request.namespace.as_str();
         let annotations = self.annotations(namespace).await;
@@ -67,6 +65,25 @@ impl Pods {
             Some(Ok(patch)) => Answer { patch: Some(patch), warnings, denial: None },
             Some(Err(error)) => Answer::unchanged(&error.to_string()),
         }
+    }
+
+    /// No decision could be made: its author and whoever looks at its workload are told.
+    fn unlooked_at(&self, request: &Request, cause: Cause, why: &str) -> Answer {
+        self.metrics.record_refusal(cause.as_str());
+        tracing::debug!(namespace = %request.namespace, why, "a pod is created unchanged");
+        if !request.dry_run {
+            // Of a pod that cannot be read its metadata still may.
+            let metadata = request.object.get("metadata").map(ObjectMeta::deserialize);
+            let pod = Pod { metadata: metadata.and_then(Result::ok).unwrap_or_default(), ..Pod::default() };
+            self.events.publish(Note {
+                regarding: Workload::of_pod(&pod, &request.namespace, &OwnerMap::new()).reference(),
+                kind: NoteKind::Warning,
+                reason: "InstrumentationRequestRejected",
+                action: "Injection",
+                message: format!("{why}; the pod was created unchanged"),
+            });
+        }
+        Answer::unchanged(why)
     }
 
     /// What becomes of this pod if it is created now.

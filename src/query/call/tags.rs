@@ -173,8 +173,8 @@ impl Given {
         let filter = self.filter()?;
         let request = self.request(now)?;
         let field = engine::field(&self.name)?;
-        match self.query.as_deref().and_then(|query| engine::pinned(query, &field)) {
-            Some(value) => Ok(ValuesCall::Known(vec![value])),
+        match filter.as_ref().and_then(|filter| engine::pinned(filter, &field)) {
+            Some(values) => Ok(ValuesCall::Known(values)),
             None => Ok(ValuesCall::Stored { field, filter, request }),
         }
     }

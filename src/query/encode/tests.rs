@@ -198,7 +198,7 @@ fn found(id: u8, spansets: Vec<FoundSpanset>) -> FoundTrace {
     }
 }
 
-fn search_answer() -> SearchAnswer {
+pub(in crate::query) fn search_answer() -> SearchAnswer {
     let spanset = FoundSpanset {
         spans: vec![span(
             1,

@@ -1,7 +1,5 @@
 //! The order of rows, which of them repeat another, and where parents are.
 
-use std::cmp::Reverse;
-
 use super::column::DROPPED;
 use crate::otlp::{SpanId, TraceId};
 use crate::traceql::segment::{Parent, Traces};
@@ -92,12 +90,11 @@ impl ByTrace {
 
 impl Sorted {
     /// `by_id` is lent for its memory.
-    fn add_trace(&mut self, rows: &[RowKey], members: &mut [u32], by_id: &mut Vec<(SpanId, Reverse<Kind>, u32)>) {
+    fn add_trace(&mut self, rows: &[RowKey], members: &mut [u32], by_id: &mut Vec<(SpanId, Kind, u32)>) {
         by_id.clear();
-        // Of spans that share an id, the one that children belong to comes first: see `find_parent`.
         by_id.extend(members.iter().map(|arrival| {
             let row = &rows[*arrival as usize];
-            (row.span, Reverse(row.kind), *arrival)
+            (row.span, row.kind, *arrival)
         }));
         by_id.sort_unstable();
         by_id.dedup_by(|later, first| (later.0, later.1) == (first.0, first.1));
@@ -128,28 +125,17 @@ enum Found {
     Arrival(u32),
 }
 
-/// By id, with one exception: Zipkin lets the server's half of a call share the id of the client's half. The client span
-/// is then the parent of the server span, and the server span that of whatever names the shared id.
-fn find_parent(row: &RowKey, by_id: &[(SpanId, Reverse<Kind>, u32)]) -> Found {
-    let with_id = |id: SpanId| {
-        let first = by_id.partition_point(|(other, ..)| *other < id);
-        by_id[first..].iter().take_while(move |(other, ..)| *other == id)
+/// By id. Zipkin lets the two halves of a call share one: of two spans with the parent's id a server is the child of the
+/// client, and everything else of the server. Of three nobody can tell. Data may go in circles.
+fn find_parent(row: &RowKey, by_id: &[(SpanId, Kind, u32)]) -> Found {
+    let Some(parent) = row.parent else { return Found::Root };
+    let first = by_id.partition_point(|(id, ..)| *id < parent);
+    let mut candidates = by_id[first..].iter().take_while(|(id, ..)| *id == parent);
+    let wanted = if row.kind == Kind::Server { Kind::Client } else { Kind::Server };
+    let found = match (candidates.next(), candidates.next(), candidates.next()) {
+        (Some(only), None, _) => Some(only),
+        (Some(one), Some(other), None) => [one, other].into_iter().find(|(_, kind, _)| *kind == wanted),
+        _ => None,
     };
-    if row.kind == Kind::Server
-        && let Some((.., client)) = with_id(row.span).find(|(_, kind, _)| kind.0 == Kind::Client)
-    {
-        return Found::Arrival(*client);
-    }
-    match row.parent {
-        None => Found::Root,
-        // A span is not its own parent, whatever it says.
-        Some(parent) if parent == row.span => Found::Away,
-        Some(parent) => {
-            let server = with_id(parent).find(|(_, kind, _)| kind.0 == Kind::Server);
-            match server.or_else(|| with_id(parent).next()) {
-                Some((.., arrival)) => Found::Arrival(*arrival),
-                None => Found::Away,
-            }
-        }
-    }
+    found.map_or(Found::Away, |(.., arrival)| Found::Arrival(*arrival))
 }

@@ -1,7 +1,7 @@
 //! What was built, against what decoding the same bytes gives.
 
 pub(in crate::store) mod generate;
-mod model;
+pub(in crate::store) mod model;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -169,16 +169,16 @@ fn data_in_names_closes_the_segment() {
 }
 
 #[test]
-fn a_shared_zipkin_id_makes_the_client_the_parent_of_the_server_and_the_server_that_of_the_rest() {
+fn of_two_spans_with_the_parents_id_a_server_is_the_child_of_the_client_and_the_rest_of_the_server() {
     let kind = |span: Span, kind| Span { kind, ..span };
     let segment = build(&[request(
         "a",
         vec![
             kind(span(1, 1, 0, 1), 1),
             kind(span(1, 2, 1, 10), 3),
-            kind(span(1, 2, 1, 11), 2),
+            kind(span(1, 2, 2, 11), 2),
             kind(span(1, 9, 2, 12), 1),
-            kind(span(1, 8, 8, 13), 1),
+            kind(span(1, 8, 7, 13), 1),
         ],
     )
     .encode_to_vec()]);

@@ -80,6 +80,12 @@ impl RowExpression {
         Ok(Self { root, fields })
     }
 
+    /// Whether it is the duration of a span, no more.
+    #[must_use]
+    pub fn is_duration(&self) -> bool {
+        matches!(self.root, Term::Field(_)) && self.fields == [Field::Intrinsic(Intrinsic::Duration)]
+    }
+
     /// Makes it ready for the rows of a segment.
     ///
     /// # Errors
@@ -175,7 +181,7 @@ impl Bound<'_, '_> {
     fn term<'s>(&'s self, term: &'s Term, row: usize) -> Result<Option<Datum<'s>>, SegmentError> {
         let truth = |term| Ok::<_, SegmentError>(self.term(term, row)?.is_some_and(|value| value.is(true)));
         Ok(match term {
-            Term::Constant(value) => Some(value.clone().into()),
+            Term::Constant(value) => Some(Datum::borrowed(value)),
             Term::Field(slot) => match self.slots.get(*slot) {
                 Some(slot) => self.field(slot, row)?,
                 None => None,

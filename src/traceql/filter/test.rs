@@ -29,7 +29,7 @@ impl Test {
     #[must_use]
     pub fn passes(&self, value: &Datum<'_>) -> bool {
         match self {
-            Self::Compare(op, literal) => datum::compare(*op, value, &literal.clone().into()),
+            Self::Compare(op, literal) => datum::compare(*op, value, &Datum::borrowed(literal)),
             Self::Matches { .. } => match value {
                 Datum::String(text) => self.passes_scalar(Scalar::String(text.as_str())),
                 Datum::Array(values) => {

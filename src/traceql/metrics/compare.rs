@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -51,34 +52,36 @@ struct Tally {
     counts: Vec<u64>,
     /// By cell: values of any kind, those left out included.
     totals: Vec<u64>,
-    /// Values of some spans could not be told apart at a reasonable price: none are answered.
-    is_unlisted: bool,
+    /// Spans whose values were to be looked at one by one.
+    lookups: usize,
     booked_bytes: usize,
 }
 
 /// Scratch that is used again for each segment.
 #[derive(Default)]
 pub struct Scratch {
+    /// The cell of each row.
     cells: Vec<u32>,
-    codes: Vec<Code>,
-    table: Vec<u32>,
-    /// Counts by group and cell of the resources or scopes that `of_groups` belong to.
-    by_group: Vec<u64>,
-    of_groups: Option<Arc<[Code]>>,
+    /// Rows by code, or resource or scope, then cell.
+    counted: Vec<u32>,
+    counted_of: Option<Arc<[Code]>>,
 }
 
 /// Distinct values that an attribute may have before the rarer half is left out.
 const VALUES_MAX: usize = 4096;
 
-/// Rows of a segment whose values are looked at one by one, where there is no dictionary of them.
-const UNLISTED_ROWS_MAX: usize = 1024;
+/// Spans, of a query and by one thread, whose values of an attribute are looked at one by one where there is no dictionary.
+const UNLISTED_LOOKUPS_MAX: usize = 256;
 
-/// Counts by group and cell, at most (512 KiB).
-const BY_GROUP_MAX: usize = 1 << 16;
+/// Counts by code and cell that are made before values are looked at, at most (1 MiB).
+const COUNTED_MAX: usize = 1 << 18;
 
 const VALUE_OVERHEAD_BYTES: usize = 96;
 
 const TYPE_LABEL: &str = "__meta_type";
+
+/// Attributes of events and links are not compared, as in Tempo: they are of parts of a span.
+const SCOPES: [Scope; 3] = [Scope::Span, Scope::Resource, Scope::Instrumentation];
 
 /// Intrinsics that tell something when their values are counted: no ids, times and numbers of nested sets.
 const INTRINSICS: [Intrinsic; 8] = [
@@ -120,8 +123,8 @@ impl<'q> Comparison<'q> {
             return Ok(());
         }
         self.place(reader, selected, selection, &mut scratch.cells)?;
-        scratch.of_groups = None;
-        for scope in Scope::ALL {
+        scratch.counted_of = None;
+        for scope in SCOPES {
             for name in reader.segment().names(scope)?.iter() {
                 let attribute = Attribute { scope: Some(scope), of_parent: false, name: name.to_string() };
                 self.add_field(Field::Attribute(attribute), (scan, reader), &selected.rows, scratch, control)?;
@@ -141,13 +144,18 @@ impl<'q> Comparison<'q> {
     pub fn merge(&mut self, other: Self, control: &Control) -> Result<(), Stopped> {
         for (field, tally) in other.attributes {
             let width = self.width;
-            let own = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
-            own.merge(&tally, width, control)?;
+            self.tally(field, control)?.merge(&tally, width, control)?;
             control.release(tally.booked_bytes);
         }
         self.baseline_exemplars.merge(other.baseline_exemplars, &[0]);
         self.selection_exemplars.merge(other.selection_exemplars, &[0]);
         Ok(())
+    }
+
+    /// How many [`Comparison::lines`] there are, at most.
+    #[must_use]
+    pub fn line_count(&self) -> usize {
+        self.attributes.values().map(|tally| 2 * (tally.values.len().min(self.plan.top) + 1)).sum()
     }
 
     #[must_use]
@@ -229,28 +237,53 @@ impl<'q> Comparison<'q> {
         control: &Control,
     ) -> Result<(), SegmentError> {
         let width = self.width;
-        if rows.len() > UNLISTED_ROWS_MAX
-            && let Some(sketches) = unlisted(&field, reader)?
-        {
-            let tally = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
-            tally.is_unlisted = true;
-            for (row, cell) in rows.iter().zip(&scratch.cells) {
-                let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
-                tally.count_total(*cell, u64::from(present));
+        if let Some(sketches) = unlisted(&field, reader)? {
+            let tally = self.tally(field.clone(), control)?;
+            tally.lookups = tally.lookups.saturating_add(rows.len());
+            if tally.is_unlisted() {
+                for (row, cell) in rows.iter().zip(&scratch.cells) {
+                    let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
+                    tally.count_total(*cell as usize, u64::from(present));
+                }
+                return Ok(());
             }
-            return Ok(());
         }
         let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
-        let tally = self.attributes.entry(field).or_insert_with(|| Tally::new(width));
-        if let Codes::Groups { groups, codes } = coded.codes() {
-            let group_max = groups.iter().copied().max().map_or(0, usize::from);
-            if (group_max + 1).saturating_mul(width) <= BY_GROUP_MAX {
-                scratch.count_groups(groups, rows, (group_max + 1) * width, width);
-                return Ok(tally.add_groups(&coded, codes, &scratch.by_group, width, control)?);
+        let tally = self.tally(field, control)?;
+        // Codes of rows, or resources and scopes of rows and the codes of those.
+        let (of_rows, of_groups) = match coded.codes() {
+            Codes::Rows(codes) => (codes, None),
+            Codes::Groups { groups, codes } => (groups, Some(codes)),
+        };
+        let count = match of_groups {
+            Some(codes) => codes.len(),
+            None => coded.code_max() + 1,
+        };
+        if count.saturating_mul(width) <= COUNTED_MAX {
+            scratch.count(of_rows, rows, count * width, width);
+            for (index, counts) in scratch.counted.chunks(width).enumerate() {
+                let code = of_groups.map_or(index as Code, |codes| codes.get(index).copied().unwrap_or(NIL));
+                tally.add(&coded, code, counts.iter().copied().enumerate(), width, control)?;
+            }
+        } else {
+            for (row, cell) in rows.iter().zip(&scratch.cells) {
+                let code = coded.codes().get(usize::from(*row));
+                tally.add(&coded, code, [(*cell as usize, 1)].into_iter(), width, control)?;
             }
         }
-        coded.gather(rows, &mut scratch.codes);
-        Ok(tally.add_rows(&coded, scratch, width, control)?)
+        tally.prune(width);
+        Ok(())
+    }
+
+    fn tally(&mut self, field: Field, control: &Control) -> Result<&mut Tally, Stopped> {
+        Ok(match self.attributes.entry(field) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let bytes = self.width * size_of::<u64>() + VALUE_OVERHEAD_BYTES;
+                control.reserve(bytes)?;
+                vacant.insert(Tally::new(self.width, bytes))
+            }
+        })
     }
 
     fn choose(
@@ -263,118 +296,76 @@ impl<'q> Comparison<'q> {
         if self.baseline_exemplars.is_off() {
             return Ok(());
         }
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
-        let mut rest = selected.rows.iter().zip(cells).peekable();
-        let mut of_trace: Vec<(u16, u32)> = Vec::new();
-        for (trace, id) in traces.ids.iter().enumerate() {
-            let end = traces.rows(trace).end;
-            of_trace.clear();
-            while let Some((row, cell)) = rest.next_if(|(row, _)| usize::from(**row) < end) {
-                of_trace.push((*row, *cell));
+        let (times, starts) = (reader.segment().times(), reader.starts()?);
+        let half = self.width / 2;
+        let (baseline, selection) = (&mut self.baseline_exemplars, &mut self.selection_exemplars);
+        baseline.forget_without_labels();
+        selection.forget_without_labels();
+        let bar = |one: &Exemplars, other: &Exemplars| {
+            one.bar(times.min_start, times.max_start).max(other.bar(times.min_start, times.max_start))
+        };
+        exemplars::visit_traces(reader, &selected.rows, bar(baseline, selection), |trace, position| {
+            if let (Some(row), Some(cell)) = (selected.rows.get(position), cells.get(position)) {
+                let start = starts.get(usize::from(*row)).copied().unwrap_or(0);
+                let side = if *cell as usize >= half { &mut *selection } else { &mut *baseline };
+                if side.wants(trace, start) {
+                    side.offer(Chosen { trace, series: 0, start, value: f64::NAN, labels: None, row: *row });
+                }
             }
-            let Some(place) = (id.fingerprint() as usize).checked_rem(of_trace.len()) else { continue };
-            let Some((row, cell)) = of_trace.get(place).copied() else { continue };
-            let start = starts.get(usize::from(row)).copied().unwrap_or(0);
-            let is_selection = cell as usize >= self.width / 2;
-            let side = if is_selection { &mut self.selection_exemplars } else { &mut self.baseline_exemplars };
-            if side.wants(*id, start) {
-                side.offer(Chosen { trace: *id, series: 0, start, value: f64::NAN, labels: None, row });
-            }
-        }
+            Ok(bar(baseline, selection))
+        })?;
         let chosen = self.baseline_exemplars.without_labels().chain(self.selection_exemplars.without_labels());
         exemplars::label(chosen, &self.plan.shown, scan, reader)
     }
 }
 
 impl Tally {
-    fn new(width: usize) -> Self {
+    fn new(width: usize, booked_bytes: usize) -> Self {
         Self {
             numbers: HashMap::default(),
             values: Vec::new(),
             counts: Vec::new(),
             totals: vec![0; width],
-            is_unlisted: false,
-            booked_bytes: 0,
+            lookups: 0,
+            booked_bytes,
         }
     }
 
-    fn add_rows(
-        &mut self,
-        coded: &Coded,
-        scratch: &mut Scratch,
-        width: usize,
-        control: &Control,
-    ) -> Result<(), Stopped> {
-        let Scratch { cells, codes, table, .. } = scratch;
-        /// A code that was not met yet, and one that stands for several values.
-        const UNMET: u32 = u32::MAX;
-        const SEVERAL: u32 = u32::MAX - 1;
-        table.clear();
-        table.resize(coded.code_max() + 1, UNMET);
-        for (code, cell) in codes.iter().zip(cells.iter()) {
-            if *code == NIL {
-                continue;
-            }
-            let Some(known) = table.get_mut(usize::from(*code)) else { continue };
-            if *known == UNMET {
-                let mut values = 0;
-                let mut last = None;
-                coded.each_value(*code, |value| {
-                    values += 1;
-                    last = Some(value);
-                });
-                *known = match last {
-                    Some(value) if values == 1 => self.number(&value, width, control)?,
-                    _ => SEVERAL,
-                };
-            }
-            if *known == SEVERAL {
-                self.add_several(coded, *code, *cell, 1, width, control)?;
-            } else {
-                self.count(*known, *cell, 1, width);
-            }
-        }
-        self.prune(width);
-        Ok(())
+    /// Values of some spans could not be told apart at a reasonable price: none are answered.
+    fn is_unlisted(&self) -> bool {
+        self.lookups > UNLISTED_LOOKUPS_MAX
     }
 
-    /// The same for values of resources and scopes, whose spans are counted already.
-    fn add_groups(
-        &mut self,
-        coded: &Coded,
-        codes: &[Code],
-        by_group: &[u64],
-        width: usize,
-        control: &Control,
-    ) -> Result<(), Stopped> {
-        for (code, counts) in codes.iter().zip(by_group.chunks(width)).filter(|(code, _)| **code != NIL) {
-            for (cell, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-                self.add_several(coded, *code, cell as u32, *count, width, control)?;
-            }
-        }
-        self.prune(width);
-        Ok(())
-    }
-
-    fn add_several(
+    /// Adds spans that have a value, counted by cell.
+    fn add(
         &mut self,
         coded: &Coded,
         code: Code,
-        cell: u32,
-        count: u64,
+        counts: impl Iterator<Item = (usize, u32)> + Clone,
         width: usize,
         control: &Control,
     ) -> Result<(), Stopped> {
+        let counts = counts.filter(|(_, count)| *count > 0);
+        if code == NIL || counts.clone().next().is_none() {
+            return Ok(());
+        }
         let mut result = Ok(());
         coded.each_value(code, |value| match self.number(&value, width, control) {
-            Ok(number) => self.count(number, cell, count, width),
+            Ok(number) => {
+                for (cell, count) in counts.clone() {
+                    if let Some(own) = self.counts.get_mut(number as usize * width + cell) {
+                        *own += u64::from(count);
+                    }
+                    self.count_total(cell, u64::from(count));
+                }
+            }
             Err(stopped) => result = Err(stopped),
         });
         result
     }
 
     fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
-        self.is_unlisted |= other.is_unlisted;
+        self.lookups = self.lookups.saturating_add(other.lookups);
         self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
         for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
             let number = self.number(value, width, control)?;
@@ -401,15 +392,8 @@ impl Tally {
         Ok(number)
     }
 
-    fn count(&mut self, number: u32, cell: u32, spans: u64, width: usize) {
-        if let Some(count) = self.counts.get_mut(number as usize * width + cell as usize) {
-            *count += spans;
-        }
-        self.count_total(cell, spans);
-    }
-
-    fn count_total(&mut self, cell: u32, spans: u64) {
-        if let Some(total) = self.totals.get_mut(cell as usize) {
+    fn count_total(&mut self, cell: usize, spans: u64) {
+        if let Some(total) = self.totals.get_mut(cell) {
             *total += spans;
         }
     }
@@ -441,7 +425,7 @@ impl Tally {
 
     /// The most frequent values of a side, with a count for each interval.
     fn top(&self, side: usize, top: usize, width: usize) -> Vec<(&Value, &[u64])> {
-        if self.is_unlisted {
+        if self.is_unlisted() {
             return Vec::new();
         }
         let sides = self.values.iter().zip(self.counts.chunks(width));
@@ -457,20 +441,20 @@ impl Tally {
 }
 
 impl Scratch {
-    /// Counts the rows of each resource or scope, once for all of its attributes.
-    fn count_groups(&mut self, groups: &Arc<[Code]>, rows: &[u16], len: usize, width: usize) {
-        if self.of_groups.as_ref().is_some_and(|known| Arc::ptr_eq(known, groups)) {
+    /// Counts rows by code and cell; for resources and scopes once for all of their attributes.
+    fn count(&mut self, codes: &Arc<[Code]>, rows: &[u16], len: usize, width: usize) {
+        if self.counted_of.as_ref().is_some_and(|known| Arc::ptr_eq(known, codes)) {
             return;
         }
-        self.by_group.clear();
-        self.by_group.resize(len, 0);
+        self.counted.clear();
+        self.counted.resize(len, 0);
         for (row, cell) in rows.iter().zip(&self.cells) {
-            let group = groups.get(usize::from(*row)).copied().unwrap_or(0);
-            if let Some(count) = self.by_group.get_mut(usize::from(group) * width + *cell as usize) {
+            let code = codes.get(usize::from(*row)).copied().unwrap_or(NIL);
+            if let Some(count) = self.counted.get_mut(usize::from(code) * width + *cell as usize) {
                 *count += 1;
             }
         }
-        self.of_groups = Some(groups.clone());
+        self.counted_of = Some(codes.clone());
     }
 }
 

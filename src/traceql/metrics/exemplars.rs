@@ -67,6 +67,17 @@ impl Exemplars {
         slot.len() < PER_SLOT || slot.last().is_some_and(|last| rank(trace) < rank(last.trace))
     }
 
+    /// The greatest fingerprint with which a trace could still be chosen, of spans that start between these times.
+    #[must_use]
+    pub fn bar(&self, from: u64, to: u64) -> u32 {
+        let slots = self.slots.get(self.slot(from)..=self.slot(to)).unwrap_or_default();
+        let bar = |slot: &Vec<Chosen>| match slot.last() {
+            Some(last) if slot.len() == PER_SLOT => last.trace.fingerprint(),
+            _ => u32::MAX,
+        };
+        slots.iter().map(bar).max().unwrap_or(0)
+    }
+
     pub fn offer(&mut self, chosen: Chosen) {
         let index = self.slot(chosen.start);
         let Some(slot) = self.slots.get_mut(index) else { return };
@@ -77,6 +88,11 @@ impl Exemplars {
         slot.push(chosen);
         slot.sort_by_key(|chosen| rank(chosen.trace));
         slot.truncate(PER_SLOT);
+    }
+
+    /// Forgets spans of a segment that could not be read to its end: what they are shown with is not known.
+    pub fn forget_without_labels(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.retain(|chosen| chosen.labels.is_some()));
     }
 
     /// Those of the segment that was just folded: they have no labels yet.
@@ -110,6 +126,34 @@ impl Exemplars {
         let slot = start.saturating_sub(self.from) / self.slot_width;
         (slot as usize).min(self.slots.len().saturating_sub(1))
     }
+}
+
+/// Of each trace with some of these rows (ascending), one by its fingerprint: calls `visit` with the trace and the position
+/// of the row among `rows`. Traces whose fingerprint is above the bar are passed over; `visit` returns the bar from then on.
+///
+/// # Errors
+/// The segment could not be read, or those of `visit`.
+pub fn visit_traces(
+    reader: &Reader,
+    rows: &[u16],
+    mut bar: u32,
+    mut visit: impl FnMut(TraceId, usize) -> Result<u32, SegmentError>,
+) -> Result<(), SegmentError> {
+    let traces = reader.traces()?;
+    for (trace, id) in traces.ids.iter().enumerate() {
+        let fingerprint = id.fingerprint();
+        if fingerprint > bar {
+            continue;
+        }
+        let of_trace = traces.rows(trace);
+        let first = rows.partition_point(|row| usize::from(*row) < of_trace.start);
+        let rest = rows.get(first..).unwrap_or_default();
+        let count = rest.partition_point(|row| usize::from(*row) < of_trace.end);
+        if let Some(place) = (fingerprint as usize).checked_rem(count) {
+            bar = visit(*id, first + place)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives spans of a segment the labels that they are shown with: the fields of the query, and their trace.

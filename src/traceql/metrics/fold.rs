@@ -102,10 +102,18 @@ impl<'q> Fold<'q> {
         Ok(fold)
     }
 
-    /// Series so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.grouping.groups().len()
+    }
+
+    /// How many [`Fold::lines`] there are.
+    #[must_use]
+    pub fn line_count(&self) -> usize {
+        match self.plan.function {
+            OverTime::Quantile(_, quantiles) => self.len() * quantiles.len(),
+            OverTime::Histogram(_) => (0..self.len()).map(|series| self.cells.buckets(series).count()).sum(),
+            _ => self.len(),
+        }
     }
 
     /// Adds the selected spans of a segment.
@@ -215,27 +223,25 @@ impl<'q> Fold<'q> {
         series: &[u32],
         origin: &Origin,
     ) -> Result<(), SegmentError> {
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
-        let mut rest = rows.iter().zip(series).peekable();
-        let mut of_trace: Vec<(usize, u32)> = Vec::new();
-        for (trace, id) in traces.ids.iter().enumerate() {
-            let end = traces.rows(trace).end;
-            of_trace.clear();
-            while let Some((row, series)) = rest.next_if(|(row, _)| usize::from(**row) < end) {
-                of_trace.push((usize::from(*row), *series));
+        let (times, starts) = (reader.segment().times(), reader.starts()?);
+        let measured = self.plan.function.field().is_some();
+        let bar = |exemplars: &Exemplars| exemplars.bar(times.min_start, times.max_start);
+        let exemplars = &mut self.exemplars;
+        exemplars.forget_without_labels();
+        exemplars::visit_traces(reader, rows, bar(exemplars), |trace, position| {
+            let (Some(row), Some(series)) = (rows.get(position), series.get(position)) else {
+                return Ok(bar(exemplars));
+            };
+            let start = starts.get(usize::from(*row)).copied().unwrap_or(0);
+            if exemplars.wants(trace, start) {
+                let value = origin.number(reader, usize::from(*row))?;
+                if value.is_some() || !measured {
+                    let value = value.unwrap_or(f64::NAN);
+                    exemplars.offer(Chosen { trace, series: *series, start, value, labels: None, row: *row });
+                }
             }
-            let Some(place) = (id.fingerprint() as usize).checked_rem(of_trace.len()) else { continue };
-            let Some((row, series)) = of_trace.get(place).copied() else { continue };
-            let start = starts.get(row).copied().unwrap_or(0);
-            if !self.exemplars.wants(*id, start) {
-                continue;
-            }
-            let value = origin.number(reader, row)?;
-            if value.is_some() || self.plan.function.field().is_none() {
-                let value = value.unwrap_or(f64::NAN);
-                self.exemplars.offer(Chosen { trace: *id, series, start, value, labels: None, row: row as u16 });
-            }
-        }
+            Ok(bar(exemplars))
+        })?;
         exemplars::label(self.exemplars.without_labels(), &self.plan.shown, scan, reader)
     }
 

@@ -21,14 +21,14 @@ impl Intervals {
     #[must_use]
     pub fn of_range(request: &RangeRequest) -> Self {
         let step = request.step.max(1);
-        let further = request.end.saturating_sub(request.start) / step;
+        let further = (request.end.saturating_sub(request.start) / step).min(INTERVALS_MAX - 1);
         Self {
             from: request.start.checked_sub(step).map_or(0, |before| before + 1),
             first_end: request.start,
             to: request.start + further * step,
             step,
             per_step: 1.0 / step as f64,
-            count: usize::try_from(further).unwrap_or(usize::MAX - 1) + 1,
+            count: further as usize + 1,
         }
     }
 
@@ -69,7 +69,8 @@ impl Intervals {
         }
         let offset = time - self.first_end - 1;
         // A product instead of a division, which takes several times as long; it can be off by one.
-        let mut steps = (offset as f64 * self.per_step) as u64;
+        // Signed on the way: processors have an instruction for that.
+        let mut steps = (offset.cast_signed() as f64 * self.per_step) as i64 as u64;
         if steps * self.step > offset {
             steps -= 1;
         } else if offset - steps * self.step >= self.step {
@@ -84,6 +85,9 @@ impl Intervals {
         ((self.first_end + interval as u64 * self.step) / NANOS_PER_MILLISECOND) as i64
     }
 }
+
+/// Intervals are numbered by 32 bits. That many do not fit into the memory of a query anyway.
+const INTERVALS_MAX: u64 = 1 << 31;
 
 pub const NANOS_PER_SECOND: f64 = 1e9;
 pub const NANOS_PER_MILLISECOND: u64 = 1_000_000;

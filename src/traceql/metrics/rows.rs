@@ -4,11 +4,13 @@ use std::rc::Rc;
 
 use super::intervals::Intervals;
 use crate::traceql::ast::{Pipeline, Spanset, Stage};
-use crate::traceql::error::Invalid;
+use crate::traceql::error::{Invalid, QueryError};
 use crate::traceql::filter::Filter;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::SegmentError;
+use crate::traceql::trace::evaluate::StartedWithin;
+use crate::traceql::trace::plan::Plan;
 
 /// The spans of a segment that a pipeline keeps.
 pub enum Matching {
@@ -20,7 +22,7 @@ pub enum Matching {
 pub trait Matcher: Sync {
     /// # Errors
     /// The segment could not be read, or the query is to end.
-    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, SegmentError>;
+    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError>;
 }
 
 /// Rows of a segment, ascending, and the interval of each.
@@ -79,29 +81,35 @@ impl Selected {
     }
 }
 
-/// The rows of a pipeline.
+/// The rows of a pipeline. `number` tells the pipelines of one query apart.
 ///
 /// # Errors
 /// It has a regular expression that cannot be used.
-pub fn matcher(pipeline: &Pipeline, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
+pub fn matcher(pipeline: &Pipeline, number: usize, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
     let mut filters = Vec::new();
     for stage in &pipeline.stages {
         match stage {
             Stage::Spanset(Spanset::Spans(expression)) => filters.push(Filter::compile(expression.as_ref())?),
             // It only shows more.
             Stage::Select(_) => {}
-            _ => return Err(Invalid::Unsupported("metrics of such a pipeline are".into())),
+            // Whole traces must be known.
+            _ => return Ok(Box::new(Plan::compile(pipeline, number)?)),
         }
     }
     Ok(Box::new(Spans { filters, intervals: *intervals }))
 }
 
-/// The rows of a spanset, as selected by `compare()`.
+/// The rows that `compare()` selects: those of a single filter, by the language.
 ///
 /// # Errors
-/// It has a regular expression that cannot be used.
-pub fn spanset_matcher(spanset: &Spanset, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
-    matcher(&Pipeline { stages: vec![Stage::Spanset(spanset.clone())] }, intervals)
+/// It is something else, or has a regular expression that cannot be used.
+pub fn selection(spanset: &Spanset, intervals: &Intervals) -> Result<Box<dyn Matcher>, Invalid> {
+    match spanset {
+        Spanset::Spans(expression) => {
+            Ok(Box::new(Spans { filters: vec![Filter::compile(expression.as_ref())?], intervals: *intervals }))
+        }
+        other => Err(Invalid::Unsupported(format!("compare() of {other}"))),
+    }
 }
 
 /// Spans that pass all of the filters, each decided span by span.
@@ -111,7 +119,7 @@ struct Spans {
 }
 
 impl Matcher for Spans {
-    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, SegmentError> {
+    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError> {
         let mut matching = Matching::All;
         for filter in self.filters.iter().filter(|filter| !filter.takes_all()) {
             let mask = match &matching {
@@ -125,5 +133,15 @@ impl Matcher for Spans {
             matching = Matching::Rows(mask);
         }
         Ok(matching)
+    }
+}
+
+/// All of time: spans outside of the time range help to decide which spans are in a relation, as in Tempo. They are left
+/// out afterwards.
+const ALWAYS: StartedWithin = StartedWithin { start: 0, end: u64::MAX };
+
+impl Matcher for Plan {
+    fn matching(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Matching, QueryError> {
+        self.rows(scan, reader, ALWAYS).map(Matching::Rows)
     }
 }

@@ -169,18 +169,18 @@ fn tie_order(left: &Labels, right: &Labels) -> Ordering {
 /// Status, kind, durations and nil are strings by then, as they are in answers.
 fn tie_text(value: Option<&Value>) -> String {
     match value {
+        None => "nil".to_owned(),
         Some(Value::String(text)) => text.to_string(),
-        Some(Value::Status(status)) => status.as_str().into(),
-        Some(Value::Kind(kind)) => kind.as_str().into(),
-        _ => String::new(),
+        Some(value @ (Value::Status(_) | Value::Kind(_) | Value::Duration(_))) => value.to_string(),
+        Some(_) => String::new(),
     }
 }
 
 fn tie_code(value: Option<&Value>) -> (u8, u64) {
     match value {
-        Some(Value::Int(int) | Value::Duration(int)) => (1, *int as u64),
+        Some(Value::Int(int)) => (1, *int as u64),
         Some(Value::Float(float)) => (2, float.to_bits()),
-        Some(Value::String(_) | Value::Status(_) | Value::Kind(_)) | None => (3, 0),
+        Some(Value::String(_) | Value::Status(_) | Value::Kind(_) | Value::Duration(_)) | None => (3, 0),
         Some(Value::Bool(bool)) => (4, u64::from(*bool)),
         Some(Value::Array(_)) => (5, 0),
     }

@@ -51,8 +51,14 @@ impl View {
         if !scan.source().may_be_split(&**reader.segment(), trace) {
             return Self::whole(id, own);
         }
+        let known = match scan.source().pieces(id) {
+            Ok(known) => known,
+            Err(SegmentError::Stopped(stopped)) => return Err(stopped.into()),
+            // What can be read is better than nothing.
+            Err(SegmentError::Gone | SegmentError::Read(_)) => Vec::new(),
+        };
         let mut pieces = Vec::new();
-        for piece in scan.source().pieces(id)? {
+        for piece in known {
             let reader = scan.reader(&piece.segment);
             match reader.traces().and_then(|traces| reader.starts().map(|_| traces.rows(piece.trace))) {
                 Ok(rows) => pieces.push(PieceRows { reader: reader.clone(), rows }),
@@ -168,6 +174,15 @@ impl View {
             }
         }
         Ok(end.saturating_sub(self.start()))
+    }
+
+    /// How long a span lasted, nanoseconds.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn duration_at(&self, place: Place) -> Result<u64, SegmentError> {
+        let Some(piece) = self.pieces.get(place.piece as usize) else { return Ok(0) };
+        Ok(at(piece.reader.durations()?, place.row as usize))
     }
 
     /// # Errors

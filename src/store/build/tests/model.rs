@@ -79,6 +79,12 @@ fn value_of_any(wire: Option<&Wire>) -> Option<Value> {
     value(wire?)
 }
 
+/// What search sees of attributes: of a name that stands twice the first, and nothing of what has no type.
+pub fn typed(attributes: &[KeyValue]) -> BTreeMap<String, Value> {
+    let names: BTreeSet<&str> = attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+    names.into_iter().filter_map(|name| Some((name.to_owned(), find(attributes, name)?))).collect()
+}
+
 fn find(attributes: &[KeyValue], name: &str) -> Option<Value> {
     let attribute = attributes.iter().find(|attribute| attribute.key == name)?;
     value_of_any(attribute.value.as_ref()?.value.as_ref())
@@ -150,19 +156,20 @@ fn intrinsic(row: &Row, intrinsic: Intrinsic) -> Option<Cell> {
 }
 
 fn parent(rows: &[Row], row: &Row) -> Parent {
-    let position = |wanted: &dyn Fn(&Row) -> bool| {
-        rows.iter().position(|other| other.trace == row.trace && wanted(other)).map(|row| Parent::Row(row as u32))
-    };
-    let shared = position(&|other| other.id == row.id && other.kind == Kind::Client);
-    if let (Kind::Server, Some(client)) = (row.kind, shared) {
-        return client;
-    }
     let Some(wanted) = SpanId::from_wire(&row.span.parent_span_id) else { return Parent::Root };
-    if wanted == row.id {
-        return Parent::Away;
-    }
-    let kinds = [Kind::Server, Kind::Consumer, Kind::Producer, Kind::Client, Kind::Internal, Kind::Unspecified];
-    kinds.iter().find_map(|kind| position(&|other| other.id == wanted && other.kind == *kind)).unwrap_or(Parent::Away)
+    let found: Vec<(usize, Kind)> = (0..)
+        .zip(rows)
+        .filter(|(_, other)| other.trace == row.trace && other.id == wanted)
+        .map(|(number, other)| (number, other.kind))
+        .collect();
+    let number = match (found.as_slice(), row.kind) {
+        ([(only, _)], _) => Some(only),
+        ([(client, Kind::Client), _] | [_, (client, Kind::Client)], Kind::Server) => Some(client),
+        (_, Kind::Server) => None,
+        ([(server, Kind::Server), _] | [_, (server, Kind::Server)], _) => Some(server),
+        _ => None,
+    };
+    number.map_or(Parent::Away, |number| Parent::Row(*number as u32))
 }
 
 /// What the segment says of one row's field, by dictionary and code, and by cell: both must agree.

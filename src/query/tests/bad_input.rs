@@ -1,0 +1,225 @@
+//! What is refused, with which words, and what is not refused.
+
+use super::*;
+
+async fn refused(api: &Api, path: &str, parameters: &[(&str, &str)]) -> (u16, String) {
+    let answer = api.get(path, parameters).await;
+    assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8", "{path} {parameters:?}");
+    (answer.status.as_u16(), answer.text())
+}
+
+fn nothing() -> Api {
+    Api::over(Memory::whole(&[]))
+}
+
+#[tokio::test]
+async fn parameters_of_a_search_are_refused_with_tempos_texts() {
+    let api = nothing();
+    for (parameters, text) in [
+        (&[("limit", "0")][..], "invalid limit: must be a positive number"),
+        (&[("limit", "-1")], r#"invalid limit: strconv.ParseUint: parsing "-1": invalid syntax"#),
+        (&[("limit", "99999999999")], r#"invalid limit: strconv.ParseUint: parsing "99999999999": value out of range"#),
+        (&[("limit", "262145")], "limit 262145 exceeds max limit 262144"),
+        (&[("spss", "101")], "spans per span set exceeds 100. received 101"),
+        (&[("spss", "x")], r#"invalid spss: strconv.ParseUint: parsing "x": invalid syntax"#),
+        (&[("start", "x")], r#"invalid start: strconv.ParseUint: parsing "x": invalid syntax"#),
+        (&[("end", "1.5")], r#"invalid end: strconv.ParseUint: parsing "1.5": invalid syntax"#),
+        (&[("start", "20"), ("end", "10")], "http parameter start must be before end. received start=20 end=10"),
+        (&[("start", "10"), ("end", "10")], "http parameter start must be before end. received start=10 end=10"),
+        (&[("start", "10")], "http parameter start must be before end. received start=10 end=0"),
+        (
+            &[("end", "10")],
+            "error parsing date range: only one of start and end provided: must provide both or neither",
+        ),
+        (
+            &[("start", "1"), ("end", "604802")],
+            "range specified by start and end exceeds 168h0m0s. received start=1 end=604802",
+        ),
+        (&[("minDuration", "5")], r#"invalid minDuration: time: missing unit in duration "5""#),
+        (&[("maxDuration", "x")], r#"invalid maxDuration: time: invalid duration "x""#),
+        (&[("minDuration", "2s"), ("maxDuration", "1s")], "invalid maxDuration: must be greater than minDuration"),
+        (&[("tags", "a=b"), ("q", "{}")], "invalid request: can't specify tags and q in the same query"),
+        (&[("tags", "a=b a=c")], "invalid tags: tag a has been set twice"),
+        (&[("tags", "a=b=c")], "invalid tags: unexpected '=' at pos 4"),
+        (
+            &[("since", "x"), ("q", "{}")],
+            r#"error parsing date range: could not parse 'since' parameter: not a valid duration string: "x""#,
+        ),
+    ] {
+        assert_eq!(refused(&api, "/api/search", parameters).await, (400, text.to_owned()), "{parameters:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_read_is_refused_with_its_place() {
+    let api = nothing();
+    for path in ["/api/search", "/api/metrics/query_range", "/api/metrics/query"] {
+        let (status, text) = refused(&api, path, &[("q", "{ .a = }")]).await;
+        assert_eq!(status, 400);
+        assert!(text.starts_with("invalid TraceQL query: parse error at line 1, col "), "{path}: {text}");
+        let (status, text) = refused(&api, path, &[("q", "{ 1 + 1 } | rate()")]).await;
+        assert_eq!(status, 400, "{path}: {text}");
+        assert!(text.starts_with("invalid TraceQL query: span filter field expressions"), "{path}: {text}");
+    }
+    let (status, _) = refused(&api, "/api/metrics/query_range", &[]).await;
+    assert_eq!(status, 400);
+    for (path, query) in [("/api/search", "{} | rate()"), ("/api/metrics/query", "{}")] {
+        assert_eq!(refused(&api, path, &[("q", query)]).await.0, 400, "{path} {query}");
+    }
+}
+
+/// HTTP carries no URI beyond 64 KiB, so that only RPCs and Tempo's own clients meet this limit.
+#[test]
+fn an_endless_query_is_refused_before_it_is_read() {
+    use crate::query::call::{RangeCall, SearchCall, TagNames, TagsCall, ValuesCall};
+    use crate::query::parameters::Parameters;
+
+    let query = format!("{{ .a = \"{}\" }}", "x".repeat(128 * 1024));
+    let with = |name: &str, text: &str| Parameters::new(vec![(name.to_owned(), text.to_owned())]);
+    let both = Parameters::new(vec![("q".to_owned(), "{}".to_owned()), ("query".to_owned(), query.clone())]);
+    let now = call::now();
+    for error in [
+        SearchCall::from_url(&with("q", &query), now).unwrap_err(),
+        SearchCall::from_url(&both, now).unwrap_err(),
+        RangeCall::from_url(&with("query", &query), now).unwrap_err(),
+        TagsCall::from_url(&with("q", &query), now).unwrap_err(),
+        ValuesCall::from_url("name", TagNames::TraceQl, &with("q", &query), now).unwrap_err(),
+    ] {
+        let text = "TraceQL expression exceeds the configured maximum size of 131072 bytes, reduce the query expression \
+                    size or contact your system administrator";
+        assert_eq!((error.status(), error.to_string().as_str()), (StatusCode::BAD_REQUEST, text));
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_tags_are_refused_with_tempos_texts() {
+    let api = nothing();
+    for (path, parameters, text) in [
+        ("/api/v2/search/tags", &[("scope", "planet")][..], "invalid scope: planet"),
+        ("/api/search/tags", &[("scope", "planet")], "invalid scope: planet"),
+        (
+            "/api/v2/search/tags",
+            &[("start", "5")],
+            "error parsing date range: only one of start and end provided: must provide both or neither",
+        ),
+        (
+            "/api/v2/search/tags",
+            &[("start", "x"), ("end", "5")],
+            r#"error parsing date range: could not parse 'start' parameter: strconv.ParseInt: parsing "x": invalid syntax"#,
+        ),
+        (
+            "/api/v2/search/tags",
+            &[("start", "20"), ("end", "10")],
+            "http parameter start must be before end. received start=20 end=10",
+        ),
+        ("/api/search/tag//values", &[], "please provide a non-empty tagName"),
+        (
+            "/api/v2/search/tag/name/values",
+            &[("limit", "x")],
+            r#"invalid limit: strconv.ParseUint: parsing "x": invalid syntax"#,
+        ),
+    ] {
+        assert_eq!(refused(&api, path, parameters).await, (400, text.to_owned()), "{path} {parameters:?}");
+    }
+    for identifier in ["%7Bfoo%7D", "foo%20bar", "1"] {
+        let (status, text) = refused(&api, &format!("/api/v2/search/tag/{identifier}/values"), &[]).await;
+        assert_eq!(status, 400, "{identifier}");
+        assert!(text.starts_with("please provide a valid tagName: "), "{identifier}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_series_are_refused_with_tempos_texts() {
+    let api = nothing();
+    let both = ["/api/metrics/query_range", "/api/metrics/query"];
+    for (paths, parameters, text) in [
+        (&both[..], &[("start", "20"), ("end", "10")][..], "end must be greater than start"),
+        (&both, &[("start", "10"), ("end", "10")], "end must be greater than start"),
+        (
+            &both,
+            &[("start", "x")],
+            r#"could not parse 'start' parameter: strconv.ParseInt: parsing "x": invalid syntax"#,
+        ),
+        (&both, &[("since", "1x")], r#"could not parse 'since' parameter: not a valid duration string: "1x""#),
+        (
+            &both,
+            &[("start", "1000"), ("end", "100000")],
+            "metrics query time range exceeds the maximum allowed duration of 24h0m0s",
+        ),
+        (&both[..1], &[("step", "x")], r#"cannot parse "x" to a valid duration"#),
+        (&both[..1], &[("step", "-1")], r#"cannot parse "-1": step must be positive"#),
+        (
+            &both[..1],
+            &[("start", "1000"), ("end", "4600"), ("step", "10ms")],
+            "step of 10ms is too small, minimum step for given range is 360ms",
+        ),
+        (
+            &both[..1],
+            &[("start", "1000"), ("end", "4600"), ("step", "0")],
+            "step of 0s is too small, minimum step for given range is 360ms",
+        ),
+    ] {
+        for path in paths {
+            let mut parameters = parameters.to_vec();
+            parameters.push(("q", "{} | rate()"));
+            assert_eq!(refused(&api, path, &parameters).await, (400, text.to_owned()), "{path} {parameters:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_parameters_tenants_and_bad_optional_numbers_are_tolerated() {
+    let api = nothing();
+    let unknown = [("q", "{}"), ("tag", "service.name"), ("nope", "%ff"), ("mode", "x"), ("maxStaleValues", "-3")];
+    assert_eq!(api.json("/api/search", &unknown).await["traces"], serde_json::json!([]));
+    api.json("/api/v2/search/tags", &[("limit", "x"), ("maxStaleValues", "x")]).await;
+    api.json("/api/metrics/query_range", &[("q", "{} | rate()"), ("exemplars", "x"), ("maxSeries", "-1")]).await;
+    let tenants = api.request(Method::GET, "/api/search?q=%7B%7D", &[("x-scope-orgid", "a|b")]).await;
+    assert_eq!(tenants.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn any_method_reaches_a_query_and_head_has_no_body() {
+    let api = nothing();
+    for path in ["/api/search", "/api/v2/search/tags", "/api/search/tag/name/values", "/api/metrics/query"] {
+        let uri = uri(path, &[("q", if path.ends_with("query") { "{} | rate()" } else { "{}" })]);
+        let get = api.request(Method::GET, &uri, &[]).await;
+        assert_eq!(get.status, StatusCode::OK, "{uri}: {}", get.text());
+        for method in [Method::POST, Method::PUT, Method::DELETE] {
+            assert_eq!(api.request(method, &uri, &[]).await.body, get.body);
+        }
+        let head = api.request(Method::HEAD, &uri, &[]).await;
+        assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    }
+}
+
+#[tokio::test]
+async fn paths_near_the_tag_endpoints_are_not_found() {
+    let api = nothing();
+    for path in [
+        "/api/search/tag",
+        "/api/search/tag/x",
+        "/api/search/tag/values",
+        "/api/v2/search/tag/x/value",
+        "/api/v2/search",
+    ] {
+        let answer = api.get(path, &[]).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::NOT_FOUND, "404 page not found\n"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn status_pages_name_their_parts() {
+    let api = nothing();
+    let page = api.get("/status", &[]).await.text();
+    for part in ["version", "services", "endpoints", "runtime_config", "config"] {
+        assert!(page.contains(&format!("GET /status/{part}\n")), "{page}");
+        let one = api.get(&format!("/status/{part}"), &[]).await.text();
+        assert!(one.starts_with(&format!("GET /status/{part}\n")), "{one}");
+    }
+    assert!(page.contains("/api/metrics/query_range"), "{page}");
+    let wrong = api.get("/status/config", &[("mode", "x")]).await;
+    let text = "unknown value for mode query parameter: x";
+    assert_eq!((wrong.status, wrong.text().as_str()), (StatusCode::INTERNAL_SERVER_ERROR, text));
+    assert_eq!(api.get("/status/nope", &[]).await.status, StatusCode::NOT_FOUND);
+}

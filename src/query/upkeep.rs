@@ -1,0 +1,198 @@
+//! Looking after what is stored: pinned traces, verifying, copies. Not part of Tempo's API.
+//!
+//! | path | what |
+//! |---|---|
+//! | `GET /api/spanreel/pins` | `{"traces": ["<hex>", ...]}` |
+//! | `POST`, `DELETE /api/spanreel/pins/{id}` | retention leaves the trace from now on, or no longer |
+//! | `POST /api/spanreel/verify` | reads everything; `{"runs", "traces", "spans", "batches", "damages": [{"place", "problem"}]}` |
+//! | `POST /api/spanreel/snapshot?directory=/new/directory` | a copy of the data directory |
+//!
+//! The last two cost disk, so they are answered only to who is on the same machine (or in the same pod).
+
+use std::net::SocketAddr;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::trace_id::parse_trace_id;
+use crate::otlp::TraceId;
+use crate::store::runs::Verification;
+
+/// Who sent a request; the server puts it into the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What the store does for whoever looks after it. All of it may block on the disk; errors are for people.
+pub trait Upkeep: Send + Sync + 'static {
+    /// Retention leaves the spans of this trace from now on.
+    ///
+    /// # Errors
+    /// Too many are pinned, or the disk cannot be written.
+    fn pin(&self, trace: TraceId) -> Result<(), String>;
+
+    /// # Errors
+    /// The disk cannot be written.
+    fn unpin(&self, trace: TraceId) -> Result<(), String>;
+
+    fn pinned(&self) -> Vec<TraceId>;
+
+    /// Reads everything, for as long as `go_on` says.
+    ///
+    /// # Errors
+    /// The disk cannot be read at all.
+    fn verify(&self, go_on: &dyn Fn() -> bool) -> Result<Verification, String>;
+
+    /// A copy of the data directory at a place that does not exist yet.
+    ///
+    /// # Errors
+    /// It exists, or cannot be written.
+    fn snapshot(&self, directory: &FilePath) -> Result<(), String>;
+}
+
+#[derive(Clone)]
+struct UpkeepState {
+    upkeep: Arc<dyn Upkeep>,
+    /// Reading or copying everything is done once at a time.
+    turn: Arc<Semaphore>,
+}
+
+/// The routes of this page.
+pub fn routes(upkeep: Arc<dyn Upkeep>) -> Router {
+    let state = UpkeepState { upkeep, turn: Arc::new(Semaphore::new(1)) };
+    Router::new()
+        .route("/api/spanreel/pins", axum::routing::get(pins))
+        .route("/api/spanreel/pins/{id}", axum::routing::post(pin).put(pin).delete(unpin))
+        .route("/api/spanreel/verify", axum::routing::post(verify))
+        .route("/api/spanreel/snapshot", axum::routing::post(snapshot))
+        .with_state(state)
+}
+
+/// Why not, as JSON of the kind that all of Spanreel's own API answers.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": { "message": self.1 } }))).into_response()
+    }
+}
+
+impl Refusal {
+    fn failed(message: String) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+}
+
+/// Work that blocks, off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Refusal::failed),
+        Err(_) => Err(Refusal::failed("it failed inside Spanreel; its log says more".to_owned())),
+    }
+}
+
+fn trace_of(id: &str) -> Result<TraceId, Refusal> {
+    parse_trace_id(id).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+async fn pins(State(state): State<UpkeepState>) -> Json<serde_json::Value> {
+    let traces: Vec<String> = state.upkeep.pinned().iter().map(TraceId::to_string).collect();
+    Json(json!({ "traces": traces }))
+}
+
+async fn pin(State(state): State<UpkeepState>, Path(id): Path<String>) -> Result<Json<serde_json::Value>, Refusal> {
+    let trace = trace_of(&id)?;
+    blocking(move || state.upkeep.pin(trace)).await?;
+    Ok(Json(json!({ "pinned": trace.to_string() })))
+}
+
+async fn unpin(State(state): State<UpkeepState>, Path(id): Path<String>) -> Result<Json<serde_json::Value>, Refusal> {
+    let trace = trace_of(&id)?;
+    blocking(move || state.upkeep.unpin(trace)).await?;
+    Ok(Json(json!({ "unpinned": trace.to_string() })))
+}
+
+fn only_from_here(peer: Option<Extension<Peer>>) -> Result<(), Refusal> {
+    let local = peer.is_some_and(|Extension(Peer(address))| address.ip().to_canonical().is_loopback());
+    let message = "this is answered only to the same machine or pod; in a cluster: kubectl exec deployment/spanreel -- \
+                   spanreel verify (or snapshot)";
+    if local { Ok(()) } else { Err(Refusal(StatusCode::FORBIDDEN, message.to_owned())) }
+}
+
+/// Says stop when the request is dropped, which is when its client left.
+struct WhileAsked(Arc<AtomicBool>);
+
+impl Drop for WhileAsked {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+async fn verify(
+    State(state): State<UpkeepState>,
+    peer: Option<Extension<Peer>>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    only_from_here(peer)?;
+    let _turn = turn(&state)?;
+    let asked = WhileAsked(Arc::new(AtomicBool::new(true)));
+    let go_on = Arc::clone(&asked.0);
+    let found = blocking(move || state.upkeep.verify(&|| go_on.load(Ordering::Relaxed))).await?;
+    let damages: Vec<_> = found
+        .damages
+        .iter()
+        .map(|damage| json!({ "place": damage.place.to_string(), "problem": damage.problem }))
+        .collect();
+    Ok(Json(json!({
+        "runs": found.runs,
+        "traces": found.traces,
+        "spans": found.spans,
+        "batches": found.batches,
+        "damages": damages,
+    })))
+}
+
+#[derive(Deserialize)]
+struct SnapshotPlace {
+    directory: PathBuf,
+}
+
+async fn snapshot(
+    State(state): State<UpkeepState>,
+    peer: Option<Extension<Peer>>,
+    Query(SnapshotPlace { directory }): Query<SnapshotPlace>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    only_from_here(peer)?;
+    if !directory.is_absolute() {
+        let message = format!("{} is no absolute path", directory.display());
+        return Err(Refusal(StatusCode::BAD_REQUEST, message));
+    }
+    let _turn = turn(&state)?;
+    let place = directory.display().to_string();
+    blocking(move || state.upkeep.snapshot(&directory)).await?;
+    Ok(Json(json!({ "directory": place })))
+}
+
+fn turn(state: &UpkeepState) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
+    let busy = "another verify or snapshot is running; try again when it is done";
+    Arc::clone(&state.turn).try_acquire_owned().map_err(|_| Refusal(StatusCode::TOO_MANY_REQUESTS, busy.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costly_work_is_done_only_for_the_same_machine() {
+        let from = |address: &str| only_from_here(Some(Extension(Peer(address.parse().unwrap()))));
+        assert!(from("127.0.0.1:1").is_ok() && from("[::1]:1").is_ok() && from("[::ffff:127.0.0.1]:1").is_ok());
+        assert!(from("10.42.0.7:1").is_err() && from("[fd00::1]:1").is_err());
+        assert!(only_from_here(None).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! Retention: the oldest runs go when they are too old, too many, or the disk too full.
+//!
+//! Runs and spool share one budget of bytes: what a destination has still to get is worth more than history, so a backlog
+//! makes runs go. A run goes as a whole, its record first, then its files; pinned traces are copied before.
+
+use std::time::Duration;
+
+use super::runs::{Runs, RunsError};
+use crate::spool::{Spool, unix_nanos};
+
+/// Runs dropped by one call of [`Retention::keep`]: sealing waits meanwhile.
+const DROPS_MAX: usize = 16;
+/// Runs go while this share of the space that must stay free is still free, so that intake is never refused for them.
+const FREE_SPACE_HEADROOM_PERCENT: u64 = 150;
+
+/// How long and how much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionSettings {
+    /// Since the newest span of a run became durable.
+    pub age_max: Option<Duration>,
+    /// Of runs and spool together.
+    pub bytes_max: u64,
+    /// Free bytes of the disk below which intake is refused.
+    pub free_bytes_min: u64,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { age_max: None, bytes_max: u64::MAX, free_bytes_min: 0 }
+    }
+}
+
+/// Why a run was dropped. The label `reason` of `spanreel_store_dropped_spans_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    Age,
+    Size,
+    FreeSpace,
+}
+
+impl DropReason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Size => "size",
+            Self::FreeSpace => "free_space",
+        }
+    }
+}
+
+/// Drops runs. To be called by the thread that seals, and by no other.
+pub(super) struct Retention {
+    pub settings: RetentionSettings,
+}
+
+impl Retention {
+    /// Drops what must go now; returns how many runs.
+    pub fn keep(&self, runs: &Runs, spool: &Spool) -> Result<usize, RunsError> {
+        for dropped in 0..DROPS_MAX {
+            let Some(reason) = self.reason(runs, spool) else { return Ok(dropped) };
+            if !runs.drop_oldest(reason)? {
+                return Ok(dropped);
+            }
+        }
+        Ok(DROPS_MAX)
+    }
+
+    fn reason(&self, runs: &Runs, spool: &Spool) -> Option<DropReason> {
+        let view = runs.view();
+        let oldest = view.records().next()?;
+        let age = unix_nanos().saturating_sub(oldest.newest_received);
+        if self.settings.age_max.is_some_and(|age_max| u128::from(age) > age_max.as_nanos()) {
+            return Some(DropReason::Age);
+        }
+        let bytes: u64 = view.records().map(|run| run.file_bytes).sum();
+        if bytes.saturating_add(spool.frame_bytes()) > self.settings.bytes_max {
+            return Some(DropReason::Size);
+        }
+        let free_min = self.settings.free_bytes_min.saturating_mul(FREE_SPACE_HEADROOM_PERCENT) / 100;
+        // A file system that cannot say is not taken for full.
+        let free = runs.database().free_bytes().unwrap_or(u64::MAX);
+        (free < free_min).then_some(DropReason::FreeSpace)
+    }
+}

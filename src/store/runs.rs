@@ -1,0 +1,397 @@
+//! Sealed runs: what was in the spool, whole traces together, for as long as retention keeps it.
+//!
+//! ```text
+//! meta     "run/" run             what a run holds and where it ends (JSON)
+//!          "split/" segment       its traces that have spans elsewhere (JSON)
+//!          "pin/", "pinned/"       see `pins`
+//!          "sealed"               the first batch that is in no run, and the account of all before it (JSON)
+//! trace    pieces                 see `format`
+//! column   chunks
+//! ```
+//!
+//! A run is written once, as finished table files, and never changed. What is known of all of them is in memory, a few
+//! hundred bytes each; a [`View`] is all of it at one moment, with the cursor that says where the tail begins. A run
+//! that cannot be read is set aside: search goes on without it, and says so in log and metrics.
+//!
+//! The room must not know how spans come into runs; that is `seal`.
+
+mod disk;
+mod metrics;
+mod pins;
+mod record;
+mod segment;
+mod slices;
+mod splits;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use rocksdb::WriteBatch;
+use thiserror::Error;
+
+use super::format::FormatError;
+use super::format::key::RunKey;
+use super::sealed::{self, Fragments, SealedView};
+use crate::otlp::TraceId;
+use crate::query::SourceError;
+use crate::spool::database::{COLUMN, META, TRACE, synced};
+use crate::spool::{Access, Database, Seq};
+use crate::traceql::segment::{Piece, Segment, SegmentError};
+
+pub use metrics::Metrics;
+pub use pins::PinError;
+pub use record::{RunRecord, Sealed, SegmentRecord};
+pub use segment::RunSegment;
+pub use verify::{Damage, DamagedPlace, Verification};
+
+use super::build::InMemory;
+use super::retention::DropReason;
+use disk::Disk;
+use pins::{PINNED_SEGMENT, Pins};
+use record::{SEALED_KEY, run_key, split_key};
+use splits::Splits;
+
+/// Runs could not be read or written. The text says what the disk said.
+#[derive(Debug, Error)]
+pub enum RunsError {
+    #[error("the disk: {0}")]
+    Disk(#[from] rocksdb::Error),
+    #[error("{0}")]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Read(SegmentError),
+    #[error("the record of {what} is damaged: {problem}")]
+    Record { what: &'static str, problem: String },
+}
+
+/// All runs. Clones share them.
+#[derive(Clone)]
+pub struct Runs {
+    disk: Arc<Disk>,
+    view: Arc<ArcSwap<View>>,
+    splits: Arc<Splits>,
+    pins: Arc<Pins>,
+}
+
+/// All runs at one moment.
+#[derive(Clone)]
+pub struct View {
+    sealed: Sealed,
+    /// By key: oldest first.
+    segments: Vec<Arc<RunSegment>>,
+    /// What is left of pinned traces whose runs were dropped.
+    pinned: Option<Arc<InMemory>>,
+    splits: Arc<Splits>,
+    disk: Arc<Disk>,
+}
+
+impl Runs {
+    /// Reads the registry, and removes files that a crash left behind. Blocking.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn open(database: Database, metrics: Metrics) -> Result<Self, RunsError> {
+        let disk = Arc::new(Disk::new(database, metrics));
+        let runs = record::load_runs(&disk.database)?;
+        let sealed = record::load_sealed(&disk.database)?;
+        let splits = Arc::new(Splits::load(&disk.database)?);
+        let segments: Vec<_> = runs.into_iter().flat_map(|run| RunSegment::all_of(run, &disk)).collect();
+        splits.remember(&segments);
+        let pins = Arc::new(Pins::load(&disk.database)?);
+        let pinned = pins::searchable(&disk.database, &disk.unpacker)?;
+        let view = View { sealed, segments, pinned, splits: Arc::clone(&splits), disk: Arc::clone(&disk) };
+        view.count(&disk.metrics);
+        let runs = Self { disk, view: Arc::new(ArcSwap::from_pointee(view)), splits, pins };
+        if runs.database().access() == Access::ReadWrite {
+            runs.remove_unregistered()?;
+        }
+        Ok(runs)
+    }
+
+    /// All runs as they stand now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.disk.database
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.disk.metrics
+    }
+
+    /// Table files that belong to no registered run: of a run whose sealing was cut short, or one that was being dropped.
+    pub(super) fn remove_unregistered(&self) -> Result<(), RunsError> {
+        let view = self.view();
+        let keys = view.segments.iter().map(|segment| segment.run().key());
+        let (first, last) = (keys.clone().next(), keys.last());
+        let raw = self.disk.database.raw();
+        for family in [TRACE, COLUMN] {
+            let family = self.disk.database.family(family);
+            if let Some(first) = first {
+                raw.delete_file_in_range_cf(family, [0].as_slice(), first.bytes().as_slice())?;
+            }
+            let behind = last.map_or_else(|| vec![0], RunKey::last);
+            raw.delete_file_in_range_cf(family, behind.as_slice(), BEHIND_ALL.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// The key of the next run: never before the last one's, whatever the clock says.
+    pub(super) fn next_key(&self, first: Seq, unix_hour: u32) -> RunKey {
+        let last = self.view().segments.last().map_or(0, |segment| segment.run().key().hour);
+        RunKey { hour: unix_hour.max(last), first: first.0 }
+    }
+
+    /// Registers a run whose files are ingested, and moves the sealed cursor, in one synced write.
+    pub(super) fn register(&self, run: RunRecord, sealed: Sealed) -> Result<(), RunsError> {
+        let view = self.view();
+        let run = Arc::new(disk::Run::new(run));
+        let new = RunSegment::all_of(Arc::clone(&run), &self.disk);
+        let mut marks = self.splits.find(&view.segments, &new)?;
+        for segment in &new {
+            let also_pinned = view.pinned_traces_of(segment);
+            if !also_pinned.is_empty() {
+                marks.entry(segment.id()).or_default().extend(also_pinned);
+            }
+        }
+        let mut write = WriteBatch::default();
+        let meta = self.disk.database.family(META);
+        write.put_cf(meta, run_key(run.key()), record::encode(&run.record));
+        write.put_cf(meta, SEALED_KEY, record::encode(&sealed));
+        for (segment, traces) in self.splits.merged(&marks) {
+            write.put_cf(meta, split_key(segment), record::encode(&traces));
+        }
+        self.disk.database.raw().write_opt(write, &synced())?;
+        self.splits.add(&marks);
+        self.show(sealed, view.segments.iter().cloned().chain(new).collect());
+        Ok(())
+    }
+
+    /// Moves the sealed cursor over batches that gave no run.
+    pub(super) fn pass_over(&self, sealed: Sealed) -> Result<(), RunsError> {
+        let meta = self.disk.database.family(META);
+        self.disk.database.raw().put_cf(meta, SEALED_KEY, record::encode(&sealed))?;
+        self.show(sealed, self.view().segments.clone());
+        Ok(())
+    }
+
+    /// Drops the oldest run: pinned traces are copied, then it leaves the registry, then its files go. `false`: there is none.
+    /// The hour that it was in is not kept together: what is dropped is as little as can be.
+    pub(super) fn drop_oldest(&self, reason: DropReason) -> Result<bool, RunsError> {
+        let view = self.view();
+        let Some(key) = view.segments.first().map(|segment| segment.run().key()) else { return Ok(false) };
+        let (dropped, kept): (Vec<_>, Vec<_>) =
+            view.segments.iter().cloned().partition(|segment| segment.run().key() == key);
+        let Some(run) = dropped.first().map(|segment| segment.run().record.clone()) else { return Ok(false) };
+        let database = &self.disk.database;
+        let meta = database.family(META);
+        let mut write = WriteBatch::default();
+        let mut copied = 0;
+        for trace in self.pins.list() {
+            let mut request = Vec::new();
+            for (segment, value) in self.disk.pieces(&dropped, trace).map_err(RunsError::Read)? {
+                request
+                    .extend_from_slice(&segment.fragment(trace, &value).map_err(RunsError::Read)?.unwrap_or_default());
+            }
+            if !request.is_empty() {
+                pins::put_copy(&mut write, database, trace, key, &request);
+                copied += 1;
+            }
+        }
+        write.delete_cf(meta, run_key(key));
+        for segment in &dropped {
+            write.delete_cf(meta, split_key(segment.id()));
+        }
+        // Synced: files that are gone must not be registered after a power cut.
+        database.raw().write_opt(write, &synced())?;
+        if copied > 0 {
+            self.show_pinned()?;
+        }
+        for segment in &dropped {
+            segment.run().set_gone();
+            self.splits.forget(segment.id());
+        }
+        self.show(view.sealed.clone(), kept);
+        for family in [TRACE, COLUMN] {
+            let (first, last) = (key.bytes(), key.last());
+            database.raw().delete_file_in_range_cf(database.family(family), first.as_slice(), last.as_slice())?;
+        }
+        self.disk.metrics.count_drop(reason, run.spans(), run.file_bytes);
+        tracing::debug!(run = key.first, spans = run.spans(), reason = reason.as_str(), "a run was dropped");
+        Ok(true)
+    }
+
+    /// Keeps the spans of a trace when their run is dropped, those to come included.
+    ///
+    /// # Errors
+    /// Too many are pinned, or the disk cannot be written.
+    pub fn pin(&self, trace: TraceId) -> Result<(), PinError> {
+        self.pins.pin(&self.disk.database, trace)
+    }
+
+    /// Its spans go with their runs from now on; what is left of runs that were dropped goes at once.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub fn unpin(&self, trace: TraceId) -> Result<(), RunsError> {
+        self.pins.unpin(&self.disk.database, trace)?;
+        self.show_pinned()
+    }
+
+    #[must_use]
+    pub fn pinned(&self) -> Vec<TraceId> {
+        self.pins.list()
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_recent_traces(&self) {
+        self.splits.forget_recent();
+    }
+
+    /// Only the sealer changes cursor and segments; pinned copies change on other threads, too.
+    fn show(&self, sealed: Sealed, segments: Vec<Arc<RunSegment>>) {
+        self.view.rcu(|view| View { sealed: sealed.clone(), segments: segments.clone(), ..View::clone(view) });
+        self.view().count(&self.disk.metrics);
+    }
+
+    /// Reads the pinned copies again.
+    fn show_pinned(&self) -> Result<(), RunsError> {
+        let pinned = pins::searchable(&self.disk.database, &self.disk.unpacker)?;
+        self.view.rcu(|view| View { pinned: pinned.clone(), ..View::clone(view) });
+        Ok(())
+    }
+}
+
+/// Above all keys of runs: hours have that many only in the year 491,000.
+const BEHIND_ALL: [u8; 48] = [0xff; 48];
+
+impl View {
+    /// The first batch that is in no run.
+    #[must_use]
+    pub fn sealed(&self) -> Seq {
+        Seq(self.sealed.position)
+    }
+
+    pub(super) fn account(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// Segments that can be searched, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<RunSegment>> {
+        self.segments.iter().filter(|segment| segment.run().is_served())
+    }
+
+    /// Records of all runs, those set aside included, oldest first.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &RunRecord> {
+        self.segments.iter().filter(|segment| segment.id().1 == 0).map(|segment| &segment.run().record)
+    }
+
+    /// The numbers of those traces of a segment of which pinned copies are kept.
+    fn pinned_traces_of(&self, segment: &RunSegment) -> Vec<u32> {
+        let Some(pinned) = &self.pinned else { return Vec::new() };
+        let Ok(traces) = segment.traces() else { return Vec::new() };
+        let ids = pinned.built.index.traces.ids.iter();
+        ids.filter_map(|id| traces.position(*id)).map(|trace| trace as u32).collect()
+    }
+
+    fn pinned_as_segment(&self) -> Option<Arc<dyn Segment>> {
+        let searchable = self.pinned.as_ref().filter(|pinned| pinned.rows() > 0);
+        searchable.map(|pinned| Arc::clone(pinned) as Arc<dyn Segment>)
+    }
+
+    fn count(&self, metrics: &Metrics) {
+        let mut spans_by_run = BTreeMap::new();
+        for segment in &self.segments {
+            *spans_by_run.entry(segment.run().key()).or_insert(0) += u64::from(segment.record().rows);
+        }
+        metrics.runs.set(spans_by_run.len() as i64);
+        metrics.spans.set(spans_by_run.values().sum::<u64>() as i64);
+        metrics.bytes.set(self.records().map(|run| run.file_bytes as i64).sum());
+        metrics.damaged_runs.set(self.records().filter(|run| run.damaged.is_some()).count() as i64);
+    }
+}
+
+impl sealed::Sealed for Runs {
+    fn view(&self) -> Arc<dyn SealedView> {
+        Runs::view(self)
+    }
+}
+
+impl SealedView for View {
+    fn sealed_to(&self) -> Seq {
+        self.sealed()
+    }
+
+    fn segments(&self, start: u64, end: u64) -> Vec<Arc<dyn Segment>> {
+        let overlaps = |segment: &&Arc<RunSegment>| {
+            let times = segment.times();
+            times.max_start >= start && times.min_start <= end
+        };
+        let runs = View::segments(self).filter(overlaps).map(|segment| Arc::clone(segment) as Arc<dyn Segment>);
+        runs.chain(self.pinned_as_segment()).collect()
+    }
+
+    /// One look at a filter per segment, and one at a block per segment that has the trace.
+    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
+        let mut found = Vec::new();
+        if let Some(pinned) = &self.pinned
+            && let Some(trace) = pinned.built.index.traces.position(trace)
+        {
+            found.push(Piece { segment: Arc::clone(pinned) as Arc<dyn Segment>, trace });
+        }
+        for (segment, value) in self.disk.pieces(&self.segments, trace)? {
+            if !segment.run().is_served() {
+                continue;
+            }
+            // Damage sets the run aside, and hides no other.
+            if let Some(trace) = segment.trace_of_piece(&value)? {
+                found.push(Piece { segment, trace });
+            }
+        }
+        Ok(found)
+    }
+
+    fn may_hold(&self, trace: TraceId) -> bool {
+        let (recently, older) = self.splits.recently(trace, &self.segments);
+        let pinned = self.pinned.as_ref().is_some_and(|pinned| pinned.built.index.traces.position(trace).is_some());
+        recently
+            || pinned
+            || self
+                .disk
+                .pieces(self.segments.get(..older).unwrap_or_default(), trace)
+                .map_or(true, |pieces| !pieces.is_empty())
+    }
+
+    fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
+        segment.id() == PINNED_SEGMENT || self.splits.contains(segment.id(), trace)
+    }
+
+    fn fragments(&self, trace: TraceId, bytes_max: usize) -> Result<Fragments, SourceError> {
+        let unreadable = |error: SegmentError| SourceError::Read(error.to_string());
+        let mut fragments = Fragments::default();
+        if self.pinned.is_some() {
+            let copies = pins::read_copies(&self.disk.database, &self.disk.unpacker, Some(trace));
+            fragments.requests = copies.map_err(|error| SourceError::Read(error.to_string()))?;
+        }
+        let mut bytes = fragments.requests.iter().map(Bytes::len).sum::<usize>();
+        fragments.inspected_bytes = bytes as u64;
+        // Also of runs that are set aside: what can be read of them is shown.
+        for (segment, value) in self.disk.pieces(&self.segments, trace).map_err(unreadable)? {
+            if bytes > bytes_max {
+                break;
+            }
+            if let Some(request) = segment.fragment(trace, &value).map_err(unreadable)? {
+                bytes += request.len();
+                fragments.inspected_bytes += value.len() as u64;
+                fragments.requests.push(request);
+            }
+        }
+        Ok(fragments)
+    }
+}

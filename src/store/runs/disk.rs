@@ -1,0 +1,210 @@
+//! Reading chunks and pieces, and what happens when they cannot be read.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rocksdb::{DBPinnableSlice, ErrorKind, ReadOptions};
+use thiserror::Error;
+
+use super::record::{RunRecord, encode, run_key};
+use super::{Metrics, RunSegment};
+use crate::otlp::TraceId;
+use crate::spool::Database;
+use crate::spool::database::{COLUMN, META, TRACE};
+use crate::store::format::FormatError;
+use crate::store::format::chunk::Unpacker;
+use crate::store::format::key::RunKey;
+use crate::traceql::segment::{SegmentError, SegmentId};
+
+/// Pieces kept because several values of one trace are asked for, one after the other.
+const RECENT_PIECES: usize = 8;
+
+/// What all segments read with.
+pub(super) struct Disk {
+    pub database: Database,
+    pub unpacker: Unpacker,
+    pub metrics: Metrics,
+    recent: Mutex<VecDeque<(SegmentId, Arc<PieceSpans>)>>,
+}
+
+/// A run as it is served.
+#[derive(Debug)]
+pub struct Run {
+    pub record: RunRecord,
+    /// Its blocks cannot be read: search leaves it out.
+    set_aside: AtomicBool,
+    /// Retention dropped it.
+    gone: AtomicBool,
+}
+
+/// The spans of one piece, by row.
+#[derive(Debug, Default)]
+pub(super) struct PieceSpans {
+    pub rows: Range<usize>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// Whether what is read now is likely to be read again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caching {
+    Keep,
+    /// It would push out what is.
+    Pass,
+}
+
+/// Why a chunk was not read.
+#[derive(Debug, Error)]
+pub(super) enum Problem {
+    #[error("{0}")]
+    Disk(#[from] rocksdb::Error),
+    #[error("{0}")]
+    Format(#[from] FormatError),
+    /// A chunk that every segment has is not there.
+    #[error("a part of it is missing")]
+    Missing,
+}
+
+impl PieceSpans {
+    /// Of these rows, none of which was pushed yet.
+    pub fn of(rows: Range<usize>) -> Self {
+        Self { rows, ..Self::default() }
+    }
+
+    pub fn push(&mut self, span: &[u8]) {
+        self.bytes.extend_from_slice(span);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub fn span(&self, row: usize) -> Option<&[u8]> {
+        let index = row.checked_sub(self.rows.start)?;
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.bytes.get(start..*self.ends.get(index)?)
+    }
+}
+
+impl Run {
+    pub fn new(record: RunRecord) -> Self {
+        Self { set_aside: AtomicBool::new(record.damaged.is_some()), gone: AtomicBool::new(false), record }
+    }
+
+    pub fn key(&self) -> RunKey {
+        self.record.key()
+    }
+
+    pub fn is_served(&self) -> bool {
+        !self.set_aside.load(Ordering::Relaxed) && !self.is_gone()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+}
+
+impl Disk {
+    pub fn new(database: Database, metrics: Metrics) -> Self {
+        Self { database, unpacker: Unpacker::default(), metrics, recent: Mutex::default() }
+    }
+
+    /// What `read` makes of a chunk's payload; `None` if there is no such chunk.
+    pub fn chunk<T>(
+        &self,
+        key: &[u8],
+        caching: Caching,
+        read: impl FnOnce(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<Option<T>, Problem> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(caching == Caching::Keep);
+        let family = self.database.family(COLUMN);
+        let Some(chunk) = self.database.raw().get_pinned_cf_opt(family, key, &options)? else { return Ok(None) };
+        let payload = self.unpacker.unpack(&chunk)?;
+        Ok(Some(read(&payload)?))
+    }
+
+    /// The pieces of a trace in these segments, in their order. A filter rules nearly all others out.
+    pub fn pieces<'s>(
+        &self,
+        segments: &'s [Arc<RunSegment>],
+        trace: TraceId,
+    ) -> Result<Vec<(Arc<RunSegment>, DBPinnableSlice<'_>)>, SegmentError> {
+        let keys: Vec<_> = segments.iter().map(|segment| segment.key().trace(trace.0)).collect();
+        // Segments are sorted by key, and so are their traces' keys.
+        let values = self.database.raw().batched_multi_get_cf(self.database.family(TRACE), &keys, true);
+        let mut found = Vec::new();
+        for (segment, value) in segments.iter().zip(values) {
+            match value {
+                Ok(Some(value)) => found.push((Arc::clone(segment), value)),
+                Ok(None) => {}
+                Err(error) => match self.fail(segment.run(), Problem::Disk(error)) {
+                    SegmentError::Gone => {}
+                    error => return Err(error),
+                },
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn piece(&self, segment: &RunSegment, trace: TraceId) -> Result<Option<DBPinnableSlice<'_>>, rocksdb::Error> {
+        self.database.raw().get_pinned_cf(self.database.family(TRACE), segment.key().trace(trace.0))
+    }
+
+    pub fn recent_piece(&self, segment: SegmentId, row: usize) -> Option<Arc<PieceSpans>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces = recent.iter().filter(|(other, piece)| *other == segment && piece.rows.contains(&row));
+        pieces.next().map(|(_, piece)| Arc::clone(piece))
+    }
+
+    pub fn remember_piece(&self, segment: SegmentId, piece: Arc<PieceSpans>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_front((segment, piece));
+        recent.truncate(RECENT_PIECES);
+    }
+
+    /// What a reader is told. Damage sets the run aside: for search it is gone, and everything else is served.
+    pub fn fail(&self, run: &Run, problem: Problem) -> SegmentError {
+        if run.is_gone() {
+            return SegmentError::Gone;
+        }
+        let text = match problem {
+            Problem::Disk(error) if is_damage(&error) => error.to_string(),
+            Problem::Disk(error) => return SegmentError::Read(error.to_string()),
+            problem @ (Problem::Format(_) | Problem::Missing) => problem.to_string(),
+        };
+        self.set_aside(run, &text);
+        SegmentError::Gone
+    }
+
+    pub fn set_aside(&self, run: &Run, problem: &str) {
+        if run.set_aside.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.metrics.damaged_runs.inc();
+        tracing::error!(
+            run = run.record.first,
+            spans = run.record.spans(),
+            problem,
+            "a sealed run is damaged: searches leave it out, its readable traces are still found by id; check the disk"
+        );
+        let record = RunRecord { damaged: Some(problem.to_owned()), ..run.record.clone() };
+        let meta = self.database.family(META);
+        if let Err(error) = self.database.raw().put_cf(meta, run_key(run.key()), encode(&record)) {
+            tracing::warn!(%error, "that the run is damaged could not be recorded");
+        }
+    }
+}
+
+/// Whether it will be the same the next time.
+fn is_damage(error: &rocksdb::Error) -> bool {
+    match error.kind() {
+        ErrorKind::Corruption => true,
+        // A table file that is not there, or shorter than it was.
+        ErrorKind::IOError => error.as_ref().contains("No such file") || error.as_ref().contains("truncated"),
+        _ => false,
+    }
+}

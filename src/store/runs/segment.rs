@@ -1,0 +1,357 @@
+//! A segment on disk, as search sees it.
+
+use std::cell::OnceCell;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt};
+
+use super::disk::{Caching, Disk, PieceSpans, Problem, Run};
+use super::record::SegmentRecord;
+use super::slices::Slices;
+use crate::otlp::TraceId;
+use crate::otlp::wire::put_bytes;
+use crate::store::build;
+use crate::store::envelope::Envelope;
+use crate::store::format::columns::{self, rows_of, slices_of};
+use crate::store::format::key::{Kind, SegmentKey, scope_code};
+use crate::store::format::piece::{Group, Piece};
+use crate::store::format::words::{Page, WordId, Words};
+use crate::store::format::{FormatError, codes, dictionary, envelopes, placed};
+use crate::traceql::ast::{Field, Scope};
+use crate::traceql::column::{Cell, Codes, Entry};
+use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
+use crate::traceql::value::Value;
+
+/// Up to [`crate::traceql::column::ROWS_MAX`] rows of a run.
+pub struct RunSegment {
+    run: Arc<Run>,
+    number: u16,
+    record: SegmentRecord,
+    key: SegmentKey,
+    disk: Arc<Disk>,
+    /// As long as a query holds them.
+    traces: Mutex<Weak<Traces>>,
+}
+
+impl RunSegment {
+    pub(super) fn all_of(run: Arc<Run>, disk: &Arc<Disk>) -> Vec<Arc<Self>> {
+        let records = run.record.segments.clone();
+        let segment = |(number, record)| {
+            Arc::new(Self {
+                number,
+                record,
+                key: run.key().segment(number),
+                run: Arc::clone(&run),
+                disk: Arc::clone(disk),
+                traces: Mutex::default(),
+            })
+        };
+        (0u16..).zip(records).map(segment).collect()
+    }
+
+    pub(super) fn run(&self) -> &Run {
+        &self.run
+    }
+
+    pub fn record(&self) -> &SegmentRecord {
+        &self.record
+    }
+
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
+    pub(super) fn key(&self) -> &SegmentKey {
+        &self.key
+    }
+
+    fn fail(&self, problem: impl Into<Problem>) -> SegmentError {
+        self.disk.fail(&self.run, problem.into())
+    }
+
+    /// A chunk that every segment has.
+    pub(super) fn chunk<T>(
+        &self,
+        kind: Kind,
+        number: u16,
+        caching: Caching,
+        read: impl FnOnce(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<T, Problem> {
+        self.disk.chunk(&self.key.chunk(kind, number), caching, read)?.ok_or(Problem::Missing)
+    }
+
+    /// A chunk of a field; `None` if the field has none.
+    fn field_chunk<T>(
+        &self,
+        kind: Kind,
+        field: &Field,
+        caching: Caching,
+        read: impl FnOnce(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<Option<T>, SegmentError> {
+        let Some(key) = self.key.field(kind, field) else { return Ok(None) };
+        self.disk.chunk(&key, caching, read).map_err(|problem| self.fail(problem))
+    }
+
+    /// A column of numbers, slice by slice.
+    fn numbers(
+        &self,
+        kind: Kind,
+        read: impl Fn(&[u8], &mut [u64]) -> Result<(), FormatError>,
+    ) -> Result<Arc<[u64]>, SegmentError> {
+        let rows = self.rows();
+        let mut numbers: Arc<[u64]> = std::iter::repeat_n(0, rows).collect();
+        // Nobody else has it yet.
+        let slots = Arc::get_mut(&mut numbers).unwrap_or_default();
+        for slice in slices_of(0..rows) {
+            let Some(slots) = slots.get_mut(rows_of(slice, rows)) else { break };
+            self.chunk(kind, slice as u16, Caching::Pass, |bytes| read(bytes, slots))
+                .map_err(|problem| self.fail(problem))?;
+        }
+        Ok(numbers)
+    }
+
+    fn groups(&self, kind: Kind) -> Result<Arc<[u16]>, SegmentError> {
+        self.chunk(kind, 0, Caching::Pass, |bytes| codes::decode(bytes, self.rows()))
+            .map_err(|problem| self.fail(problem))
+    }
+
+    /// The number of the trace whose piece it is; `None`, and the run is set aside, if it is damaged.
+    pub(super) fn trace_of_piece(&self, value: &[u8]) -> Result<Option<usize>, SegmentError> {
+        match Piece::decode(value) {
+            Ok(piece) => Ok(Some(piece.trace as usize)),
+            Err(error) => self.unless_gone(self.fail(error)),
+        }
+    }
+
+    /// The number of a trace, if its spans are here. One look at a filter, mostly.
+    pub(super) fn position_of(&self, trace: TraceId) -> Result<Option<usize>, SegmentError> {
+        match self.disk.piece(self, trace) {
+            Ok(Some(value)) => self.trace_of_piece(&value),
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn unless_gone<T>(&self, error: SegmentError) -> Result<Option<T>, SegmentError> {
+        if matches!(error, SegmentError::Gone) { Ok(None) } else { Err(error) }
+    }
+
+    /// The spans of a piece as a request; `None` if they cannot be read.
+    pub(super) fn fragment(&self, trace: TraceId, value: &[u8]) -> Result<Option<Bytes>, SegmentError> {
+        match self.read_fragment(trace, value) {
+            Ok(request) => Ok(Some(request.into())),
+            Err(problem) => self.unless_gone(self.fail(problem)),
+        }
+    }
+
+    fn read_fragment(&self, trace: TraceId, value: &[u8]) -> Result<Vec<u8>, Problem> {
+        // Spans of one resource and scope stand together.
+        let mut lists: Vec<(Group, Vec<u8>)> = Vec::new();
+        let mut index: HashMap<Group, usize> = HashMap::new();
+        self.read_piece(trace, value, |_, group, span| {
+            let list = *index.entry(group).or_insert_with(|| {
+                lists.push((group, Vec::new()));
+                lists.len() - 1
+            });
+            if let Some((_, list)) = lists.get_mut(list) {
+                put_bytes(list, 2, span);
+            }
+        })?;
+        let mut request = Vec::new();
+        let (mut message, mut inner) = (Vec::new(), Vec::new());
+        for (group, list) in lists {
+            let resource = self.envelope(Kind::Resources, group.resource)?;
+            let scope = self.envelope(Kind::Scopes, group.scope)?;
+            inner.clear();
+            scope.write(&mut inner, |out| out.extend_from_slice(&list));
+            message.clear();
+            resource.write(&mut message, |out| put_bytes(out, 2, &inner));
+            put_bytes(&mut request, 1, &message);
+        }
+        Ok(request)
+    }
+
+    fn envelope(&self, kind: Kind, number: u16) -> Result<Envelope, Problem> {
+        self.chunk(kind, envelopes::page_of(number), Caching::Keep, |bytes| {
+            envelopes::decode(&Page::decode(bytes)?, number)
+        })
+    }
+
+    /// Hands each span of a piece to `each`, with its row.
+    pub(super) fn read_piece(
+        &self,
+        trace: TraceId,
+        value: &[u8],
+        mut each: impl FnMut(usize, Group, &[u8]),
+    ) -> Result<(), Problem> {
+        let piece = Piece::decode(value)?;
+        let rows = piece.rows();
+        let mut slices = Slices::new(self);
+        slices.read_parents(rows.clone())?;
+        slices.read_times(rows.clone())?;
+        let words = PagedWords::new(self);
+        piece.spans(
+            &words,
+            |index| slices.known(trace, rows.start + index),
+            |index, span| {
+                if let Some(group) = piece.groups.get(index) {
+                    each(rows.start + index, *group, span);
+                }
+            },
+        )
+    }
+
+    /// The piece that a row belongs to.
+    fn piece_of_row(&self, row: usize) -> Result<Option<Arc<PieceSpans>>, SegmentError> {
+        if let Some(piece) = self.disk.recent_piece(self.id(), row) {
+            return Ok(Some(piece));
+        }
+        let traces = self.traces()?;
+        let number = traces.of_row(row);
+        let Some(trace) = traces.ids.get(number).copied() else { return Ok(None) };
+        let value = self.disk.piece(self, trace).map_err(|error| self.fail(error))?;
+        let value = value.ok_or_else(|| self.fail(Problem::Missing))?;
+        let mut spans = PieceSpans::of(traces.rows(number));
+        self.read_piece(trace, &value, |_, _, span| spans.push(span)).map_err(|problem| self.fail(problem))?;
+        let spans = Arc::new(spans);
+        self.disk.remember_piece(self.id(), Arc::clone(&spans));
+        Ok(Some(spans))
+    }
+}
+
+impl Segment for RunSegment {
+    fn id(&self) -> SegmentId {
+        SegmentId(self.run.record.first, self.number)
+    }
+
+    fn rows(&self) -> usize {
+        self.record.rows as usize
+    }
+
+    fn times(&self) -> Times {
+        self.record.times()
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        // Of a run with several segments each is taken to have its share of the files.
+        let spans = self.run.record.spans().max(1);
+        self.run.record.file_bytes.saturating_mul(u64::from(self.record.rows)) / spans
+    }
+
+    fn traces(&self) -> Result<Arc<Traces>, SegmentError> {
+        let mut kept = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(traces) = kept.upgrade() {
+            return Ok(traces);
+        }
+        let read = |bytes: &[u8]| columns::read_traces(bytes, self.rows());
+        let traces = self.chunk(Kind::Traces, 0, Caching::Pass, read).map_err(|problem| self.fail(problem))?;
+        let traces = Arc::new(traces);
+        *kept = Arc::downgrade(&traces);
+        Ok(traces)
+    }
+
+    fn starts(&self) -> Result<Arc<[u64]>, SegmentError> {
+        self.numbers(Kind::Starts, columns::read_starts)
+    }
+
+    fn durations(&self) -> Result<Arc<[u64]>, SegmentError> {
+        self.numbers(Kind::Durations, columns::read_durations)
+    }
+
+    fn parents(&self) -> Result<Arc<[Parent]>, SegmentError> {
+        let rows_max = self.rows();
+        let mut parents = Vec::with_capacity(rows_max);
+        for slice in slices_of(0..rows_max) {
+            self.chunk(Kind::Parents, slice as u16, Caching::Pass, |bytes| {
+                columns::read_parents(bytes, rows_of(slice, rows_max), rows_max, &mut parents)
+            })
+            .map_err(|problem| self.fail(problem))?;
+        }
+        Ok(parents.into())
+    }
+
+    fn column(&self, field: &Field) -> Result<Column, SegmentError> {
+        let listed = self.field_chunk(Kind::Dictionary, field, Caching::Keep, dictionary::decode)?;
+        if let Some(dictionary) = listed {
+            return Ok(Column::Listed(Arc::new(dictionary)));
+        }
+        let read = |bytes: &[u8]| codes::decode(bytes, self.rows());
+        let sketches = self.field_chunk(Kind::Sketches, field, Caching::Pass, read)?;
+        Ok(sketches.map_or(Column::Absent, |sketches| Column::Unlisted { sketches }))
+    }
+
+    fn codes(&self, field: &Field) -> Result<Codes, SegmentError> {
+        let read = |bytes: &[u8]| placed::decode(bytes, self.rows());
+        let placed = self.field_chunk(Kind::Codes, field, Caching::Pass, read)?;
+        Ok(match placed {
+            None => Codes::Rows(Arc::default()),
+            Some(placed::Codes::Rows(codes)) => Codes::Rows(codes),
+            Some(placed::Codes::Resources(codes)) => Codes::Groups { groups: self.groups(Kind::ResourceOfRow)?, codes },
+            Some(placed::Codes::Scopes(codes)) => Codes::Groups { groups: self.groups(Kind::ScopeOfRow)?, codes },
+        })
+    }
+
+    fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError> {
+        match self.column(field)? {
+            Column::Absent => Ok(None),
+            Column::Listed(dictionary) => {
+                let entry = dictionary.get(self.codes(field)?.get(row));
+                Ok(entry.map(|entry| match entry {
+                    Entry::String(string) => Cell::One(Value::String(string.into())),
+                    Entry::Int(int) => Cell::One(Value::Int(int)),
+                    Entry::Other(cell) => cell.clone(),
+                }))
+            }
+            Column::Unlisted { sketches } if sketches.get(row).is_none_or(|sketch| *sketch == 0) => Ok(None),
+            Column::Unlisted { .. } => {
+                let piece = self.piece_of_row(row)?;
+                Ok(piece.as_ref().and_then(|piece| piece.span(row)).and_then(|span| build::cell(field, span)))
+            }
+        }
+    }
+
+    fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError> {
+        let rows = rows.start.min(self.rows())..rows.end.min(self.rows());
+        let mut slices = Slices::new(self);
+        slices.read_parents(rows.clone()).map_err(|problem| self.fail(problem))?;
+        let ids: Option<Vec<Ids>> = rows.map(|row| slices.ids(row)).collect();
+        ids.ok_or_else(|| self.fail(Problem::Missing))
+    }
+
+    fn names(&self, scope: Scope) -> Result<Arc<[Arc<str>]>, SegmentError> {
+        let names = self.chunk(Kind::Names, u16::from(scope_code(scope)), Caching::Keep, dictionary::decode_names);
+        Ok(names.map_err(|problem| self.fail(problem))?.into())
+    }
+}
+
+/// Words of a segment, read page by page as they are needed.
+struct PagedWords<'s> {
+    segment: &'s RunSegment,
+    pages: Vec<OnceCell<Page>>,
+}
+
+impl<'s> PagedWords<'s> {
+    fn new(segment: &'s RunSegment) -> Self {
+        Self { segment, pages: vec![OnceCell::new(); usize::from(segment.record.word_pages)] }
+    }
+}
+
+impl Words for PagedWords<'_> {
+    type Error = Problem;
+
+    fn word(&self, id: WordId) -> Result<&[u8], Problem> {
+        let unknown = FormatError::Damaged("word number");
+        let number = Page::of(id);
+        let slot = self.pages.get(usize::from(number)).ok_or(unknown)?;
+        let page = match slot.get() {
+            Some(page) => page,
+            None => {
+                let page = self.segment.chunk(Kind::Words, number, Caching::Keep, Page::decode)?;
+                slot.get_or_init(|| page)
+            }
+        };
+        Ok(page.word(id).ok_or(unknown)?)
+    }
+}

@@ -1,0 +1,229 @@
+//! Which traces have spans in more than one segment.
+//!
+//! When a run is registered, its traces are compared with those of the latest segments, exactly (by fingerprint, so a
+//! trace may now and then be taken for split that is not), and are looked for by id in those older ones whose spans overlap
+//! theirs in time. Both sides are marked. So a trace is missed only if its pieces are further apart than [`TRACES_MAX`] other
+//! traces and do not overlap in time; its search results may then show the trace twice.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use foldhash::HashMap;
+
+use super::record::load_splits;
+use super::{RunSegment, RunsError};
+use crate::otlp::TraceId;
+use crate::spool::Database;
+use crate::traceql::segment::{Segment, SegmentError, SegmentId};
+
+/// Traces of the latest segments that are kept in memory, 6 bytes each.
+const TRACES_MAX: usize = 400_000;
+/// Look-ups in older segments per new one, a few microseconds each. When they do not suffice, all traces of the segments
+/// that were not looked into count as split.
+const PROBES_MAX: usize = 20_000;
+
+/// Numbers of traces that are split, by segment. Sorted.
+pub(super) type Marks = BTreeMap<SegmentId, Vec<u32>>;
+
+/// Stands for all traces of a segment.
+const ALL: u32 = u32::MAX;
+
+#[derive(Default)]
+pub(super) struct Splits {
+    marks: RwLock<HashMap<SegmentId, Arc<[u32]>>>,
+    recent: Mutex<VecDeque<Recent>>,
+}
+
+/// The traces of a segment.
+struct Recent {
+    segment: SegmentId,
+    /// Sorted.
+    fingerprints: Vec<u32>,
+    /// The number of each one's trace.
+    numbers: Vec<u16>,
+}
+
+impl Splits {
+    pub fn load(database: &Database) -> Result<Self, RunsError> {
+        let marks = load_splits(database)?.into_iter().map(|(segment, traces)| (segment, traces.into())).collect();
+        Ok(Self { marks: RwLock::new(marks), recent: Mutex::default() })
+    }
+
+    pub fn contains(&self, segment: SegmentId, trace: usize) -> bool {
+        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(traces) = marks.get(&segment) else { return false };
+        traces.last() == Some(&ALL) || traces.binary_search(&(trace as u32)).is_ok()
+    }
+
+    /// Reads the traces of the latest segments.
+    pub fn remember(&self, segments: &[Arc<RunSegment>]) {
+        let mut recent = self.recent();
+        let mut traces = 0;
+        for segment in segments.iter().rev() {
+            traces += segment.record().traces as usize;
+            if traces > TRACES_MAX {
+                break;
+            }
+            recent.extend(Recent::read(segment));
+        }
+        recent.make_contiguous().reverse();
+    }
+
+    #[cfg(test)]
+    pub fn forget_recent(&self) {
+        self.recent().clear();
+    }
+
+    fn recent(&self) -> std::sync::MutexGuard<'_, VecDeque<Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one of the latest segments has a trace, and how many segments are older than those.
+    pub fn recently(&self, trace: TraceId, segments: &[Arc<RunSegment>]) -> (bool, usize) {
+        let fingerprint = trace.fingerprint();
+        let recent = self.recent();
+        let found = recent.iter().any(|recent| recent.fingerprints.binary_search(&fingerprint).is_ok());
+        (found, older_than(&recent, segments))
+    }
+
+    /// What `new` segments have in common with each other and with those before.
+    pub fn find(&self, before: &[Arc<RunSegment>], new: &[Arc<RunSegment>]) -> Result<Marks, RunsError> {
+        let mut marks = Marks::new();
+        for segment in new {
+            let Some(fresh) = Recent::read(segment) else { continue };
+            let mut recent = self.recent();
+            for other in recent.iter().filter(|other| other.segment != fresh.segment) {
+                other.in_common(&fresh, |there, here| {
+                    marks.entry(other.segment).or_default().push(u32::from(there));
+                    marks.entry(fresh.segment).or_default().push(u32::from(here));
+                });
+            }
+            let older = older_than(&recent, before);
+            // An attempt that failed may have left it.
+            recent.retain(|other| other.segment != fresh.segment);
+            recent.push_back(fresh);
+            let mut traces: usize = recent.iter().map(|recent| recent.numbers.len()).sum();
+            while traces > TRACES_MAX && recent.len() > 1 {
+                traces -= recent.pop_front().map_or(0, |recent| recent.numbers.len());
+            }
+            drop(recent);
+            probe(before.get(..older).unwrap_or_default(), segment, &mut marks)?;
+        }
+        for traces in marks.values_mut() {
+            traces.sort_unstable();
+            traces.dedup();
+        }
+        Ok(marks)
+    }
+
+    /// The marks of these segments together with those they have already.
+    pub fn merged(&self, new: &Marks) -> Marks {
+        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let merge = |(segment, traces): (&SegmentId, &Vec<u32>)| {
+            let mut all: Vec<u32> = marks.get(segment).map_or_else(Vec::new, |known| known.to_vec());
+            all.extend_from_slice(traces);
+            all.sort_unstable();
+            all.dedup();
+            (*segment, all)
+        };
+        new.iter().map(merge).collect()
+    }
+
+    pub fn add(&self, new: &Marks) {
+        let merged = self.merged(new);
+        let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
+        marks.extend(merged.into_iter().map(|(segment, traces)| (segment, traces.into())));
+    }
+
+    pub fn forget(&self, segment: SegmentId) {
+        self.marks.write().unwrap_or_else(PoisonError::into_inner).remove(&segment);
+        self.recent().retain(|recent| recent.segment != segment);
+    }
+}
+
+/// How many of the segments, oldest first, are older than the oldest that is remembered.
+fn older_than(recent: &VecDeque<Recent>, segments: &[Arc<RunSegment>]) -> usize {
+    match recent.front() {
+        Some(oldest) => segments.partition_point(|segment| segment.id() < oldest.segment),
+        None => segments.len(),
+    }
+}
+
+impl Recent {
+    /// `None`: it cannot be read, and is set aside.
+    fn read(segment: &Arc<RunSegment>) -> Option<Self> {
+        let traces = segment.traces().ok()?;
+        let mut sorted: Vec<(u32, u16)> = traces.ids.iter().map(|id| id.fingerprint()).zip(0u16..).collect();
+        sorted.sort_unstable();
+        let (fingerprints, numbers) = sorted.into_iter().unzip();
+        Some(Self { segment: segment.id(), fingerprints, numbers })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, u16)> {
+        self.fingerprints.iter().copied().zip(self.numbers.iter().copied())
+    }
+
+    /// Calls `each` with the numbers that traces of the same fingerprint have here and there.
+    fn in_common(&self, other: &Self, mut each: impl FnMut(u16, u16)) {
+        let mut theirs = other.iter().peekable();
+        for (fingerprint, here) in self.iter() {
+            while theirs.next_if(|(other, _)| *other < fingerprint).is_some() {}
+            if let Some((other, there)) = theirs.peek()
+                && *other == fingerprint
+            {
+                each(here, *there);
+            }
+        }
+    }
+}
+
+/// Looks for the traces of a segment in older ones that overlap them in time.
+fn probe(older: &[Arc<RunSegment>], segment: &Arc<RunSegment>, marks: &mut Marks) -> Result<(), RunsError> {
+    let times = segment.times();
+    let overlapping: Vec<&Arc<RunSegment>> = older
+        .iter()
+        .filter(|other| other.times().max_end >= times.min_start && other.times().min_start <= times.max_end)
+        .collect();
+    if overlapping.is_empty() {
+        return Ok(());
+    }
+    let (Ok(traces), Ok(starts), Ok(durations)) = (segment.traces(), segment.starts(), segment.durations()) else {
+        return Ok(());
+    };
+    let ranges: Vec<(u64, u64)> = (0..traces.len())
+        .map(|trace| {
+            traces.rows(trace).fold((u64::MAX, 0), |(from, to), row| {
+                let start = starts.get(row).copied().unwrap_or_default();
+                let end = start.saturating_add(durations.get(row).copied().unwrap_or_default());
+                (from.min(start), to.max(end))
+            })
+        })
+        .collect();
+    let mut probes = 0;
+    for other in overlapping {
+        let others = other.times();
+        for (trace, (from, to)) in (0u32..).zip(&ranges) {
+            if others.max_end < *from || others.min_start > *to {
+                continue;
+            }
+            probes += 1;
+            if probes > PROBES_MAX {
+                marks.entry(other.id()).or_default().push(ALL);
+                marks.entry(segment.id()).or_default().push(ALL);
+                break;
+            }
+            let Some(id) = traces.ids.get(trace as usize) else { continue };
+            let found = match other.position_of(*id) {
+                Ok(found) => found,
+                Err(SegmentError::Gone) => break,
+                Err(error) => return Err(RunsError::Record { what: "a trace", problem: error.to_string() }),
+            };
+            if let Some(there) = found {
+                marks.entry(other.id()).or_default().push(there as u32);
+                marks.entry(segment.id()).or_default().push(trace);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Reading everything once, to know what is damaged before somebody needs it.
+
+use std::fmt;
+
+use rocksdb::ReadOptions;
+
+use super::disk::Problem;
+use super::{RunSegment, Runs};
+use crate::otlp::TraceId;
+use crate::spool::database::{COLUMN, TRACE};
+use crate::spool::{ReadError, Seq, Spool};
+use crate::store::format::key::{SEGMENT_LEN, TRACE_LEN};
+
+/// What [`Runs::verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verification {
+    pub runs: u64,
+    pub traces: u64,
+    pub spans: u64,
+    /// Of the spool.
+    pub batches: u64,
+    pub damages: Vec<Damage>,
+}
+
+/// Something that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub place: DamagedPlace,
+    /// What the disk said, or what is wrong with what it gave.
+    pub problem: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DamagedPlace {
+    /// By its first batch.
+    Run(u64),
+    /// A batch of the spool.
+    Batch(u64),
+}
+
+impl fmt::Display for DamagedPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(first) => write!(f, "run {first}"),
+            Self::Batch(seq) => write!(f, "batch {seq}"),
+        }
+    }
+}
+
+impl Runs {
+    /// Reads every block of every run and every batch of the spool, and puts every span together. Damaged runs are set
+    /// aside. Blocking, for as long as it takes to read the disk; `go_on` is asked before each run and batch.
+    ///
+    /// # Errors
+    /// The spool's disk cannot be read at all.
+    pub fn verify(&self, spool: &Spool, go_on: impl Fn() -> bool) -> Result<Verification, ReadError> {
+        let mut verification = Verification::default();
+        for segment in &self.view().segments {
+            if !go_on() {
+                return Ok(verification);
+            }
+            if segment.run().is_gone() {
+                continue;
+            }
+            verification.runs += u64::from(segment.number() == 0);
+            match self.verify_segment(segment) {
+                Ok((traces, spans)) => {
+                    verification.traces += traces;
+                    verification.spans += spans;
+                }
+                // Retention may have dropped it meanwhile.
+                Err(_) if segment.run().is_gone() => {}
+                Err(problem) => {
+                    let problem = problem.to_string();
+                    self.disk.set_aside(segment.run(), &problem);
+                    verification.damages.push(Damage { place: DamagedPlace::Run(segment.run().key().first), problem });
+                }
+            }
+        }
+        let batches = spool.range();
+        let mut seq = batches.start;
+        while seq < batches.end && go_on() {
+            verify_batch(spool, seq, &mut verification)?;
+            seq = seq.next();
+        }
+        Ok(verification)
+    }
+
+    fn verify_segment(&self, segment: &RunSegment) -> Result<(u64, u64), Problem> {
+        let mut problem = Ok(());
+        self.each(COLUMN, segment, |_, chunk| {
+            if problem.is_ok() {
+                problem = self.disk.unpacker.unpack(chunk).map(|_| ()).map_err(Problem::Format);
+            }
+        })?;
+        problem?;
+        let (mut traces, mut spans) = (0, 0);
+        let mut problem = Ok(());
+        self.each(TRACE, segment, |key, piece| {
+            let Some(trace) = key.get(SEGMENT_LEN..TRACE_LEN).and_then(TraceId::from_wire) else { return };
+            traces += 1;
+            if problem.is_ok() {
+                problem = segment.read_piece(trace, piece, |_, _, _| spans += 1);
+            }
+        })?;
+        problem?;
+        let record = segment.record();
+        if (traces, spans) == (u64::from(record.traces), u64::from(record.rows)) {
+            Ok((traces, spans))
+        } else {
+            Err(Problem::Missing)
+        }
+    }
+
+    /// All keys of a segment in a family.
+    fn each(&self, family: &str, segment: &RunSegment, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), Problem> {
+        let database = &self.disk.database;
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        let mut entries = database.raw().raw_iterator_cf_opt(database.family(family), options);
+        entries.seek(segment.key().0);
+        while let Some((key, value)) = entries.item().filter(|(key, _)| key.starts_with(&segment.key().0)) {
+            each(key, value);
+            entries.next();
+        }
+        Ok(entries.status()?)
+    }
+}
+
+fn verify_batch(spool: &Spool, seq: Seq, verification: &mut Verification) -> Result<(), ReadError> {
+    verification.batches += 1;
+    let problem = match spool.batch(seq)? {
+        Some(batch) => match zstd::bulk::decompress(&batch.frame, batch.header.raw_bytes as usize) {
+            Ok(_) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        // The spool may have dropped it meanwhile.
+        None if seq < spool.range().start => return Ok(()),
+        None => "it cannot be read".to_owned(),
+    };
+    verification.damages.push(Damage { place: DamagedPlace::Batch(seq.0), problem });
+    Ok(())
+}

@@ -1,0 +1,507 @@
+//! The sealer: one thread that turns what waits in the spool into runs.
+//!
+//! ```text
+//! spool from the sealed cursor ─▶ inflate ─▶ build ─▶ two table files ─▶ ingest ─▶ one synced write: record, cursor
+//!                                                                                          └▶ the spool may drop it
+//! ```
+//!
+//! Invariants: a batch is in the tail until the write that registers its run, and in the run from then on. Whatever is cut
+//! short before that write is done again from the same batch: files that belong to no registered run are removed first. The
+//! sealer gives way to intake and queries ([`pace`]), and when it fails (a full disk) the spool keeps everything.
+
+mod encode;
+mod pace;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rocksdb::{IngestExternalFileOptions, SstFileWriter};
+use thiserror::Error;
+
+use super::build::{Builder, Pushed};
+use super::format::chunk::Packer;
+use super::retention::{Retention, RetentionSettings};
+use super::runs::{RunRecord, Runs, RunsError, Sealed, SegmentRecord};
+use crate::spool::database::{COLUMN, TRACE, table_options};
+use crate::spool::{Batch, ReadError, Seq, Spool, unix_nanos};
+use encode::Files;
+use pace::{Hurry, Pace};
+
+/// When sealing begins, and how much goes into a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealSettings {
+    /// A run holds about so many spans, at the most: what one segment holds, less a batch.
+    pub spans: u64,
+    /// Or so many bytes of OTLP: they are in memory while a run is made.
+    pub raw_bytes: u64,
+    /// A run that is worth its files is made when its oldest span has waited so long,
+    pub age: Duration,
+    /// and holds so many bytes;
+    pub age_raw_bytes: u64,
+    /// a smaller one after so long.
+    pub age_max: Duration,
+    /// The spool keeps what is sealed so long, for queries that began before.
+    pub release_after: Duration,
+}
+
+impl Default for SealSettings {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            spans: 60_000,
+            raw_bytes: 32 * MIB,
+            age: Duration::from_secs(60),
+            age_raw_bytes: 8 * MIB,
+            age_max: Duration::from_secs(15 * 60),
+            release_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How often the sealer looks whether something is to be done.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// After a failure, mostly a full disk.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Runs that wait before the sealer stops to pause.
+const HURRY_RUNS: u64 = 3;
+/// A run takes less than this share of its OTLP.
+const RATIO_MIN: u64 = 4;
+/// A third of the share that others have when processors are short: less, and sealing would fall behind for as long as
+/// senders keep them busy.
+const NICE: i32 = 5;
+
+/// A run could not be made. The spool keeps its spans.
+#[derive(Debug, Error)]
+pub enum SealError {
+    #[error(transparent)]
+    Spool(#[from] ReadError),
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    #[error("the disk: {0}")]
+    Disk(#[from] rocksdb::Error),
+    #[error("a file for a new run: {0}")]
+    File(#[from] std::io::Error),
+    #[error("the disk has {free_mib} MiB free, and a new run needs more")]
+    DiskFull { free_mib: u64 },
+    /// A test asked for it.
+    #[cfg(test)]
+    #[error("cut short after {0:?}")]
+    CutShort(Step),
+}
+
+/// What sealing does one after the other; tests cut it short behind each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    FilesWritten,
+    TraceIngested,
+    ColumnIngested,
+    Registered,
+}
+
+enum Command {
+    /// Seal all that waits, whatever its size.
+    SealAll(mpsc::Sender<Result<(), SealError>>),
+    Stop,
+}
+
+/// The running sealer.
+pub struct Sealing {
+    commands: mpsc::Sender<Command>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Sealing {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(
+        spool: Spool,
+        runs: Runs,
+        settings: SealSettings,
+        retention: RetentionSettings,
+    ) -> std::io::Result<Self> {
+        let (commands, receiver) = mpsc::channel();
+        let mut sealer = Sealer::new(spool, runs, settings, retention);
+        let thread = std::thread::Builder::new().name("store-sealer".to_owned()).spawn(move || {
+            // On Linux this is a thread's own. Where it is refused, pauses alone must do.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            sealer.run(&receiver);
+        })?;
+        Ok(Self { commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Seals all that waits now, whatever its size. Blocking.
+    ///
+    /// # Errors
+    /// What the sealer met. [`None`] in its place: it has stopped.
+    pub fn seal_all(&self) -> Result<(), Option<SealError>> {
+        let (reply, answer) = mpsc::channel();
+        self.commands.send(Command::SealAll(reply)).map_err(|_| None)?;
+        answer.recv().map_err(|_| None)?.map_err(Some)
+    }
+
+    /// Ends the thread, after the run it is making. What is not sealed stays in the spool. Blocking.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the sealer ended by a panic; spans stay in the spool until the next start");
+        }
+    }
+}
+
+/// What waits behind the sealed cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Waiting {
+    /// The first batch that was not counted.
+    next: u64,
+    spans: u64,
+    raw_bytes: u64,
+    /// When the oldest became durable, Unix nanoseconds.
+    oldest: Option<u64>,
+}
+
+/// Makes runs, one call after the other.
+struct Sealer {
+    spool: Spool,
+    runs: Runs,
+    settings: SealSettings,
+    retention: Retention,
+    builder: Builder,
+    packer: Packer,
+    waiting: Waiting,
+    /// Cursors that the spool does not know yet, with when they were reached.
+    unreleased: Vec<(Instant, Seq)>,
+    #[cfg(test)]
+    cut_short_after: Option<Step>,
+}
+
+/// Batches on their way into a run.
+struct Intake {
+    sealed: Sealed,
+    lost: u64,
+    raw_bytes: u64,
+    spans: u64,
+    oldest_received: u64,
+    newest_received: u64,
+}
+
+impl Sealer {
+    fn new(spool: Spool, runs: Runs, settings: SealSettings, retention: RetentionSettings) -> Self {
+        Self {
+            retention: Retention { settings: retention },
+            spool,
+            runs,
+            settings,
+            builder: Builder::new(),
+            packer: Packer::default(),
+            waiting: Waiting::default(),
+            unreleased: Vec::new(),
+            #[cfg(test)]
+            cut_short_after: None,
+        }
+    }
+
+    fn run(&mut self, commands: &mpsc::Receiver<Command>) {
+        self.begin();
+        let mut wait = LOOK_INTERVAL;
+        loop {
+            match commands.recv_timeout(wait) {
+                Ok(Command::SealAll(reply)) => {
+                    let _ = reply.send(self.seal_all());
+                }
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.release();
+            if let Err(error) = self.retention.keep(&self.runs, &self.spool) {
+                tracing::warn!(%error, "old runs could not be dropped; it is tried again");
+            }
+            wait = match self.seal_if_due() {
+                // There may be more.
+                Ok(true) => Duration::ZERO,
+                Ok(false) => LOOK_INTERVAL,
+                Err(error) => {
+                    self.runs.metrics().seal_failures.inc();
+                    tracing::warn!(%error, "spans could not be sealed; they stay in the spool, and it is tried again");
+                    RETRY_INTERVAL
+                }
+            };
+        }
+    }
+
+    /// What an earlier process sealed may go.
+    fn begin(&mut self) {
+        let view = self.runs.view();
+        if view.sealed() > Seq(0) {
+            self.spool.release(view.sealed());
+        } else {
+            self.spool.release(self.spool.range().start);
+        }
+    }
+
+    /// Tells the spool what no query can still need from it.
+    fn release(&mut self) {
+        let due = self.unreleased.iter().take_while(|(at, _)| at.elapsed() >= self.settings.release_after).count();
+        if let Some((_, seq)) = self.unreleased.drain(..due).last() {
+            self.spool.release(seq);
+        }
+    }
+
+    /// Whether a run was made.
+    fn seal_if_due(&mut self) -> Result<bool, SealError> {
+        let from = self.position();
+        self.look(from)?;
+        let Waiting { spans, raw_bytes, oldest, .. } = self.waiting;
+        let age = oldest.map_or(Duration::ZERO, |oldest| Duration::from_nanos(unix_nanos().saturating_sub(oldest)));
+        let due = spans >= self.settings.spans
+            || raw_bytes >= self.settings.raw_bytes
+            || (age >= self.settings.age && raw_bytes >= self.settings.age_raw_bytes)
+            || (age >= self.settings.age_max && spans > 0);
+        if !due {
+            return Ok(false);
+        }
+        let hurry = spans >= self.settings.spans.saturating_mul(HURRY_RUNS);
+        self.seal_next(if hurry { Hurry::Yes } else { Hurry::No })
+    }
+
+    fn seal_all(&mut self) -> Result<(), SealError> {
+        let end = self.spool.range().end;
+        while self.position() < end {
+            self.seal_next(Hurry::Yes)?;
+        }
+        Ok(())
+    }
+
+    /// Where to go on: what the spool dropped is passed over.
+    fn position(&self) -> Seq {
+        self.runs.view().sealed().max(self.spool.range().start)
+    }
+
+    /// Counts what came since the last look.
+    fn look(&mut self, from: Seq) -> Result<(), SealError> {
+        let end = self.spool.range().end;
+        if self.waiting.next < from.0 {
+            self.waiting = Waiting { next: from.0, ..Waiting::default() };
+        }
+        while self.waiting.next < end.0 {
+            if let Some(header) = self.spool.header(Seq(self.waiting.next))? {
+                self.waiting.spans += u64::from(header.spans);
+                self.waiting.raw_bytes += u64::from(header.raw_bytes);
+                self.waiting.oldest.get_or_insert(header.received);
+            }
+            self.waiting.next += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes a run of what waits, as much as fits. `false`: nothing waits.
+    fn seal_next(&mut self, hurry: Hurry) -> Result<bool, SealError> {
+        let (from, end) = (self.position(), self.spool.range().end);
+        if from >= end {
+            return Ok(false);
+        }
+        self.check_free_space()?;
+        // A failure may have left half a run, in files or in the builder.
+        self.runs.remove_unregistered()?;
+        if self.builder.rows() > 0 {
+            self.builder = Builder::new();
+        }
+        let mut pace = Pace::new(hurry);
+        let mut intake = Intake::new(self.sealed_so_far());
+        let hour = unix_nanos() / NANOS_PER_HOUR;
+        let key = self.runs.next_key(from, u32::try_from(hour).unwrap_or(u32::MAX));
+        let folder = self.folder()?;
+        let (trace_path, column_path) = (folder.join("trace.sst"), folder.join("column.sst"));
+        let (trace_options, column_options) = (table_options(TRACE), table_options(COLUMN));
+        let mut trace = SstFileWriter::create(&trace_options);
+        let mut column = SstFileWriter::create(&column_options);
+        trace.open(&trace_path)?;
+        column.open(&column_path)?;
+        let mut files = Files { trace: &mut trace, column: &mut column };
+
+        let mut segments: Vec<SegmentRecord> = Vec::new();
+        let mut next = from;
+        while next < end {
+            pace.rest();
+            let Some((batch, request)) = self.read(next, &mut intake)? else {
+                next = next.next();
+                continue;
+            };
+            let full = self.builder.rows() > 0
+                && (intake.spans + u64::from(batch.header.spans) > self.settings.spans
+                    || intake.raw_bytes + request.len() as u64 > self.settings.raw_bytes);
+            if full {
+                break;
+            }
+            let mut pushed = self.builder.push(request.clone(), 0);
+            if pushed == (Pushed::Full { next: 0 }) {
+                break;
+            }
+            intake.take(&batch);
+            next = next.next();
+            // Only a batch that is larger than a segment is cut, and it has a run of its own.
+            while let Pushed::Full { next: span } = pushed {
+                segments.push(self.write_segment(key, segments.len(), &mut files, &mut pace)?);
+                pushed = self.builder.push(request.clone(), span);
+                if matches!(pushed, Pushed::Full { next } if next == span) {
+                    break;
+                }
+            }
+            if !segments.is_empty() {
+                break;
+            }
+        }
+        if self.builder.rows() > 0 {
+            segments.push(self.write_segment(key, segments.len(), &mut files, &mut pace)?);
+        }
+        intake.sealed.position = next.0;
+        if segments.iter().all(|segment| segment.rows == 0) {
+            self.runs.pass_over(intake.sealed)?;
+            self.waiting = Waiting::default();
+            return Ok(true);
+        }
+        trace.finish()?;
+        column.finish()?;
+        let file_bytes = trace.file_size() + column.file_size();
+        drop((trace, column));
+        self.step(Step::FilesWritten)?;
+        self.ingest(TRACE, trace_path)?;
+        self.step(Step::TraceIngested)?;
+        self.ingest(COLUMN, column_path)?;
+        self.step(Step::ColumnIngested)?;
+        let run = RunRecord {
+            hour: key.hour,
+            first: key.first,
+            end: next.0,
+            segments,
+            file_bytes,
+            raw_bytes: intake.raw_bytes,
+            oldest_received: intake.oldest_received,
+            newest_received: intake.newest_received,
+            damaged: None,
+        };
+        let spans = run.spans();
+        self.runs.register(run, intake.sealed)?;
+        self.unreleased.push((Instant::now(), next));
+        // What is left is counted again.
+        self.waiting = Waiting::default();
+        if hurry == Hurry::No {
+            // The next run is a while away: its memory is not kept for it.
+            self.builder = Builder::new();
+        }
+        let metrics = self.runs.metrics();
+        metrics.sealed_spans.inc_by(spans);
+        metrics.sealed_raw_bytes.inc_by(intake.raw_bytes);
+        metrics.written_bytes.inc_by(file_bytes);
+        metrics.sealing_seconds.inc_by(pace.worked().as_secs_f64());
+        if intake.lost > 0 {
+            metrics.unsealed_lost_spans.inc_by(intake.lost);
+            tracing::warn!(
+                spans = intake.lost,
+                "spans left the spool before they were sealed, or could not be read; searches do not find them"
+            );
+        }
+        self.step(Step::Registered)?;
+        Ok(true)
+    }
+
+    /// Half of the space that intake leaves free is for runs: what is sealed takes less than it did in the spool, so a
+    /// full disk is no reason to stop sealing, but an overfull one is.
+    fn check_free_space(&self) -> Result<(), SealError> {
+        let needed = self.settings.raw_bytes / RATIO_MIN;
+        let free = self.runs.database().free_bytes().unwrap_or(u64::MAX);
+        if free < self.retention.settings.free_bytes_min / 2 + needed {
+            return Err(SealError::DiskFull { free_mib: free >> 20 });
+        }
+        Ok(())
+    }
+
+    fn write_segment(
+        &mut self,
+        key: super::format::key::RunKey,
+        number: usize,
+        files: &mut Files<'_, '_>,
+        pace: &mut Pace,
+    ) -> Result<SegmentRecord, SealError> {
+        let built = self.builder.finish();
+        // A segment takes 65,535 rows; a batch that needed as many segments would be petabytes.
+        Ok(encode::write_segment(&built, key.segment(number as u16), files, &mut self.packer, pace)?)
+    }
+
+    fn sealed_so_far(&self) -> Sealed {
+        let view = self.runs.view();
+        let mut sealed = view.account().clone();
+        if sealed.position == 0 {
+            // The first run of this directory: what the spool dropped before nobody lost.
+            let reclaimed = self.spool.snapshot().reclaimed;
+            sealed.before = (0u16..).zip(reclaimed).filter(|(_, spans)| *spans > 0).collect();
+        }
+        sealed
+    }
+
+    /// A batch with its bytes; `None`, and its spans are booked, if it cannot be read.
+    fn read(&self, seq: Seq, intake: &mut Intake) -> Result<Option<(Batch, Bytes)>, SealError> {
+        let Some(batch) = self.spool.batch(seq)? else { return Ok(None) };
+        match zstd::bulk::decompress(&batch.frame, batch.header.raw_bytes as usize) {
+            Ok(request) => Ok(Some((batch, request.into()))),
+            Err(error) => {
+                tracing::error!(batch = seq.0, %error, "a stored batch cannot be inflated; its spans are not sealed");
+                // The next batch finds that they are missing.
+                intake.lost += intake.sealed.book_gap(&batch.header);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where files are made: on the disk they are ingested into.
+    fn folder(&self) -> std::io::Result<PathBuf> {
+        let folder = self.runs.database().directory().join("sealing");
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    fn ingest(&self, family: &str, path: PathBuf) -> Result<(), rocksdb::Error> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        let database = self.runs.database();
+        database.raw().ingest_external_file_cf_opts(database.family(family), &options, vec![path])
+    }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests cut it short here"))]
+    fn step(&self, _step: Step) -> Result<(), SealError> {
+        #[cfg(test)]
+        if self.cut_short_after == Some(_step) {
+            return Err(SealError::CutShort(_step));
+        }
+        Ok(())
+    }
+}
+
+const NANOS_PER_HOUR: u64 = 3_600 * 1_000_000_000;
+
+impl Intake {
+    fn new(sealed: Sealed) -> Self {
+        Self { sealed, lost: 0, raw_bytes: 0, spans: 0, oldest_received: u64::MAX, newest_received: 0 }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let header = &batch.header;
+        self.lost += self.sealed.book_gap(header);
+        self.sealed.book_sealed(header);
+        self.raw_bytes += u64::from(header.raw_bytes);
+        self.spans += u64::from(header.spans);
+        self.oldest_received = self.oldest_received.min(header.received);
+        self.newest_received = self.newest_received.max(header.received);
+    }
+}

@@ -1,0 +1,342 @@
+//! Search: the newest traces in which a pipeline yields spansets.
+//!
+//! ```text
+//! segments, latest first ─▶ newest N traces by start ─▶ when no segment left can hold a newer one ─▶ their details
+//!      └ two threads, in rounds that grow ┘
+//! ```
+//!
+//! Invariants: the answer is exact and the same every time: the N newest by start, of equal starts those with the smallest
+//! ids. Details, and pieces in other segments, are read for traces of the answer only. What cannot be read is left out, and
+//! [`super::answer::Inspected::segments_done`] does not count it.
+
+mod found;
+mod newest;
+
+use std::collections::HashSet;
+use std::num::NonZero;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::answer::{FoundTrace, Inspected, SearchAnswer};
+use super::ast::{Query, Root};
+use super::control::Control;
+use super::error::{Invalid, QueryError};
+use super::mask::Mask;
+use super::reader::{Reader, Scan};
+use super::request::SearchRequest;
+use super::segment::{Segment, SegmentError, Source};
+use super::trace::evaluate::StartedWithin;
+use super::trace::plan::Plan;
+use super::trace::view::View;
+use crate::otlp::TraceId;
+use found::Details;
+use newest::{Candidate, Newest};
+
+/// Whoever waits hears of what was found so far at most this often: details of traces cost more than finding them.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// More threads than that would take the processor from those who send spans.
+const THREADS_MAX: usize = 2;
+
+/// A second thread is begun only if the segments before took longer, each: to begin one takes about a third of it.
+const ALONE_UP_TO: Duration = Duration::from_micros(150);
+
+/// Segments that are looked at between two looks at whether that is enough.
+const ROUND_SEGMENTS_MAX: usize = 8;
+
+/// What the memory of a query is charged for a trace that is remembered as seen, for one that is among the newest, and
+/// for one in the answer besides its spans and attributes: by size of the structures, rounded up.
+const SEEN_BYTES: usize = 48;
+const CANDIDATE_BYTES: usize = 256;
+const FOUND_TRACE_BYTES: usize = 512;
+const FOUND_SPAN_BYTES: usize = 128;
+
+/// Sets of rows are kept for the details of traces if at most so many traces are wanted: each takes 8 KiB per segment.
+const TRACES_WITH_MASKS_MAX: usize = 1024;
+
+/// Runs a search. `progress` is told, now and then, what was found so far.
+///
+/// # Errors
+/// The query is no search, cannot be evaluated, or is to end early.
+pub fn run(
+    query: &Query,
+    request: &SearchRequest,
+    source: &dyn Source,
+    control: &Control,
+    progress: &mut dyn FnMut(&SearchAnswer),
+) -> Result<SearchAnswer, QueryError> {
+    let pace = Pace {
+        threads: thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
+        alone_up_to: ALONE_UP_TO,
+        progress_interval: PROGRESS_INTERVAL,
+    };
+    Search::new(query, request, source, control)?.run(pace, progress)
+}
+
+/// How a search goes about its work, which makes no difference to its answer.
+struct Pace {
+    threads: usize,
+    /// One thread does it alone if the segments before took no longer, each.
+    alone_up_to: Duration,
+    progress_interval: Duration,
+}
+
+struct Search<'a> {
+    plan: Plan,
+    details: Details,
+    within: StartedWithin,
+    limit: usize,
+    source: &'a dyn Source,
+    control: &'a Control,
+}
+
+/// What one segment adds.
+struct Finds {
+    newest: Newest,
+    traces: u64,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        query: &Query,
+        request: &SearchRequest,
+        source: &'a dyn Source,
+        control: &'a Control,
+    ) -> Result<Self, QueryError> {
+        let Root::Search(pipeline) = &query.root else {
+            return Err(Invalid::Unsupported("metrics queries in searches are".into()).into());
+        };
+        let plan = Plan::compile(pipeline, 0)?;
+        let details = Details::new(&plan, request.spans_per_spanset)?;
+        let within = StartedWithin { start: request.start, end: request.end };
+        Ok(Self { plan, details, within, limit: request.limit, source, control })
+    }
+
+    fn run(&self, pace: Pace, progress: &mut dyn FnMut(&SearchAnswer)) -> Result<SearchAnswer, QueryError> {
+        let segments = self.source.segments(self.within.start, self.within.end);
+        let mut inspected = Inspected { segments: segments.len() as u64, ..Inspected::default() };
+        let mut newest = Newest::new(self.limit, 0);
+        let scan = Scan::new(self.source, self.control);
+        let mut told = Instant::now();
+        let mut left = &segments[..];
+        let mut round_segments = 1;
+        let mut segment_time = Duration::ZERO;
+        while let Some(first) = left.first() {
+            self.control.check()?;
+            if self.limit == 0 || first.times().max_start < newest.floor() {
+                break;
+            }
+            let (round, rest) = left.split_at(round_segments.min(left.len()));
+            left = rest;
+            round_segments = (round_segments * 2).min(ROUND_SEGMENTS_MAX);
+            let threads = if segment_time <= pace.alone_up_to { 1 } else { pace.threads };
+            let began = Instant::now();
+            let finds = self.round(&scan, round, newest.floor(), threads);
+            segment_time = began.elapsed() / round.len() as u32;
+            for (segment, finds) in round.iter().zip(finds) {
+                match finds {
+                    Ok(finds) => {
+                        inspected.segments_done += 1;
+                        inspected.traces += finds.traces;
+                        inspected.spans += segment.rows() as u64;
+                        inspected.bytes += segment.stored_bytes();
+                        let before = newest.len();
+                        newest.merge(finds.newest);
+                        self.control.reserve((newest.len() - before) * CANDIDATE_BYTES)?;
+                    }
+                    Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if !left.is_empty() && told.elapsed() >= pace.progress_interval {
+                let booked = self.control.used_bytes();
+                progress(&self.answer(&scan, &newest, inspected)?);
+                self.control.release(self.control.used_bytes().saturating_sub(booked));
+                told = Instant::now();
+            }
+        }
+        self.answer(&scan, &newest, inspected)
+    }
+
+    /// Looks at some segments. Each is looked at in the same way whoever does it, so that answers do not depend on it.
+    fn round(
+        &self,
+        scan: &Scan<'_>,
+        segments: &[Arc<dyn Segment>],
+        floor: u64,
+        threads: usize,
+    ) -> Vec<Result<Finds, QueryError>> {
+        let next = AtomicUsize::new(0);
+        let share = |scan: &Scan<'_>| {
+            let mut finds = Vec::new();
+            let mut seen = HashSet::new();
+            while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < segments.len())
+                && let Some(segment) = segments.get(index)
+            {
+                finds.push((index, self.finds(scan, segment, floor, &mut seen)));
+            }
+            self.control.release(seen.len() * SEEN_BYTES);
+            finds
+        };
+        let mut finds = if segments.len() == 1 || threads < 2 {
+            share(scan)
+        } else {
+            thread::scope(|scope| {
+                let other = || share(&Scan::new(self.source, self.control));
+                let helper = thread::Builder::new().name("search".into()).spawn_scoped(scope, other);
+                let mut finds = share(scan);
+                // Without a second thread the first has done everything.
+                if let Ok(helper) = helper {
+                    finds.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                }
+                finds
+            })
+        };
+        finds.sort_by_key(|(index, _)| *index);
+        finds.into_iter().map(|(_, finds)| finds).collect()
+    }
+
+    /// The newest traces that have a piece in a segment, of those that start at `floor` or later.
+    fn finds(
+        &self,
+        scan: &Scan<'_>,
+        segment: &Arc<dyn Segment>,
+        floor: u64,
+        seen: &mut HashSet<TraceId>,
+    ) -> Result<Finds, QueryError> {
+        let mut finds = Finds { newest: Newest::new(self.limit, floor), traces: 0 };
+        let reader = scan.reader(segment);
+        let driven = self.plan.driven(scan, &reader, self.within)?;
+        if driven.is_empty() {
+            return Ok(finds);
+        }
+        let (traces, starts) = (reader.traces()?, reader.starts()?);
+        // Of a trace in pieces, too: it starts no later than any of them.
+        let start_of = |trace: usize| starts.get(traces.rows(trace).start).copied().unwrap_or(0);
+        let is_driven = |trace: &usize| start_of(*trace) >= floor && driven.any(traces.rows(*trace));
+        let driven: Vec<usize> = (0..traces.len()).filter(is_driven).collect();
+        finds.traces = driven.len() as u64;
+        if driven.is_empty() {
+            return Ok(finds);
+        }
+        let masks = self.plan.masks(scan, &reader, self.within)?;
+        let swept = self.swept(scan, &reader, &masks, &driven)?;
+        let may_be_split = |trace: usize| self.source.may_be_split(&**segment, trace);
+        let newest = &mut finds.newest;
+        // Those that yield nothing by their spans here: with spans elsewhere they may.
+        let mut open = Vec::new();
+        for trace in driven {
+            if start_of(trace) < newest.floor() {
+                continue;
+            }
+            if swept.as_ref().is_some_and(|swept| !swept.any(traces.rows(trace))) {
+                open.push(trace);
+            } else if may_be_split(trace) {
+                self.offer_once(scan, &reader, trace, seen, newest)?;
+            } else if !self.plan.yields_one() {
+                self.offer(scan, &reader, trace, newest)?;
+            } else if let Some(id) = traces.ids.get(trace) {
+                newest.offer(start_of(trace), *id, || self.candidate(&reader, trace));
+            }
+        }
+        for trace in open {
+            if start_of(trace) >= newest.floor() && may_be_split(trace) {
+                self.offer_once(scan, &reader, trace, seen, newest)?;
+            }
+        }
+        Ok(finds)
+    }
+
+    /// What the spans of these traces in a segment yield by themselves; `None` if every trace yields something.
+    fn swept(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        masks: &[Arc<Mask>],
+        driven: &[usize],
+    ) -> Result<Option<Mask>, QueryError> {
+        if self.plan.single_filter().is_some() {
+            return Ok(None);
+        }
+        let traces = reader.traces()?;
+        let mut input = Mask::none(reader.rows());
+        for rows in driven.iter().map(|trace| traces.rows(*trace)) {
+            if self.plan.wanted().within(masks, &rows) {
+                input.set_range(rows);
+            }
+        }
+        if let Some(within) = reader.within(self.within.start, self.within.end)? {
+            input.and(&within);
+        }
+        if !input.is_empty() {
+            input = self.plan.swept(scan, reader, masks, input)?;
+        }
+        Ok(Some(input))
+    }
+
+    /// Offers a trace that may have pieces elsewhere, unless that was done at another of them.
+    fn offer_once(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        trace: usize,
+        seen: &mut HashSet<TraceId>,
+        newest: &mut Newest,
+    ) -> Result<(), QueryError> {
+        if let Some(id) = reader.traces()?.ids.get(trace)
+            && seen.insert(*id)
+        {
+            self.control.reserve(SEEN_BYTES)?;
+            self.offer(scan, reader, trace, newest)?;
+        }
+        Ok(())
+    }
+
+    /// Offers a trace if it yields something, with all its pieces.
+    fn offer(&self, scan: &Scan<'_>, reader: &Rc<Reader>, trace: usize, newest: &mut Newest) -> Result<(), QueryError> {
+        self.control.check()?;
+        let view = View::open(scan, reader, trace)?;
+        if view.start() >= newest.floor()
+            && (self.plan.single_filter().is_some() || !self.plan.spansets(scan, &view, self.within)?.is_empty())
+        {
+            newest.offer(view.start(), view.id(), || self.candidate(reader, trace));
+        }
+        Ok(())
+    }
+
+    fn candidate(&self, reader: &Reader, trace: usize) -> Candidate {
+        let masks = if self.limit <= TRACES_WITH_MASKS_MAX { reader.masks() } else { Vec::new() };
+        Candidate { segment: reader.segment().clone(), trace, masks }
+    }
+
+    fn answer(&self, scan: &Scan<'_>, newest: &Newest, inspected: Inspected) -> Result<SearchAnswer, QueryError> {
+        let mut traces = Vec::new();
+        // By segment, so that each is read once.
+        for candidate in newest.by_segment() {
+            self.control.check()?;
+            match self.details.found(&self.plan, scan, candidate, self.within) {
+                Ok(Some(found)) => {
+                    self.control.reserve(size_of_found(&found))?;
+                    traces.push(found);
+                }
+                Ok(None) => {}
+                Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        traces.sort_by(|one, other| (other.start, one.id).cmp(&(one.start, other.id)));
+        Ok(SearchAnswer { traces, inspected })
+    }
+}
+
+fn size_of_found(trace: &FoundTrace) -> usize {
+    let spans = trace.spansets.iter().flat_map(|spanset| &spanset.spans);
+    let spans: usize = spans.map(|span| FOUND_SPAN_BYTES * (1 + span.attributes.len())).sum();
+    FOUND_TRACE_BYTES + FOUND_SPAN_BYTES * (trace.spansets.len() + trace.services.len()) + spans
+}
+
+#[cfg(test)]
+mod tests;

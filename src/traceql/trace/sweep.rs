@@ -1,0 +1,200 @@
+//! A plan over all traces of a segment at once, as far as each trace has one spanset: until `by()`.
+
+use std::cell::OnceCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::fold::Folded;
+use super::forest::Forest;
+use super::plan::{Number, Plan, PlannedSpanset, PlannedStage};
+use super::tree::inverse;
+use crate::traceql::ast::{Arithmetic, Fold, Form, SpansetOperator};
+use crate::traceql::datum::{Scalar, calculate_scalars, scalars_compare};
+use crate::traceql::filter::row::Bound;
+use crate::traceql::mask::Mask;
+use crate::traceql::reader::{Reader, Scan};
+use crate::traceql::segment::{SegmentError, Traces};
+use crate::traceql::value::Value;
+
+/// Traces between two looks at whether the query is to end.
+const TRACES_BETWEEN_CHECKS: usize = 256;
+
+impl Plan {
+    /// The spans that the leading stages leave of the rows `input`, which are those of traces that are wholly here.
+    /// `masks` are the rows that the filters take.
+    ///
+    /// # Errors
+    /// The segment cannot be read, or the query is to end.
+    pub fn swept(
+        &self,
+        scan: &Scan<'_>,
+        reader: &Rc<Reader>,
+        masks: &[Arc<Mask>],
+        input: Mask,
+    ) -> Result<Mask, SegmentError> {
+        let sweep = Sweep { scan, reader, masks, traces: reader.traces()?, forest: OnceCell::new() };
+        sweep.stages(self.stages.get(..self.leading()).unwrap_or_default(), input)
+    }
+}
+
+struct Sweep<'s, 'a> {
+    scan: &'s Scan<'a>,
+    reader: &'s Rc<Reader>,
+    masks: &'s [Arc<Mask>],
+    traces: &'s Traces,
+    forest: OnceCell<Forest<'s>>,
+}
+
+/// A [`Number`] with the columns of the segment.
+enum BoundNumber<'s, 'a> {
+    Literal(&'s Value),
+    Count,
+    OfDurations(Fold, &'s [u64]),
+    Of(Fold, Box<Bound<'s, 'a>>),
+    Binary(Arithmetic, Box<BoundNumber<'s, 'a>>, Box<BoundNumber<'s, 'a>>),
+    Unknown,
+}
+
+impl<'s, 'a> Sweep<'s, 'a> {
+    fn stages(&self, stages: &'s [PlannedStage], input: Mask) -> Result<Mask, SegmentError> {
+        let mut spans = input;
+        for stage in stages {
+            self.scan.check()?;
+            match stage {
+                PlannedStage::Spanset(spanset) => spans = self.spanset(spanset, &spans)?,
+                PlannedStage::Filter { op, left, right } => {
+                    let (left, right) = (self.bound(left)?, self.bound(right)?);
+                    let mut kept = Mask::none(spans.rows());
+                    for (count, trace) in self.traces_with(&spans).into_iter().enumerate() {
+                        if count % TRACES_BETWEEN_CHECKS == 0 {
+                            self.scan.check()?;
+                        }
+                        let rows = self.traces.rows(trace as usize);
+                        let (left, right) = (left.value(&spans, rows.clone())?, right.value(&spans, rows.clone())?);
+                        if let (Some(left), Some(right)) = (left, right)
+                            && scalars_compare(*op, left, right)
+                        {
+                            kept.set_range(rows);
+                        }
+                    }
+                    spans.and(&kept);
+                }
+                // There is one spanset already.
+                PlannedStage::Coalesce | PlannedStage::By { .. } => {}
+            }
+        }
+        Ok(spans)
+    }
+
+    fn spanset(&self, spanset: &'s PlannedSpanset, input: &Mask) -> Result<Mask, SegmentError> {
+        let (op, left, right) = match spanset {
+            PlannedSpanset::Filter(index) => {
+                let mut spans = input.clone();
+                match self.masks.get(*index) {
+                    Some(mask) => spans.and(mask),
+                    None => spans = Mask::none(input.rows()),
+                }
+                return Ok(spans);
+            }
+            PlannedSpanset::Pipeline(stages) => return self.stages(stages, input.clone()),
+            PlannedSpanset::Binary { op, left, right } => (*op, left, right),
+        };
+        let (mut left, right) = (self.spanset(left, input)?, self.spanset(right, input)?);
+        let (relation, form) = match op {
+            SpansetOperator::Or => {
+                left.or(&right);
+                return Ok(left);
+            }
+            SpansetOperator::And => {
+                let both = self.traces_with_both(&left, &right);
+                left.or(&right);
+                let mut kept = Mask::none(left.rows());
+                both.iter().for_each(|trace| kept.set_range(self.traces.rows(*trace as usize)));
+                left.and(&kept);
+                return Ok(left);
+            }
+            SpansetOperator::Structural { relation, form } => (relation, form),
+        };
+        let traces = self.traces_with_both(&left, &right);
+        if traces.is_empty() {
+            return Ok(if form == Form::Negated { right } else { Mask::none(right.rows()) });
+        }
+        let forest = self.forest()?;
+        let mut related = forest.related(relation, &left, &right, &traces);
+        Ok(match form {
+            Form::Plain => related,
+            Form::Negated => {
+                let mut others = right;
+                others.and_not(&related);
+                others
+            }
+            Form::Union => {
+                related.or(&forest.related(inverse(relation), &right, &left, &traces));
+                related
+            }
+        })
+    }
+
+    fn forest(&self) -> Result<&Forest<'s>, SegmentError> {
+        let parents = self.reader.parents()?;
+        Ok(self.forest.get_or_init(|| Forest::new(parents, self.traces)))
+    }
+
+    fn bound(&self, number: &'s Number) -> Result<BoundNumber<'s, 'a>, SegmentError> {
+        Ok(match number {
+            Number::Literal(value) => BoundNumber::Literal(value),
+            Number::Count { .. } => BoundNumber::Count,
+            Number::Of { fold, operand, .. } if operand.is_duration() => {
+                BoundNumber::OfDurations(*fold, self.reader.durations()?)
+            }
+            Number::Of { fold, operand, .. } => BoundNumber::Of(*fold, Box::new(operand.bind(self.scan, self.reader)?)),
+            Number::Binary { op, left, right } => {
+                BoundNumber::Binary(*op, Box::new(self.bound(left)?), Box::new(self.bound(right)?))
+            }
+            Number::Unknown => BoundNumber::Unknown,
+        })
+    }
+
+    fn traces_with(&self, mask: &Mask) -> Vec<u32> {
+        let has = |trace: &u32| mask.any(self.traces.rows(*trace as usize));
+        (0..self.traces.len() as u32).filter(has).collect()
+    }
+
+    fn traces_with_both(&self, left: &Mask, right: &Mask) -> Vec<u32> {
+        let has = |trace: &u32| {
+            let rows = self.traces.rows(*trace as usize);
+            left.any(rows.clone()) && right.any(rows)
+        };
+        (0..self.traces.len() as u32).filter(has).collect()
+    }
+}
+
+impl BoundNumber<'_, '_> {
+    /// Of the spanset of a trace: those of `spans` within its rows.
+    fn value(&self, spans: &Mask, rows: Range<usize>) -> Result<Option<Scalar<'_>>, SegmentError> {
+        Ok(match self {
+            Self::Literal(value) => Scalar::of(value),
+            Self::Count => Some(Scalar::Int(spans.count_in(rows) as i64)),
+            Self::OfDurations(fold, durations) => {
+                let mut folded = Folded::default();
+                for duration in spans.iter_in(rows).filter_map(|row| durations.get(row)) {
+                    folded.add_number(Scalar::Duration(*duration as i64));
+                }
+                folded.value(*fold)
+            }
+            Self::Of(fold, operand) => {
+                let mut folded = Folded::default();
+                for row in spans.iter_in(rows) {
+                    folded.add(operand.value(row)?);
+                }
+                folded.value(*fold)
+            }
+            Self::Binary(op, left, right) => match (left.value(spans, rows.clone())?, right.value(spans, rows)?) {
+                (Some(left), Some(right)) => calculate_scalars(*op, left, right),
+                _ => None,
+            },
+            Self::Unknown => None,
+        })
+    }
+}

@@ -1,0 +1,28 @@
+//! The appliance without a cluster: as a process of its own or within the test, with real clients, a real Collector beside it,
+//! and real disks. One module per promise.
+//!
+//! One program, because each would link everything anew. What cannot run beside something else takes a lock.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../support/destination.rs"]
+mod destination;
+#[path = "../support/scripts.rs"]
+mod scripts;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod config;
+mod crash;
+mod full_disk;
+mod inject;
+mod malformed;
+mod outage;
+mod pipelines;
+mod ports;
+mod reload;
+mod rig;
+mod start;
+mod telemetrygen;
+mod tempo_api;
+mod tempo_search;
