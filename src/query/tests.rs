@@ -3,6 +3,7 @@
 mod bad_input;
 mod drilldown;
 mod grafana;
+mod leaving;
 mod shop;
 mod streaming;
 mod upstream;

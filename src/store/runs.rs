@@ -128,8 +128,8 @@ impl Runs {
     /// Table files that belong to no registered run: of a run whose sealing was cut short, or one that was being dropped.
     pub(super) fn remove_unregistered(&self) -> Result<(), RunsError> {
         let view = self.view();
-        let keys = view.segments.iter().map(|segment| segment.run().key());
-        let (first, last) = (keys.clone().next(), keys.last());
+        let key = |segment: &Arc<RunSegment>| segment.run().key();
+        let (first, last) = (view.segments.first().map(key), view.segments.last().map(key));
         let raw = self.disk.database.raw();
         for family in [TRACE, COLUMN] {
             let family = self.disk.database.family(family);

@@ -249,7 +249,7 @@ impl Sealer {
     /// Tells the spool what no query can still need from it.
     fn release(&mut self) {
         let due = self.unreleased.iter().take_while(|(at, _)| at.elapsed() >= self.settings.release_after).count();
-        if let Some((_, seq)) = self.unreleased.drain(..due).last() {
+        if let Some((_, seq)) = self.unreleased.drain(..due).next_back() {
             self.spool.release(seq);
         }
     }

@@ -99,6 +99,15 @@ impl Filter {
         Ok(Self { node: expression.map_or(Ok(Node::All), compile::compile)? })
     }
 
+    /// The tests that an expression makes of fields that may have several values, one for each event or link: which of
+    /// them it is about.
+    ///
+    /// # Errors
+    /// As with [`Filter::compile`].
+    pub fn tests_of_many(expression: &Expression, tests: &mut Vec<(Field, Test)>) -> Result<(), Invalid> {
+        compile::tests_of_many(expression, tests)
+    }
+
     /// Whether it is known to take every span, so that no mask is needed.
     #[must_use]
     pub fn takes_all(&self) -> bool {

@@ -1,8 +1,7 @@
 //! Names of attributes, and values of one: what a person may choose from.
 //!
-//! Without a filter both are read from names and dictionaries of segments, without a look at any span; segments that only
-//! partly lie within the time range are then taken as a whole. With a filter only spans that pass it count, and those that
-//! start within the range.
+//! Of spans that start within the time range and pass the filter. Where a segment lies wholly within the range and there is
+//! no filter, both are read from its names and dictionaries, without a look at any span.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -133,18 +132,19 @@ fn is_chosen_from(intrinsic: Intrinsic) -> bool {
     )
 }
 
-/// The rows that count, ascending; `None`: all, however they start.
+/// The rows that count, ascending; `None`: all.
 fn rows(
     scan: &Scan<'_>,
     reader: &Rc<Reader>,
     filter: &Filter,
     request: &TagsRequest,
 ) -> Result<Option<Vec<u16>>, SegmentError> {
-    if filter.takes_all() {
-        return Ok(None);
-    }
-    let within = reader.within(request.start, request.end)?.unwrap_or_else(|| Mask::all(reader.rows()));
-    let mask = filter.mask_of(scan, reader, &within)?;
+    let within = reader.within(request.start, request.end)?;
+    let mask = match (within, filter.takes_all()) {
+        (None, true) => return Ok(None),
+        (Some(within), true) => within,
+        (within, false) => filter.mask_of(scan, reader, &within.unwrap_or_else(|| Mask::all(reader.rows())))?,
+    };
     // A segment has no more rows than fit.
     Ok(Some(mask.iter().map(|row| row as u16).collect()))
 }

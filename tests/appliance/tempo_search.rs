@@ -323,7 +323,7 @@ async fn a_thousand_clients_at_once_are_answered_in_bounded_memory() {
                 3 => of_last_hour("/api/metrics/query_range", &[("q", "{} | rate() by(name)")]),
                 kind => of_last_hour("/api/search", &[("q", queries[kind]), ("limit", "400")]),
             };
-            tokio::spawn(async move { support::http::get(port, &uri, &[]).await.unwrap() })
+            tokio::spawn(async move { crate::support::http::get(port, &uri, &[]).await.unwrap() })
         })
         .collect();
     for client in clients {

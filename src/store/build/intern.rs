@@ -80,10 +80,6 @@ impl Interner {
         (number, true)
     }
 
-    pub fn place(&self, number: u32) -> Place {
-        self.places.get(number as usize).copied().unwrap_or_default()
-    }
-
     /// Forgets all strings and keeps the memory.
     pub fn clear(&mut self) {
         self.slots.fill(0);
@@ -125,7 +121,7 @@ mod tests {
                     let next = known.len() as u32;
                     prop_assert_eq!(new, !known.contains_key(string));
                     prop_assert_eq!(*known.entry(string).or_insert(next), number);
-                    prop_assert_eq!(batches.as_slice().at(interner.place(number)), string.as_slice());
+                    prop_assert_eq!(batches.as_slice().at(interner.places[number as usize]), string.as_slice());
                 }
                 interner.clear();
             }

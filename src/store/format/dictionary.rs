@@ -66,7 +66,7 @@ fn read_ints(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
 }
 
 /// Names of columns: the strings of each list, in order.
-pub fn put_names<'a>(out: &mut Vec<u8>, names: &[&'a str]) {
+pub fn put_names(out: &mut Vec<u8>, names: &[&str]) {
     put_strings(out, names.len(), names.iter().copied());
 }
 

@@ -128,9 +128,9 @@ impl Disk {
     }
 
     /// The pieces of a trace in these segments, in their order. A filter rules nearly all others out.
-    pub fn pieces<'s>(
+    pub fn pieces(
         &self,
-        segments: &'s [Arc<RunSegment>],
+        segments: &[Arc<RunSegment>],
         trace: TraceId,
     ) -> Result<Vec<(Arc<RunSegment>, DBPinnableSlice<'_>)>, SegmentError> {
         let keys: Vec<_> = segments.iter().map(|segment| segment.key().trace(trace.0)).collect();

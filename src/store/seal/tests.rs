@@ -456,6 +456,28 @@ fn traces_are_known_to_be_split_however_old_the_other_piece_is() {
 }
 
 #[test]
+fn where_looking_for_split_traces_would_take_too_long_all_count_as_split() {
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    // Look-ups in two older runs are more than are made for one new run.
+    for run in 0..2u64 {
+        rig.append(&request((1..=11_000).map(|number| span(run * 20_000 + number, 1, 0, number)).collect()));
+        rig.sealer.seal_all().unwrap();
+    }
+    rig.sealer.runs.forget_recent_traces();
+    rig.append(&request((1..=11_000).map(|number| span(20_000 + number, 2, 0, number)).collect()));
+    rig.sealer.seal_all().unwrap();
+    let view = rig.view();
+    for trace in [20_001, 25_000, 31_000] {
+        let pieces = view.pieces(id(trace)).unwrap();
+        assert_eq!(pieces.len(), 2);
+        assert!(pieces.iter().all(|piece| view.may_be_split(&*piece.segment, piece.trace)), "trace {trace}");
+    }
+    drop(view);
+    rig.close();
+}
+
+#[test]
 fn a_directory_of_format_1_is_upgraded_and_seals_what_it_holds() {
     let directory = TempDir::new().unwrap();
     let rig = Rig::open(&directory);

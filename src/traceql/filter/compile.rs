@@ -56,6 +56,33 @@ pub fn compile(expression: &Expression) -> Result<Node, Invalid> {
     })
 }
 
+/// The tests that a filter makes of fields that may have a value for each event or link, where it is true if they pass.
+pub fn tests_of_many(expression: &Expression, tests: &mut Vec<(Field, Test)>) -> Result<(), Invalid> {
+    if let Expression::Binary { op: Operator::And | Operator::Or, left, right } = expression {
+        tests_of_many(left, tests)?;
+        return tests_of_many(right, tests);
+    }
+    let mut fields = Vec::new();
+    expression.visit_fields(&mut |field| fields.push(field));
+    let [field] = fields[..] else { return Ok(()) };
+    if may_be_many(field)
+        && let Node::Column { test, .. } | Node::Scopes { test, .. } = compile(expression)?
+    {
+        tests.push((field.clone(), test));
+    }
+    Ok(())
+}
+
+fn may_be_many(field: &Field) -> bool {
+    match field {
+        Field::Attribute(attribute) => matches!(attribute.scope, None | Some(Scope::Event | Scope::Link)),
+        Field::Intrinsic(intrinsic) => matches!(
+            intrinsic,
+            Intrinsic::EventName | Intrinsic::EventTimeSinceStart | Intrinsic::LinkTraceId | Intrinsic::LinkSpanId
+        ),
+    }
+}
+
 /// Whether an expression is true or false of every span, never nil.
 fn is_definite(expression: &Expression) -> bool {
     match expression {

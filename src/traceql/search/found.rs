@@ -8,6 +8,7 @@ use crate::traceql::answer::{FoundSpan, FoundSpanset, FoundTrace, RootSpan, Serv
 use crate::traceql::ast::{Expression, Field, Intrinsic};
 use crate::traceql::datum::Datum;
 use crate::traceql::error::{Invalid, QueryError};
+use crate::traceql::filter::Test;
 use crate::traceql::filter::row::RowExpression;
 use crate::traceql::reader::Scan;
 use crate::traceql::segment::SegmentError;
@@ -20,7 +21,14 @@ use crate::traceql::value::{Status, Value};
 pub struct Details {
     spans_per_spanset: usize,
     names: bool,
-    attributes: Vec<(String, RowExpression)>,
+    attributes: Vec<Shown>,
+}
+
+struct Shown {
+    key: String,
+    value: RowExpression,
+    /// Of the values of several events or links that which passes one of these is shown: it is why the span was found.
+    tests: Vec<Test>,
 }
 
 impl Details {
@@ -44,7 +52,9 @@ impl Details {
                 Field::Attribute(attribute) => attribute.name.clone(),
             };
             let value = RowExpression::compile(&Expression::Field(field.clone()))?;
-            details.attributes.push((key, value));
+            let tests =
+                plan.tests_of_many().iter().filter(|(of, _)| of == field).map(|(_, test)| test.clone()).collect();
+            details.attributes.push(Shown { key, value, tests });
         }
         Ok(details)
     }
@@ -71,8 +81,8 @@ impl Details {
             None => None,
         };
         let mut shown = Vec::with_capacity(self.attributes.len());
-        for (key, value) in &self.attributes {
-            shown.push((key, PerSpan::new(value, scan, &view)?));
+        for attribute in &self.attributes {
+            shown.push((attribute, PerSpan::new(&attribute.value, scan, &view)?));
         }
         let spansets = spansets.into_iter().map(|spanset| self.spanset(&view, spanset, &shown));
         Ok(Some(FoundTrace {
@@ -89,15 +99,15 @@ impl Details {
         &self,
         view: &View,
         spanset: SpansetOf,
-        shown: &[(&String, PerSpan<'_, '_>)],
+        shown: &[(&Shown, PerSpan<'_, '_>)],
     ) -> Result<FoundSpanset, SegmentError> {
         let ids = view.ids()?;
         let mut spans = Vec::new();
         for span in spanset.spans.iter().take(self.spans_per_spanset) {
             let (Some(place), Some(ids)) = (view.places().get(span), ids.get(span)) else { continue };
             let mut attributes = Vec::with_capacity(shown.len());
-            for (key, values) in shown {
-                attributes.extend(values.value(span)?.map(|value: Value| ((*key).clone(), value)));
+            for (Shown { key, tests, .. }, values) in shown {
+                attributes.extend(values.value_passing(span, tests)?.map(|value: Value| (key.clone(), value)));
             }
             let name = if self.names { Some(view.text(*place, &Field::Intrinsic(Intrinsic::Name))?) } else { None };
             spans.push(FoundSpan {

@@ -1,10 +1,17 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::{names, values};
-use crate::traceql::ast::{Expression, Root, Scope, Spanset, Stage};
+use crate::traceql::ast::{Expression, Field, Intrinsic, Root, Scope, Spanset, Stage};
 use crate::traceql::control::Control;
 use crate::traceql::request::TagsRequest;
+use crate::traceql::tests::generate::expression::{predicates, windows};
+use crate::traceql::tests::generate::{NAMES, World, Written, attribute, worlds};
 use crate::traceql::tests::memory::Memory;
+use crate::traceql::tests::reference::expression::{Term, evaluate, field_of};
+use crate::traceql::tests::reference::tree::{Tree, trees};
 use crate::traceql::tests::spans::{Trace, event, link, span, trace};
 use crate::traceql::value::{Kind, Status, Value};
 use crate::traceql::{field, read};
@@ -92,6 +99,7 @@ fn names_are_those_of_spans_that_pass_the_filter_and_start_in_time() {
     let late = TagsRequest { start: 40, ..REQUEST };
     assert_eq!(names_by_scope(Some(Scope::Span), "{}", &late), ["span: tags"]);
     let first = TagsRequest { end: 5, ..REQUEST };
+    assert_eq!(names_by_scope(Some(Scope::Span), "{}", &first), ["span: code path"]);
     assert_eq!(names_by_scope(Some(Scope::Span), "{ kind = unspecified }", &first), ["span: code path"]);
 }
 
@@ -165,4 +173,80 @@ fn values_that_no_dictionary_lists_are_found() {
 #[test]
 fn a_segment_that_is_gone_has_no_part() {
     assert_eq!(values_in(&memory().gone(0), "name", "{}", &REQUEST), texts(["POST /"]));
+}
+
+/// Every attribute of the generated spans, and the intrinsics that people choose values of.
+fn fields() -> Vec<Field> {
+    let intrinsics = [
+        Intrinsic::Name,
+        Intrinsic::StatusMessage,
+        Intrinsic::RootName,
+        Intrinsic::RootServiceName,
+        Intrinsic::EventName,
+        Intrinsic::InstrumentationName,
+    ];
+    let attributes = Scope::ALL.into_iter().flat_map(|scope| NAMES.map(|name| attribute(Some(scope), name)));
+    attributes.chain(intrinsics.map(Field::Intrinsic)).collect()
+}
+
+/// What spans that pass the filter and start in the window have for a field, found the slow way.
+fn expected(trees: &[Tree], field: &Field, filter: &Expression, (start, end): (u64, u64)) -> BTreeSet<String> {
+    let mut values = Vec::new();
+    for tree in trees {
+        for (index, span) in tree.spans.iter().enumerate() {
+            if start <= span.start && span.start <= end && evaluate(filter, tree, index).is_true() {
+                match field_of(field, tree, index) {
+                    Term::Nil => {}
+                    Term::One(value) => values.push(value),
+                    Term::Many(several) => values.extend(several),
+                }
+            }
+        }
+    }
+    let elements = values.into_iter().flat_map(|value| match value {
+        Value::Array(elements) => elements.to_vec(),
+        value => vec![value],
+    });
+    elements.map(|value| format!("{value:?}")).collect()
+}
+
+fn source(world: &World) -> Memory {
+    let source = Memory::parts(world.parts.clone()).unlisted(world.unlisted.iter().cloned());
+    if world.split_unsure { source.split_unsure() } else { source }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn names_and_values_are_those_that_a_look_at_every_span_finds(
+        world in worlds(),
+        filter in predicates().prop_map(Written),
+        window in windows(),
+    ) {
+        let world = world.without_repetition();
+        let (source, trees) = (source(&world), trees(&world.parts));
+        let request = TagsRequest { start: window.0, end: window.1, ..REQUEST };
+        let mut names_expected = BTreeSet::new();
+        for field in fields() {
+            let expected = expected(&trees, &field, &filter.0, window);
+            let found = values(&source, &field, Some(&filter.0), &request, &control()).unwrap().values;
+            let found: BTreeSet<String> = found.iter().map(|value| format!("{value:?}")).collect();
+            prop_assert_eq!(&found, &expected, "{}", field);
+            if let Field::Attribute(own) = &field
+                // An empty array is no value, but has a name.
+                && (!expected.is_empty() || own.name == "l")
+            {
+                names_expected.insert(field.to_string());
+            }
+        }
+        let found = names(&source, None, Some(&filter.0), &request, &control()).unwrap();
+        for (scope, names) in found.scopes {
+            for name in names.iter().filter(|name| NAMES.contains(&&***name) && &***name != "l") {
+                prop_assert!(names_expected.remove(&format!("{scope}.{name}")), "{} {}", scope, name);
+            }
+        }
+        names_expected.retain(|name| !name.ends_with(".l"));
+        prop_assert!(names_expected.is_empty(), "{:?}", names_expected);
+    }
 }

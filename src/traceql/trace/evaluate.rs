@@ -11,6 +11,7 @@ use super::view::View;
 use crate::traceql::ast::{Form, SpansetOperator};
 use crate::traceql::datum::{self, Datum, Scalar};
 use crate::traceql::error::{Invalid, QueryError};
+use crate::traceql::filter::Test;
 use crate::traceql::filter::row::{Bound, RowExpression};
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan};
@@ -337,6 +338,20 @@ impl<'e, 'a> PerSpan<'e, 'a> {
     /// A piece cannot be read.
     pub fn value(&self, span: usize) -> Result<Option<Value>, SegmentError> {
         Ok(self.datum(span)?.and_then(Datum::into_value))
+    }
+
+    /// As [`PerSpan::value`], but of the values of several events the first that passes one of the tests, if any does.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn value_passing(&self, span: usize, tests: &[Test]) -> Result<Option<Value>, SegmentError> {
+        Ok(match self.datum(span)? {
+            Some(Datum::Many(values)) => {
+                let passes = |value: &&Value| tests.iter().any(|test| test.passes(&Datum::borrowed(value)));
+                values.iter().find(passes).or_else(|| values.first()).cloned()
+            }
+            other => other.and_then(Datum::into_value),
+        })
     }
 
     fn datum(&self, span: usize) -> Result<Option<Datum<'_>>, SegmentError> {

@@ -6,8 +6,8 @@ use crate::traceql::ast::{
     Aggregate, Arithmetic, Comparison, Expression, Field, Fold, Pipeline, Scalar, Spanset, SpansetOperator, Stage,
 };
 use crate::traceql::error::Invalid;
-use crate::traceql::filter::Filter;
 use crate::traceql::filter::row::RowExpression;
+use crate::traceql::filter::{Filter, Test};
 use crate::traceql::mask::Mask;
 use crate::traceql::value::Value;
 
@@ -22,6 +22,7 @@ pub struct Plan {
     wanted: Wanted,
     drivers: Vec<usize>,
     fields: Vec<Field>,
+    tests_of_many: Vec<(Field, Test)>,
 }
 
 #[derive(Debug)]
@@ -84,7 +85,8 @@ impl Plan {
         let stages = planner.stages(&pipeline.stages)?;
         let wanted = wanted_by(&stages);
         let drivers = wanted.drivers(&planner.filters);
-        Ok(Self { number, filters: planner.filters, stages, wanted, drivers, fields: planner.fields })
+        let Planner { filters, fields, tests_of_many } = planner;
+        Ok(Self { number, filters, stages, wanted, drivers, fields, tests_of_many })
     }
 
     /// The filter that alone decides, span by span: then nothing has to be known of whole traces.
@@ -130,6 +132,12 @@ impl Plan {
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// What filters ask of fields that may have several values, one for each event or link.
+    #[must_use]
+    pub fn tests_of_many(&self) -> &[(Field, Test)] {
+        &self.tests_of_many
     }
 }
 
@@ -217,6 +225,7 @@ fn both(left: Wanted, right: Wanted) -> Wanted {
 struct Planner {
     filters: Vec<Filter>,
     fields: Vec<Field>,
+    tests_of_many: Vec<(Field, Test)>,
 }
 
 impl Planner {
@@ -246,6 +255,7 @@ impl Planner {
                 let index = self.filters.len() - 1;
                 if let Some(expression) = expression {
                     self.mention_all(expression);
+                    Filter::tests_of_many(expression, &mut self.tests_of_many)?;
                 }
                 PlannedSpanset::Filter(index)
             }

@@ -1,6 +1,6 @@
 //! The slow evaluator against answers worked out by hand.
 
-use super::super::spans::{Trace, event, span, trace};
+use super::super::spans::{Span, Trace, event, span, trace};
 use super::metrics::series;
 use super::search::search;
 use super::tree::trees;
@@ -80,6 +80,16 @@ fn spansets_and_spans_are_shown_with_what_the_query_names() {
     assert_eq!((spanset.matched, &spanset.attributes), (2, &vec![("count()".to_string(), Some(Value::Int(2)))]));
     let shown = vec![("n".to_string(), Value::Int(5)), ("status".to_string(), Value::Status(Status::Error))];
     assert_eq!((&spanset.spans[1].name, &spanset.spans[1].attributes), (&None, &shown));
+}
+
+#[test]
+fn of_several_events_that_is_shown_which_the_query_is_about() {
+    let Root::Search(pipeline) = read("{ event:name = `gone` || event.n > 1 }").unwrap().root else { panic!() };
+    let events = [event("here").attribute("n", 1), event("gone").attribute("n", 2), event("gone").attribute("n", 3)];
+    let span = events.into_iter().fold(span(1), Span::event);
+    let found = search(&pipeline, &EVERYTHING, &trees(&[vec![trace(1, [span])]])).unwrap();
+    let shown = [("n".to_string(), Value::Int(2)), ("event:name".to_string(), Value::from("gone"))];
+    assert_eq!(found[0].spansets[0].spans[0].attributes, shown);
 }
 
 /// The samples of each series, under the texts of its labels.
