@@ -43,6 +43,7 @@ test:
 	.ci/step "clippy" cargo clippy --release --locked --all-targets -- -D warnings
 	.ci/step "build" cargo test --release --locked --no-run
 	.ci/step "tests" cargo test --release --locked
+	.ci/step "fuzzing" .ci/fuzz 60
 
 bench:
 	.ci/tools

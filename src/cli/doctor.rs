@@ -470,6 +470,6 @@ pods      2 pods
     fn scopes_cannot_become_other_parameters() {
         assert_eq!(path("shop/a&b=c"), "/api/spanreel/doctor?namespace=shop&name=a%26b%3Dc");
         assert_eq!(path(""), "/api/spanreel/doctor?namespace=&name=");
-        assert_eq!(path("shop/deployment/web"), "/api/spanreel/doctor?namespace=shop&name=deployment/web");
+        assert_eq!(path("shop/deployment/web"), "/api/spanreel/doctor?namespace=shop&name=deployment%2Fweb");
     }
 }

@@ -16,13 +16,16 @@ use super::lexer::{Lexer, Token};
 use super::value::{Kind, Status, Value};
 use pipeline::Part;
 
-/// Levels of nesting a query may have, in parentheses or by operators that group to the left. Everything that walks a tree
-/// recurses that deep at most.
-const DEPTH_MAX: u32 = 256;
+/// Levels that a tree may have, prefix operators counted twice. Everything that walks a tree recurses that deep at most.
+const DEPTH_MAX: u32 = 64;
+
+/// Parentheses and prefix operators that may be open at once: each costs the parser several frames of its stack. Every
+/// tree within [`DEPTH_MAX`] can be read again when it was printed.
+const OPEN_MAX: u32 = DEPTH_MAX + 4;
 
 /// Chains of one `&&` or `||` up to this many operands group to the left as they are written; longer ones are halved, so
 /// that a query of thousands of alternatives is not thousands of levels deep.
-const CHAIN_MAX: usize = 32;
+const CHAIN_MAX: usize = 16;
 
 const LEVEL_LOGIC: u8 = 1;
 const LEVEL_COMPARE: u8 = 2;
@@ -46,7 +49,8 @@ pub fn parse(text: &str) -> Result<Query, ParseError> {
         // A second list replaces the first, as in Tempo.
         hints = parser.hints()?;
     }
-    if parser.token == Token::End { Ok(Query { root, hints }) } else { Err(parser.unexpected(&["|", "with"])) }
+    let expected: &[_] = if hints.is_empty() { &["|", "with"] } else { &["with"] };
+    if parser.token == Token::End { Ok(Query { root, hints }) } else { Err(parser.unexpected(expected)) }
 }
 
 /// Parses the name of a field alone: `resource.service.name`, `.http.method`, `span:kind`.
@@ -147,13 +151,13 @@ impl<'a> Parser<'a> {
         rest.get(..length).unwrap_or_default()
     }
 
-    fn wrong(&self, text: impl Into<String>) -> ParseError {
-        Lexer::error_at(self.text, self.start, Problem::Other(text.into()))
+    fn wrong_at(&self, start: usize, text: impl Into<String>) -> ParseError {
+        Lexer::error_at(self.text, start, Problem::Other(text.into()))
     }
 
     /// Runs a part of the grammar that may contain itself.
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, ParseError>) -> Result<T, ParseError> {
-        if self.open >= DEPTH_MAX {
+        if self.open >= OPEN_MAX {
             return Err(self.too_deep());
         }
         self.open += 1;
@@ -163,7 +167,7 @@ impl<'a> Parser<'a> {
     }
 
     fn too_deep(&self) -> ParseError {
-        self.wrong(format!("the query is nested more than {DEPTH_MAX} levels deep"))
+        self.wrong_at(self.start, format!("the query is nested more than {DEPTH_MAX} levels deep"))
     }
 
     /// A node above two others.
@@ -212,11 +216,12 @@ impl<'a> Parser<'a> {
                 let kind = || Kind::ALL.into_iter().find(|kind| kind.as_str() == *sign).map(Value::Kind);
                 status.or_else(kind).ok_or_else(|| self.unexpected(&[]))?
             }
-            Token::Identifier => match self.word_at(self.start) {
-                "minInt" => Value::Int(i64::MIN),
-                "maxInt" => Value::Int(i64::MAX),
-                word => return Err(self.wrong(format!("unknown identifier: {word}"))),
-            },
+            Token::Identifier => {
+                let word = self.word_at(self.start);
+                bound(word)
+                    .map(Value::Int)
+                    .ok_or_else(|| self.wrong_at(self.start, format!("unknown identifier: {word}")))?
+            }
             _ => return Err(self.unexpected(&[])),
         };
         self.advance();
@@ -240,6 +245,15 @@ impl<'a> Parser<'a> {
         }
         self.expect(")", &[")", ","])?;
         Ok(hints)
+    }
+}
+
+/// The words for the ends of the integers.
+fn bound(word: &str) -> Option<i64> {
+    match word {
+        "minInt" => Some(i64::MIN),
+        "maxInt" => Some(i64::MAX),
+        _ => None,
     }
 }
 
@@ -268,7 +282,5 @@ fn arithmetic(sign: &str) -> Option<(Arithmetic, u8)> {
     })
 }
 
-/// The level that the right operand of an operator must have at least.
-fn right_level(level: u8) -> u8 {
-    if level == LEVEL_POWER { level } else { level + 1 }
-}
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,9 @@ use super::datum::Datum;
 use super::mask::Mask;
 use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces};
 
-/// Readers are kept of segments with so many rows together, the latest used: pieces of split traces lie in segments
-/// near each other.
-const KEPT_ROWS_MAX: usize = 2 * ROWS_MAX;
+/// Readers are kept of segments with so many rows together, the latest used: a segment, and the ones before and after it,
+/// where nearly all other pieces of its split traces are.
+const KEPT_ROWS_MAX: usize = 3 * ROWS_MAX;
 
 /// A running query, or one thread of it: where it reads from, and what it has open.
 pub struct Scan<'a> {

@@ -1,7 +1,9 @@
 //! Expressions over one span, and the fields in them.
 
-use super::{Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_MULTIPLY, Parser, arithmetic, comparison, right_level};
-use crate::traceql::ast::{Attribute, Comparison, Expression, Field, Intrinsic, Operator, Scope, Unary};
+use super::{
+    Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_MULTIPLY, LEVEL_POWER, Parser, arithmetic, bound, comparison,
+};
+use crate::traceql::ast::{Arithmetic, Attribute, Comparison, Expression, Field, Intrinsic, Operator, Scope, Unary};
 use crate::traceql::error::ParseError;
 use crate::traceql::lexer::Token;
 use crate::traceql::value::Value;
@@ -22,6 +24,10 @@ impl Parser<'_> {
                 left = self.chain(left, op)?;
                 continue;
             }
+            if level == LEVEL_POWER {
+                left = self.power(left)?;
+                continue;
+            }
             self.advance();
             if let Operator::Comparison(equal @ (Comparison::Equal | Comparison::NotEqual)) = op
                 && self.take("nil")
@@ -29,7 +35,7 @@ impl Parser<'_> {
                 left = self.exists(left, equal == Comparison::NotEqual)?;
                 continue;
             }
-            let right = self.nested(|parser| parser.climb(right_level(level)))?;
+            let right = self.climb(level + 1)?;
             left = self.above(left, right, |left, right| binary(op, left, right))?;
         }
         Ok(left)
@@ -40,10 +46,25 @@ impl Parser<'_> {
         let mut operands = vec![left];
         while self.sign().and_then(operator).is_some_and(|(next, _)| next == op) {
             self.advance();
-            operands.push(self.nested(|parser| parser.climb(LEVEL_COMPARE))?);
+            operands.push(self.climb(LEVEL_COMPARE)?);
         }
         let joined = self.join(operands, &|left, right| binary(op, left, right))?;
         joined.ok_or_else(|| self.unexpected(&[]))
+    }
+
+    /// `left ^ b ^ c`, grouped to the right.
+    fn power(&mut self, left: Deep<Expression>) -> Result<Deep<Expression>, ParseError> {
+        let mut bases = vec![left];
+        while self.take("^") {
+            bases.push(self.climb(LEVEL_POWER + 1)?);
+        }
+        let mut bases = bases.into_iter().rev();
+        let mut power = bases.next().ok_or_else(|| self.unexpected(&[]))?;
+        for base in bases {
+            let op = Operator::Arithmetic(Arithmetic::Power);
+            power = self.above(base, power, |base, power| binary(op, base, power))?;
+        }
+        Ok(power)
     }
 
     fn operand(&mut self) -> Result<Deep<Expression>, ParseError> {
@@ -57,7 +78,7 @@ impl Parser<'_> {
             Some("-") => {
                 self.advance();
                 let operand = self.climb(LEVEL_ADD + 1)?;
-                self.unary(operand, |operand| match operand {
+                self.prefixed(operand, |operand| match operand {
                     Expression::Literal(value) => match negated(&value) {
                         Some(negated) => Expression::Literal(negated),
                         None => unary(Unary::Negate, Expression::Literal(value)),
@@ -68,7 +89,7 @@ impl Parser<'_> {
             Some("!") => {
                 self.advance();
                 let operand = self.climb(LEVEL_MULTIPLY)?;
-                self.unary(operand, |operand| unary(Unary::Not, operand))
+                self.prefixed(operand, |operand| unary(Unary::Not, operand))
             }
             Some("nil") => {
                 self.advance();
@@ -84,25 +105,42 @@ impl Parser<'_> {
                 let operand = self.climb(LEVEL_COMPARE + 1)?;
                 self.exists(operand, exists)
             }
+            None if self.token == Token::Identifier && bound(self.word_at(self.start)).is_none() => Err(self.unknown()),
             _ if self.at_field() => Ok(Deep::flat(Expression::Field(self.field()?))),
             _ => Ok(Deep::flat(Expression::Literal(self.literal()?))),
         }
     }
 
-    fn unary(
+    /// An attribute without dot and scope, by far the most frequent mistake.
+    fn unknown(&self) -> ParseError {
+        let word = self.word_at(self.start);
+        let advice = if word.starts_with(char::is_alphabetic) {
+            format!("; attributes begin with a dot or a scope, like .{word} or span.{word}")
+        } else {
+            String::new()
+        };
+        self.wrong_at(self.start, format!("unknown identifier: {word}{advice}"))
+    }
+
+    /// Printed, the operand may stand in parentheses behind its sign: both are open then.
+    fn prefixed(
         &self,
         operand: Deep<Expression>,
         make: impl FnOnce(Expression) -> Expression,
     ) -> Result<Deep<Expression>, ParseError> {
-        self.raised(operand.depth, make(operand.node))
+        let node = make(operand.node);
+        if let Expression::Literal(_) = node {
+            return Ok(Deep::flat(node));
+        }
+        self.raised(operand.depth + 1, node)
     }
 
     fn exists(&self, operand: Deep<Expression>, exists: bool) -> Result<Deep<Expression>, ParseError> {
-        self.unary(operand, |operand| match operand {
+        match operand.node {
             // A literal is there.
-            Expression::Literal(_) => Expression::Literal(Value::Bool(exists)),
-            other => Expression::Exists { operand: Box::new(other), exists },
-        })
+            Expression::Literal(_) => Ok(Deep::flat(Expression::Literal(Value::Bool(exists)))),
+            other => self.raised(operand.depth, Expression::Exists { operand: Box::new(other), exists }),
+        }
     }
 
     /// Whether a field begins here.

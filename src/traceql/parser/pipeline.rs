@@ -1,7 +1,7 @@
 //! What stands outside of braces: spansets, their pipelines, and numbers of spansets.
 
 use super::expression::negated;
-use super::{Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_POWER, Parser, arithmetic, comparison, right_level};
+use super::{Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_POWER, Parser, arithmetic, comparison};
 use crate::traceql::ast::{
     Aggregate, Arithmetic, Comparison, Fold, Form, Metrics, Pipeline, Relation, Scalar, SecondStage, Spanset,
     SpansetOperator, Stage,
@@ -145,10 +145,18 @@ impl Parser<'_> {
                 continue;
             }
             self.advance();
+            if matches!(joint, Joint::Spanset(_)) {
+                self.at_spanset()?;
+            }
             let (token, start) = (self.token.clone(), self.start);
-            let right = self.nested(|parser| parser.parts(right_level(level)))?;
-            let depth = left.depth.max(right.depth);
-            let joined = self.joined(joint, left.node, right.node)?;
+            // Powers group to the right.
+            let power = level == LEVEL_POWER;
+            let right = match power {
+                true => self.nested(|parser| parser.parts(level))?,
+                false => self.parts(level + 1)?,
+            };
+            let depth = left.depth.max(right.depth) + u32::from(power);
+            let joined = self.joined(joint, left.node, right.node, start)?;
             let Some(node) = joined else {
                 let expected = if matches!(joint, Joint::Spanset(_)) { SPANSET } else { &[] };
                 return Err(self.unexpected_at(&token, start, expected));
@@ -172,8 +180,9 @@ impl Parser<'_> {
             let again = self.sign().and_then(logic).is_some_and(|next| next == op);
             if again {
                 self.advance();
+                self.at_spanset()?;
                 let (token, start) = (self.token.clone(), self.start);
-                next = Some((self.nested(|parser| parser.parts(LEVEL_COMPARE))?, token, start));
+                next = Some((self.parts(LEVEL_COMPARE)?, token, start));
             }
         }
         let joined = self.join(operands, &|left, right| spansets(op, left, right))?;
@@ -181,8 +190,13 @@ impl Parser<'_> {
         Ok(joined.map(|set| Part::Spanset { set, piped: any_piped }))
     }
 
-    /// `None`: the right operand does not go with the left one.
-    fn joined(&self, joint: Joint, left: Part, right: Part) -> Result<Option<Part>, ParseError> {
+    /// Fails early, and so at the right place, where no operand of a spanset operator begins.
+    fn at_spanset(&self) -> Result<(), ParseError> {
+        if self.at("{") || self.at("(") { Ok(()) } else { Err(self.unexpected(SPANSET)) }
+    }
+
+    /// `None`: the right operand, which begins at `start`, does not go with the left one.
+    fn joined(&self, joint: Joint, left: Part, right: Part, start: usize) -> Result<Option<Part>, ParseError> {
         let compare = |op, left, right| Stage::Filter { op, left, right };
         Ok(Some(match (joint, left, right) {
             (Joint::Spanset(op), Part::Spanset { set: left, piped: a }, Part::Spanset { set: right, piped: b }) => {
@@ -212,54 +226,17 @@ impl Parser<'_> {
             (Joint::Compute(op), Part::Piped(left), Part::Piped(right)) => Part::Piped(scalars(op, left, right)),
             (Joint::Compute(Arithmetic::Modulo | Arithmetic::Power), ..) => return Ok(None),
             (Joint::Compute(op), Part::Constant(left), Part::Constant(right)) => {
-                Part::Constant(self.folded(op, &left, &right)?)
+                Part::Constant(folded(op, &left, &right).map_err(|problem| self.wrong_at(start, problem))?)
             }
             (Joint::Compute(op), Part::Metrics(left), Part::Metrics(right)) => Part::Metrics(left.with(op, right)),
             (Joint::Compute(op), Part::Metrics(left), Part::Constant(right)) => {
-                Part::Metrics(left.with(op, self.factor(right)?))
+                Part::Metrics(left.with(op, factor(right).map_err(|problem| self.wrong_at(start, problem))?))
             }
             (Joint::Compute(op), Part::Constant(left), Part::Metrics(right)) => {
-                Part::Metrics(self.factor(left)?.with(op, right))
+                Part::Metrics(factor(left).map_err(|problem| self.wrong_at(start, problem))?.with(op, right))
             }
             _ => return Ok(None),
         }))
-    }
-
-    /// Numbers of metrics expressions: whole ones stay whole, so `1 / 2` is 0.
-    fn folded(&self, op: Arithmetic, left: &Value, right: &Value) -> Result<Value, ParseError> {
-        let float = |value: &Value| match value {
-            Value::Int(int) => Some(*int as f64),
-            Value::Float(float) => Some(*float),
-            _ => None,
-        };
-        if let (Value::Int(left), Value::Int(right)) = (left, right) {
-            return Ok(Value::Int(match op {
-                Arithmetic::Add => left.wrapping_add(*right),
-                Arithmetic::Subtract => left.wrapping_sub(*right),
-                Arithmetic::Multiply => left.wrapping_mul(*right),
-                _ if *right == 0 => return Err(self.wrong("division by zero")),
-                _ => left.wrapping_div(*right),
-            }));
-        }
-        let (Some(left), Some(right)) = (float(left), float(right)) else {
-            return Err(self.wrong("duration cannot be used in scalar arithmetic"));
-        };
-        let result = match op {
-            Arithmetic::Add => left + right,
-            Arithmetic::Subtract => left - right,
-            Arithmetic::Multiply => left * right,
-            _ => left / right,
-        };
-        // Tempo would go on with an infinity that no answer can show.
-        if result.is_finite() { Ok(Value::Float(result)) } else { Err(self.wrong("constant out of range")) }
-    }
-
-    /// A number that series are computed with.
-    fn factor(&self, value: Value) -> Result<Metrics, ParseError> {
-        if matches!(value, Value::Duration(_)) {
-            return Err(self.wrong("duration cannot be used as a scalar operand in metric arithmetic"));
-        }
-        Ok(Metrics::Constant(value))
     }
 
     fn part(&mut self) -> Result<Deep<Part>, ParseError> {
@@ -273,16 +250,13 @@ impl Parser<'_> {
                 let inner = self.sequence(true)?;
                 self.expect(")", &[")", "|"])?;
                 let Deep { node, depth } = inner;
-                let node = match node {
-                    Part::Pipeline(pipeline) => Part::Spanset { set: Spanset::Pipeline(pipeline), piped: true },
-                    Part::Stage(stage) => {
-                        let set = Spanset::Pipeline(Pipeline { stages: vec![stage] });
-                        Part::Spanset { set, piped: true }
-                    }
+                let pipeline = match node {
+                    Part::Pipeline(pipeline) => pipeline,
+                    Part::Stage(stage) => Pipeline { stages: vec![stage] },
                     Part::PipedFilter(_) => return Err(self.unexpected(&[])),
-                    other => other,
+                    other => return Ok(Deep { node: other, depth }),
                 };
-                self.raised(depth, node)
+                self.raised(depth, Part::Spanset { set: Spanset::Pipeline(pipeline), piped: true })
             }
             Some("-") => {
                 self.advance();
@@ -327,10 +301,48 @@ impl Parser<'_> {
     /// A number at the level of sums, as second stages compare with.
     pub(super) fn constant(&mut self) -> Result<Value, ParseError> {
         let (token, start) = (self.token.clone(), self.start);
-        match self.nested(|parser| parser.parts(LEVEL_ADD))?.node {
+        match self.parts(LEVEL_ADD)?.node {
             Part::Constant(value) => Ok(value),
             _ => Err(self.unexpected_at(&token, start, NUMBER)),
         }
+    }
+}
+
+/// Tempo would go on with a wrapped number, or an infinity that no answer can show.
+const OUT_OF_RANGE: &str = "constant out of range";
+
+/// Numbers of metrics expressions: whole ones stay whole, so `1 / 2` is 0.
+fn folded(op: Arithmetic, left: &Value, right: &Value) -> Result<Value, &'static str> {
+    let float = |value: &Value| match value {
+        Value::Int(int) => Ok(*int as f64),
+        Value::Float(float) => Ok(*float),
+        _ => Err("duration cannot be used in scalar arithmetic"),
+    };
+    if let (Value::Int(left), Value::Int(right)) = (left, right) {
+        let result = match op {
+            Arithmetic::Add => left.checked_add(*right),
+            Arithmetic::Subtract => left.checked_sub(*right),
+            Arithmetic::Multiply => left.checked_mul(*right),
+            _ if *right == 0 => return Err("division by zero"),
+            _ => left.checked_div(*right),
+        };
+        return result.map(Value::Int).ok_or(OUT_OF_RANGE);
+    }
+    let (left, right) = (float(left)?, float(right)?);
+    let result = match op {
+        Arithmetic::Add => left + right,
+        Arithmetic::Subtract => left - right,
+        Arithmetic::Multiply => left * right,
+        _ => left / right,
+    };
+    if result.is_finite() { Ok(Value::Float(result)) } else { Err(OUT_OF_RANGE) }
+}
+
+/// A number that series are computed with.
+fn factor(value: Value) -> Result<Metrics, &'static str> {
+    match value {
+        Value::Duration(_) => Err("duration cannot be used as a scalar operand in metric arithmetic"),
+        number => Ok(Metrics::Constant(number)),
     }
 }
 
@@ -358,6 +370,7 @@ fn joint(sign: &'static str, left: &Part) -> Option<(Joint, u8)> {
         Part::Spanset { .. } => logic(sign)
             .map(|op| (Joint::Spanset(op), LEVEL_LOGIC))
             .or_else(|| Some((Joint::Spanset(structural(sign)?), LEVEL_COMPARE))),
+        Part::Metrics(_) if matches!(sign, "%" | "^") => None,
         Part::Scalar(_) | Part::Constant(_) | Part::Piped(_) | Part::Metrics(_) => arithmetic(sign)
             .map(|(op, level)| (Joint::Compute(op), level))
             .or_else(|| Some((Joint::Compare(comparison(sign)?), LEVEL_COMPARE))),
