@@ -225,7 +225,7 @@ pub fn table_options(family: &str) -> Options {
     table(family, None)
 }
 
-/// Blocks of pieces: what is inflated to read one trace. Twice as much saves 4 % of the bytes.
+/// Blocks of pieces: what is inflated to read one trace, about a thousand spans.
 const TRACE_BLOCK_BYTES: usize = 32 * 1024;
 /// Most columns are blocks of their own; the small ones share some.
 const COLUMN_BLOCK_BYTES: usize = 16 * 1024;

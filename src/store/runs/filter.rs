@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 
 /// All filters together: about a thousand runs. Older ones are asked on disk.
 const FILTER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// One of a hundred traces that are not there is taken for one that may be.
+/// One or two of a hundred traces that are not there are taken for ones that may be.
 const BITS_PER_TRACE: usize = 10;
 const BITS_SET: u32 = 6;
 /// A cache line: one look at memory a segment.
