@@ -22,6 +22,7 @@ mod pipelines;
 mod ports;
 mod reload;
 mod rig;
+mod seal;
 mod start;
 mod telemetrygen;
 mod tempo_api;

@@ -1,16 +1,13 @@
 //! Spans are moved from the spool into sealed runs while the process is killed again and again: none is lost, none is
 //! there twice, by id and in what is counted over all of them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::compression::Compression;
+use crate::support::http;
+use crate::support::metrics::Metrics;
+use crate::support::otlp::{Client, Protocol};
+use crate::support::spanreel::{Options, Spanreel};
+use crate::support::traces::{Traces, mix};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use support::compression::Compression;
-use support::http;
-use support::metrics::Metrics;
-use support::otlp::{Client, Protocol};
-use support::spanreel::{Options, Spanreel};
-use support::traces::{Traces, mix};
 
 const TRACES: Traces = Traces { seed: 0x7365_616c, spans_per_trace: 10 };
 const TRACES_PER_REQUEST: u64 = 200;
