@@ -36,7 +36,7 @@ async fn sealing_under_kill_9_loses_no_span_and_doubles_none() {
         spanreel.start_again().await;
         check(&spanreel, begin, traces).await;
     }
-    support::eventually("the spans are sealed", Duration::from_secs(120), async || {
+    crate::support::eventually("the spans are sealed", Duration::from_secs(120), async || {
         let metrics = Metrics::scrape(spanreel.ports.query).await.unwrap();
         metrics.sum("spanreel_store_runs", &[]) >= Some(RUNS_MIN)
     })
