@@ -295,6 +295,11 @@ pub fn negate(datum: Datum<'_>) -> Option<Datum<'static>> {
     })
 }
 
+/// A length of time as TraceQL has it; clients may send any.
+pub(super) fn nanos(length: u64) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

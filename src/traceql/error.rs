@@ -110,6 +110,9 @@ pub enum Invalid {
     CompareOrder,
     #[error("spanset operators are not supported for multiple spansets per trace. consider using coalesce()")]
     SeveralSpansets,
+    /// Tempo has no such limit, and falls over instead.
+    #[error("a query has at most {max} {what}; join alternatives into one, such as =~ \"a|b\"")]
+    TooMany { max: usize, what: &'static str },
     /// The feature, in Tempo's words.
     #[error("{0} not yet supported")]
     Unsupported(String),

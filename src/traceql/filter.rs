@@ -33,7 +33,7 @@ pub use test::Test;
 
 use super::ast::{Comparison, Expression, Field, Intrinsic};
 use super::column::Cell;
-use super::datum::{Datum, Scalar, scalars_compare};
+use super::datum::{Datum, Scalar, nanos, scalars_compare};
 use super::error::Invalid;
 use super::mask::Mask;
 use super::reader::{Reader, Scan};
@@ -426,7 +426,7 @@ impl Rows<'_, '_> {
                 Ok(mask)
             }
             Value::Float(literal) => {
-                let passes = |duration: u64| scalars_compare(op, Scalar::Int(duration as i64), Scalar::Float(*literal));
+                let passes = |duration: u64| scalars_compare(op, Scalar::Int(nanos(duration)), Scalar::Float(*literal));
                 Ok(Mask::of(self.reader.durations()?, passes))
             }
             _ => Ok(Mask::none(rows)),

@@ -325,7 +325,10 @@ impl<'q> State<'q> {
         });
         // Numbers of a part, those that stages work on, and samples.
         let number_bytes = 2 * size_of::<f64>() + size_of::<Sample>();
-        lines.sum::<usize>().saturating_mul(intervals.count()).saturating_mul(number_bytes)
+        let lines = lines.sum::<usize>();
+        let numbers = lines.saturating_mul(intervals.count()).saturating_mul(number_bytes);
+        // Parts are copied where an expression uses them.
+        numbers.saturating_add(lines.saturating_mul(LINE_BYTES)).saturating_mul(self.folds.len().max(1))
     }
 
     fn answer(&self, metrics: &Metrics, parts: &[Part<'_>], intervals: &Intervals, series_max: usize) -> MetricsAnswer {
@@ -358,6 +361,9 @@ impl<'q> State<'q> {
         MetricsAnswer { series, inspected: self.inspected, partial }
     }
 }
+
+/// A line besides its numbers: labels with their texts, exemplars, allocations.
+const LINE_BYTES: usize = 512;
 
 enum Operand {
     Lines(Vec<Line>),

@@ -31,6 +31,7 @@ use super::segment::{Segment, SegmentError, Source};
 use super::trace::evaluate::StartedWithin;
 use super::trace::plan::Plan;
 use super::trace::view::View;
+use super::value::Value;
 use crate::otlp::TraceId;
 use found::Details;
 use newest::{Candidate, Newest};
@@ -334,8 +335,21 @@ impl<'a> Search<'a> {
 
 fn size_of_found(trace: &FoundTrace) -> usize {
     let spans = trace.spansets.iter().flat_map(|spanset| &spanset.spans);
-    let spans: usize = spans.map(|span| FOUND_SPAN_BYTES * (1 + span.attributes.len())).sum();
+    let texts = |attributes: &[(String, Value)]| attributes.iter().map(|(_, value)| text_bytes(value)).sum::<usize>();
+    let spans: usize =
+        spans.map(|span| FOUND_SPAN_BYTES * (1 + span.attributes.len()) + TEXT_COPIES * texts(&span.attributes)).sum();
     FOUND_TRACE_BYTES + FOUND_SPAN_BYTES * (trace.spansets.len() + trace.services.len()) + spans
+}
+
+/// An answer holds a text, and what is written of it twice: answers show the first spanset at two places.
+const TEXT_COPIES: usize = 3;
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

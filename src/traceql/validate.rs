@@ -32,11 +32,17 @@ enum Type {
     Nil,
 }
 
+/// Expressions in braces, groupings and aggregates of one query: each is compiled, and asked of every segment.
+const EXPRESSIONS_MAX: usize = 256;
+/// Regular expressions of one query: each may take a mebibyte, and its time to be compiled.
+const PATTERNS_MAX: usize = 64;
+
 /// Checks a parsed query.
 ///
 /// # Errors
 /// The first thing that makes no sense, or that is not supported.
 pub fn check(query: &Query) -> Result<(), Invalid> {
+    check_size(query)?;
     match &query.root {
         Root::Search(pipeline) => pipeline.check(),
         Root::Metrics(metrics) => {
@@ -48,6 +54,35 @@ pub fn check(query: &Query) -> Result<(), Invalid> {
             let alone = matches!(metrics, Metrics::Series { .. });
             if compares && !alone { Err(Invalid::CompareStaged) } else { Ok(()) }
         }
+    }
+}
+
+/// Before anything is compiled.
+fn check_size(query: &Query) -> Result<(), Invalid> {
+    let (mut expressions, mut patterns) = (0, 0);
+    for pipeline in query.pipelines() {
+        pipeline.expressions(&mut |expression| {
+            expressions += 1;
+            patterns += patterns_in(expression);
+        });
+    }
+    if expressions > EXPRESSIONS_MAX {
+        return Err(Invalid::TooMany { max: EXPRESSIONS_MAX, what: "filters, groupings and aggregates" });
+    }
+    if patterns > PATTERNS_MAX {
+        return Err(Invalid::TooMany { max: PATTERNS_MAX, what: "regular expressions" });
+    }
+    Ok(())
+}
+
+fn patterns_in(expression: &Expression) -> usize {
+    match expression {
+        Expression::Binary { op, left, right } => {
+            let own = usize::from(matches!(op, Operator::Matches | Operator::MatchesNot));
+            own + patterns_in(left) + patterns_in(right)
+        }
+        Expression::Unary { operand, .. } | Expression::Exists { operand, .. } => patterns_in(operand),
+        Expression::Literal(_) | Expression::Field(_) => 0,
     }
 }
 

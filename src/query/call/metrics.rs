@@ -147,6 +147,8 @@ impl Given {
         let bounds = self.bounds(now)?;
         let step = self.step.unwrap_or_else(|| default_step(given.end - given.start));
         let length = bounds.end - bounds.start;
+        // An interval longer than the range would count what nobody asked for.
+        let step = step.min(length.next_multiple_of(SECOND));
         if step == 0 || length / step > INTERVALS_MAX {
             let (step, min) = (go_text(step), go_text(length / INTERVALS_MAX));
             return Err(ParameterError::StepTooSmall { step, min }.into());

@@ -13,6 +13,8 @@ use crate::traceql::request::SearchRequest;
 const LIMIT_DEFAULT: u32 = 20;
 /// Tempo's `max_result_limit`.
 const LIMIT_MAX: u32 = 262_144;
+/// Each tag is a condition of its own on the whole trace; people give a handful.
+const TAGS_MAX: usize = 64;
 const SPANS_DEFAULT: u32 = 3;
 /// Tempo's `max_spans_per_span_set`.
 const SPANS_MAX: u32 = 100;
@@ -53,9 +55,15 @@ impl SearchCall {
         let mut tags = TagSearch::default();
         match parameters.get("tags") {
             Some(_) if query.is_some() => return Err(ParameterError::TagsAndQuery.into()),
-            Some(text) => tags.tags = distinct(logfmt::pairs(text).map_err(ParameterError::Tags)?)?,
+            Some(text) => {
+                let pairs = logfmt::pairs(text).map_err(ParameterError::Tags)?;
+                check_tag_count(pairs.len())?;
+                tags.tags = distinct(pairs)?;
+            }
             None if query.is_none() && start.is_none_or(|start| start == 0) && end.is_none_or(|end| end == 0) => {
-                let others = parameters.named().filter(|(name, _)| !RESERVED.contains(name));
+                let others: Vec<_> = parameters.named().filter(|(name, _)| !RESERVED.contains(name)).collect();
+                check_tag_count(others.len())?;
+                let others = others.into_iter();
                 tags.tags = others.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             }
             None => {}
@@ -85,7 +93,10 @@ impl SearchCall {
         for field in Fields::new(message) {
             let field = field.map_err(malformed)?;
             match (field.number, field.payload) {
-                (1, Payload::Bytes(entry)) => given.tags.tags.push(tag(entry)?),
+                (1, Payload::Bytes(entry)) => {
+                    check_tag_count(given.tags.tags.len() + 1)?;
+                    given.tags.tags.push(tag(entry)?);
+                }
                 (2, Payload::Varint(millis)) => given.tags.min_duration_ms = millis,
                 (3, Payload::Varint(millis)) => given.tags.max_duration_ms = millis,
                 (4, Payload::Varint(limit)) => given.limit = Some(limit as u32).filter(|limit| *limit != 0),
@@ -142,6 +153,11 @@ impl Given {
         };
         Ok(SearchCall { query, request, origin })
     }
+}
+
+fn check_tag_count(count: usize) -> Result<(), ParameterError> {
+    let too_many = || ParameterError::Tags(format!("more than {TAGS_MAX} tags; say it in TraceQL (q)"));
+    if count > TAGS_MAX { Err(too_many()) } else { Ok(()) }
 }
 
 fn distinct(pairs: Vec<(String, String)>) -> Result<Vec<(String, String)>, ParameterError> {

@@ -24,11 +24,14 @@ const PROMETHEUS_UNITS: [(&str, u64); 7] = [
     ("ms", 1),
 ];
 
+/// Beyond it nothing is a time: three thousand times the age of the universe.
+const SECONDS_MAX: f64 = 1e21;
+
 /// Whole Unix seconds of up to ten digits, Unix nanoseconds, seconds with a fraction, or RFC 3339.
 pub fn timestamp(text: &str) -> Result<Nanos, ValueError> {
     if text.contains('.')
         && let Ok(seconds) = text.parse::<f64>()
-        && seconds.is_finite()
+        && seconds.abs() <= SECONDS_MAX
     {
         // To the millisecond, as Tempo has it: more is noise of the floating point.
         let millis = (seconds.fract() * 1000.0).round();

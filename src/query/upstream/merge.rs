@@ -14,11 +14,11 @@ pub fn merged(mut here: SearchAnswer, upstream: SearchAnswer, limit: usize) -> S
     }
     here.traces.sort_by(|left, right| right.start.cmp(&left.start).then(left.id.cmp(&right.id)));
     here.traces.truncate(limit);
-    here.inspected.traces += upstream.inspected.traces;
-    here.inspected.spans += upstream.inspected.spans;
-    here.inspected.bytes += upstream.inspected.bytes;
-    here.inspected.segments += upstream.inspected.segments;
-    here.inspected.segments_done += upstream.inspected.segments_done;
+    here.inspected.traces = here.inspected.traces.saturating_add(upstream.inspected.traces);
+    here.inspected.spans = here.inspected.spans.saturating_add(upstream.inspected.spans);
+    here.inspected.bytes = here.inspected.bytes.saturating_add(upstream.inspected.bytes);
+    here.inspected.segments = here.inspected.segments.saturating_add(upstream.inspected.segments);
+    here.inspected.segments_done = here.inspected.segments_done.saturating_add(upstream.inspected.segments_done);
     here
 }
 

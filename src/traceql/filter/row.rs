@@ -9,7 +9,7 @@ use regex::Regex;
 use super::compile;
 use super::test::Test;
 use crate::traceql::ast::{Arithmetic, Attribute, Comparison, Expression, Field, Intrinsic, Operator, Scope, Unary};
-use crate::traceql::datum::{self, Datum, Text};
+use crate::traceql::datum::{self, Datum, Text, nanos};
 use crate::traceql::error::Invalid;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan, Values, has_column};
@@ -223,7 +223,7 @@ impl Bound<'_, '_> {
                 }
                 Ok(None)
             }
-            Slot::Duration(durations) => Ok(durations.get(row).map(|duration| Datum::Duration(*duration as i64))),
+            Slot::Duration(durations) => Ok(durations.get(row).map(|duration| Datum::Duration(nanos(*duration)))),
             Slot::Traced(intrinsic) => self.traced(*intrinsic, row),
             Slot::Nothing => Ok(None),
         }
@@ -268,7 +268,7 @@ impl Bound<'_, '_> {
             Intrinsic::TraceDuration => {
                 let known = match duration {
                     Some(known) => *known,
-                    None => *duration.insert(view.duration()? as i64),
+                    None => *duration.insert(nanos(view.duration()?)),
                 };
                 Some(Datum::Duration(known))
             }

@@ -7,7 +7,7 @@ use super::row::root_of;
 use super::{CodeSet, Rows, Test};
 use crate::traceql::ast::{Field, Intrinsic};
 use crate::traceql::column::{Codes, NIL};
-use crate::traceql::datum::{Datum, Text};
+use crate::traceql::datum::{Datum, Text, nanos};
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Values};
 use crate::traceql::segment::{Column, Parent, SegmentError};
@@ -34,7 +34,7 @@ pub(super) fn mask(rows: &Rows<'_, '_>, intrinsic: Intrinsic, test: &Test, alive
                     rows.scan.check()?;
                     let view = View::open(rows.scan, rows.reader, trace)?;
                     match intrinsic {
-                        Intrinsic::TraceDuration => test.passes(&Datum::Duration(view.duration()? as i64)),
+                        Intrinsic::TraceDuration => test.passes(&Datum::Duration(nanos(view.duration()?))),
                         _ => {
                             let (name, service) = root_of(&view)?;
                             let text = if intrinsic == Intrinsic::RootName { name } else { service };
@@ -78,7 +78,7 @@ impl Rows<'_, '_> {
         let (Some(starts), Some(durations)) = (starts.get(rows.clone()), durations.get(rows)) else { return Ok(0) };
         let end = starts.iter().zip(durations.iter()).map(|(start, duration)| start.saturating_add(*duration)).max();
         // Rows of a trace are sorted by start.
-        Ok(end.unwrap_or(0).saturating_sub(starts.first().copied().unwrap_or(0)) as i64)
+        Ok(nanos(end.unwrap_or(0).saturating_sub(starts.first().copied().unwrap_or(0))))
     }
 
     /// Decides by the root of a trace that is wholly here: by the code of its name or service.

@@ -234,3 +234,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_query_of_very_many_parts_is_refused_before_anything_is_compiled() {
+    let patterns = |count| format!("{{ {} }}", vec![".a =~ \"x\""; count].join(" || "));
+    assert!(crate::traceql::read(&patterns(64)).is_ok());
+    let error = crate::traceql::read(&patterns(65)).unwrap_err().to_string();
+    assert!(error.contains("at most 64 regular expressions"), "{error}");
+    let filters = vec!["{ .a = 1 }"; 257].join(" || ");
+    let error = crate::traceql::read(&filters).unwrap_err().to_string();
+    assert!(error.contains("at most 256 filters"), "{error}");
+}

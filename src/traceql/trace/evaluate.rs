@@ -9,6 +9,7 @@ use super::plan::{Number, Plan, PlannedSpanset, PlannedStage};
 use super::tree::inverse;
 use super::view::View;
 use crate::traceql::ast::{Form, SpansetOperator};
+use crate::traceql::control::Stopped;
 use crate::traceql::datum::{self, Datum, Scalar};
 use crate::traceql::error::{Invalid, QueryError};
 use crate::traceql::filter::Test;
@@ -161,6 +162,10 @@ struct Evaluation<'e, 'a> {
     within: StartedWithin,
 }
 
+/// Groups of one trace, each with a bit per span: 16 MiB.
+const GROUP_SPANS_MAX: usize = 16 << 23;
+const SPANS_PER_CHECK: usize = 1024;
+
 impl Evaluation<'_, '_> {
     fn stages(&self, stages: &[PlannedStage], input: Vec<SpansetOf>) -> Result<Vec<SpansetOf>, QueryError> {
         let mut spansets = input;
@@ -202,6 +207,7 @@ impl Evaluation<'_, '_> {
         };
         let mut output = Vec::new();
         for one in input {
+            self.scan.check()?;
             let left = self.spanset(left, std::slice::from_ref(one))?;
             let right = self.spanset(right, std::slice::from_ref(one))?;
             let spans = match op {
@@ -277,6 +283,12 @@ impl Evaluation<'_, '_> {
             let mut groups: HashMap<Vec<u8>, usize, foldhash::fast::RandomState> = HashMap::default();
             for span in one.spans.iter() {
                 let value = keys.value(span)?;
+                if span % SPANS_PER_CHECK == 0 {
+                    self.scan.check()?;
+                }
+                if output.len().saturating_mul(self.view.len()) > GROUP_SPANS_MAX {
+                    return Err(Stopped::MemoryOver(GROUP_SPANS_MAX / 8).into());
+                }
                 let group = *groups.entry(group_key(value.as_ref())).or_insert_with(|| {
                     let mut attributes = one.attributes.clone();
                     attributes.push((label.clone(), value));

@@ -10,7 +10,7 @@ use super::forest::Forest;
 use super::plan::{Number, Plan, PlannedSpanset, PlannedStage};
 use super::tree::inverse;
 use crate::traceql::ast::{Arithmetic, Fold, Form, SpansetOperator};
-use crate::traceql::datum::{Scalar, calculate_scalars, scalars_compare};
+use crate::traceql::datum::{Scalar, calculate_scalars, nanos, scalars_compare};
 use crate::traceql::filter::row::Bound;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan};
@@ -179,7 +179,7 @@ impl BoundNumber<'_, '_> {
             Self::OfDurations(fold, durations) => {
                 let mut folded = Folded::default();
                 for duration in spans.iter_in(rows).filter_map(|row| durations.get(row)) {
-                    folded.add_number(Scalar::Duration(*duration as i64));
+                    folded.add_number(Scalar::Duration(nanos(*duration)));
                 }
                 folded.value(*fold)
             }
