@@ -302,7 +302,13 @@ fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings)
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };
-    Sealing::start(spool.clone(), runs.clone(), SealSettings::default(), retention)
+    let mut sealing = SealSettings::default();
+    if let Some(age_max) = settings.spool.max_age {
+        // What the spool drops by age must be in a run long before.
+        sealing.age_max = sealing.age_max.min(age_max / 4);
+        sealing.age = sealing.age.min(age_max / 4);
+    }
+    Sealing::start(spool.clone(), runs.clone(), sealing, retention)
         .map(Arc::new)
         .map_err(|error| StartError::Internal(format!("no thread for the sealer: {error}")))
 }

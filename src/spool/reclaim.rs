@@ -3,7 +3,7 @@
 
 use super::committer::{encode, unix_nanos};
 use super::consumer::{Known, LossReason};
-use super::database::{BATCH, DICT, META};
+use super::database::{BATCH, DICT, META, synced};
 use super::extent::Extent;
 use super::state::{HEAD_KEY, HEAD_SPANS_KEY, State};
 use super::{PipelineId, Seq, Shared};
@@ -100,7 +100,8 @@ fn drop_oldest(shared: &Shared, reason: Option<LossReason>) -> Result<(), rocksd
     write.put_cf(meta, HEAD_SPANS_KEY, encode(&extent.spans_at_end));
     write.put_cf(meta, HEAD_KEY, end);
     write.delete_cf(meta, Extent::meta_key(extent.first));
-    database.raw().write(write)?;
+    // Synced: after a power cut files that are gone must not be part of an extent that is still listed.
+    database.raw().write_opt(write, &synced())?;
     // Whole files go. Nothing is deleted by key: a tombstone would make compactions rewrite, and trip over, data at rest.
     // What straddles a file's edge goes with its file; nobody reads below the head. Both ends are inclusive.
     database.raw().delete_file_in_range_cf(batch, Seq(0).key(), Seq(extent.end - 1).key())?;

@@ -1,9 +1,10 @@
 //! Retention: the oldest runs go when they are too old, too many, or the disk too full.
 //!
 //! Runs and spool share one budget of bytes: what a destination has still to get is worth more than history, so a backlog
-//! makes runs go. A run goes as a whole, its record first, then its files; pinned traces are copied before.
+//! makes runs go, but never more than half of the budget's worth: a destination that is gone must not take all history along. A run goes as a whole, its record first, then its files; pinned traces are copied before.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use super::runs::{Runs, RunsError};
 use crate::spool::{Spool, unix_nanos};
@@ -12,6 +13,9 @@ use crate::spool::{Spool, unix_nanos};
 const DROPS_MAX: usize = 16;
 /// Runs go while this share of the space that must stay free is still free, so that intake is never refused for them.
 const FREE_SPACE_HEADROOM_PERCENT: u64 = 150;
+
+/// After a drop that freed nothing.
+const FUTILE_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +55,32 @@ impl DropReason {
 
 /// Drops runs. To be called by the thread that seals, and by no other.
 pub(super) struct Retention {
-    pub settings: RetentionSettings,
+    settings: RetentionSettings,
+    /// Until then nothing is dropped for free space: it would free none.
+    futile_until: Cell<Option<Instant>>,
 }
 
 impl Retention {
+    pub fn new(settings: RetentionSettings) -> Self {
+        Self { settings, futile_until: Cell::default() }
+    }
+
     /// Drops what must go now; returns how many runs.
     pub fn keep(&self, runs: &Runs, spool: &Spool) -> Result<usize, RunsError> {
         for dropped in 0..DROPS_MAX {
             let Some(reason) = self.reason(runs, spool) else { return Ok(dropped) };
+            let free_before = runs.database().free_bytes().unwrap_or(u64::MAX);
             if !runs.drop_oldest(reason)? {
                 return Ok(dropped);
+            }
+            if reason == DropReason::FreeSpace && runs.database().free_bytes().unwrap_or(0) <= free_before {
+                // Somebody else holds the files (a snapshot, a query), or fills the disk faster.
+                tracing::warn!(
+                    "the disk is short of space, and dropping old runs frees none: the others are kept for now; look for \
+                     snapshots of the data directory, and for what else fills the disk"
+                );
+                self.futile_until.set(Some(Instant::now() + FUTILE_PAUSE));
+                return Ok(dropped + 1);
             }
         }
         Ok(DROPS_MAX)
@@ -74,8 +94,12 @@ impl Retention {
             return Some(DropReason::Age);
         }
         let bytes: u64 = view.records().map(|run| run.file_bytes).sum();
-        if bytes.saturating_add(spool.frame_bytes()) > self.settings.bytes_max {
+        let backlog = spool.frame_bytes().min(self.settings.bytes_max / 2);
+        if bytes.saturating_add(backlog) > self.settings.bytes_max {
             return Some(DropReason::Size);
+        }
+        if self.futile_until.get().is_some_and(|until| Instant::now() < until) {
+            return None;
         }
         let free_min = self.settings.free_bytes_min.saturating_mul(FREE_SPACE_HEADROOM_PERCENT) / 100;
         // A file system that cannot say is not taken for full.

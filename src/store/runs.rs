@@ -155,6 +155,11 @@ impl Runs {
         let run = Arc::new(disk::Run::new(run));
         let new = RunSegment::all_of(Arc::clone(&run), &self.disk);
         let mut marks = self.splits.find(&view.segments, &new)?;
+        if !run.is_served() {
+            // What was just written cannot be read back: the spool must keep its own, and it is sealed again.
+            self.disk.database.raw().delete_cf(self.disk.database.family(META), run_key(run.key()))?;
+            return Err(RunsError::Read(SegmentError::Read("what was just written cannot be read back".to_owned())));
+        }
         for segment in &new {
             let also_pinned = view.pinned_traces_of(segment);
             if !also_pinned.is_empty() {

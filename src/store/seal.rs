@@ -195,7 +195,7 @@ struct Intake {
 impl Sealer {
     fn new(spool: Spool, runs: Runs, settings: SealSettings, retention: RetentionSettings) -> Self {
         Self {
-            retention: Retention { settings: retention },
+            retention: Retention::new(retention),
             spool,
             runs,
             settings,
@@ -292,7 +292,9 @@ impl Sealer {
         if self.waiting.next < from.0 {
             self.waiting = Waiting { next: from.0, ..Waiting::default() };
         }
-        while self.waiting.next < end.0 {
+        // More than this changes nothing, and reading all headers of a long backlog would take its time at each run.
+        let enough = self.settings.spans.saturating_mul(HURRY_RUNS);
+        while self.waiting.next < end.0 && self.waiting.spans < enough {
             if let Some(header) = self.spool.header(Seq(self.waiting.next))? {
                 self.waiting.spans += u64::from(header.spans);
                 self.waiting.raw_bytes += u64::from(header.raw_bytes);

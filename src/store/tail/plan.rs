@@ -42,6 +42,11 @@ impl Plan {
     ) -> Result<bool, ReadError> {
         let Range { start: Seq(first), end: Seq(end) } = range;
         let mut changed = false;
+        // A view that began earlier than the one before it: what was taken from the front is needed again.
+        if self.groups.front().is_some_and(|group| group.cut.batches.start > first) {
+            self.groups.clear();
+            changed = true;
+        }
         while self.groups.front().is_some_and(|group| group.cut.batches.end <= first) {
             self.groups.pop_front();
             changed = true;
