@@ -55,7 +55,7 @@ impl DropReason {
 
 /// Drops runs. To be called by the thread that seals, and by no other.
 pub(super) struct Retention {
-    settings: RetentionSettings,
+    pub settings: RetentionSettings,
     /// Until then nothing is dropped for free space: it would free none.
     futile_until: Cell<Option<Instant>>,
 }
