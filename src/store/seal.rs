@@ -65,6 +65,9 @@ impl Default for SealSettings {
 
 /// How often the sealer looks whether something is to be done.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A run that is under way is finished in less.
+const DROP_WAIT_MAX: Duration = Duration::from_secs(3);
+const DROP_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// After a failure, mostly a full disk.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Runs that wait before the sealer stops to pause.
@@ -152,6 +155,18 @@ impl Sealing {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the sealer ended by a panic; spans stay in the spool until the next start");
+        }
+    }
+}
+
+/// Where a start fails half-way nobody calls [`Sealing::stop`]; a process must not end while its thread is in the database.
+impl Drop for Sealing {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let deadline = Instant::now() + DROP_WAIT_MAX;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(DROP_LOOK_INTERVAL);
         }
     }
 }
