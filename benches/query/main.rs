@@ -98,6 +98,10 @@ async fn measure(arguments: &Arguments) -> String {
     let cpu = (user_after + system_after) - (user + system);
     let store_peak = spanreel.process().peak_memory();
     let written = spanreel.process().written_bytes();
+    let metrics = spanreel.metrics().await;
+    let sealed = |name: &str| metrics.sum(name, &[]).unwrap_or_default();
+    let (runs, sealed_spans, sealed_bytes) =
+        (sealed("spanreel_store_runs"), sealed("spanreel_store_spans"), sealed("spanreel_store_bytes"));
     assert!(spanreel.stop().success(), "an ordered stop");
     let disk = folder_bytes(&spanreel.data);
 
@@ -126,12 +130,13 @@ async fn measure(arguments: &Arguments) -> String {
     }
 
     let spans = shop.spans() as f64;
-    let per = |bytes: u64| bytes as f64 / spans;
     let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
     format!(
         "{} spans of {:.0} bytes in {} traces over {} h{}; page cache {}dropped before the first answers.\n\n\
-         Sent and stored: {:.2} us of CPU a span ({:.0} spans/s offered), {:.1} bytes on disk a span, {:.2} bytes written a raw \
-         byte, peak RSS {:.1} MiB. Peak RSS of the process that answered: {:.1} MiB.\n\n\
+         Sent and stored: {:.2} us of CPU a span ({:.0} spans/s offered), {:.2} bytes written a raw byte, peak RSS {:.1} MiB. \
+         {sealed_spans} spans are in {runs} sealed runs, at {:.1} bytes a span; the directory as a whole has {:.1} MiB, with the \
+         log (up to 64 MiB, reused) and what of the spool was not released yet. Peak RSS of the process that answered: \
+         {:.1} MiB.\n\n\
          | question | found | cold, ms | p50, ms | p99, ms |\n| --- | ---: | ---: | ---: | ---: |\n{}\n",
         shop.spans(),
         raw_bytes as f64 / spans,
@@ -141,9 +146,10 @@ async fn measure(arguments: &Arguments) -> String {
         if dropped { "" } else { "not " },
         cpu.as_secs_f64() * 1e6 / spans,
         spans / sending.as_secs_f64(),
-        per(disk),
         written as f64 / raw_bytes as f64,
         mib(store_peak),
+        sealed_bytes / sealed_spans.max(1.0),
+        mib(disk),
         mib(query_peak),
         lines.join("\n"),
     )

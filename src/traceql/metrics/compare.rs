@@ -271,7 +271,7 @@ impl<'q> Comparison<'q> {
                 tally.add(&coded, code, [(*cell as usize, 1)].into_iter(), width, control)?;
             }
         }
-        tally.prune(width);
+        tally.prune(width, control);
         Ok(())
     }
 
@@ -372,7 +372,7 @@ impl Tally {
             let own = self.counts.iter_mut().skip(number as usize * width);
             own.zip(counts).for_each(|(count, other)| *count += other);
         }
-        self.prune(width);
+        self.prune(width, control);
         Ok(())
     }
 
@@ -382,7 +382,7 @@ impl Tally {
         if let Some(known) = self.numbers.get(&key[..]) {
             return Ok(*known);
         }
-        let bytes = 2 * key.len() + width * size_of::<u64>() + VALUE_OVERHEAD_BYTES;
+        let bytes = booked_for(key.len(), width);
         control.reserve(bytes)?;
         self.booked_bytes += bytes;
         let number = self.values.len() as u32;
@@ -398,8 +398,8 @@ impl Tally {
         }
     }
 
-    /// Leaves out the rarer half of too many values. What is booked stays so: they will be that many again.
-    fn prune(&mut self, width: usize) {
+    /// Leaves out the rarer half of too many values, and their memory.
+    fn prune(&mut self, width: usize, control: &Control) {
         if self.values.len() <= VALUES_MAX {
             return;
         }
@@ -411,7 +411,10 @@ impl Tally {
         kept.sort_by(|(left, left_value, _), (right, right_value, _)| {
             right.cmp(left).then_with(|| keys::compare(Some(left_value), Some(right_value)))
         });
-        kept.truncate(VALUES_MAX / 2);
+        let dropped = kept.split_off(VALUES_MAX / 2);
+        let freed: usize = dropped.iter().map(|(_, value, _)| value_bytes(value, width)).sum();
+        self.booked_bytes = self.booked_bytes.saturating_sub(freed);
+        control.release(freed);
         self.numbers.clear();
         self.counts.clear();
         for (number, (_, value, counts)) in kept.into_iter().enumerate() {
@@ -471,4 +474,38 @@ fn unlisted(field: &Field, reader: &Rc<Reader>) -> Result<Option<Arc<[u16]>>, Se
 
 fn numbers(counts: &[u64]) -> Vec<f64> {
     counts.iter().map(|count| *count as f64).collect()
+}
+
+/// What one value with a key of so many bytes takes.
+fn booked_for(key_len: usize, width: usize) -> usize {
+    2 * key_len + width * size_of::<u64>() + VALUE_OVERHEAD_BYTES
+}
+
+fn value_bytes(value: &Value, width: usize) -> usize {
+    let mut key = Vec::new();
+    write_key(Some(value), &mut key);
+    booked_for(key.len(), width)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn values_that_are_left_out_give_their_memory_back() {
+        let control = Control::new(Duration::from_secs(60), 4 << 20);
+        let mut tally = Tally::new(2, 0);
+        // Held at once they would need five times what there is.
+        for number in 0..150_000_i64 {
+            let value = Value::String(format!("value number {number}").into());
+            tally.number(&value, 2, &control).unwrap();
+            tally.prune(2, &control);
+        }
+        assert!(tally.values.len() <= VALUES_MAX);
+        assert_eq!(control.used_bytes(), tally.booked_bytes);
+        let held: usize = tally.values.iter().map(|value| value_bytes(value, 2)).sum();
+        assert_eq!(tally.booked_bytes, held);
+    }
 }
