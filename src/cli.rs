@@ -24,10 +24,10 @@ use outcome::Outcome;
 use place::Place;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use traces::Form;
 use upkeep::Pinning;
 
+const EXIT_OK: u8 = 0;
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
@@ -227,14 +227,14 @@ impl From<OutputFormat> for Format {
     }
 }
 
-/// The whole program.
-pub fn main() -> ExitCode {
+/// The whole program: its exit code, once everything it started has ended or was abandoned.
+pub fn main() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; clap knows which stream they belong to.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
         }
     };
     let environment = |name: &str| std::env::var(name).ok();
@@ -313,15 +313,15 @@ fn sources(args: &ConfigArgs) -> Result<Vec<Source>, Diagnostic> {
     args.configs.iter().map(|uri| Source::parse(uri)).collect()
 }
 
-fn finish(outcome: Outcome) -> ExitCode {
+fn finish(outcome: Outcome) -> u8 {
     let printed = print(&mut std::io::stdout().lock(), &outcome.stdout);
     // Nobody is left to be told if stderr cannot be written.
     let _ = print(&mut std::io::stderr().lock(), &outcome.stderr);
     match printed {
-        Ok(()) => ExitCode::from(outcome.code),
+        Ok(()) => outcome.code,
         Err(error) => {
             let _ = print(&mut std::io::stderr().lock(), &format!("spanreel: writing the output: {error}\n"));
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }

@@ -1,13 +1,12 @@
 //! `spanreel run`: from arguments to a running appliance, and from a signal to its orderly end.
 
-use super::{EXIT_FAILED, EXIT_USAGE, RunArgs, input, sources};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, RunArgs, input, sources};
 use crate::appliance::components::Components;
 use crate::appliance::{Appliance, ClusterAccess, Options};
 use crate::config::telemetry::{LogEncoding, LogLevel};
 use crate::config::{self, Loaded, Reach, Severity, Source};
 use crate::telemetry::logs;
 use std::path::Path;
-use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// More workers than this gain nothing: compression, syncing and sealing have threads of their own.
@@ -17,7 +16,7 @@ const BLOCKING_THREADS_MAX: usize = 16;
 /// Where a pod finds the credentials of its service account.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-pub fn run(args: RunArgs) -> ExitCode {
+pub fn run(args: RunArgs) -> u8 {
     let cluster = cluster_access(&args);
     let (loaded, built_in) = match load(&args, cluster.is_some()) {
         Ok(loaded) => loaded,
@@ -67,7 +66,7 @@ pub fn run(args: RunArgs) -> ExitCode {
     code
 }
 
-async fn serve(options: Options) -> ExitCode {
+async fn serve(options: Options) -> u8 {
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => return failed(EXIT_FAILED, &[format!("signals: {error}")]),
@@ -77,15 +76,15 @@ async fn serve(options: Options) -> ExitCode {
             Ok(appliance) => appliance,
             Err(error) => return failed(EXIT_FAILED, &[error.to_string()]),
         },
-        _ = either(&mut interrupt, &mut terminate) => return ExitCode::SUCCESS,
+        _ = either(&mut interrupt, &mut terminate) => return EXIT_OK,
     };
     let name = either(&mut interrupt, &mut terminate).await;
     tracing::info!(signal = name, "stopping; a second signal stops at once");
     tokio::select! {
-        () = appliance.stop() => ExitCode::SUCCESS,
+        () = appliance.stop() => EXIT_OK,
         _ = either(&mut interrupt, &mut terminate) => {
             tracing::warn!("stopped at once");
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }
@@ -120,9 +119,9 @@ fn cluster_access(args: &RunArgs) -> Option<ClusterAccess> {
     }
 }
 
-fn failed(code: u8, lines: &[String]) -> ExitCode {
+fn failed(code: u8, lines: &[String]) -> u8 {
     for line in lines {
         eprintln!("spanreel: {line}");
     }
-    ExitCode::from(code)
+    code
 }

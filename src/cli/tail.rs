@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::EXIT_FAILED;
 use super::place::Place;
 use super::status::rows;
 use super::traces::{Form, Tone, duration, encoded, long, moment, printable, text, toned};
+use super::{EXIT_FAILED, EXIT_OK};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Spans that started longer ago are not shown when they come.
@@ -25,7 +24,7 @@ const SHOWN_MAX: usize = 200_000;
 const FAILURES_MAX: u32 = 30;
 
 /// Prints spans that match, each once, until a signal or until nobody reads.
-pub fn tail(place: &Place, query: &str, form: Form) -> ExitCode {
+pub fn tail(place: &Place, query: &str, form: Form) -> u8 {
     let query = format!("{query} | select(status, resource.service.name, name)");
     let mut shown: HashSet<String> = HashSet::new();
     let mut failures = 0;
@@ -37,7 +36,7 @@ pub fn tail(place: &Place, query: &str, form: Form) -> ExitCode {
                 failures = 0;
                 let (lines, ids) = new_lines(&answer, &shown, form);
                 if !first && print(&lines).is_err() {
-                    return ExitCode::SUCCESS;
+                    return EXIT_OK;
                 }
                 if shown.len() + ids.len() > SHOWN_MAX {
                     shown.clear();
@@ -49,7 +48,7 @@ pub fn tail(place: &Place, query: &str, form: Form) -> ExitCode {
                 failures += 1;
                 if first || failures >= FAILURES_MAX {
                     eprintln!("{line}");
-                    return ExitCode::from(EXIT_FAILED);
+                    return EXIT_FAILED;
                 }
             }
         }
