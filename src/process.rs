@@ -1,12 +1,13 @@
 //! The processor trait and the processors.
 //!
 //! In: the processors that a pipeline names, in order. Out: a [`Chain`] that every request of the pipeline passes, and
-//! what the pipeline asks of those who forward it ([`Chain::batch`]).
+//! what the pipeline asks of those who forward it ([`Chain::batch`]). [`connector`] is what stands between pipelines.
 //!
 //! `memory_limiter` and `batch` never look inside a request, so its bytes pass untouched. The room must not know where
 //! requests come from or go.
 
 pub mod batch;
+pub mod connector;
 pub mod memory_limiter;
 pub mod settings;
 
@@ -55,6 +56,12 @@ impl Chain {
             }
         }
         chain
+    }
+
+    /// What passes `self` and then `next`: the way through a `forward` connector.
+    pub fn then(&self, next: &Chain) -> Chain {
+        let processors = self.processors.iter().chain(&next.processors).cloned().collect();
+        Chain { processors, batch: next.batch.clone() }
     }
 
     pub fn admit(&self) -> Result<(), Refused> {
