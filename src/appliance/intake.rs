@@ -3,13 +3,13 @@
 use crate::otlp::Signal;
 use crate::otlp::resource::speakers;
 use crate::otlp::scan::Scanned;
-use crate::process::Chain;
 use crate::process::connector::Connector;
+use crate::process::{Chain, Client, Processed};
 use crate::receive::items::ItemSink;
 use crate::receive::{Refusal, TraceSink, Witness};
 use crate::spool::{Append, AppendError, PipelineId, Spool, TimeRange};
 use bytes::Bytes;
-use std::net::IpAddr;
+use futures_util::future::join_all;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,9 @@ pub(super) struct PipelineIntake {
 impl PipelineIntake {
     /// Tells the connectors that the pipeline feeds.
     pub fn tell(&self, request: &Bytes) {
+        if request.is_empty() {
+            return;
+        }
         self.connectors.iter().for_each(|connector| connector.consume(request));
     }
 }
@@ -62,32 +65,54 @@ impl TraceSink for Intake {
         &self,
         request: Bytes,
         scanned: Scanned,
-        peer: IpAddr,
+        client: Client,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
-            let append = |pipeline: PipelineId, keys: Vec<u32>| Append {
-                pipeline,
-                request: request.clone(),
-                spans: scanned.spans,
-                rejected: scanned.invalid,
-                time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
-                keys,
-            };
-            let stored = match self.pipelines.as_slice() {
-                [only] => self.spool.append(append(only.id, scanned.keys)).await,
-                pipelines => {
-                    // All wait for the same sync. If one fails the client sends again: at least once for the others.
-                    let appends =
-                        pipelines.iter().map(|pipeline| self.spool.append(append(pipeline.id, scanned.keys.clone())));
-                    futures_util::future::join_all(appends).await.into_iter().collect()
+            match self.pipelines.as_slice() {
+                [only] => {
+                    let append = only.prepare(request.clone(), scanned, &client).await?;
+                    let stored = append.request.clone();
+                    self.spool.append(append).await.map_err(|error| refusal(&error))?;
+                    only.tell(&stored);
                 }
-            };
-            stored.map_err(|error| refusal(&error))?;
-            self.pipelines.iter().for_each(|pipeline| pipeline.tell(&request));
+                pipelines => {
+                    // All are prepared before any is stored: a request that one pipeline cannot process is in none.
+                    let mut appends = Vec::with_capacity(pipelines.len());
+                    for pipeline in pipelines {
+                        appends.push(pipeline.prepare(request.clone(), scanned.clone(), &client).await?);
+                    }
+                    let requests: Vec<Bytes> = appends.iter().map(|append| append.request.clone()).collect();
+                    // All wait for the same sync. If one fails the client sends again: at least once for the others.
+                    let stored = join_all(appends.into_iter().map(|append| self.spool.append(append))).await;
+                    stored.into_iter().collect::<Result<(), _>>().map_err(|error| refusal(&error))?;
+                    pipelines.iter().zip(&requests).for_each(|(pipeline, stored)| pipeline.tell(stored));
+                }
+            }
             if let Some(witness) = &self.witness {
-                speakers(&request).for_each(|speaker| witness.spoke(peer, &speaker));
+                speakers(&request).for_each(|speaker| witness.spoke(client.peer, &speaker));
             }
             Ok(())
+        })
+    }
+}
+
+impl PipelineIntake {
+    /// Sends a request through the pipeline's processors.
+    async fn prepare(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Append, Refusal> {
+        let processed = self.chain.process(request, scanned, client).await;
+        let Processed { request, scanned, removed } = processed.map_err(|error| Refusal::BadData(error.to_string()))?;
+        // A request has at most u32::MAX spans.
+        let narrow = |spans: u64| u32::try_from(spans).unwrap_or(u32::MAX);
+        Ok(Append {
+            pipeline: self.id,
+            // Envelopes without spans are not worth a batch; what was taken out is booked all the same.
+            request: if scanned.spans > 0 { request } else { Bytes::new() },
+            spans: scanned.spans,
+            rejected: scanned.invalid,
+            filtered: narrow(removed.filtered),
+            sampled_out: narrow(removed.sampled_out),
+            time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
+            keys: scanned.keys,
         })
     }
 }
@@ -108,7 +133,7 @@ impl ItemSink for ItemIntake {
         Box::pin(async move {
             let appends =
                 self.pipelines.iter().map(|pipeline| self.spool.append(items_append(pipeline.id, &request, items)));
-            let stored: Result<Vec<()>, _> = futures_util::future::join_all(appends).await.into_iter().collect();
+            let stored: Result<(), _> = join_all(appends).await.into_iter().collect();
             stored.map_err(|error| refusal(&error))?;
             self.pipelines.iter().for_each(|pipeline| pipeline.tell(&request));
             Ok(())
@@ -118,7 +143,16 @@ impl ItemSink for ItemIntake {
 
 /// Metrics and logs as the spool takes them: never looked for by trace, nor by time.
 pub(super) fn items_append(pipeline: PipelineId, request: &Bytes, items: u32) -> Append {
-    Append { pipeline, request: request.clone(), spans: items, rejected: 0, time: TimeRange::EMPTY, keys: Vec::new() }
+    Append {
+        pipeline,
+        request: request.clone(),
+        spans: items,
+        rejected: 0,
+        filtered: 0,
+        sampled_out: 0,
+        time: TimeRange::EMPTY,
+        keys: Vec::new(),
+    }
 }
 
 fn refusal(error: &AppendError) -> Refusal {

@@ -159,7 +159,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_refused_or_cut_without_panic(bytes: Vec<u8>, at in 0usize..10) {
-            Signal::ALL.map(|signal| split(signal, &bytes, at).map_or(0, |(left, _)| left.len()));
+            let _ = Signal::ALL.map(|signal| split(signal, &bytes, at));
         }
     }
 
