@@ -91,6 +91,8 @@ struct Shared {
 /// The running appliance.
 pub struct Appliance {
     host: Arc<Host>,
+    /// `extensions::spanreel` and `service::telemetry` as the process was started with them: they hold until it ends.
+    fixed: (SpanreelSettings, TelemetrySettings),
     spool: spool::Spool,
     sealing: Arc<Sealing>,
     readiness: ReadinessFlag,
@@ -103,6 +105,7 @@ impl Appliance {
     /// Starts everything; on an error nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let settings = spanreel_settings(&options.config);
+        let fixed = (settings.clone(), options.config.service.telemetry.clone());
         let in_cluster = options.cluster.is_some();
         let serving = CancellationToken::new();
         let serving_tasks = TaskTracker::new();
@@ -175,11 +178,11 @@ impl Appliance {
             return Err(error);
         }
         warn_of_stranded(&spool, in_cluster);
+        serving_tasks.spawn({
+            let (host, serving) = (Arc::clone(&host), serving.clone());
+            async move { host.tidy(serving).await }
+        });
         if let (Some(access), Some(life)) = (&options.cluster, life) {
-            serving_tasks.spawn({
-                let (host, serving) = (Arc::clone(&host), serving.clone());
-                async move { host.tidy(serving).await }
-            });
             let started =
                 start_cluster(access, &settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await;
             match started {
@@ -195,7 +198,7 @@ impl Appliance {
         serving_tasks.close();
         readiness.set_ready();
         banner::print(&host, query_address, spool.database().directory(), options.text_banner);
-        Ok(Self { host, spool, sealing, readiness, serving, serving_tasks })
+        Ok(Self { host, fixed, spool, sealing, readiness, serving, serving_tasks })
     }
 
     /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
@@ -217,6 +220,26 @@ impl Appliance {
             tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
         }
         tracing::info!("stopped");
+    }
+
+    /// Has another configuration run in the place of the one it was started with; ports, connections and destinations that
+    /// are the same in both are not disturbed. Returns what is worth a warning.
+    ///
+    /// # Errors
+    /// The new configuration cannot run; the old one goes on.
+    pub async fn reload(&self, config: Config<Components>) -> Result<Vec<String>, StartError> {
+        let (own, telemetry) = (spanreel_settings(&config), config.service.telemetry.clone());
+        // What pipelines take from there is not fixed.
+        let own = SpanreelSettings { delivery: self.fixed.0.delivery.clone(), ..own };
+        let mut remarks = self.host.replace_base(config).await?;
+        for (is_changed, path) in
+            [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")]
+        {
+            if is_changed {
+                remarks.push(format!("{path} has changed: that takes a restart, and the old settings hold until then"));
+            }
+        }
+        Ok(remarks)
     }
 
     /// Every listener of receivers, for tests and status.

@@ -19,9 +19,12 @@ mod body;
 mod budget;
 mod connect;
 mod cutter;
+pub mod dead_letter;
 pub mod debug;
 mod deliver;
+pub mod delivery;
 mod engine;
+pub mod file;
 mod gate;
 mod headers;
 mod link;
@@ -46,6 +49,8 @@ use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::Consumer;
 use body::Dialect;
+use dead_letter::DeadFrame;
+use delivery::DeliverySettings;
 use engine::Engine;
 use link::Link;
 use otlp_http::settings::Encoding;
@@ -61,29 +66,41 @@ enum Kind {
     Grpc(Engine<Consumer, otlp_grpc::Client>),
     Http(Engine<Consumer, otlp_http::Client>),
     Debug(Engine<Consumer, debug::Printer>),
+    File(Engine<Consumer, file::Writer>),
+}
+
+/// What a destination needs besides its own settings.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Its pipeline's.
+    pub signal: Signal,
+    /// The settings of the pipeline's `batch` processor, if it has one.
+    pub batch: Option<&'a BatchSettings>,
+    pub delivery: &'a DeliverySettings,
+    pub metrics: &'a Metrics,
+    /// The memory that all destinations share.
+    pub budget: &'a Budget,
 }
 
 impl Destination {
-    /// `name` is what logs and metrics call it; `signal` is its pipeline's. `batch` are the settings of the pipeline's `batch` processor, if it has
-    /// one; `budget` is the memory that all destinations share. Opens no connection.
+    /// `name` is what logs and metrics call it. Opens no connection and no file.
     ///
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
     pub fn build(
         name: &str,
         settings: &ExporterSettings,
-        signal: Signal,
-        batch: Option<&BatchSettings>,
         consumer: Consumer,
-        metrics: &Metrics,
-        budget: &Budget,
+        around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
+        let Surroundings { signal, batch, delivery, metrics, budget } = around;
         let metrics = metrics.of(name);
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
                 let client = otlp_grpc::Client::new(settings, signal)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
+                let link = link.delivering(delivery);
                 Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
@@ -94,6 +111,7 @@ impl Destination {
                 };
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, dialect, settings.compression, retry, metrics, budget);
+                let link = link.delivering(delivery);
                 Kind::Http(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
@@ -101,7 +119,14 @@ impl Destination {
                 let retry = RetrySettings::default();
                 let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.
-                Kind::Debug(Engine::new(consumer, link, batch, 1))
+                Kind::Debug(Engine::new(consumer, link.delivering(delivery), batch, 1))
+            }
+            ExporterSettings::File(settings) => {
+                let writer = file::Writer::new(settings, signal);
+                let retry = RetrySettings::default();
+                let link = Link::new(name, writer, Dialect::Plain, Compression::None, retry, metrics, budget);
+                // One at a time: lines in the order of the spool.
+                Kind::File(Engine::new(consumer, link.delivering(delivery), batch, 1))
             }
         };
         Ok(Self { kind })
@@ -113,6 +138,20 @@ impl Destination {
             Kind::Grpc(engine) => engine.run(shutdown).await,
             Kind::Http(engine) => engine.run(shutdown).await,
             Kind::Debug(engine) => engine.run(shutdown).await,
+            Kind::File(engine) => engine.run(shutdown).await,
+        }
+    }
+
+    /// Tries once more what was refused for good, beside everything else. `Ok`: taken, but for so many spans.
+    ///
+    /// # Errors
+    /// It was not taken, in the destination's words, or could not be sent in time.
+    pub async fn retry(&self, letter: DeadFrame) -> Result<u64, String> {
+        match &self.kind {
+            Kind::Grpc(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::Http(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::Debug(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::File(engine) => dead_letter::retry(&engine.link, letter).await,
         }
     }
 
@@ -121,6 +160,7 @@ impl Destination {
             Kind::Grpc(engine) => engine.link.status(),
             Kind::Http(engine) => engine.link.status(),
             Kind::Debug(engine) => engine.link.status(),
+            Kind::File(engine) => engine.link.status(),
         }
     }
 }

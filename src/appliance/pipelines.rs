@@ -4,7 +4,7 @@
 //! the same in both. Ports are the [`super::doors`]'.
 
 use super::Shared;
-use super::components::{Components, ExtensionSettings};
+use super::components::{Components, ExtensionSettings, spanreel_settings};
 use super::connectors::ConnectorOutlet;
 use super::doors::{Wanted, overlap};
 use super::health_check;
@@ -15,7 +15,8 @@ use super::ways;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{self, Destination};
+use crate::forward::delivery::DeliverySettings;
+use crate::forward::{self, Destination, Surroundings};
 use crate::otlp::Signal;
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
@@ -94,6 +95,7 @@ pub(super) struct RunningDestination {
     pub destination: Arc<Destination>,
     settings: ExporterSettings,
     batch: Option<BatchSettings>,
+    delivery: DeliverySettings,
     consumer: Consumer,
     task: Task,
     /// It left the configuration, and still forwards what was stored before.
@@ -270,6 +272,7 @@ impl Plan {
         running: &PipelineSet,
         is_wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), StartError> {
+        let own = spanreel_settings(config);
         for PlannedPipeline { name, signal, intake, exporters } in &self.pipelines {
             for id in exporters {
                 let Some(component) = config.exporters.get(id) else { continue };
@@ -278,16 +281,20 @@ impl Plan {
                     continue;
                 }
                 let batch = intake.chain.batch();
+                let delivery = own.delivery.get(&exporter).cloned().unwrap_or_default();
                 let known = running.destinations.iter().find(|running| {
                     running.is_of(name, &exporter)
                         && running.settings == component.settings
                         && running.batch.as_ref() == batch
+                        && running.delivery == delivery
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
                     None => {
-                        new_destination(shared, owner, (name, *signal), intake, exporter, &component.settings).await
+                        let settings = (&component.settings, delivery);
+                        new_destination(shared, owner, (name, *signal), intake, exporter, settings).await
                     }
+
                 };
                 match built {
                     Ok(planned) => self.destinations.push(planned),
@@ -333,7 +340,7 @@ async fn new_destination(
     (pipeline, signal): (&str, Signal),
     intake: &PipelineIntake,
     exporter: String,
-    settings: &ExporterSettings,
+    (settings, delivery): (&ExporterSettings, DeliverySettings),
 ) -> Result<PlannedDestination, StartError> {
     let consumer = {
         let (spool, exporter, id) = (shared.spool.clone(), exporter.clone(), intake.id);
@@ -347,7 +354,8 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let built = Destination::build(&log_name, settings, signal, batch, consumer.clone(), metrics, budget);
+    let around = Surroundings { signal, batch, delivery: &delivery, metrics, budget };
+    let built = Destination::build(&log_name, settings, consumer.clone(), around);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
     let running = RunningDestination {
         exporter,
@@ -355,6 +363,7 @@ async fn new_destination(
         destination: Arc::new(destination),
         settings: settings.clone(),
         batch: batch.cloned(),
+        delivery,
         consumer,
         task: Task::default(),
         leaving: false,

@@ -8,7 +8,7 @@ use prost::Message;
 use spanreel::forward;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::otlp_http::settings::{Encoding, OtlpHttpSettings};
-use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, Pem, QueueSettings, RetrySettings};
 use spanreel::otlp::Signal;
 use spanreel::spool::{Append, ConsumerAccount, LossReason, PipelineId, Spool, TimeRange};
 use std::net::SocketAddr;
@@ -107,8 +107,14 @@ impl Forwarding {
         let consumer = spool.consumer("otlp/test", pipeline).expect("a cursor");
         let exporter = way.exporter(address);
         let (metrics, budget) = Default::default();
-        let destination =
-            forward::Destination::build("otlp/test", &exporter, Signal::Traces, None, consumer, &metrics, &budget);
+        let around = forward::Surroundings {
+            signal: Signal::Traces,
+            batch: None,
+            delivery: &way.delivery,
+            metrics: &metrics,
+            budget: &budget,
+        };
+        let destination = forward::Destination::build("otlp/test", &exporter, consumer, around);
         let destination = Arc::new(destination.expect("usable settings"));
         let shutdown = CancellationToken::new();
         let task = {
@@ -495,7 +501,7 @@ async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
         forwarding.stop().await;
 
         for tls in [
-            ClientTlsSettings { ca_file: Some(ca_file.clone()), ..Default::default() },
+            ClientTlsSettings { ca: Some(Pem::File(ca_file.clone())), ..Default::default() },
             ClientTlsSettings { insecure_skip_verify: true, ..Default::default() },
         ] {
             let spool = TempDir::new().unwrap();

@@ -5,9 +5,11 @@ use super::injection;
 pub use super::injection::SilentAfter;
 use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
-use crate::config::{Declaration, Secrecy, Section, Stability};
+use crate::config::{Declaration, Role, Secrecy, Section, Stability};
+use crate::forward::delivery::DeliverySettings;
 use crate::inject;
 use crate::query::Tempo;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub struct SpanreelSettings {
     pub injection: inject::Settings,
     pub silent_after: SilentAfter,
     pub catch_up: CatchUpSettings,
+    /// `delivery`: by exporter, what the Collector has no word for.
+    pub delivery: BTreeMap<String, DeliverySettings>,
 }
 
 /// `extensions::spanreel::spool`.
@@ -137,6 +141,7 @@ impl SpanreelSettings {
             injection,
             silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
+            delivery: section.sections_by_id("delivery", Role::Exporter, DeliverySettings::decode).into_iter().collect(),
         }
     }
 }

@@ -211,7 +211,7 @@ fn endpoint(settings: &OtlpGrpcSettings) -> Result<(Target, bool), TargetError> 
     };
     let authority = authority.trim_end_matches('/');
     let target = Target::parse(authority, None).ok_or_else(|| TargetError::Endpoint(endpoint.to_owned()))?;
-    let is_plain = settings.tls.insecure && settings.tls.ca_file.is_none();
+    let is_plain = settings.tls.insecure && settings.tls.ca.is_none();
     Ok((target, is_https || !is_plain))
 }
 
