@@ -205,7 +205,12 @@ impl Plan {
             let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
-                sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines, witness: shared.witness.clone() }),
+                sink: Arc::new(Intake {
+                    spool: shared.spool.clone(),
+                    pipelines,
+                    witness: shared.witness.clone(),
+                    red: shared.red.clone(),
+                }),
                 items: ItemSinks { metrics: items(Signal::Metrics)?, logs: items(Signal::Logs)? },
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
