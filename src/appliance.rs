@@ -11,8 +11,10 @@ mod archive;
 mod banner;
 pub mod components;
 pub mod connectors;
+mod dead_letters;
 mod doors;
 pub mod file_storage;
+mod forecast;
 pub mod health_check;
 mod host;
 mod http_server;
@@ -21,6 +23,7 @@ mod introspection;
 mod pipelines;
 pub mod spanreel;
 mod ways;
+pub mod zpages;
 
 pub use host::Host;
 pub use pipelines::StartError;
@@ -30,6 +33,7 @@ use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
 use crate::query::{QueryLimits, QueryState, Tempo};
 use crate::receive::admission::Admission;
+use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
@@ -37,6 +41,8 @@ use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
 use crate::{forward, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
+use dead_letters::Letters;
+use forecast::Forecast;
 use introspection::{Process, ReadinessFlag};
 use prometheus_client::registry::Registry;
 use spanreel::settings::SpanreelSettings;
@@ -52,6 +58,8 @@ use tokio_util::task::TaskTracker;
 const IN_FLIGHT_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Everything has stopped by then, or is abandoned: what was acknowledged is on disk since long.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How late, at most, a span is given up that waits for the other side of its call; Tempo looks as often.
+const RED_TIDY_INTERVAL: Duration = Duration::from_secs(2);
 const DEFAULT_DATA_DIRECTORY: &str = "spanreel-data";
 
 /// What the appliance is started with.
@@ -85,6 +93,8 @@ struct Shared {
     pub other_signals: receive::other_signals::OtherSignals,
     /// In a cluster: who wants to know which pods speak.
     pub witness: Option<Arc<dyn receive::Witness>>,
+    /// Metrics from spans, unless they are turned off.
+    pub red: Option<Arc<Red>>,
     readiness: ReadinessFlag,
 }
 
@@ -128,6 +138,7 @@ impl Appliance {
         if let Some(life) = &life {
             life.register(&mut registry);
         }
+        let red = start_red(&settings, &mut registry, &serving, &serving_tasks);
         let shared = Shared {
             spool: spool.clone(),
             admission: Admission::new(IN_FLIGHT_BYTES_MAX),
@@ -136,19 +147,33 @@ impl Appliance {
             forward_metrics,
             forward_budget: forward::Budget::default(),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
+            red: red.clone(),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
+        let forecast = Forecast::default();
+        forecast.register(&mut registry);
+        serving_tasks.spawn(forecast.clone().watch(spool.clone(), serving.clone()));
         let cluster_metrics = cluster::Metrics::default();
         cluster_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
+        let metrics = match red {
+            Some(red) => metrics.with_series(move || Box::new(red::exposition::Pages::of(Arc::clone(&red)))),
+            None => metrics,
+        };
 
         let query_endpoint = settings.query_endpoint.clone().unwrap_or_else(|| {
             let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
             format!("{host}:3200")
         });
-        let process =
-            Arc::new(Process::new(&shared, cluster_metrics.clone(), metrics.clone(), Arc::clone(&host), life.clone()));
+        let process = Arc::new(Process::new(
+            &shared,
+            cluster_metrics.clone(),
+            metrics.clone(),
+            Arc::clone(&host),
+            life.clone(),
+            forecast,
+        ));
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
@@ -167,6 +192,8 @@ impl Appliance {
             }
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
+            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters)));
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
@@ -308,6 +335,26 @@ async fn open_spool(
         .map_err(|error| StartError::Internal(error.to_string()))??;
     registry.register_collector(Box::new(spool::LedgerCollector(spool.clone())));
     Ok(spool)
+}
+
+/// Metrics from spans, and the task that keeps them tidy.
+fn start_red(
+    settings: &SpanreelSettings,
+    registry: &mut Registry,
+    serving: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Option<Arc<Red>> {
+    let red = Arc::new(Red::new(settings.metrics_from_spans.engine()?));
+    registry.register_collector(Box::new(RedCollector(Arc::clone(&red))));
+    tasks.spawn({
+        let (red, serving) = (Arc::clone(&red), serving.clone());
+        async move {
+            while serving.run_until_cancelled(tokio::time::sleep(RED_TIDY_INTERVAL)).await.is_some() {
+                red.tidy();
+            }
+        }
+    });
+    Some(red)
 }
 
 async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs, StartError> {

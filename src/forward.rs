@@ -31,6 +31,7 @@ mod link;
 mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+mod proxy;
 mod request;
 mod retry;
 pub mod settings;

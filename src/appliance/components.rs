@@ -7,7 +7,8 @@ use super::connectors::{self, ConnectorSettings};
 use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
-use super::{file_storage, health_check, spanreel};
+use super::zpages::settings::ZPagesSettings;
+use super::{file_storage, health_check, spanreel, zpages};
 use crate::config::{Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, file, otlp_grpc, otlp_http};
@@ -25,6 +26,7 @@ pub struct Components;
 pub enum ExtensionSettings {
     HealthCheck(HealthCheckSettings),
     FileStorage(FileStorageSettings),
+    ZPages(ZPagesSettings),
     /// Boxed: it is far larger than the others.
     Spanreel(Box<SpanreelSettings>),
 }
@@ -40,7 +42,7 @@ const EXPORTERS: &[Declaration<ExporterSettings>] =
 const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
 
 const EXTENSIONS: &[Declaration<ExtensionSettings>] =
-    &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
+    &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION, zpages::settings::DECLARATION];
 
 impl Kit for Components {
     type Receiver = ReceiverSettings;
@@ -110,7 +112,7 @@ fn check_urls(config: &Config<Components>, report: &Report) {
 pub fn spanreel_settings(config: &Config<Components>) -> SpanreelSettings {
     let configured = config.extensions.values().find_map(|extension| match &extension.settings {
         ExtensionSettings::Spanreel(settings) => Some((**settings).clone()),
-        ExtensionSettings::HealthCheck(_) | ExtensionSettings::FileStorage(_) => None,
+        ExtensionSettings::HealthCheck(_) | ExtensionSettings::FileStorage(_) | ExtensionSettings::ZPages(_) => None,
     });
     configured.unwrap_or_default()
 }

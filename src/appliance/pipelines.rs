@@ -12,6 +12,7 @@ use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, ItemIntake, PipelineIntake};
 use super::ways;
+use super::zpages::Pages;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
@@ -102,9 +103,32 @@ pub(super) struct RunningDestination {
     leaving: bool,
 }
 
-/// A health check at work.
+/// A small server of an extension: a health check, or pages for people.
+#[derive(Debug, Clone, PartialEq)]
+enum ProbeSettings {
+    HealthCheck(HealthCheckSettings),
+    Pages(Pages),
+}
+
+impl ProbeSettings {
+    fn endpoint(&self) -> &str {
+        match self {
+            Self::HealthCheck(settings) => &settings.endpoint,
+            Self::Pages(pages) => &pages.settings.endpoint,
+        }
+    }
+
+    fn router(&self, shared: &Shared) -> axum::Router {
+        match self {
+            Self::HealthCheck(settings) => health_check::router(settings.clone(), shared.readiness.clone()),
+            Self::Pages(pages) => pages.router(),
+        }
+    }
+}
+
+/// One of them at work.
 struct Probe {
-    settings: HealthCheckSettings,
+    settings: ProbeSettings,
     task: Task,
 }
 
@@ -153,9 +177,9 @@ enum PlannedDestination {
 }
 
 enum PlannedProbe {
-    Bound(HealthCheckSettings, HttpServer),
+    Bound(ProbeSettings, HttpServer),
     /// It runs already, or its port is free only once something else has stopped.
-    Later(HealthCheckSettings),
+    Later(ProbeSettings),
 }
 
 impl Plan {
@@ -207,7 +231,12 @@ impl Plan {
             let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
-                sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines, witness: shared.witness.clone() }),
+                sink: Arc::new(Intake {
+                    spool: shared.spool.clone(),
+                    pipelines,
+                    witness: shared.witness.clone(),
+                    red: shared.red.clone(),
+                }),
                 items: ItemSinks { metrics: items(Signal::Metrics)?, logs: items(Signal::Logs)? },
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
@@ -246,12 +275,12 @@ impl Plan {
         running: &PipelineSet,
         others_give_way: bool,
     ) -> Result<(), StartError> {
-        for settings in health_checks(config) {
-            let same_port = |probe: &Probe| overlap(&probe.settings.endpoint, &settings.endpoint);
+        for settings in probes(config) {
+            let same_port = |probe: &Probe| overlap(probe.settings.endpoint(), settings.endpoint());
             let planned = if running.probes.iter().any(same_port) {
                 PlannedProbe::Later(settings)
             } else {
-                match http_server::bind(&settings.endpoint).await {
+                match http_server::bind(settings.endpoint()).await {
                     Ok(server) => PlannedProbe::Bound(settings, server),
                     Err(_) if others_give_way => PlannedProbe::Later(settings),
                     Err(error) => return Err(error),
@@ -451,17 +480,17 @@ impl PipelineSet {
         for planned in planned {
             let (settings, server) = match planned {
                 PlannedProbe::Later(settings) if self.probes.iter().any(|probe| probe.settings == settings) => continue,
-                PlannedProbe::Later(settings) => match http_server::bind(&settings.endpoint).await {
+                PlannedProbe::Later(settings) => match http_server::bind(settings.endpoint()).await {
                     Ok(server) => (settings, server),
                     Err(error) => {
-                        problems.push(format!("extensions::health_check does not answer: {error}"));
+                        problems.push(format!("a health check or a page does not answer: {error}"));
                         continue;
                     }
                 },
                 PlannedProbe::Bound(settings, server) => (settings, server),
             };
             let task = Task::child_of(&self.forwarding);
-            let router = health_check::router(settings.clone(), shared.readiness.clone());
+            let router = settings.router(shared);
             self.probes.push(Probe { settings, task: task.clone() });
             // It answers until the listeners have drained, so that a stopping process is seen to be stopping.
             self.forwarding_tasks.spawn(async move {
@@ -512,7 +541,10 @@ impl PipelineSet {
 
     /// Ports of health checks, as Services name them.
     pub fn probe_ports(&self) -> Vec<ListenerPort> {
-        let port = |probe: &Probe| probe.settings.endpoint.rsplit(':').next()?.parse().ok();
+        let port = |probe: &Probe| match &probe.settings {
+            ProbeSettings::HealthCheck(settings) => settings.endpoint.rsplit(':').next()?.parse().ok(),
+            ProbeSettings::Pages(_) => None,
+        };
         let named =
             |port| ListenerPort { name: "health-check".to_owned(), port, app_protocol: Some("http".to_owned()) };
         self.probes.iter().filter_map(port).map(named).collect()
@@ -586,13 +618,14 @@ pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
         let ReceiverSettings::Otlp(settings) = &component.settings;
         endpoints(settings).into_iter().map(|(_, endpoint)| endpoint.address)
     });
-    let probes = health_checks(config).map(|settings| bindable(&settings.endpoint));
+    let probes = probes(config).map(|settings| bindable(settings.endpoint()));
     receivers.chain(probes).collect()
 }
 
-fn health_checks(config: &Config<Components>) -> impl Iterator<Item = HealthCheckSettings> {
+fn probes(config: &Config<Components>) -> impl Iterator<Item = ProbeSettings> {
     config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
-        ExtensionSettings::HealthCheck(settings) => Some(settings.clone()),
+        ExtensionSettings::HealthCheck(settings) => Some(ProbeSettings::HealthCheck(settings.clone())),
+        ExtensionSettings::ZPages(settings) => Some(ProbeSettings::Pages(Pages::new(settings, config))),
         ExtensionSettings::FileStorage(_) | ExtensionSettings::Spanreel(_) => None,
     })
 }

@@ -1,5 +1,6 @@
 //! Connections to destinations: addresses, TCP, TLS.
 
+use super::proxy::Proxy;
 use super::settings::{ClientTlsSettings, Pem};
 use rustls::RootCertStore;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -31,6 +32,8 @@ pub(super) struct Target {
 pub enum TargetError {
     #[error("endpoint {0:?}: expected host:port, http://host:port or https://host:port")]
     Endpoint(String),
+    #[error("proxy_url: expected http://[user:password@]host:port")]
+    Proxy,
     #[error("endpoint {0:?}: Unix sockets are not supported; use a TCP address")]
     UnixSocket(String),
     #[error("tls {path}: {problem}")]
@@ -85,6 +88,7 @@ impl std::fmt::Display for Target {
 pub(super) struct Connector {
     target: Target,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    proxy: Option<Proxy>,
 }
 
 /// A connection, plain or not.
@@ -111,7 +115,20 @@ impl Connector {
                 Some((Arc::new(config), name))
             }
         };
-        Ok(Self { target, tls })
+        let environment = |name: &str| std::env::var(name).ok();
+        let proxy = Proxy::of_environment(&target, tls.is_some(), environment);
+        Ok(Self { target, tls, proxy })
+    }
+
+    /// By `proxy_url` in place of what the environment says.
+    ///
+    /// # Errors
+    /// It is no URL of an HTTP proxy.
+    pub(super) fn through(mut self, proxy_url: Option<&str>) -> Result<Self, TargetError> {
+        if let Some(url) = proxy_url {
+            self.proxy = Some(Proxy::parse(url).ok_or(TargetError::Proxy)?);
+        }
+        Ok(self)
     }
 
     pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
@@ -137,8 +154,17 @@ impl Connector {
     }
 
     async fn tcp(&self) -> io::Result<TcpStream> {
+        let Some(proxy) = &self.proxy else { return Self::dial(&self.target).await };
+        let mut stream = Self::dial(&proxy.address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("proxy {}: {error}", proxy.address)))?;
+        proxy.open(&mut stream, &self.target).await?;
+        Ok(stream)
+    }
+
+    async fn dial(target: &Target) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in tokio::net::lookup_host((self.target.host.as_str(), self.target.port)).await? {
+        for address in tokio::net::lookup_host((target.host.as_str(), target.port)).await? {
             match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;

@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use spanreel::forward;
+use spanreel::forward::delivery::DeliverySettings;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::otlp_http::settings::{Encoding, OtlpHttpSettings};
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, Pem, QueueSettings, RetrySettings};
@@ -31,6 +32,7 @@ struct Way {
     retry: Duration,
     timeout: Duration,
     tls: ClientTlsSettings,
+    delivery: DeliverySettings,
 }
 
 impl Way {
@@ -42,6 +44,7 @@ impl Way {
             retry: Duration::from_millis(50),
             timeout: Duration::from_secs(10),
             tls: ClientTlsSettings { insecure: true, ..Default::default() },
+            delivery: DeliverySettings::default(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Way {
                 timeout: self.timeout,
                 retry,
                 queue: QueueSettings::default(),
+                proxy_url: None,
             })
         }
     }

@@ -9,6 +9,7 @@ use crate::config::{Declaration, Role, Secrecy, Section, Stability};
 use crate::forward::delivery::DeliverySettings;
 use crate::inject;
 use crate::query::Tempo;
+use crate::red::RedSettings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub struct SpanreelSettings {
     pub catch_up: CatchUpSettings,
     /// `delivery`: by exporter, what the Collector has no word for.
     pub delivery: BTreeMap<String, DeliverySettings>,
+    pub metrics_from_spans: RedSettings,
 }
 
 /// `extensions::spanreel::spool`.
@@ -142,6 +144,7 @@ impl SpanreelSettings {
             silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
             delivery: section.sections_by_id("delivery", Role::Exporter, DeliverySettings::decode).into_iter().collect(),
+            metrics_from_spans: section.section("metrics_from_spans", RedSettings::decode),
         }
     }
 }

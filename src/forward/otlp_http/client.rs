@@ -76,6 +76,7 @@ impl Client {
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"http/1.1")?;
+        let connector = connector.through(settings.proxy_url.as_deref())?;
         let timeout = headers::attempt_timeout(settings.timeout);
         Ok(Self { connector, uri, headers, timeout, idle: Mutex::new(Vec::new()) })
     }

@@ -36,6 +36,8 @@ pub struct OtlpHttpSettings {
     pub timeout: Duration,
     pub retry: RetrySettings,
     pub queue: QueueSettings,
+    /// An HTTP proxy in place of what the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) says.
+    pub proxy_url: Option<String>,
 }
 
 impl OtlpHttpSettings {
@@ -53,7 +55,11 @@ impl OtlpHttpSettings {
             timeout: section.duration("timeout", Duration::from_secs(30)),
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
+            proxy_url: section.optional_text("proxy_url", Secrecy::Secret).filter(|url| !url.is_empty()),
         };
+        if settings.proxy_url.as_deref().is_some_and(|url| !url.starts_with("http://") && url.contains("://")) {
+            section.error("proxy_url", "not supported: only HTTP proxies are spoken to", "e.g. http://proxy.corp:3128");
+        }
         section.inert("profiles_endpoint", Shape::Text, "profiles are not forwarded");
         section.inert("compression_params", Shape::Map, "what the spool compressed is passed on as it is");
         for key in ["read_buffer_size", "write_buffer_size"] {
@@ -68,7 +74,6 @@ impl OtlpHttpSettings {
         section.inert("force_attempt_http2", Shape::Bool, "HTTP/2 is spoken where TLS agrees on it");
         section.inert("disable_keep_alives", Shape::Bool, "connections are few and kept");
         section.inert("keepalive", Shape::Map, "connections are few and kept");
-        section.only("proxy_url", &[""], "there is no way through a proxy yet", "remove it");
         section.only("cookies", &["{}"], "cookies are not kept", "remove it");
         refuse_extensions(section);
         settings
