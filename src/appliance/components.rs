@@ -36,13 +36,21 @@ const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATIO
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
     &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];
 
-const EXPORTERS: &[Declaration<ExporterSettings>] =
-    &[debug::settings::DECLARATION, file::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
+const EXPORTERS: &[Declaration<ExporterSettings>] = &[
+    debug::settings::DECLARATION,
+    file::settings::DECLARATION,
+    otlp_grpc::settings::DECLARATION,
+    otlp_http::settings::DECLARATION,
+];
 
 const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
 
-const EXTENSIONS: &[Declaration<ExtensionSettings>] =
-    &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION, zpages::settings::DECLARATION];
+const EXTENSIONS: &[Declaration<ExtensionSettings>] = &[
+    file_storage::settings::DECLARATION,
+    health_check::settings::DECLARATION,
+    spanreel::settings::DECLARATION,
+    zpages::settings::DECLARATION,
+];
 
 impl Kit for Components {
     type Receiver = ReceiverSettings;

@@ -59,8 +59,7 @@ impl Forecast {
     pub async fn watch(self, spool: Spool, shutdown: CancellationToken) {
         loop {
             let snapshot = spool.snapshot();
-            let look =
-                Look { at: Instant::now(), spool_bytes: snapshot.frame_bytes, written_bytes: written_bytes() };
+            let look = Look { at: Instant::now(), spool_bytes: snapshot.frame_bytes, written_bytes: written_bytes() };
             self.look(look);
             let outlook = self.outlook(snapshot.bytes_max);
             self.until_full_seconds.set(outlook.until_full.map_or(f64::INFINITY, |left| left.as_secs_f64()));
@@ -89,7 +88,8 @@ impl Forecast {
         }
         let per_second = last.spool_bytes.saturating_sub(first.spool_bytes) as f64 / took;
         let left = bytes_max.saturating_sub(last.spool_bytes) as f64;
-        let until_full = (per_second > 0.0).then(|| Duration::try_from_secs_f64(left / per_second).unwrap_or(Duration::MAX));
+        let until_full =
+            (per_second > 0.0).then(|| Duration::try_from_secs_f64(left / per_second).unwrap_or(Duration::MAX));
         let written = first.written_bytes.zip(last.written_bytes);
         let written_per_day =
             written.map(|(first, last)| (last.saturating_sub(first) as f64 / took * DAY.as_secs_f64()) as u64);

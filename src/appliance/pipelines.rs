@@ -15,8 +15,8 @@ use super::ways;
 use super::zpages::Pages;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
-use crate::forward::settings::ExporterSettings;
 use crate::forward::delivery::DeliverySettings;
+use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination, Surroundings};
 use crate::otlp::Signal;
 use crate::process::Chain;
@@ -323,7 +323,6 @@ impl Plan {
                         let settings = (&component.settings, delivery);
                         new_destination(shared, owner, (name, *signal), intake, exporter, settings).await
                     }
-
                 };
                 match built {
                     Ok(planned) => self.destinations.push(planned),

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn each_dead_letter_has_a_line_with_its_name_and_the_destinations_words() {
-        let letter = serde_json::json!({ "id": "otlp/tempo@traces:17-0", "signal": "traces", "items": 2, "answer": "no" });
+        let letter =
+            serde_json::json!({ "id": "otlp/tempo@traces:17-0", "signal": "traces", "items": 2, "answer": "no" });
         let answer = serde_json::json!({ "dead_letters": [letter], "more": true });
         assert!(listed(&answer).starts_with("otlp/tempo@traces:17-0  2 spans  no\n..."), "{}", listed(&answer));
         assert_eq!(listed(&serde_json::json!({})), "no dead letters\n");

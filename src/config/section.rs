@@ -228,7 +228,12 @@ impl<'a> Section<'a> {
         for entry in entries {
             let path = format!("{}::{}", self.child_path(key), entry.key);
             let position = entry.position.clone();
-            self.report.refer(Reference { role, id: entry.key.clone(), position: position.clone(), path: path.clone() });
+            self.report.refer(Reference {
+                role,
+                id: entry.key.clone(),
+                position: position.clone(),
+                path: path.clone(),
+            });
             let mut inner = Section::over(self.report, Some(&entry.node), position, path);
             values.push((entry.key.trim().to_owned(), read(&mut inner)));
             effective.push((entry.key.clone(), inner.finish().0));

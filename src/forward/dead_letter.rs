@@ -40,8 +40,7 @@ pub fn inflate(frames: &[u8]) -> std::io::Result<Bytes> {
 }
 
 pub(super) async fn retry<T: Transport>(link: &Link<T>, letter: DeadFrame) -> Result<u64, String> {
-    let piece =
-        Piece::Part(Part { signal: letter.signal, seq: letter.seq, raw: letter.request, spans: letter.spans });
+    let piece = Piece::Part(Part { signal: letter.signal, seq: letter.seq, raw: letter.request, spans: letter.spans });
     let shutdown = CancellationToken::new();
     // Behind everything that is new: a closed gate lets the oldest through first.
     let attempt = link.attempt(Seq(u64::MAX), &shutdown, &piece);

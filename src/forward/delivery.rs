@@ -60,7 +60,8 @@ impl Hours {
     pub fn parse(text: &str) -> Option<Self> {
         let minutes = |text: &str| -> Option<u16> {
             let (hours, minutes) = text.trim().split_once(':')?;
-            let is_digits = |text: &str| (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+            let is_digits =
+                |text: &str| (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
             let (hours, minutes): (u16, u16) = match is_digits(hours) && is_digits(minutes) {
                 true => (hours.parse().ok()?, minutes.parse().ok()?),
                 false => return None,
@@ -122,7 +123,9 @@ mod tests {
 
     #[test]
     fn hours_are_two_times_of_day() {
-        for text in ["", "22", "22:00", "22:00-22:00", "25:00-01:00", "1:60-2:00", "00:00-24:00", "a:b-c:d", "+1:00-2:00"] {
+        for text in
+            ["", "22", "22:00", "22:00-22:00", "25:00-01:00", "1:60-2:00", "00:00-24:00", "a:b-c:d", "+1:00-2:00"]
+        {
             assert_eq!(Hours::parse(text), None, "{text}");
         }
         assert_eq!(Hours::parse("6:30 - 7:00"), Some(Hours { from: 390, to: 420 }));

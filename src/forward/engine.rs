@@ -230,13 +230,17 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
 
     /// What was sent from `since` on goes again, beside what is new. Accounts know nothing of it: it was sent before.
     fn resend(&mut self, since: u64) {
-        let (source, link, shutdown) = (self.engine.source.clone(), Arc::clone(&self.engine.link), self.shutdown.clone());
+        let (source, link, shutdown) =
+            (self.engine.source.clone(), Arc::clone(&self.engine.link), self.shutdown.clone());
         let end = self.window.first().unwrap_or(self.cutter.start());
         // A destination that comes and goes has its resends one after the other, the older one given up.
         self.resending.abort_all();
         self.resending.spawn(async move {
             let sent = resend(source, &link, since, end, &shutdown).await;
-            info!(destination = link.name, sent, "what was sent shortly before the destination went away was sent again");
+            info!(
+                destination = link.name,
+                sent, "what was sent shortly before the destination went away was sent again"
+            );
         });
     }
 

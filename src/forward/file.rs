@@ -129,7 +129,8 @@ fn begin(settings: &FileSettings) -> io::Result<Open> {
 
 /// Moves the file aside and lets go of those that are too old or too many.
 fn rotate(path: &Path, rotation: &Rotation, now: Timestamp) -> io::Result<()> {
-    let name = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
     let (stem, extension) = (name(path.file_stem()), name(path.extension()));
     let extension = if extension.is_empty() { extension } else { format!(".{extension}") };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -164,10 +164,12 @@ mod tests {
             "NO_PROXY" => Some("tempo.corp, .inside,10.0.0.0/8,other:4317, fd00::/8".to_owned()),
             _ => None,
         };
-        let of = |host: &str, port, is_tls| Proxy::of_environment(&target(host, port), is_tls, env).map(|it| it.address);
+        let of =
+            |host: &str, port, is_tls| Proxy::of_environment(&target(host, port), is_tls, env).map(|it| it.address);
         assert_eq!(of("far.example", 443, true), Some(target("secure", 1)));
         assert_eq!(of("far.example", 80, false), Some(target("plain", 2)));
-        for exempt in ["tempo.corp", "a.TEMPO.corp", "x.inside", "10.1.2.3", "localhost", "127.0.0.2", "::1", "fd12::1"] {
+        for exempt in ["tempo.corp", "a.TEMPO.corp", "x.inside", "10.1.2.3", "localhost", "127.0.0.2", "::1", "fd12::1"]
+        {
             assert_eq!(of(exempt, 4317, true), None, "{exempt}");
         }
         assert_eq!(of("other", 4317, true), None);
@@ -197,7 +199,9 @@ mod tests {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let opened = proxy.open(&mut stream, &target("tempo", 4317)).await;
             let request = server.await.unwrap();
-            assert!(request.starts_with("CONNECT tempo:4317 HTTP/1.1\r\nHost: tempo:4317\r\nProxy-Authorization: Basic "));
+            assert!(
+                request.starts_with("CONNECT tempo:4317 HTTP/1.1\r\nHost: tempo:4317\r\nProxy-Authorization: Basic ")
+            );
             match expected {
                 Ok(()) => {
                     opened.unwrap();

@@ -103,7 +103,8 @@ async fn list(State(letters): Letters) -> Result<Json<Value>, Refusal> {
 
 async fn show(State(letters): Letters, Query(Named { id }): Query<Named>) -> Result<Json<Value>, Refusal> {
     let (letter, request) = blocking(move || Ok(letters.show(&id))).await?.map_err(refused)?;
-    let json = message_to_json(request_of(letter.signal), &request).map_err(|error| Refusal::failed(error.to_string()))?;
+    let json =
+        message_to_json(request_of(letter.signal), &request).map_err(|error| Refusal::failed(error.to_string()))?;
     let mut shown = described(&letter);
     shown["request"] = serde_json::from_slice(&json).map_err(|error| Refusal::failed(error.to_string()))?;
     Ok(Json(shown))

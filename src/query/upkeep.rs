@@ -91,7 +91,9 @@ impl Refusal {
 }
 
 /// Work that blocks, off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Refusal> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(Refusal::failed),
         Err(_) => Err(Refusal::failed("it failed inside Spanreel; its log says more".to_owned())),

@@ -155,7 +155,8 @@ impl Spool {
             if !key.starts_with(PREFIX) {
                 break;
             }
-            let (Some((pipeline, destination, seq, number)), Some((note, frame))) = (parse_key(&key), parse_value(&value))
+            let (Some((pipeline, destination, seq, number)), Some((note, frame))) =
+                (parse_key(&key), parse_value(&value))
             else {
                 continue;
             };

@@ -143,7 +143,10 @@ impl SpanreelSettings {
             injection,
             silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
-            delivery: section.sections_by_id("delivery", Role::Exporter, DeliverySettings::decode).into_iter().collect(),
+            delivery: section
+                .sections_by_id("delivery", Role::Exporter, DeliverySettings::decode)
+                .into_iter()
+                .collect(),
             metrics_from_spans: section.section("metrics_from_spans", RedSettings::decode),
         }
     }

@@ -23,7 +23,11 @@ impl ZPagesSettings {
         let settings = Self { endpoint: section.endpoint("endpoint", "localhost:55679") };
         let enabled = section.optional("expvar", WhenNull::Absent, |expvar| expvar.bool("enabled", false));
         if enabled == Some(true) {
-            section.error("expvar", "not supported: there are no Go variables here", "remove it; /metrics has what there is");
+            section.error(
+                "expvar",
+                "not supported: there are no Go variables here",
+                "remove it; /metrics has what there is",
+            );
         }
         section.unsupported("tls", "the pages are answered in plain HTTP", "remove it; keep the port inside the pod");
         section.unsupported("auth", "the pages are answered to everybody who reaches the port", "keep it on localhost");

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The `file` exporter.
-pub const DECLARATION: Declaration<ExporterSettings> =
-    Declaration::new("file", Stability::Alpha, "Writes what passes into a file, one request of OTLP JSON a line.", |section| {
-        ExporterSettings::File(FileSettings::decode(section))
-    })
-    .serving(&Signal::ALL);
+pub const DECLARATION: Declaration<ExporterSettings> = Declaration::new(
+    "file",
+    Stability::Alpha,
+    "Writes what passes into a file, one request of OTLP JSON a line.",
+    |section| ExporterSettings::File(FileSettings::decode(section)),
+)
+.serving(&Signal::ALL);
 
 /// What a request becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +66,11 @@ impl FileSettings {
             section.error("append", "must not be set together with compression", "remove one of them");
         }
         if settings.append && settings.rotation.is_some() {
-            section.error("append", "must not be set together with rotation", "a file with rotation is always appended to");
+            section.error(
+                "append",
+                "must not be set together with rotation",
+                "a file with rotation is always appended to",
+            );
         }
         section.unsupported("group_by", "all requests go into one file", "remove it, or use one exporter per file");
         section.unsupported("encoding", "there are no encoding extensions", "use format: json or format: proto");

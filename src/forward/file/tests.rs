@@ -81,8 +81,10 @@ fn a_full_file_moves_aside_and_the_oldest_go() {
         // Names tell milliseconds apart.
         std::thread::sleep(Duration::from_millis(2));
     }
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names.len(), 4, "two rotated ones, the current one, and what is not ours: {names:?}");
     assert!(names.contains(&"traces-notes.jsonl".to_owned()) && names.contains(&"traces.jsonl".to_owned()));
