@@ -209,7 +209,7 @@ async fn dead_letters_are_listed_shown_tried_again_and_dropped() {
     let traces = Traces { seed: 5, spans_per_trace: 1 };
     let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
     for index in 0..2 {
-        assert!(client.export(&traces.request("shop", index..index + 1), Compression::None).await.unwrap().is_ok());
+        assert!(client.export(&traces.request("shop", index..index + 1), Compression::Identity).await.unwrap().is_ok());
         eventually("the span is parked", Duration::from_secs(20), async || {
             let (_, listed) = ask(&spanreel, &["dead-letters"]);
             listed.lines().filter(|line| line.contains("not today")).count() == index as usize + 1

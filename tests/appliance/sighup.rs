@@ -45,7 +45,7 @@ async fn a_good_configuration_takes_over_and_a_bad_one_changes_nothing() {
     let mut index = 0u64;
     let mut export = async |client: &mut Client| {
         index += 1;
-        client.export(&traces.request("shop", index..index + 1), Compression::None).await.unwrap().is_ok()
+        client.export(&traces.request("shop", index..index + 1), Compression::Identity).await.unwrap().is_ok()
     };
     assert!(export(&mut client).await);
 
