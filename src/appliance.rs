@@ -9,6 +9,7 @@
 
 mod archive;
 mod banner;
+mod collector_metrics;
 pub mod components;
 pub mod connectors;
 mod dead_letters;
@@ -40,6 +41,7 @@ use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
 use crate::{forward, receive, spool, telemetry};
+use collector_metrics::CollectorMetrics;
 use components::{Components, spanreel_settings};
 use dead_letters::Letters;
 use forecast::Forecast;
@@ -48,7 +50,7 @@ use prometheus_client::registry::Registry;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -197,7 +199,13 @@ impl Appliance {
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
-        serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;
+        let collector = CollectorMetrics {
+            spool: spool.clone(),
+            receive: shared.receive_metrics.clone(),
+            started: Instant::now(),
+        };
+        let telemetry = &options.config.service.telemetry;
+        serve_own_metrics(telemetry, (&metrics, &collector), &serving, &serving_tasks).await;
 
         if let Err(error) = host.start_base(options.config, options.built_in).await {
             serving.cancel();
@@ -389,15 +397,15 @@ fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings)
 /// same text is on the query port.
 async fn serve_own_metrics(
     telemetry: &TelemetrySettings,
-    metrics: &Metrics,
+    (metrics, collector): (&Metrics, &CollectorMetrics),
     serving: &CancellationToken,
     tasks: &TaskTracker,
 ) {
     for endpoint in &telemetry.metrics_endpoints {
         match http_server::bind(endpoint).await {
             Ok(server) => {
-                let metrics = metrics.clone();
-                let text = move || async move { http_server::open_metrics(metrics.text()) };
+                let (metrics, collector) = (metrics.clone(), collector.clone());
+                let text = move || async move { http_server::plain_text(metrics.text() + &collector.text()) };
                 let router = axum::Router::new().route("/metrics", axum::routing::get(text));
                 tasks.spawn(server.serve(router, serving.clone()));
             }

@@ -11,6 +11,7 @@ mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod collector_config;
 mod commands;
 mod config;
 mod crash;
