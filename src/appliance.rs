@@ -199,11 +199,8 @@ impl Appliance {
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
-        let collector = CollectorMetrics {
-            spool: spool.clone(),
-            receive: shared.receive_metrics.clone(),
-            started: Instant::now(),
-        };
+        let collector =
+            CollectorMetrics { spool: spool.clone(), receive: shared.receive_metrics.clone(), started: Instant::now() };
         let telemetry = &options.config.service.telemetry;
         serve_own_metrics(telemetry, (&metrics, &collector), &serving, &serving_tasks).await;
 

@@ -32,7 +32,9 @@ impl CollectorMetrics {
         for signal in Signal::ALL {
             for (name, is_accepted) in [("accepted", true), ("refused", false)] {
                 let mut series = Series::new();
-                for (labels, count) in received.iter().filter(|(it, _)| it.signal == signal.as_str() && it.accepted == is_accepted) {
+                for (labels, count) in
+                    received.iter().filter(|(it, _)| it.signal == signal.as_str() && it.accepted == is_accepted)
+                {
                     *series.entry(label("receiver", &labels.receiver)).or_default() += count;
                 }
                 counter(&mut out, &format!("otelcol_receiver_{name}_{}", word(signal)), &series);
@@ -65,7 +67,8 @@ fn exporters(out: &mut String, snapshot: &Snapshot) {
             let lost = failures.iter().filter_map(|reason| account.lost.get(reason)).sum::<u64>();
             *sent.entry(exporter.clone()).or_default() += account.sent;
             *failed.entry(exporter.clone()).or_default() += lost;
-            *queued.entry(format!("{exporter},{}", label("data_type", signal.as_str()))).or_default() += consumer.queued;
+            *queued.entry(format!("{exporter},{}", label("data_type", signal.as_str()))).or_default() +=
+                consumer.queued;
         }
         counter(out, &format!("otelcol_exporter_sent_{}", word(signal)), &sent);
         counter(out, &format!("otelcol_exporter_send_failed_{}", word(signal)), &failed);

@@ -16,6 +16,7 @@ use crate::otlp::Signal;
 use bytes::Bytes;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 pub(super) const PREFIX: &[u8] = b"parked/";
 /// A slash, a sequence number and a count behind the name of the cursor.
@@ -88,7 +89,7 @@ impl Spool {
     /// The disk could not be read.
     pub fn dead_letters(&self, count_max: usize) -> Result<Vec<DeadLetter>, ReadError> {
         let mut letters = Vec::new();
-        self.each_dead_letter(|_, letter, _| {
+        self.each_dead_letter(&self.signals(), |_, letter, _| {
             letters.push(letter);
             letters.len() < count_max
         })?;
@@ -101,7 +102,7 @@ impl Spool {
     /// The disk could not be read.
     pub fn dead_letter(&self, id: &str) -> Result<Option<(DeadLetter, Bytes)>, ReadError> {
         let mut found = None;
-        self.each_dead_letter(|_, letter, frame| {
+        self.each_dead_letter(&self.signals(), |_, letter, frame| {
             if letter.id == id {
                 found = Some((letter, Bytes::copy_from_slice(frame)));
             }
@@ -115,10 +116,12 @@ impl Spool {
     /// # Errors
     /// The disk could not be read or written.
     pub fn settle_dead_letter(&self, id: &str, settled: Settled) -> Result<bool, ReadError> {
-        // Held over the look-up as well: of two who settle the same one, the second finds nothing.
+        let signals = self.signals();
+        // Held over the look-up as well: of two who settle the same one, the second finds nothing. What needs the state was
+        // asked before: everybody takes that lock first.
         let mut consumers = self.shared.consumers();
         let mut found = None;
-        self.each_dead_letter(|key, letter, _| {
+        self.each_dead_letter(&signals, |key, letter, _| {
             if letter.id == id {
                 found = Some((key.to_vec(), letter));
             }
@@ -147,7 +150,11 @@ impl Spool {
     }
 
     /// Calls `each` with key, letter and frame until it says `false`. What cannot be read is passed over.
-    fn each_dead_letter(&self, mut each: impl FnMut(&[u8], DeadLetter, &[u8]) -> bool) -> Result<(), ReadError> {
+    fn each_dead_letter(
+        &self,
+        signals: &BTreeMap<String, Signal>,
+        mut each: impl FnMut(&[u8], DeadLetter, &[u8]) -> bool,
+    ) -> Result<(), ReadError> {
         let database = &self.shared.database;
         let start = IteratorMode::From(PREFIX, Direction::Forward);
         for item in database.raw().iterator_cf(database.family(META), start) {
@@ -164,7 +171,7 @@ impl Spool {
                 id: format!("{destination}@{pipeline}:{}-{number}", seq.0),
                 destination: destination.to_owned(),
                 pipeline: pipeline.to_owned(),
-                signal: self.signal_of(pipeline),
+                signal: signals.get(pipeline).copied().unwrap_or_default(),
                 seq,
                 spans: note.spans,
                 answer: note.answer,
@@ -177,10 +184,10 @@ impl Spool {
         Ok(())
     }
 
-    fn signal_of(&self, pipeline: &str) -> Signal {
+    /// What each pipeline carries.
+    fn signals(&self) -> BTreeMap<String, Signal> {
         let state = self.shared.state();
-        let mut known = state.ledger.known();
-        known.find(|(_, account)| account.name == pipeline).map(|(_, account)| account.signal).unwrap_or_default()
+        state.ledger.known().map(|(_, account)| (account.name.clone(), account.signal)).collect()
     }
 }
 
