@@ -18,6 +18,7 @@ mod answer;
 mod body;
 mod budget;
 mod connect;
+pub mod credentials;
 mod cutter;
 pub mod dead_letter;
 pub mod debug;
@@ -50,12 +51,14 @@ use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::Consumer;
 use body::Dialect;
+use credentials::Credentials;
 use dead_letter::DeadFrame;
 use delivery::DeliverySettings;
 use engine::Engine;
 use link::Link;
 use otlp_http::settings::Encoding;
 use settings::{Compression, ExporterSettings, RetrySettings};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// One exporter of one pipeline, at work once it runs.
@@ -71,13 +74,15 @@ enum Kind {
 }
 
 /// What a destination needs besides its own settings.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Surroundings<'a> {
     /// Its pipeline's.
     pub signal: Signal,
     /// The settings of the pipeline's `batch` processor, if it has one.
     pub batch: Option<&'a BatchSettings>,
     pub delivery: &'a DeliverySettings,
+    /// What it says it is, where its settings name an authenticator.
+    pub credentials: Option<Arc<dyn Credentials>>,
     pub metrics: &'a Metrics,
     /// The memory that all destinations share.
     pub budget: &'a Budget,
@@ -94,18 +99,18 @@ impl Destination {
         consumer: Consumer,
         around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
-        let Surroundings { signal, batch, delivery, metrics, budget } = around;
+        let Surroundings { signal, batch, delivery, credentials, metrics, budget } = around;
         let metrics = metrics.of(name);
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
-                let client = otlp_grpc::Client::new(settings, signal)?;
+                let client = otlp_grpc::Client::new(settings, signal, credentials)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
                 let link = link.delivering(delivery);
                 Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
-                let client = otlp_http::Client::new(settings, signal)?;
+                let client = otlp_http::Client::new(settings, signal, credentials)?;
                 let dialect = match settings.encoding {
                     Encoding::Proto => Dialect::HttpProtobuf,
                     Encoding::Json => Dialect::HttpJson,

@@ -382,7 +382,7 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let around = Surroundings { signal, batch, delivery: &delivery, metrics, budget };
+    let around = Surroundings { signal, batch, delivery: &delivery, credentials: None, metrics, budget };
     let built = Destination::build(&log_name, settings, consumer.clone(), around);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
     let running = RunningDestination {

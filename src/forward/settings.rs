@@ -186,6 +186,17 @@ impl RetrySettings {
     }
 }
 
+impl ExporterSettings {
+    /// The extension that says who this exporter is.
+    pub fn authenticator(&self) -> Option<&str> {
+        match self {
+            Self::OtlpGrpc(settings) => settings.authenticator.as_deref(),
+            Self::OtlpHttp(settings) => settings.authenticator.as_deref(),
+            Self::Debug(_) | Self::File(_) => None,
+        }
+    }
+}
+
 impl QueueSettings {
     /// Reads a `sending_queue` block. Most of it has no meaning where the disk is the queue.
     pub fn decode(section: &mut Section<'_>) -> Self {
@@ -258,12 +269,18 @@ impl Compression {
     }
 }
 
+/// Reads `auth`; null says nothing.
+pub(super) fn authenticator(section: &mut Section<'_>) -> Option<String> {
+    let named = section.optional("auth", WhenNull::Absent, |auth| {
+        if !auth.has("authenticator") {
+            auth.error("", "names no authenticator", "e.g. authenticator: basicauth/client");
+        }
+        auth.reference("authenticator", Role::Extension)
+    });
+    named.flatten()
+}
+
 /// Keys by which exporters of the Collector call extensions, of which there are none here.
 pub(super) fn refuse_extensions(section: &mut Section<'_>) {
-    section.unsupported(
-        "auth",
-        "there are no authenticator extensions yet",
-        "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}",
-    );
     section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
 }

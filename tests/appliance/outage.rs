@@ -71,6 +71,7 @@ impl Way {
                 timeout: self.timeout,
                 retry,
                 queue: QueueSettings::default(),
+                authenticator: None,
             })
         } else {
             let scheme = if self.tls.insecure { "http" } else { "https" };
@@ -83,6 +84,7 @@ impl Way {
                 timeout: self.timeout,
                 retry,
                 queue: QueueSettings::default(),
+                authenticator: None,
                 proxy_url: None,
             })
         }
@@ -117,6 +119,7 @@ impl Forwarding {
             signal: Signal::Traces,
             batch: None,
             delivery: &way.delivery,
+            credentials: None,
             metrics: &metrics,
             budget: &budget,
         };

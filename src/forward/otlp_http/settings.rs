@@ -2,7 +2,7 @@
 
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
-    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
+    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, authenticator, refuse_extensions,
 };
 use crate::otlp::Signal;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub struct OtlpHttpSettings {
     pub timeout: Duration,
     pub retry: RetrySettings,
     pub queue: QueueSettings,
+    /// `auth::authenticator`: the extension that says who this is.
+    pub authenticator: Option<String>,
     /// An HTTP proxy in place of what the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) says.
     pub proxy_url: Option<String>,
 }
@@ -55,6 +57,7 @@ impl OtlpHttpSettings {
             timeout: section.duration("timeout", Duration::from_secs(30)),
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
+            authenticator: authenticator(section),
             proxy_url: section.optional_text("proxy_url", Secrecy::Secret).filter(|url| !url.is_empty()),
         };
         if settings.proxy_url.as_deref().is_some_and(|url| !url.starts_with("http://") && url.contains("://")) {
