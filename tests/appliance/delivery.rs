@@ -164,7 +164,7 @@ async fn outside_its_hours_a_destination_gets_nothing_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_is_kept() {
-    const LIMIT: u64 = 16 * 1024;
+    const LIMIT: u64 = 8 * 1024;
     let destination = Destination::start(destination::Options::default(), take_all).await;
     let delivery = DeliverySettings { bytes_per_second_max: Some(LIMIT), ..Default::default() };
     let way = Way { delivery, compression: forward::settings::Compression::None, ..Way::http() };
