@@ -30,6 +30,7 @@ pub mod otlp_grpc;
 pub mod otlp_http;
 mod request;
 mod retry;
+mod sampling;
 pub mod settings;
 mod status;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use budget::Budget;
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
+pub use sampling::{Sampling, SamplingMetrics};
 pub use status::{LastError, State, Status};
 
 use crate::process::batch::settings::BatchSettings;

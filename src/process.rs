@@ -9,10 +9,12 @@
 pub mod batch;
 pub mod memory_limiter;
 pub mod settings;
+pub mod tail_sampling;
 
 use self::batch::settings::BatchSettings;
 use self::memory_limiter::MemoryLimiter;
 use self::settings::ProcessorSettings;
+use self::tail_sampling::settings::TailSamplingSettings;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +35,7 @@ pub trait Processor: Send + Sync + 'static {
 pub struct Chain {
     processors: Vec<Arc<dyn Processor>>,
     batch: Option<BatchSettings>,
+    tail_sampling: Option<TailSamplingSettings>,
 }
 
 impl Chain {
@@ -52,6 +55,8 @@ impl Chain {
                 }
                 // Of several, the last one groups what is sent, as in a Collector.
                 ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
+                // Decides about what lies in the spool: requests pass.
+                ProcessorSettings::TailSampling(settings) => chain.tail_sampling = Some(settings.clone()),
             }
         }
         chain
@@ -64,5 +69,10 @@ impl Chain {
     /// How destinations group what they send.
     pub fn batch(&self) -> Option<&BatchSettings> {
         self.batch.as_ref()
+    }
+
+    /// Which of its traces destinations get.
+    pub fn tail_sampling(&self) -> Option<&TailSamplingSettings> {
+        self.tail_sampling.as_ref()
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
-use crate::process::{batch, memory_limiter};
+use crate::process::{batch, memory_limiter, tail_sampling};
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
 
@@ -31,7 +31,7 @@ pub enum ExtensionSettings {
 const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
 
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
-    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];
+    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION, tail_sampling::settings::DECLARATION];
 
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];

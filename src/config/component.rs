@@ -290,7 +290,6 @@ impl Role {
                 "schema",
                 "span",
                 "sumologic",
-                "tail_sampling",
                 "transform",
             ],
             Self::Exporter => &[
