@@ -41,6 +41,8 @@ pub(super) struct Decider {
     pipeline: String,
     policies: Vec<String>,
     wait: Duration,
+    /// Of one step; tests take smaller ones.
+    pub(super) limits: ReadLimits,
     spool: Spool,
     consumer: Consumer,
     sampler: Sampler,
@@ -68,6 +70,7 @@ impl Decider {
             pipeline: pipeline.to_owned(),
             policies: settings.policies.iter().map(|policy| policy.name.clone()).collect(),
             wait: settings.decision_wait,
+            limits: STEP,
             sampler: Sampler::new(settings),
             metrics: metrics.clone(),
             facts: FactsCache::default(),
@@ -93,7 +96,7 @@ impl Decider {
     /// Judges the next traces whose time has come at `now` (Unix nanoseconds), if any. Blocking.
     pub(super) fn step(&mut self, now: u64) -> Result<Next, ReadError> {
         let from = self.consumer.position();
-        let chunk = self.consumer.read(from, STEP)?;
+        let chunk = self.consumer.read(from, self.limits)?;
         let wait = u64::try_from(self.wait.as_nanos()).unwrap_or(u64::MAX);
         // A clock that was set back must not make traces wait longer than that.
         let is_due = |batch: &Batch| batch.header.received.saturating_add(wait) <= now || batch.header.received > now;
