@@ -7,7 +7,7 @@ use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
 use super::{file_storage, health_check, spanreel};
-use crate::config::{Config, Declaration, Kit, Report};
+use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
@@ -61,19 +61,45 @@ impl Kit for Components {
         EXTENSIONS
     }
 
-    /// There is one appliance, so there is one set of its settings.
     fn check(config: &Config<Self>, report: &Report) {
-        let mut own = config
-            .extensions
-            .iter()
-            .filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
-        let first = own.next();
-        for (id, extension) in own {
-            let reason = "configured a second time: these settings are the whole process's";
-            let remedy = first.map(|(_, first)| {
-                format!("the first is {}; merge them", first.position.seen_from(&extension.position))
-            });
-            report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+        check_own_settings(config, report);
+        check_tail_sampling(config, report);
+    }
+}
+
+/// There is one appliance, so there is one set of its settings.
+fn check_own_settings(config: &Config<Components>, report: &Report) {
+    let mut own =
+        config.extensions.iter().filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
+    let first = own.next();
+    for (id, extension) in own {
+        let reason = "configured a second time: these settings are the whole process's";
+        let remedy = first
+            .map(|(_, first)| format!("the first is {}; merge them", first.position.seen_from(&extension.position)));
+        report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+    }
+}
+
+/// Decisions are made on what is stored: once per pipeline, and behind all that changes spans.
+fn check_tail_sampling(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        let path = format!("service::pipelines::{}::processors", pipeline.name);
+        let settings = |id| config.processors.get(id).map(|processor| &processor.settings);
+        let mut sampler: Option<&ComponentId> = None;
+        for id in &pipeline.processors {
+            match (settings(id), sampler) {
+                (Some(ProcessorSettings::TailSampling(_)), None) => sampler = Some(id),
+                (Some(ProcessorSettings::TailSampling(_)), Some(first)) => {
+                    let reason = format!("{id} is a second tail_sampling processor, after {first}");
+                    report.error(&pipeline.position, &path, reason, "join their policies, or use a pipeline for each");
+                }
+                (Some(ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_)) | None, _) | (_, None) => {}
+                (Some(_), Some(first)) => {
+                    let reason =
+                        format!("{id} stands after {first}, and works before it: decisions see what it changed");
+                    report.warn(&pipeline.position, &path, reason, format!("put {id} before {first}"));
+                }
+            }
         }
     }
 }
