@@ -24,6 +24,7 @@ mod reload;
 mod rig;
 mod seal;
 mod start;
+mod tail_sampling;
 mod telemetrygen;
 mod tempo_api;
 mod tempo_search;
