@@ -17,10 +17,10 @@ mod feed;
 mod tests;
 mod verdict;
 
-pub(super) use feed::Feed;
+pub use feed::Feed;
 
 use crate::process::tail_sampling::settings::TailSamplingSettings;
-use crate::spool::{Consumer, Seq, Spool};
+use crate::spool::{Consumer, ReadError, Seq, Spool, unix_nanos};
 use decider::{Decider, Next};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -28,7 +28,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A decider looks so often for traces whose time has come: a share of the wait,
@@ -42,11 +42,12 @@ const SPOOL_RETRY: Duration = Duration::from_secs(1);
 /// The sampling of one pipeline, at work once it runs. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Sampling {
-    decider: Arc<Mutex<Decider>>,
-    decided: Arc<watch::Sender<Seq>>,
+    pipeline: String,
+    settings: TailSamplingSettings,
+    spool: Spool,
     consumer: Consumer,
-    look_interval: Duration,
-    name: String,
+    decided: Arc<watch::Sender<Seq>>,
+    metrics: SamplingMetrics,
 }
 
 /// What was decided. Cloning gives another handle to the same counters.
@@ -81,32 +82,31 @@ impl SamplingMetrics {
 }
 
 impl Sampling {
-    /// `consumer` is the decider's own cursor in the pipeline. Reads what earlier ones left. Blocking.
-    ///
-    /// # Errors
-    /// If the spool cannot be read.
-    pub fn open(
+    /// `consumer` is the decider's own cursor in the pipeline; what it noted before holds.
+    pub fn new(
         pipeline: &str,
         settings: &TailSamplingSettings,
         spool: &Spool,
         consumer: Consumer,
         metrics: &SamplingMetrics,
-    ) -> Result<Self, crate::spool::ReadError> {
-        let position = consumer.position();
-        let decider = Decider::open(pipeline, settings, spool.clone(), consumer.clone(), metrics)?;
-        let look_interval = (settings.decision_wait / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
-        Ok(Self {
-            decider: Arc::new(Mutex::new(decider)),
-            decided: Arc::new(watch::channel(position).0),
+    ) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+            settings: settings.clone(),
+            spool: spool.clone(),
+            decided: Arc::new(watch::channel(consumer.position()).0),
             consumer,
-            look_interval,
-            name: pipeline.to_owned(),
-        })
+            metrics: metrics.clone(),
+        }
     }
 
-    /// What destinations of the pipeline read instead of the spool; `consumer` is the destination's cursor.
-    pub(super) fn feed(&self, consumer: Consumer) -> Feed {
-        Feed::sampled(consumer, self.consumer.clone(), self.decided.subscribe())
+    /// Other settings from where this one stands; feeds stay. To be run once this one has ended.
+    pub fn with_settings(&self, settings: &TailSamplingSettings) -> Self {
+        Self { settings: settings.clone(), ..self.clone() }
+    }
+
+    pub fn settings(&self) -> &TailSamplingSettings {
+        &self.settings
     }
 
     /// The decider's cursor.
@@ -114,14 +114,22 @@ impl Sampling {
         &self.consumer
     }
 
+    /// What destinations of the pipeline read instead of the spool; `consumer` is the destination's cursor.
+    pub fn feed(&self, consumer: Consumer) -> Feed {
+        Feed::sampled(consumer, self.consumer.clone(), self.decided.subscribe())
+    }
+
     /// Decides until `shutdown`. What is undecided then stays on disk.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let mut decider = None;
         while !shutdown.is_cancelled() {
-            let pause = match self.step().await {
+            let pause = match self.step(&mut decider).await {
                 Ok(Next::Now) => Duration::ZERO,
-                Ok(Next::Later) => self.look_interval,
+                Ok(Next::Later) => {
+                    (self.settings.decision_wait / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX)
+                }
                 Err(problem) => {
-                    tracing::error!(pipeline = self.name, error = %problem, "tail_sampling cannot read the spool or move on; trying again");
+                    tracing::error!(pipeline = self.pipeline, error = %problem, "tail_sampling cannot read the spool or move on; trying again");
                     SPOOL_RETRY
                 }
             };
@@ -132,18 +140,26 @@ impl Sampling {
         }
     }
 
-    async fn step(&self) -> Result<Next, crate::spool::ReadError> {
-        // One step at a time: after a panic, or an exchange of settings, another run may begin while this one ends.
-        let mut decider = Arc::clone(&self.decider).lock_owned().await;
-        let work = move || decider.step(crate::spool::unix_nanos());
-        let next = match tokio::task::spawn_blocking(work).await {
-            Ok(next) => next?,
+    /// A step of the decider, which is opened for the first one.
+    async fn step(&self, decider: &mut Option<Decider>) -> Result<Next, ReadError> {
+        let (opened, sampling) = (decider.take(), self.clone());
+        let work = move || {
+            let mut decider = match opened {
+                Some(decider) => decider,
+                None => Decider::open(&sampling)?,
+            };
+            let next = decider.step(unix_nanos())?;
+            Ok((decider, next))
+        };
+        let (worked, next) = match tokio::task::spawn_blocking(work).await {
+            Ok(worked) => worked?,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime is going down, and this task with it.
                 Err(_) => std::future::pending().await,
             },
         };
+        *decider = Some(worked);
         self.decided.send_replace(self.consumer.position());
         Ok(next)
     }

@@ -1,10 +1,9 @@
 //! The decider of one pipeline: takes batches whose time has come, and judges the traces in them by all that is there.
 
 use super::verdict::{Verdict, seq_of_key, verdict_key};
-use super::{DecisionLabels, PipelineLabels, SamplingMetrics};
+use super::{DecisionLabels, PipelineLabels, Sampling, SamplingMetrics};
 use crate::forward::body;
 use crate::otlp::TraceId;
-use crate::process::tail_sampling::settings::TailSamplingSettings;
 use crate::process::tail_sampling::{Decision, Facts, Sampler};
 use crate::spool::{Batch, Consumer, LossReason, Note, Outcome, ReadError, ReadLimits, Seq, Spool};
 use foldhash::fast::RandomState;
@@ -59,15 +58,11 @@ pub(super) struct Decider {
 }
 
 impl Decider {
-    pub(super) fn open(
-        pipeline: &str,
-        settings: &TailSamplingSettings,
-        spool: Spool,
-        consumer: Consumer,
-        metrics: &SamplingMetrics,
-    ) -> Result<Self, ReadError> {
+    /// Takes up what an earlier one noted. Blocking.
+    pub(super) fn open(sampling: &Sampling) -> Result<Self, ReadError> {
+        let Sampling { pipeline, settings, spool, consumer, metrics, .. } = sampling;
         let mut decider = Self {
-            pipeline: pipeline.to_owned(),
+            pipeline: pipeline.clone(),
             policies: settings.policies.iter().map(|policy| policy.name.clone()).collect(),
             wait: settings.decision_wait,
             limits: STEP,
@@ -79,8 +74,8 @@ impl Decider {
             remembered_max: usize::try_from(settings.num_traces).unwrap_or(usize::MAX),
             open: VecDeque::new(),
             forgotten_to: Seq::FIRST,
-            spool,
-            consumer,
+            spool: spool.clone(),
+            consumer: consumer.clone(),
         };
         for (key, value) in decider.consumer.notes(OPEN_PREFIX, OPEN_END)? {
             let mut last = Seq::FIRST;

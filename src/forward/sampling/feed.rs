@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// One destination's way into the spool.
 #[derive(Clone)]
-pub(in crate::forward) struct Feed {
+pub struct Feed {
     consumer: Consumer,
     sampled: Option<Sampled>,
 }
@@ -23,13 +23,15 @@ struct Sampled {
 }
 
 impl Feed {
-    /// Everything.
-    pub(in crate::forward) fn whole(consumer: Consumer) -> Self {
-        Self { consumer, sampled: None }
-    }
-
     pub(super) fn sampled(consumer: Consumer, decider: Consumer, decided: watch::Receiver<Seq>) -> Self {
         Self { consumer, sampled: Some(Sampled { decider, decided }) }
+    }
+}
+
+/// The spool itself.
+impl From<Consumer> for Feed {
+    fn from(consumer: Consumer) -> Self {
+        Self { consumer, sampled: None }
     }
 }
 

@@ -115,6 +115,7 @@ fn wanted(spans: &[Made]) -> BTreeSet<(u8, u8)> {
 struct Bench {
     spool: Spool,
     sampling: Sampling,
+    decider: Decider,
     feed: Feed,
 }
 
@@ -129,11 +130,10 @@ impl Bench {
     }
 
     /// Lets the decider work on `batches` batches at once until it has nothing to do.
-    async fn decide(&self, now: u64, batches: usize, steps: usize) {
-        let mut decider = self.sampling.decider.lock().await;
-        decider.limits = ReadLimits { batches_max: batches, ..ALL };
+    fn decide(&mut self, now: u64, batches: usize, steps: usize) {
+        self.decider.limits = ReadLimits { batches_max: batches, ..ALL };
         for _ in 0..steps {
-            step(&mut decider, now);
+            self.decider.step(now).unwrap();
         }
         self.sampling.decided.send_replace(self.sampling.consumer.position());
     }
@@ -148,10 +148,6 @@ impl Bench {
     }
 }
 
-fn step(decider: &mut Decider, now: u64) {
-    decider.step(now).unwrap();
-}
-
 fn now() -> u64 {
     crate::spool::unix_nanos()
 }
@@ -159,20 +155,20 @@ fn now() -> u64 {
 #[tokio::test]
 async fn nothing_passes_before_the_wait_is_over() {
     let directory = tempfile::tempdir().unwrap();
-    let bench = Bench::open(directory.path()).await;
+    let mut bench = Bench::open(directory.path()).await;
     let pipeline = bench.spool.pipeline("traces").await.unwrap();
     append(&bench.spool, pipeline, &[(1, 1, true), (2, 1, false)]).await;
-    bench.decide(now() + LATER / 4, 10, 3).await;
+    bench.decide(now() + LATER / 4, 10, 3);
     assert_eq!(drain(&bench.feed), []);
     // What comes long after the first span, and before the decision, counts.
     append(&bench.spool, pipeline, &[(2, 2, true), (3, 1, false)]).await;
-    bench.decide(now() + LATER, 1, 1).await;
+    bench.decide(now() + LATER, 1, 1);
     assert_eq!(drain(&bench.feed), [(1, 1), (2, 1)]);
-    bench.decide(now() + LATER, 1, 1).await;
+    bench.decide(now() + LATER, 1, 1);
     assert_eq!(drain(&bench.feed), [(2, 2)]);
     // Later spans share the decision on their trace.
     append(&bench.spool, pipeline, &[(1, 9, false), (3, 9, true)]).await;
-    bench.decide(now() + LATER, 1, 1).await;
+    bench.decide(now() + LATER, 1, 1);
     assert_eq!(drain(&bench.feed), [(1, 9)]);
     bench.check();
     let snapshot = bench.spool.snapshot();
@@ -183,11 +179,11 @@ async fn nothing_passes_before_the_wait_is_over() {
 #[tokio::test]
 async fn a_batch_of_kept_traces_goes_out_as_it_is_stored() {
     let directory = tempfile::tempdir().unwrap();
-    let bench = Bench::open(directory.path()).await;
+    let mut bench = Bench::open(directory.path()).await;
     let pipeline = bench.spool.pipeline("traces").await.unwrap();
     append(&bench.spool, pipeline, &[(1, 1, true), (2, 1, true)]).await;
     let stored = bench.spool.batch(bench.feed.position()).unwrap().unwrap();
-    bench.decide(now() + LATER, 10, 1).await;
+    bench.decide(now() + LATER, 10, 1);
     let read = bench.feed.read(bench.feed.position(), ALL).unwrap();
     assert_eq!(read.batches[0].frame, stored.frame);
 }
@@ -195,11 +191,11 @@ async fn a_batch_of_kept_traces_goes_out_as_it_is_stored() {
 #[tokio::test]
 async fn a_pipeline_that_samples_no_more_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
-    let bench = Bench::open(directory.path()).await;
+    let mut bench = Bench::open(directory.path()).await;
     let pipeline = bench.spool.pipeline("traces").await.unwrap();
     append(&bench.spool, pipeline, &[(1, 1, false), (2, 1, true)]).await;
     append(&bench.spool, pipeline, &[(2, 2, false)]).await;
-    bench.decide(now() + LATER, 1, 1).await;
+    bench.decide(now() + LATER, 1, 1);
     assert!(!bench.sampling.consumer.notes(b"", &[u8::MAX]).unwrap().is_empty());
     bench.sampling.consumer.remove().unwrap();
     assert!(bench.sampling.consumer.notes(b"", &[u8::MAX]).unwrap().is_empty());
@@ -222,7 +218,7 @@ proptest! {
             let directory = tempfile::tempdir().unwrap();
             let mut made: Vec<Made> = Vec::new();
             let mut found = Vec::new();
-            let bench = Bench::open(directory.path()).await;
+            let mut bench = Bench::open(directory.path()).await;
             let pipeline = bench.spool.pipeline("traces").await.unwrap();
             let other = bench.spool.pipeline("traces/other").await.unwrap();
             for spans in &batches {
@@ -236,14 +232,14 @@ proptest! {
                 append(&bench.spool, other, &[(1, 200, true)]).await;
                 made.extend(spans);
             }
-            bench.decide(now() + LATER, at_once, dies_after).await;
+            bench.decide(now() + LATER, at_once, dies_after);
             found.extend(drain(&bench.feed));
             bench.check();
             bench.spool.close().await;
             drop(bench);
 
-            let bench = Bench::open(directory.path()).await;
-            bench.decide(now() + LATER, at_once, 20).await;
+            let mut bench = Bench::open(directory.path()).await;
+            bench.decide(now() + LATER, at_once, 20);
             found.extend(drain(&bench.feed));
             bench.check();
             bench.spool.close().await;
