@@ -143,7 +143,7 @@ impl Sampling {
     /// A step of the decider, which is opened for the first one.
     async fn step(&self, decider: &mut Option<Decider>) -> Result<Next, ReadError> {
         let (opened, sampling) = (decider.take(), self.clone());
-        let work = move || {
+        let work = move || -> Result<(Decider, Next), ReadError> {
             let mut decider = match opened {
                 Some(decider) => decider,
                 None => Decider::open(&sampling)?,
