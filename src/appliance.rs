@@ -18,6 +18,7 @@ mod http_server;
 mod intake;
 mod introspection;
 mod pipelines;
+mod samplings;
 pub mod spanreel;
 
 pub use host::Host;
@@ -79,6 +80,7 @@ struct Shared {
     pub admission: Admission,
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
+    pub sampling_metrics: forward::SamplingMetrics,
     pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
     /// In a cluster: who wants to know which pods speak.
@@ -118,6 +120,8 @@ impl Appliance {
         receive_metrics.register(&mut registry);
         let forward_metrics = forward::Metrics::default();
         forward_metrics.register(&mut registry);
+        let sampling_metrics = forward::SamplingMetrics::default();
+        sampling_metrics.register(&mut registry);
         let readiness = ReadinessFlag::default();
         let life = in_cluster.then(|| LifeLine::new(settings.silent_after.0));
         if let Some(life) = &life {
@@ -129,6 +133,7 @@ impl Appliance {
             other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
             receive_metrics,
             forward_metrics,
+            sampling_metrics,
             forward_budget: forward::Budget::default(),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             readiness: readiness.clone(),

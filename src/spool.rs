@@ -274,6 +274,14 @@ impl Spool {
         Consumer::attach(Arc::clone(&self.shared), destination, pipeline)
     }
 
+    /// Takes away a cursor that nobody moves, and its notes, if there is one. Blocking.
+    pub fn remove_consumer(&self, destination: &str, pipeline: PipelineId) -> Result<(), ReadError> {
+        match Consumer::idle(Arc::clone(&self.shared), destination, pipeline) {
+            Some(consumer) => consumer.remove(),
+            None => Ok(()),
+        }
+    }
+
     /// A batch by number; `None` if it is gone or not there yet. Blocking.
     pub fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
         self.shared.batch(seq)

@@ -87,18 +87,21 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
         let settings = |id| config.processors.get(id).map(|processor| &processor.settings);
         let mut sampler: Option<&ComponentId> = None;
         for id in &pipeline.processors {
-            match (settings(id), sampler) {
-                (Some(ProcessorSettings::TailSampling(_)), None) => sampler = Some(id),
-                (Some(ProcessorSettings::TailSampling(_)), Some(first)) => {
+            let Some(settings) = settings(id) else { continue };
+            let samples = matches!(settings, ProcessorSettings::TailSampling(_));
+            let edits = !matches!(settings, ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_));
+            match sampler {
+                None if samples => sampler = Some(id),
+                Some(first) if samples => {
                     let reason = format!("{id} is a second tail_sampling processor, after {first}");
                     report.error(&pipeline.position, &path, reason, "join their policies, or use a pipeline for each");
                 }
-                (Some(ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_)) | None, _) | (_, None) => {}
-                (Some(_), Some(first)) => {
+                Some(first) if edits => {
                     let reason =
                         format!("{id} stands after {first}, and works before it: decisions see what it changed");
                     report.warn(&pipeline.position, &path, reason, format!("put {id} before {first}"));
                 }
+                _ => {}
             }
         }
     }

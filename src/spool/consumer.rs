@@ -159,6 +159,13 @@ impl Consumer {
         Ok(Self { shared, key: key.into(), pipeline })
     }
 
+    /// A handle to a cursor that no configured destination moves.
+    pub(super) fn idle(shared: Arc<Shared>, destination: &str, pipeline: PipelineId) -> Option<Self> {
+        let key = cursor_key(&shared.state(), destination, pipeline);
+        let is_idle = shared.consumers().get(&key).is_some_and(|known| !known.active);
+        is_idle.then(|| Self { shared, key: key.into(), pipeline })
+    }
+
     /// The destination left the configuration: its cursor stays, but holds nothing back.
     pub fn retire(&self) {
         if let Some(known) = self.shared.consumers().get_mut(&*self.key) {
