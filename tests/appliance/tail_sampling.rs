@@ -47,7 +47,7 @@ async fn send(spanreel: &Spanreel, spans: &[Span]) {
     let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
     for spans in spans.chunks(7) {
         let request = request_of("shop", spans.to_vec());
-        let answer = client.export(&request, Compression::None).await.unwrap();
+        let answer = client.export(&request, Compression::Gzip).await.unwrap();
         assert!(answer.is_ok(), "{answer:?}");
     }
 }

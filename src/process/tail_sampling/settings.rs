@@ -245,6 +245,7 @@ fn compound(section: &mut Section<'_>, kind: Type, level: Level) -> Rule {
     if !allowed {
         let reason = "a policy that consists of others cannot be part of this one";
         section.error("type", reason, "put it at the top level of policies");
+        ["and", "not", "drop", "composite"].into_iter().for_each(|key| section.accept(key, Shape::Map));
     }
     // Deeper ones are read no further: they are an error already.
     let sub = |list: &mut Section<'_>, key: &'static str| {
@@ -318,7 +319,10 @@ fn string_attribute(section: &mut Section<'_>) -> Rule {
     section.accept("cache_max_size", Shape::Int);
     for value in values.iter().filter(|_| regex) {
         if let Err(error) = pattern(value) {
-            let reason = format!("{value:?} is no regular expression: {error}");
+            // The last line says what is wrong; those before it draw the pattern.
+            let text = error.to_string();
+            let problem = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let reason = format!("{value:?} is no regular expression: {problem}");
             section.error("values", reason, "the syntax is RE2's");
         }
     }
@@ -417,8 +421,11 @@ impl Rule {
 /// Sections of other types, which the Collector passes over: they earn a warning here.
 fn accept_unused(section: &mut Section<'_>, kind: Type) {
     for (key, _) in TYPES.iter().filter(|(_, other)| *other != kind && *other != Type::AlwaysSample) {
-        if section.has(key) {
-            section.accept(key, Shape::Map);
+        if !section.has(key) {
+            continue;
+        }
+        section.accept(key, Shape::Map);
+        if section.is_sound() {
             section.warn(key, "without effect: the policy's type is another", "remove it, or change type");
         }
     }
