@@ -124,9 +124,10 @@ impl Bench {
         let spool = open(directory);
         let pipeline = spool.pipeline("traces").await.unwrap();
         let decider = spool.consumer("tail_sampling", pipeline).unwrap();
-        let sampling = Sampling::open("traces", &settings(), &spool, decider, &SamplingMetrics::default()).unwrap();
+        let sampling = Sampling::new("traces", &settings(), &spool, decider, &SamplingMetrics::default());
+        let decider = Decider::open(&sampling).unwrap();
         let feed = sampling.feed(spool.consumer("tempo", pipeline).unwrap());
-        Self { spool, sampling, feed }
+        Self { spool, sampling, decider, feed }
     }
 
     /// Lets the decider work on `batches` batches at once until it has nothing to do.
