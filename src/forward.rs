@@ -44,6 +44,7 @@ pub use metrics::Metrics;
 pub use sampling::{Feed, Sampling, SamplingMetrics};
 pub use status::{LastError, State, Status};
 
+use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
 use body::Dialect;
 use engine::Engine;
@@ -64,14 +65,16 @@ enum Kind {
 }
 
 impl Destination {
-    /// `name` is what logs and metrics call it. `batch` are the settings of the pipeline's `batch` processor, if it has
-    /// one; `feed` is what it reads; `budget` is the memory that all destinations share. Opens no connection.
+    /// `name` is what logs and metrics call it; `signal` is its pipeline's. `batch` are the settings of the pipeline's
+    /// `batch` processor, if it has one; `feed` is what it reads; `budget` is the memory that all destinations share. Opens
+    /// no connection.
     ///
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
     pub fn build(
         name: &str,
         settings: &ExporterSettings,
+        signal: Signal,
         batch: Option<&BatchSettings>,
         feed: impl Into<Feed>,
         metrics: &Metrics,
@@ -80,13 +83,13 @@ impl Destination {
         let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
-                let client = otlp_grpc::Client::new(settings)?;
+                let client = otlp_grpc::Client::new(settings, signal)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
                 Kind::Grpc(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
-                let client = otlp_http::Client::new(settings)?;
+                let client = otlp_http::Client::new(settings, signal)?;
                 let dialect = match settings.encoding {
                     Encoding::Proto => Dialect::HttpProtobuf,
                     Encoding::Json => Dialect::HttpJson,
@@ -96,7 +99,7 @@ impl Destination {
                 Kind::Http(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
-                let printer = debug::Printer::new(name, settings);
+                let printer = debug::Printer::new(name, settings, signal);
                 let retry = RetrySettings::default();
                 let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.

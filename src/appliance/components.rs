@@ -3,6 +3,7 @@
 //! Adding one: a folder in its room with `settings.rs` (settings, their decoding and `DECLARATION`), a variant in the
 //! role's settings enum, and a line here. `components`, `validate`, error hints and docs all read these lists.
 
+use super::connectors::{self, ConnectorSettings};
 use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
@@ -36,6 +37,8 @@ const PROCESSORS: &[Declaration<ProcessorSettings>] =
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
 
+const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
+
 const EXTENSIONS: &[Declaration<ExtensionSettings>] =
     &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
 
@@ -43,6 +46,7 @@ impl Kit for Components {
     type Receiver = ReceiverSettings;
     type Processor = ProcessorSettings;
     type Exporter = ExporterSettings;
+    type Connector = ConnectorSettings;
     type Extension = ExtensionSettings;
 
     fn receivers() -> &'static [Declaration<ReceiverSettings>] {
@@ -57,6 +61,10 @@ impl Kit for Components {
         EXPORTERS
     }
 
+    fn connectors() -> &'static [Declaration<ConnectorSettings>] {
+        CONNECTORS
+    }
+
     fn extensions() -> &'static [Declaration<ExtensionSettings>] {
         EXTENSIONS
     }
@@ -64,6 +72,7 @@ impl Kit for Components {
     fn check(config: &Config<Self>, report: &Report) {
         check_own_settings(config, report);
         check_tail_sampling(config, report);
+        check_urls(config, report);
     }
 }
 
@@ -102,6 +111,24 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
                     report.warn(&pipeline.position, &path, reason, format!("put {id} before {first}"));
                 }
                 _ => {}
+            }
+        }
+    }
+}
+
+/// An `otlp_http` exporter needs a URL for each signal of the pipelines that name it.
+fn check_urls(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        for id in &pipeline.exporters {
+            let Some(component) = config.exporters.get(id) else { continue };
+            if let ExporterSettings::OtlpHttp(settings) = &component.settings
+                && settings.url(pipeline.signal).is_none()
+            {
+                let key = otlp_http::settings::endpoint_key(pipeline.signal);
+                let reason =
+                    format!("either endpoint or {key} must be specified, because pipeline {} uses it", pipeline.name);
+                let remedy = "e.g. endpoint: http://gateway.monitoring:4318";
+                report.error(&component.position, &format!("exporters::{id}"), reason, remedy);
             }
         }
     }
