@@ -35,6 +35,7 @@ pub mod otlp_http;
 mod proxy;
 mod request;
 mod retry;
+mod sampling;
 pub mod settings;
 mod status;
 #[cfg(test)]
@@ -45,11 +46,11 @@ pub use budget::Budget;
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
+pub use sampling::{Feed, Sampling, SamplingMetrics};
 pub use status::{LastError, State, Status};
 
 use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
-use crate::spool::Consumer;
 use body::Dialect;
 use credentials::Credentials;
 use dead_letter::DeadFrame;
@@ -67,10 +68,10 @@ pub struct Destination {
 }
 
 enum Kind {
-    Grpc(Engine<Consumer, otlp_grpc::Client>),
-    Http(Engine<Consumer, otlp_http::Client>),
-    Debug(Engine<Consumer, debug::Printer>),
-    File(Engine<Consumer, file::Writer>),
+    Grpc(Engine<Feed, otlp_grpc::Client>),
+    Http(Engine<Feed, otlp_http::Client>),
+    Debug(Engine<Feed, debug::Printer>),
+    File(Engine<Feed, file::Writer>),
 }
 
 /// What a destination needs besides its own settings.
@@ -89,25 +90,25 @@ pub struct Surroundings<'a> {
 }
 
 impl Destination {
-    /// `name` is what logs and metrics call it. Opens no connection and no file.
+    /// `name` is what logs and metrics call it; `feed` is what it reads. Opens no connection and no file.
     ///
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
     pub fn build(
         name: &str,
         settings: &ExporterSettings,
-        consumer: Consumer,
+        feed: impl Into<Feed>,
         around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
         let Surroundings { signal, batch, delivery, credentials, metrics, budget } = around;
-        let metrics = metrics.of(name);
+        let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
                 let client = otlp_grpc::Client::new(settings, signal, credentials)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
                 let link = link.delivering(delivery);
-                Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
+                Kind::Grpc(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
                 let client = otlp_http::Client::new(settings, signal, credentials)?;
@@ -118,21 +119,21 @@ impl Destination {
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, dialect, settings.compression, retry, metrics, budget);
                 let link = link.delivering(delivery);
-                Kind::Http(Engine::new(consumer, link, batch, settings.queue.num_consumers))
+                Kind::Http(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
                 let printer = debug::Printer::new(name, settings, signal);
                 let retry = RetrySettings::default();
                 let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.
-                Kind::Debug(Engine::new(consumer, link.delivering(delivery), batch, 1))
+                Kind::Debug(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
             ExporterSettings::File(settings) => {
                 let writer = file::Writer::new(settings, signal);
                 let retry = RetrySettings::default();
                 let link = Link::new(name, writer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.
-                Kind::File(Engine::new(consumer, link.delivering(delivery), batch, 1))
+                Kind::File(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
         };
         Ok(Self { kind })

@@ -12,7 +12,7 @@ use super::link::{Link, Transport, Verdict};
 use super::request::Piece;
 use super::window::{Booking, RequestId, Sending, Window};
 use crate::process::batch::settings::BatchSettings;
-use crate::spool::{Batch, Chunk, Consumer, Outcome, ReadError, ReadLimits, Seq};
+use crate::spool::{Batch, Chunk, Outcome, ReadError, ReadLimits, Seq};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,30 +46,12 @@ const RESEND_BATCHES_MAX: u64 = 16 * 1024;
 /// The pause after the spool could not be read or moved on.
 const SPOOL_RETRY: Duration = Duration::from_secs(1);
 
-/// Where batches come from: the spool, or a model of it in tests.
+/// Where batches come from: a feed of the spool, or a model of it in tests.
 pub(super) trait Source: Clone + Send + Sync + 'static {
     fn position(&self) -> Seq;
     fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError>;
     fn wait(&self, from: Seq) -> impl Future<Output = ()> + Send;
     fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError>;
-}
-
-impl Source for Consumer {
-    fn position(&self) -> Seq {
-        Consumer::position(self)
-    }
-
-    fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError> {
-        Consumer::read(self, from, limits)
-    }
-
-    fn wait(&self, from: Seq) -> impl Future<Output = ()> + Send {
-        Consumer::wait(self, from)
-    }
-
-    fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
-        Consumer::advance(self, from, to, outcome)
-    }
 }
 
 pub(super) struct Engine<S, T> {

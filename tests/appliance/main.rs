@@ -29,6 +29,7 @@ mod seal;
 mod sighup;
 mod signals;
 mod start;
+mod tail_sampling;
 mod telemetrygen;
 mod tempo_api;
 mod tempo_search;
