@@ -73,7 +73,7 @@ async fn visit(spanreel: &Spanreel, visits: std::ops::Range<u64>) {
 }
 
 /// Visits go on until Prometheus has seen the counters rise.
-async fn keep_visiting(spanreel: &Spanreel, prometheus: &Prometheus) -> u64 {
+pub async fn keep_visiting(spanreel: &Spanreel, prometheus: &Prometheus) -> u64 {
     let mut visited = 0;
     let query = "rate(traces_service_graph_request_failed_total{client=\"frontend\"}[1m]) > 0";
     let deadline = std::time::Instant::now() + SEEN_BOUND;
