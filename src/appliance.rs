@@ -19,6 +19,7 @@ mod http_server;
 mod intake;
 mod introspection;
 mod pipelines;
+mod scraped;
 pub mod spanreel;
 mod ways;
 

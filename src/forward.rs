@@ -28,6 +28,7 @@ mod link;
 mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+pub mod prometheus;
 mod request;
 mod retry;
 pub mod settings;
@@ -50,6 +51,7 @@ use engine::Engine;
 use link::Link;
 use otlp_http::settings::Encoding;
 use settings::{Compression, ExporterSettings, RetrySettings};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// One exporter of one pipeline, at work once it runs.
@@ -61,6 +63,7 @@ enum Kind {
     Grpc(Engine<Consumer, otlp_grpc::Client>),
     Http(Engine<Consumer, otlp_http::Client>),
     Debug(Engine<Consumer, debug::Printer>),
+    Prometheus(Engine<Consumer, prometheus::Shower>),
 }
 
 impl Destination {
@@ -78,6 +81,7 @@ impl Destination {
         metrics: &Metrics,
         budget: &Budget,
     ) -> Result<Self, BuildError> {
+        let pages = metrics.pages.clone();
         let metrics = metrics.of(name);
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
@@ -103,6 +107,13 @@ impl Destination {
                 // One at a time: lines in the order of the spool.
                 Kind::Debug(Engine::new(consumer, link, batch, 1))
             }
+            ExporterSettings::Prometheus(settings) => {
+                let shower = prometheus::Shower(pages.page(settings));
+                let retry = RetrySettings::default();
+                let link = Link::new(name, shower, Dialect::Plain, Compression::None, retry, metrics, budget);
+                // One at a time: later points after earlier ones.
+                Kind::Prometheus(Engine::new(consumer, link, batch, 1))
+            }
         };
         Ok(Self { kind })
     }
@@ -113,6 +124,7 @@ impl Destination {
             Kind::Grpc(engine) => engine.run(shutdown).await,
             Kind::Http(engine) => engine.run(shutdown).await,
             Kind::Debug(engine) => engine.run(shutdown).await,
+            Kind::Prometheus(engine) => engine.run(shutdown).await,
         }
     }
 
@@ -121,6 +133,15 @@ impl Destination {
             Kind::Grpc(engine) => engine.link.status(),
             Kind::Http(engine) => engine.link.status(),
             Kind::Debug(engine) => engine.link.status(),
+            Kind::Prometheus(engine) => engine.link.status(),
+        }
+    }
+
+    /// What is to be served for whoever scrapes, if this destination has such a thing.
+    pub fn page(&self) -> Option<Arc<prometheus::Page>> {
+        match &self.kind {
+            Kind::Prometheus(engine) => Some(Arc::clone(&engine.link.transport().0)),
+            Kind::Grpc(_) | Kind::Http(_) | Kind::Debug(_) => None,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! Invariants: nothing is allocated for a span of a known series; the number of series, of pairs that wait, and the length
 //! of a label are bounded, and what did not fit is counted. The room does no I/O; sending is [`remote_write`]'s.
 
+pub mod connector;
 pub mod exposition;
 pub mod facts;
 pub mod graph;

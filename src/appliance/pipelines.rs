@@ -11,7 +11,9 @@ use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, ItemIntake, PipelineIntake};
+use super::scraped;
 use super::ways;
+
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
@@ -409,6 +411,9 @@ impl PipelineSet {
         running.task = Task::child_of(&self.forwarding);
         let (destination, task) = (Arc::clone(&running.destination), running.task.clone());
         self.destinations.push(running);
+        if let Some(page) = destination.page() {
+            self.forwarding_tasks.spawn(scraped::serve(page, task.stop.clone()));
+        }
         self.forwarding_tasks.spawn(async move {
             keep_forwarding(log_name, destination, task.stop).await;
             task.ended.cancel();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 /// Series beyond this are left out and counted.
-pub const SERIES_MAX: usize = 50_000;
+pub const SERIES_MAX: usize = 20_000;
 /// Labels of one series, as text.
 const LABELS_BYTES_MAX: usize = 8 * 1024;
 const BUCKETS_MAX: usize = 256;
@@ -81,8 +81,17 @@ struct Series {
 enum Data {
     Number(f64, Option<Exemplar>),
     /// Counts are of one bucket each; there is one more than bounds.
-    Histogram { bounds: Vec<f64>, counts: Vec<u64>, sum: f64, exemplar: Option<Exemplar> },
-    Summary { quantiles: Vec<(f64, f64)>, sum: f64, count: u64 },
+    Histogram {
+        bounds: Vec<f64>,
+        counts: Vec<u64>,
+        sum: f64,
+        exemplar: Option<Exemplar>,
+    },
+    Summary {
+        quantiles: Vec<(f64, f64)>,
+        sum: f64,
+        count: u64,
+    },
 }
 
 /// The text formats.
@@ -124,7 +133,13 @@ impl Board {
         });
     }
 
-    fn take_point(&mut self, origin: &Origin<'_>, metric: &Metric<'_>, point: Point<'_>, now_millis: u64) -> Result<(), LeftOut> {
+    fn take_point(
+        &mut self,
+        origin: &Origin<'_>,
+        metric: &Metric<'_>,
+        point: Point<'_>,
+        now_millis: u64,
+    ) -> Result<(), LeftOut> {
         let (kind, shape) = match metric.kind {
             MetricKind::ExponentialHistogram => return Err(LeftOut::ExponentialHistogram),
             MetricKind::Sum { is_monotonic: false, is_delta: true } => return Err(LeftOut::Delta),
@@ -134,15 +149,11 @@ impl Board {
             MetricKind::Summary => (Type::Summary, Shape::Other),
         };
         // Only gauges proper are ratios.
-        let shape = if matches!(metric.kind, MetricKind::Sum { is_monotonic: false, .. }) { Shape::Other } else { shape };
+        let shape =
+            if matches!(metric.kind, MetricKind::Sum { is_monotonic: false, .. }) { Shape::Other } else { shape };
         let text = |bytes| String::from_utf8_lossy(bytes);
-        let name = metric_name(
-            &text(metric.name),
-            &text(metric.unit),
-            shape,
-            &self.style.namespace,
-            self.style.with_suffixes,
-        );
+        let name =
+            metric_name(&text(metric.name), &text(metric.unit), shape, &self.style.namespace, self.style.with_suffixes);
         self.write_labels(origin, metric.kind, &point);
         self.show_target(origin, point.time / 1_000_000, now_millis)?;
         let data = match metric.kind {
@@ -164,13 +175,20 @@ impl Board {
             }
             _ => Data::Number(point.value, point.exemplar),
         };
-        let is_delta = matches!(
-            metric.kind,
-            MetricKind::Sum { is_delta: true, .. } | MetricKind::Histogram { is_delta: true }
-        );
+        let is_delta =
+            matches!(metric.kind, MetricKind::Sum { is_delta: true, .. } | MetricKind::Histogram { is_delta: true });
         let labels = std::mem::take(&mut self.labels);
         let help = text(metric.description).into_owned();
-        let put = self.put(name, kind, help, &labels, data, is_delta, (point.time / 1_000_000, now_millis), point.has_no_value);
+        let put = self.put(
+            name,
+            kind,
+            help,
+            &labels,
+            data,
+            is_delta,
+            (point.time / 1_000_000, now_millis),
+            point.has_no_value,
+        );
         self.labels = labels;
         put
     }
@@ -318,7 +336,8 @@ impl Board {
         let _ = match &series.data {
             Data::Number(value, exemplar) => {
                 let counts = name.ends_with("_total");
-                let exemplar = if counts { exemplar_in(exemplar, f64::NEG_INFINITY, f64::INFINITY) } else { String::new() };
+                let exemplar =
+                    if counts { exemplar_in(exemplar, f64::NEG_INFINITY, f64::INFINITY) } else { String::new() };
                 writeln!(out, "{name}{braced} {}{time}{exemplar}", number(*value))
             }
             Data::Histogram { bounds, counts, sum, exemplar } => {

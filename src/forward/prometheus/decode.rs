@@ -132,7 +132,8 @@ fn number_point(message: &[u8]) -> Point<'_> {
 
 fn histogram_point(message: &[u8]) -> Point<'_> {
     let mut point = Point { message, ..Point::default() };
-    let eights = |packed: &[u8]| packed.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect::<Vec<_>>();
+    let eights =
+        |packed: &[u8]| packed.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect::<Vec<_>>();
     for field in Fields::new(message).map_while(Result::ok) {
         match (field.number, field.payload) {
             (3, Payload::Fixed64(time)) => point.time = time,

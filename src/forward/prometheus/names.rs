@@ -35,15 +35,8 @@ const UNITS: [(&str, &str); 30] = [
 ];
 
 /// What stands behind the slash of a unit.
-const PER: [(&str, &str); 7] = [
-    ("s", "second"),
-    ("m", "minute"),
-    ("h", "hour"),
-    ("d", "day"),
-    ("w", "week"),
-    ("mo", "month"),
-    ("y", "year"),
-];
+const PER: [(&str, &str); 7] =
+    [("s", "second"), ("m", "minute"), ("h", "hour"), ("d", "day"), ("w", "week"), ("mo", "month"), ("y", "year")];
 
 /// What a name says about its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,8 +112,7 @@ fn finished(namespace: &str, name: &str) -> String {
 
 /// The name of a label.
 pub fn label_name(name: &str) -> String {
-    let mut clean: String =
-        name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
+    let mut clean: String = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
     if clean.starts_with(|char: char| char.is_ascii_digit()) {
         clean.insert_str(0, "key_");
     } else if clean.starts_with('_') && !clean.starts_with("__") {

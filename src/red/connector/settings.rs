@@ -175,7 +175,12 @@ impl Latency {
         let disabled = section.bool("disable", false);
         let is_seconds = section.word("unit", &[("ms", false), ("s", true)], false);
         section.unsupported("exponential", "histograms have explicit buckets here", "use explicit");
-        section.only("dimensions", &["[]"], "calls and durations have the same labels", "use dimensions of the connector");
+        section.only(
+            "dimensions",
+            &["[]"],
+            "calls and durations have the same labels",
+            "use dimensions of the connector",
+        );
         let per_second = if is_seconds { 1.0 } else { 1_000.0 };
         let default: Vec<f64> = BOUNDS_MILLIS.iter().map(|millis| millis / 1_000.0 * per_second).collect();
         let bounds = section.section("explicit", |section| decode_bounds(section, "buckets", per_second));

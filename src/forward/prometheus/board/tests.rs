@@ -29,7 +29,10 @@ fn style() -> Style {
 
 fn attributes_of(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
     let text = |text: &str| Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) });
-    pairs.iter().map(|(key, value)| KeyValue { key: (*key).to_owned(), value: text(value), ..Default::default() }).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| KeyValue { key: (*key).to_owned(), value: text(value), ..Default::default() })
+        .collect()
 }
 
 fn number(value: i64, at_millis: u64, labels: &[(&str, &str)]) -> NumberDataPoint {
@@ -83,9 +86,14 @@ fn shown(style: Style, request: &[u8], format: Format) -> Vec<String> {
 
 #[test]
 fn counters_and_gauges_are_shown_with_their_labels() {
-    let resource = [("service.name", "shop"), ("service.namespace", "eu"), ("service.instance.id", "i"), ("host.name", "h")];
+    let resource =
+        [("service.name", "shop"), ("service.namespace", "eu"), ("service.instance.id", "i"), ("host.name", "h")];
     let metrics = vec![
-        ("http.requests", "{request}", sum(CUMULATIVE, true, vec![number(7, 5, &[("http.method", "GET"), ("q", "a\"b")])])),
+        (
+            "http.requests",
+            "{request}",
+            sum(CUMULATIVE, true, vec![number(7, 5, &[("http.method", "GET"), ("q", "a\"b")])]),
+        ),
         ("queue", "1", Kinds::Gauge(Gauge { data_points: vec![number(3, 5, &[])] })),
         ("pool", "By", sum(CUMULATIVE, false, vec![number(-1, 5, &[])])),
     ];
@@ -119,7 +127,8 @@ fn the_settings_shape_names_labels_and_times() {
     };
     let metrics = vec![("http.requests", "s", sum(CUMULATIVE, true, vec![number(7, 1_500, &[])]))];
     let lines = shown(style, &request(&[("host.name", "h")], metrics), Format::Text);
-    let series = r#"my_ns_http_requests{host_name="h",otel_scope_name="lib",otel_scope_version="1.0",region="eu"} 7 1500"#;
+    let series =
+        r#"my_ns_http_requests{host_name="h",otel_scope_name="lib",otel_scope_version="1.0",region="eu"} 7 1500"#;
     assert_eq!(lines[2], series);
 }
 
@@ -144,13 +153,18 @@ fn histograms_are_shown_with_exemplars_in_openmetrics_alone() {
     let bytes = request(&[], vec![("latency", "s", histogram)]);
     let labels = r#"otel_scope_name="lib",otel_scope_version="1.0""#;
     let (trace, span) = ("01".repeat(16), "02".repeat(8));
-    assert_eq!(shown(style(), &bytes, Format::OpenMetrics)[2..], [
-        format!(r#"latency_seconds_bucket{{{labels},le="0.5"}} 1"#),
-        format!(r#"latency_seconds_bucket{{{labels},le="1.0"}} 2 # {{trace_id="{trace}",span_id="{span}"}} 0.7 1.500"#),
-        format!(r#"latency_seconds_bucket{{{labels},le="+Inf"}} 3"#),
-        format!("latency_seconds_sum{{{labels}}} 2.25"),
-        format!("latency_seconds_count{{{labels}}} 3"),
-    ]);
+    assert_eq!(
+        shown(style(), &bytes, Format::OpenMetrics)[2..],
+        [
+            format!(r#"latency_seconds_bucket{{{labels},le="0.5"}} 1"#),
+            format!(
+                r#"latency_seconds_bucket{{{labels},le="1.0"}} 2 # {{trace_id="{trace}",span_id="{span}"}} 0.7 1.500"#
+            ),
+            format!(r#"latency_seconds_bucket{{{labels},le="+Inf"}} 3"#),
+            format!("latency_seconds_sum{{{labels}}} 2.25"),
+            format!("latency_seconds_count{{{labels}}} 3"),
+        ]
+    );
     assert_eq!(shown(style(), &bytes, Format::Text)[3], format!(r#"latency_seconds_bucket{{{labels},le="1"}} 2"#));
 }
 
@@ -166,7 +180,9 @@ fn openmetrics_names_counters_without_their_ending() {
 
 #[test]
 fn differences_are_added_up_and_older_points_change_nothing() {
-    let calls = |temporality, value, at| request(&[], vec![("calls", "", sum(temporality, true, vec![number(value, at, &[])]))]);
+    let calls = |temporality, value, at| {
+        request(&[], vec![("calls", "", sum(temporality, true, vec![number(value, at, &[])]))])
+    };
     let mut board = Board::new(style());
     [calls(DELTA, 3, 1), calls(DELTA, 4, 2)].iter().for_each(|request| board.take(request, 0));
     assert!(page(&board, Format::Text)[2].ends_with(" 7"));
@@ -191,14 +207,24 @@ fn summaries_are_shown_by_quantile() {
 
 #[test]
 fn what_cannot_be_shown_is_counted_by_reason() {
-    let exponential = ExponentialHistogram { data_points: vec![ExponentialHistogramDataPoint::default()], aggregation_temporality: 2 };
-    let bytes = request(&[], vec![
-        ("e", "", Kinds::ExponentialHistogram(exponential)),
-        ("d", "", sum(DELTA, false, vec![number(1, 1, &[])])),
-        ("x.total", "", sum(CUMULATIVE, true, vec![number(1, 1, &[])])),
-        ("x_total", "", Kinds::Gauge(Gauge { data_points: vec![number(1, 1, &[])] })),
-        ("long", "", Kinds::Gauge(Gauge { data_points: vec![number(1, 1, &[("k", &"v".repeat(LABELS_BYTES_MAX))])] })),
-    ]);
+    let exponential = ExponentialHistogram {
+        data_points: vec![ExponentialHistogramDataPoint::default()],
+        aggregation_temporality: 2,
+    };
+    let bytes = request(
+        &[],
+        vec![
+            ("e", "", Kinds::ExponentialHistogram(exponential)),
+            ("d", "", sum(DELTA, false, vec![number(1, 1, &[])])),
+            ("x.total", "", sum(CUMULATIVE, true, vec![number(1, 1, &[])])),
+            ("x_total", "", Kinds::Gauge(Gauge { data_points: vec![number(1, 1, &[])] })),
+            (
+                "long",
+                "",
+                Kinds::Gauge(Gauge { data_points: vec![number(1, 1, &[("k", &"v".repeat(LABELS_BYTES_MAX))])] }),
+            ),
+        ],
+    );
     let mut board = Board::new(style());
     board.take(&bytes, 0);
     assert_eq!(board.left_out().values().copied().collect::<Vec<_>>(), [1, 1, 1, 1]);
