@@ -28,6 +28,7 @@ mod link;
 mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+mod post;
 pub mod prometheus;
 mod request;
 mod retry;
@@ -41,6 +42,7 @@ pub use budget::Budget;
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
+pub use post::{Posted, Poster};
 pub use status::{LastError, State, Status};
 
 use crate::otlp::Signal;

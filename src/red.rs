@@ -19,6 +19,7 @@ pub mod histogram;
 pub mod labels;
 pub mod metrics;
 pub mod otlp;
+pub mod remote_write;
 pub mod settings;
 pub mod spans;
 pub mod symbols;
