@@ -11,7 +11,7 @@ use super::zpages::settings::ZPagesSettings;
 use super::{file_storage, health_check, spanreel, zpages};
 use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{debug, file, otlp_grpc, otlp_http};
+use crate::forward::{debug, file, otlp_grpc, otlp_http, prometheus};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{batch, memory_limiter, tail_sampling};
 use crate::receive::otlp;
@@ -41,9 +41,11 @@ const EXPORTERS: &[Declaration<ExporterSettings>] = &[
     file::settings::DECLARATION,
     otlp_grpc::settings::DECLARATION,
     otlp_http::settings::DECLARATION,
+    prometheus::settings::DECLARATION,
 ];
 
-const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
+const CONNECTORS: &[Declaration<ConnectorSettings>] =
+    &[connectors::FORWARD, connectors::SERVICE_GRAPH, connectors::SPAN_METRICS];
 
 const EXTENSIONS: &[Declaration<ExtensionSettings>] = &[
     file_storage::settings::DECLARATION,
@@ -83,6 +85,7 @@ impl Kit for Components {
         check_own_settings(config, report);
         check_tail_sampling(config, report);
         check_urls(config, report);
+        check_exporters_authenticators(config, report);
     }
 }
 
@@ -123,6 +126,17 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
                 _ => {}
             }
         }
+    }
+}
+
+/// What exporters name to say who they are must be able to.
+fn check_exporters_authenticators(config: &Config<Components>, report: &Report) {
+    for (id, exporter) in &config.exporters {
+        let Some(authenticator) = exporter.settings.authenticator() else { continue };
+        // That it exists is checked where references are.
+        let reason = format!("extension {authenticator} cannot say who an exporter is");
+        let remedy = "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}";
+        report.error(&exporter.position, &format!("exporters::{id}"), reason, remedy);
     }
 }
 
