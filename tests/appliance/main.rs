@@ -20,6 +20,7 @@ mod malformed;
 mod outage;
 mod pipelines;
 mod ports;
+mod processors;
 mod reload;
 mod rig;
 mod seal;
