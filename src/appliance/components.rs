@@ -11,7 +11,7 @@ use crate::config::{Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
-use crate::process::{batch, memory_limiter};
+use crate::process::{attributes, batch, memory_limiter, probabilistic_sampler, resource};
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
 
@@ -30,8 +30,13 @@ pub enum ExtensionSettings {
 
 const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
 
-const PROCESSORS: &[Declaration<ProcessorSettings>] =
-    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];
+const PROCESSORS: &[Declaration<ProcessorSettings>] = &[
+    attributes::settings::DECLARATION,
+    batch::settings::DECLARATION,
+    memory_limiter::settings::DECLARATION,
+    probabilistic_sampler::settings::DECLARATION,
+    resource::settings::DECLARATION,
+];
 
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];

@@ -3,6 +3,9 @@
 /// The settings of one configured processor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProcessorSettings {
+    Attributes(super::attributes::settings::AttributesSettings),
     MemoryLimiter(super::memory_limiter::settings::MemoryLimiterSettings),
     Batch(super::batch::settings::BatchSettings),
+    ProbabilisticSampler(super::probabilistic_sampler::settings::ProbabilisticSamplerSettings),
+    Resource(super::resource::settings::ResourceSettings),
 }
