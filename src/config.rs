@@ -32,7 +32,7 @@ pub use effective::{Effective, Format, Secrets};
 pub use json::to_json;
 #[cfg(test)]
 pub(crate) use section::decode_for_test;
-pub use section::{Plain, Secrecy, Section, Shape, WhenNull};
+pub use section::{Item, ListText, Plain, Secrecy, Section, Shape, WhenNull};
 pub use source::{Files, Reach, Source};
 pub use telemetry::TelemetrySettings;
 

@@ -12,7 +12,9 @@ pub mod attributes;
 pub mod batch;
 pub mod chain;
 pub mod client;
+pub mod filter;
 pub mod memory_limiter;
+pub mod ottl;
 pub mod pattern;
 pub mod probabilistic_sampler;
 pub mod resource;
@@ -20,15 +22,18 @@ pub mod settings;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod transform;
 
 pub use chain::{Chain, ProcessError, Processed};
 pub use client::{Client, ClientMetadata};
 
 use self::attributes::Attributes;
+use self::filter::Filter;
 use self::memory_limiter::MemoryLimiter;
 use self::probabilistic_sampler::ProbabilisticSampler;
 use self::resource::Resource;
 use self::settings::ProcessorSettings;
+use self::transform::Transform;
 use crate::otlp::edit::Traces;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -107,7 +112,9 @@ impl Chain {
                     chain.push(limiter);
                 }
                 ProcessorSettings::Attributes(settings) => chain.push(Arc::new(Attributes::new(settings))),
+                ProcessorSettings::Filter(settings) => chain.push(Arc::new(Filter::new(settings))),
                 ProcessorSettings::Resource(settings) => chain.push(Arc::new(Resource::new(settings))),
+                ProcessorSettings::Transform(settings) => chain.push(Arc::new(Transform::new(settings))),
                 ProcessorSettings::ProbabilisticSampler(settings) => {
                     chain.push(Arc::new(ProbabilisticSampler::new(settings)));
                 }

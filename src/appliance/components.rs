@@ -11,7 +11,7 @@ use crate::config::{Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
-use crate::process::{attributes, batch, memory_limiter, probabilistic_sampler, resource};
+use crate::process::{attributes, batch, filter, memory_limiter, probabilistic_sampler, resource, transform};
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
 
@@ -33,9 +33,11 @@ const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATIO
 const PROCESSORS: &[Declaration<ProcessorSettings>] = &[
     attributes::settings::DECLARATION,
     batch::settings::DECLARATION,
+    filter::settings::DECLARATION,
     memory_limiter::settings::DECLARATION,
     probabilistic_sampler::settings::DECLARATION,
     resource::settings::DECLARATION,
+    transform::settings::DECLARATION,
 ];
 
 const EXPORTERS: &[Declaration<ExporterSettings>] =

@@ -12,9 +12,11 @@
 //!
 //! Types are as strict as the Collector's: `"10"` is no number and `5` no text.
 
+mod lists;
 mod plain;
 mod scalars;
 
+pub use lists::{Item, ListText};
 pub use plain::Plain;
 pub use scalars::check_endpoint;
 

@@ -31,6 +31,7 @@ mod path;
 mod pattern;
 mod print;
 pub mod problem;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -4,8 +4,10 @@
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProcessorSettings {
     Attributes(super::attributes::settings::AttributesSettings),
+    Filter(super::filter::settings::FilterSettings),
     MemoryLimiter(super::memory_limiter::settings::MemoryLimiterSettings),
     Batch(super::batch::settings::BatchSettings),
     ProbabilisticSampler(super::probabilistic_sampler::settings::ProbabilisticSamplerSettings),
     Resource(super::resource::settings::ResourceSettings),
+    Transform(super::transform::settings::TransformSettings),
 }

@@ -62,7 +62,7 @@ const KINDS: [&str; 6] = [
 ];
 
 impl Properties {
-    pub(super) fn decode(section: &mut Section<'_>) -> Self {
+    pub(in crate::process) fn decode(section: &mut Section<'_>) -> Self {
         // The Collector has no default either.
         let words = [("", None), ("strict", Some(MatchType::Strict)), ("regexp", Some(MatchType::Regexp))];
         let match_type = section.word("match_type", &words, None);
@@ -105,7 +105,7 @@ impl Properties {
         }
     }
 
-    pub(super) fn matches_resource(&self, resource: &Resource<'_>) -> bool {
+    pub(in crate::process) fn matches_resource(&self, resource: &Resource<'_>) -> bool {
         if let Some(services) = &self.services {
             // What the Collector takes for the name where there is none.
             let name = resource.attributes().get("service.name").map_or(Cow::Borrowed("<nil-service-name>"), text);
@@ -116,14 +116,14 @@ impl Properties {
         self.resources.iter().all(|attribute| attribute.is_in(resource.attributes()))
     }
 
-    pub(super) fn matches_scope(&self, scope: &Scope<'_>) -> bool {
+    pub(in crate::process) fn matches_scope(&self, scope: &Scope<'_>) -> bool {
         self.libraries.iter().all(|library| {
             library.name.any(&scope.name())
                 && library.version.as_ref().is_none_or(|version| version.any(&scope.version()))
         })
     }
 
-    pub(super) fn matches_span(&self, span: &Span<'_>) -> bool {
+    pub(in crate::process) fn matches_span(&self, span: &Span<'_>) -> bool {
         let kind = || usize::try_from(span.kind()).ok().and_then(|kind| KINDS.get(kind)).copied().unwrap_or_default();
         self.span_names.as_ref().is_none_or(|names| names.any(&span.name()))
             && self.span_kinds.as_ref().is_none_or(|kinds| kinds.any(kind()))

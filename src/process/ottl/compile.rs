@@ -87,6 +87,9 @@ impl<'t> Compiler<'t> {
             return Err(self.problem(editor.place, format!("{} is no editor", editor.name), ""));
         };
         let arguments = self.arguments(function, editor)?;
+        if function.name == "set" {
+            self.check_set(editor);
+        }
         let condition = statement.condition.as_ref().map(|condition| self.test(condition)).transpose()?;
         Ok((Editing { edit, arguments }, condition))
     }
@@ -132,7 +135,11 @@ impl<'t> Compiler<'t> {
             Node::Enum(name) => literal(Literal::Int(self.symbol(name, expression.place)?), Types::INT),
             Node::Function(name) => {
                 let remedy = format!("a call is {name}(...)");
-                Err(self.problem(expression.place, format!("the function {name} stands where a value is wanted"), remedy))
+                Err(self.problem(
+                    expression.place,
+                    format!("the function {name} stands where a value is wanted"),
+                    remedy,
+                ))
             }
             Node::List(items) => {
                 let items = items.iter().map(|item| Ok(self.expr(item)?.0)).collect::<Result<_, _>>()?;
@@ -163,10 +170,10 @@ impl<'t> Compiler<'t> {
             }
             Node::Arithmetic { first, rest } => {
                 let (first, _) = self.expr(first)?;
-                let rest = rest
-                    .iter()
-                    .map(|(operator, right)| Ok((*operator, self.expr(right)?.0)))
-                    .collect::<Result<_, Problem>>()?;
+                let rest =
+                    rest.iter()
+                        .map(|(operator, right)| Ok((*operator, self.expr(right)?.0)))
+                        .collect::<Result<_, Problem>>()?;
                 let gives = Types::NUMBER.or(Types::TIME).or(Types::DURATION);
                 Ok((Expr::Arithmetic { first: Box::new(first), rest }, gives))
             }
@@ -216,9 +223,7 @@ impl<'t> Compiler<'t> {
         let arguments = self.arguments(function, call)?;
         let keys = self.keys(&call.keys)?;
         let gives = if keys.is_empty() { function.gives } else { Types::ATTRIBUTE };
-        if let (true, Some(key)) =
-            (function.gives.and(Types::LIST.or(Types::MAP)).is_empty(), call.keys.first())
-        {
+        if let (true, Some(key)) = (function.gives.and(Types::LIST.or(Types::MAP)).is_empty(), call.keys.first()) {
             let reason = format!("{} gives {}, which cannot be indexed", call.name, function.gives.words());
             return Err(self.problem(key.place, reason, ""));
         }
@@ -236,7 +241,8 @@ impl<'t> Compiler<'t> {
             return Err(self.problem(place, format!("there is no function {name}"), remedy));
         };
         if function.only_spans && self.context != Context::Span {
-            let reason = format!("{name} is only there in the span context, not in the {} context", self.context.word());
+            let reason =
+                format!("{name} is only there in the span context, not in the {} context", self.context.word());
             return Err(self.problem(place, reason, ""));
         }
         Ok(function)

@@ -60,11 +60,7 @@ pub(super) const FUNCTIONS: [Function; 16] = [
         flatten,
     ),
     editor("keep_keys", &[required("target", MAP), required("keys", Wants::Values(Types::TEXT))], keep_keys),
-    editor(
-        "keep_matching_keys",
-        &[required("target", MAP), required("pattern", Wants::Pattern)],
-        keep_matching_keys,
-    ),
+    editor("keep_matching_keys", &[required("target", MAP), required("pattern", Wants::Pattern)], keep_matching_keys),
     editor(
         "limit",
         &[required("target", MAP), required("limit", Wants::Number(0)), required("priority_keys", Wants::Words)],
@@ -294,7 +290,8 @@ impl<'a> Flattening<'a> {
             }
             edit::Value::List(list) if depth < self.depth_max => {
                 for (index, item) in list.items().iter().enumerate() {
-                    let nests = matches!(item, edit::Value::Map(_) | edit::Value::List(_)) && depth + 1 < self.depth_max;
+                    let nests =
+                        matches!(item, edit::Value::Map(_) | edit::Value::List(_)) && depth + 1 < self.depth_max;
                     match (nests, self.resolve_conflicts) {
                         (true, _) => self.value(&format!("{key}.{index}"), item, depth + 1),
                         (false, true) => self.put(key, item),

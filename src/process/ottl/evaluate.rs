@@ -50,9 +50,8 @@ pub(super) fn value<'v, 'a>(expr: &'v Expr, view: View<'v, 'a>) -> Result<Value<
             Ok(Value::list(items.collect::<Result<_, _>>()?))
         }
         Expr::Map(entries) => {
-            let entries = entries
-                .iter()
-                .map(|(key, item)| Ok((Cow::Owned(key.clone()), owned(item, view)?.into_attribute()?)));
+            let entries =
+                entries.iter().map(|(key, item)| Ok((Cow::Owned(key.clone()), owned(item, view)?.into_attribute()?)));
             Ok(Value::map(entries.collect::<Result<_, Failure>>()?))
         }
         Expr::Negated(operand) => match value(operand, view)? {
@@ -138,11 +137,7 @@ fn indexed<'v, 'a>(value: Value<'v, 'a>, key: &'v Key, view: View<'v, 'a>) -> Re
 }
 
 /// Whole numbers stay whole and wrap round, as in Go; times and durations add and subtract.
-fn calculate<'v, 'a>(
-    left: Value<'v, 'a>,
-    operator: Operator,
-    right: Value<'v, 'a>,
-) -> Result<Value<'v, 'a>, Failure> {
+fn calculate<'v, 'a>(left: Value<'v, 'a>, operator: Operator, right: Value<'v, 'a>) -> Result<Value<'v, 'a>, Failure> {
     use Operator::{Add, Divide, Multiply, Subtract};
     let doubles = |left: f64, right: f64| match operator {
         Add => Ok(left + right),

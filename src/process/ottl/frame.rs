@@ -100,7 +100,9 @@ impl<'v, 'a> View<'v, 'a> {
                     let bounds = Failure::Bounds { index, length: items.len() };
                     usize::try_from(index).ok().and_then(|index| items.get(index)).ok_or(bounds)?
                 }
-                other => return Err(Failure::Index { indexed: Value::of(other).types(), key: Types::TEXT.or(Types::INT) }),
+                other => {
+                    return Err(Failure::Index { indexed: Value::of(other).types(), key: Types::TEXT.or(Types::INT) });
+                }
             };
         }
         Ok(Value::of(value))
@@ -350,7 +352,9 @@ impl<'a> Frame<'_, 'a> {
                 let events = self.span.as_mut().ok_or(OUT_OF_REACH)?.events_mut();
                 let event = event.and_then(|event| events.get_mut(event)).ok_or(OUT_OF_REACH)?;
                 match (path.field, value) {
-                    (Field::DroppedAttributesCount, Value::Int(count)) => event.set_dropped_attributes_count(count as u32),
+                    (Field::DroppedAttributesCount, Value::Int(count)) => {
+                        event.set_dropped_attributes_count(count as u32)
+                    }
                     (Field::Name, Value::Text(name)) => event.set_name(name),
                     (_, Value::Int(time) | Value::Time(time)) => event.set_time(time as u64),
                     _ => return Err(OUT_OF_REACH),

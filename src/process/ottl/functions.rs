@@ -10,7 +10,7 @@ use super::evaluate;
 use super::failure::Failure;
 use super::frame::{Frame, View};
 use super::path::FieldPath;
-use super::problem::{Place, Problem};
+use super::problem::Problem;
 use super::value::{Types, Value};
 use super::{converters, editors, pattern};
 use crate::config::diagnostic::suggestion;
@@ -258,9 +258,7 @@ impl Compiler<'_> {
                 Ok(Argument::Values(items))
             }
             (Wants::ValuesOrList(_), _) => Ok(Argument::Value(self.value(name, Types::LIST, given)?)),
-            (Wants::Values(_), _) => {
-                Err(self.problem(place, format!("{name} must be a list like [\"a\", \"b\"]"), ""))
-            }
+            (Wants::Values(_), _) => Err(self.problem(place, format!("{name} must be a list like [\"a\", \"b\"]"), "")),
             (Wants::Pattern, Node::Text(text)) => match pattern::compile(text) {
                 Ok(pattern) => Ok(Argument::Pattern(pattern)),
                 Err(error) => Err(self.problem(place, format!("{name} is no regular expression: {error}"), "")),
@@ -336,7 +334,7 @@ impl Compiler<'_> {
     }
 
     /// Warns about values that a path never takes.
-    pub(super) fn check_set(&mut self, call: &ast::Call, place: Place) {
+    pub(super) fn check_set(&mut self, call: &ast::Call) {
         let [target, value] = call.arguments.as_slice() else { return };
         let Node::Path(path) = &target.value.node else { return };
         let warned = self.warnings.len();
@@ -344,8 +342,9 @@ impl Compiler<'_> {
         self.warnings.truncate(warned);
         let takes = path.field.takes(!path.keys.is_empty());
         if takes.and(types).is_empty() {
-            let reason = format!("this can never work: {} takes {}, and not {}", target.value, takes.words(), types.words());
-            self.warn(place, reason, "");
+            let (takes, given) = (takes.words(), types.words());
+            let reason = format!("this can never work: {} takes {takes}, and not {given}", target.value);
+            self.warn(target.place, reason, "");
         }
     }
 }

@@ -34,7 +34,11 @@ pub fn statement(text: &str) -> Result<Statement, Problem> {
     };
     let mut editor = parser.call(name, place)?;
     if let Some(key) = editor.keys.first() {
-        return Err(parser.problem(key.place, "what an editor does cannot be indexed", "only paths and converters can"));
+        return Err(parser.problem(
+            key.place,
+            "what an editor does cannot be indexed",
+            "only paths and converters can",
+        ));
     }
     editor.keys = Vec::new();
     let condition = match parser.token == Token::Lower("where".to_owned()) {
@@ -133,6 +137,9 @@ impl<'t> Parser<'t> {
 
     fn condition(&mut self) -> Result<Logic, Problem> {
         let read = self.or()?;
+        if self.is("=") {
+            return Err(self.unexpected("a comparison"));
+        }
         self.logic(read)
     }
 

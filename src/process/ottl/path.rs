@@ -176,7 +176,8 @@ pub(super) fn resolve(path: &Path, own: Context, prefixes: Prefixes) -> Result<(
     let (context, segments) = match named {
         Some(context) => (context, rest),
         None if first.name == "otelcol" => {
-            let reason = "paths of the otelcol context are not supported: what a client sent along is not kept with its spans";
+            let reason =
+                "paths of the otelcol context are not supported: what a client sent along is not kept with its spans";
             return Err((first.place, reason.to_owned(), String::new()));
         }
         None if prefixes == Prefixes::Required => {
@@ -198,7 +199,9 @@ pub(super) fn resolve(path: &Path, own: Context, prefixes: Prefixes) -> Result<(
     if name == "cache" {
         return match context == own {
             true => Ok((context, Field::Cache)),
-            false => Err((place, format!("only the cache of the {} context itself can be used", own.word()), String::new())),
+            false => {
+                Err((place, format!("only the cache of the {} context itself can be used", own.word()), String::new()))
+            }
         };
     }
     match context.fields().iter().find(|(known, _)| *known == name) {
@@ -209,7 +212,9 @@ pub(super) fn resolve(path: &Path, own: Context, prefixes: Prefixes) -> Result<(
 
 fn unknown(context: Context, name: &str, place: Place) -> Unclear {
     let (reason, remedy) = match (context, name) {
-        (Context::Span, "status") => ("a status as a whole is not supported", "use status.code and status.message".to_owned()),
+        (Context::Span, "status") => {
+            ("a status as a whole is not supported", "use status.code and status.message".to_owned())
+        }
         (Context::SpanEvent, "event_index") => ("the index of an event is not supported", String::new()),
         _ if name.starts_with("attributes.") => {
             let key = name.trim_start_matches("attributes.");

@@ -2,14 +2,15 @@
 
 use regex::{Regex, RegexBuilder};
 
-use crate::traceql::pattern;
+use crate::process::pattern::Pattern;
+use crate::traceql::pattern::COMPILED_BYTES_MAX;
 
 /// Compiles a regular expression that may match anywhere in a text.
 ///
 /// # Errors
 /// It is none, or too large when compiled.
 pub(super) fn compile(text: &str) -> Result<Regex, String> {
-    pattern::search(text).map_err(|error| one_line(&error))
+    Pattern::compile(text).map(|pattern| pattern.regex().clone())
 }
 
 /// Compiles a glob that must match the whole text: `*` and `?`, `[a-z]` and `[!a-z]`, `{a,b}`, `\` before what stands for
@@ -51,10 +52,10 @@ pub(super) fn glob(text: &str) -> Result<Regex, String> {
     out.push('$');
     RegexBuilder::new(&out)
         .dot_matches_new_line(true)
-        .size_limit(pattern::COMPILED_BYTES_MAX)
-        .dfa_size_limit(pattern::COMPILED_BYTES_MAX)
+        .size_limit(COMPILED_BYTES_MAX)
+        .dfa_size_limit(COMPILED_BYTES_MAX)
         .build()
-        .map_err(|error| one_line(&error))
+        .map_err(|_| "it is too large when compiled".to_owned())
 }
 
 fn class(class: &str) -> Result<String, String> {
@@ -81,11 +82,4 @@ fn literal(out: &mut String, character: char) {
         out.push('\\');
     }
     out.push(character);
-}
-
-/// The crate draws a picture of the pattern; its last line says what is wrong.
-fn one_line(error: &regex::Error) -> String {
-    let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default();
-    last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use crate::otlp::edit::{self, Attributes, List};
 use crate::otlp::{SpanId, TraceId};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Value<'v, 'a> {
     Nil,
     Bool(bool),
@@ -85,12 +85,8 @@ impl Types {
 
     /// `a text or bytes`
     pub fn words(self) -> String {
-        let names: Vec<&str> = Self::NAMES
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| self.0 & (1 << bit) != 0)
-            .map(|(_, name)| *name)
-            .collect();
+        let names: Vec<&str> =
+            Self::NAMES.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| *name).collect();
         match names.as_slice() {
             [] => "nothing".to_owned(),
             [one] => (*one).to_owned(),
@@ -206,6 +202,7 @@ pub fn attribute<'a>(value: &edit::Value<'a>) -> Value<'a, 'a> {
 }
 
 /// Whether the comparison holds. Values of different types are not equal and have no order, but numbers compare as floats.
+/// Within lists and maps even those are told apart, and the order of a map is not looked at.
 pub fn compare(left: &Value<'_, '_>, comparison: Comparison, right: &Value<'_, '_>) -> bool {
     if left.is_nil() && right.is_nil() {
         return holds(comparison, Some(Ordering::Equal));
@@ -227,8 +224,8 @@ pub fn compare(left: &Value<'_, '_>, comparison: Comparison, right: &Value<'_, '
         (Value::Bytes(left), Value::Bytes(right)) => holds(comparison, Some(left.cmp(right))),
         (Value::TraceId(left), Value::TraceId(right)) => equality(left == right),
         (Value::SpanId(left), Value::SpanId(right)) => equality(left == right),
-        (Value::List(left), Value::List(right)) => equality(same_lists(left, right)),
-        (Value::Map(left), Value::Map(right)) => equality(same_maps(left, right)),
+        (Value::List(left), Value::List(right)) => equality(left.items() == right.items()),
+        (Value::Map(left), Value::Map(right)) => equality(left.as_ref() == right.as_ref()),
         _ => comparison == Comparison::NotEqual,
     }
 }
@@ -242,30 +239,4 @@ fn holds(comparison: Comparison, order: Option<Ordering>) -> bool {
         Comparison::Greater => order == Some(Ordering::Greater),
         Comparison::GreaterOrEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
     }
-}
-
-/// Within lists and maps types must be the same; the order of a map is not looked at. The two live differently long, so
-/// that they cannot be compared by their own equality.
-fn same(left: &edit::Value<'_>, right: &edit::Value<'_>) -> bool {
-    match (left, right) {
-        (edit::Value::Empty, edit::Value::Empty) => true,
-        (edit::Value::Bool(left), edit::Value::Bool(right)) => left == right,
-        (edit::Value::Int(left), edit::Value::Int(right)) => left == right,
-        (edit::Value::Double(left), edit::Value::Double(right)) => left == right,
-        (edit::Value::Text(left), edit::Value::Text(right)) => left == right,
-        (edit::Value::Bytes(left), edit::Value::Bytes(right)) => left == right,
-        (edit::Value::List(left), edit::Value::List(right)) => same_lists(left, right),
-        (edit::Value::Map(left), edit::Value::Map(right)) => same_maps(left.entries(), right.entries()),
-        _ => false,
-    }
-}
-
-fn same_lists(left: &List<'_>, right: &List<'_>) -> bool {
-    let (left, right) = (left.items(), right.items());
-    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
-}
-
-fn same_maps(left: &Attributes<'_>, right: &Attributes<'_>) -> bool {
-    left.len() == right.len()
-        && left.iter().all(|entry| right.get(entry.key()).is_some_and(|other| same(entry.value(), other)))
 }

@@ -23,10 +23,15 @@ pub(super) const FUNCTIONS: [Function; 5] = [
         Ok(Value::Int(hash as i64))
     }),
     // Of numbers the eight bytes they are.
-    converter("Hex", &[required("target", Wants::Value(like::SCALAR.or(Types::BYTES)))], Types::TEXT, |arguments, view| {
-        let bytes = like::bytes(arguments.value(0, view)?)?.unwrap_or(Cow::Borrowed(&[]));
-        Ok(Value::text(like::hex(&bytes)))
-    }),
+    converter(
+        "Hex",
+        &[required("target", Wants::Value(like::SCALAR.or(Types::BYTES)))],
+        Types::TEXT,
+        |arguments, view| {
+            let bytes = like::bytes(arguments.value(0, view)?)?.unwrap_or(Cow::Borrowed(&[]));
+            Ok(Value::text(like::hex(&bytes)))
+        },
+    ),
     converter("SHA1", TARGET, Types::TEXT, |it, view| digested(&digest::SHA1_FOR_LEGACY_USE_ONLY, it, view)),
     converter("SHA256", TARGET, Types::TEXT, |arguments, view| digested(&digest::SHA256, arguments, view)),
     converter("SHA512", TARGET, Types::TEXT, |arguments, view| digested(&digest::SHA512, arguments, view)),

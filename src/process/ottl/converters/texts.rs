@@ -44,9 +44,11 @@ pub(super) const FUNCTIONS: [Function; 15] = [
         Types::MAP,
         extract_patterns,
     )
-    .with_check(|arguments| match arguments.pattern(1).is_ok_and(|it| it.capture_names().flatten().next().is_some()) {
-        true => Ok(()),
-        false => Err("the pattern needs a named group, e.g. (?P<user>.+)".to_owned()),
+    .with_check(|arguments| {
+        match arguments.pattern(1).is_ok_and(|it| it.capture_names().flatten().next().is_some()) {
+            true => Ok(()),
+            false => Err("the pattern needs a named group, e.g. (?P<user>.+)".to_owned()),
+        }
     }),
     converter("HasPrefix", &[required("target", TEXT), required("prefix", TEXT)], Types::BOOL, |arguments, view| {
         Ok(Value::Bool(arguments.text(0, view)?.starts_with(arguments.text(1, view)?.as_ref())))
@@ -55,18 +57,28 @@ pub(super) const FUNCTIONS: [Function; 15] = [
         Ok(Value::Bool(arguments.text(0, view)?.ends_with(arguments.text(1, view)?.as_ref())))
     }),
     // What is no text is made one; nothing matches nil.
-    converter("IsMatch", &[required("target", ANY), required("pattern", Wants::Pattern)], Types::BOOL, |arguments, view| {
-        let text = like::text(arguments.value(0, view)?)?;
-        let pattern = arguments.pattern(1)?;
-        Ok(Value::Bool(text.is_some_and(|text| pattern.is_match(&text))))
-    }),
+    converter(
+        "IsMatch",
+        &[required("target", ANY), required("pattern", Wants::Pattern)],
+        Types::BOOL,
+        |arguments, view| {
+            let text = like::text(arguments.value(0, view)?)?;
+            let pattern = arguments.pattern(1)?;
+            Ok(Value::Bool(text.is_some_and(|text| pattern.is_match(&text))))
+        },
+    ),
     converter("Split", &[required("target", TEXT), required("delimiter", TEXT)], Types::LIST, split),
     converter("String", &[required("target", ANY)], Types::TEXT.or(Types::NIL), |arguments, view| {
         Ok(like::text(arguments.value(0, view)?)?.map_or(Value::Nil, Value::Text))
     }),
     converter(
         "Substring",
-        &[required("target", TEXT), required("start", INT), required("length", INT), optional("utf8_safe", Wants::Flag)],
+        &[
+            required("target", TEXT),
+            required("start", INT),
+            required("length", INT),
+            optional("utf8_safe", Wants::Flag),
+        ],
         Types::TEXT,
         substring,
     ),

@@ -38,15 +38,10 @@ pub(super) const FUNCTIONS: [Function; 21] = [
     }),
     converter("Second", TIME, Types::INT, |it, view| Ok(Value::Int(calendar(it, view)?.second().into()))),
     converter("Seconds", DURATION, Types::DOUBLE, |it, view| Ok(Value::Double(units(length(it, view)?, SECOND)))),
-    converter(
-        "Unix",
-        &[required("seconds", INT), optional("nanoseconds", INT)],
-        Types::TIME,
-        |arguments, view| {
-            let nanoseconds = if arguments.is_given(1) { arguments.int(1, view)? } else { 0 };
-            Ok(Value::Time(arguments.int(0, view)?.saturating_mul(SECOND).saturating_add(nanoseconds)))
-        },
-    ),
+    converter("Unix", &[required("seconds", INT), optional("nanoseconds", INT)], Types::TIME, |arguments, view| {
+        let nanoseconds = if arguments.is_given(1) { arguments.int(1, view)? } else { 0 };
+        Ok(Value::Time(arguments.int(0, view)?.saturating_mul(SECOND).saturating_add(nanoseconds)))
+    }),
     converter("UnixMicro", TIME, Types::INT, |it, view| Ok(Value::Int(time(it, view)?.div_euclid(MICROSECOND)))),
     converter("UnixMilli", TIME, Types::INT, |it, view| Ok(Value::Int(time(it, view)?.div_euclid(MILLISECOND)))),
     converter("UnixNano", TIME, Types::INT, |it, view| Ok(Value::Int(time(it, view)?))),

@@ -29,7 +29,13 @@ pub(super) const REPLACE_PATTERN: Function = editor(
 
 pub(super) const REPLACE_MATCH: Function = editor(
     "replace_match",
-    &[required("target", Wants::Target), required("pattern", Wants::Glob), required("replacement", TEXT), FUNCTION, FORMAT],
+    &[
+        required("target", Wants::Target),
+        required("pattern", Wants::Glob),
+        required("replacement", TEXT),
+        FUNCTION,
+        FORMAT,
+    ],
     replace_match,
 );
 
