@@ -111,7 +111,6 @@ fn spans_of(request: &ExportTraceServiceRequest) -> Vec<(String, Vec<u8>)> {
 
 /// Attributes in the order of their keys, and nothing absent that means the same as empty: neither says anything.
 fn normal(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequest {
-    let sort = |attributes: &mut Vec<KeyValue>| attributes.sort_by(|a, b| a.key.cmp(&b.key));
     for resource in &mut request.resource_spans {
         sort(&mut resource.resource.get_or_insert_default().attributes);
         for scope in &mut resource.scope_spans {
@@ -125,6 +124,20 @@ fn normal(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequest {
         }
     }
     request
+}
+
+/// By key, at any depth.
+fn sort(attributes: &mut Vec<KeyValue>) {
+    attributes.sort_by(|a, b| a.key.cmp(&b.key));
+    attributes.iter_mut().flat_map(|attribute| &mut attribute.value).for_each(sort_within);
+}
+
+fn sort_within(value: &mut AnyValue) {
+    match &mut value.value {
+        Some(Value::KvlistValue(map)) => sort(&mut map.values),
+        Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(sort_within),
+        _ => {}
+    }
 }
 
 /// An OTLP/HTTP destination that keeps the last body of each path.

@@ -408,3 +408,11 @@ proptest! {
         printed_reads_back(&text)?;
     }
 }
+
+#[test]
+fn the_documentation_names_every_function() {
+    let documentation = include_str!("../../../docs/ottl.md");
+    for name in super::functions::names() {
+        assert!(documentation.contains(&format!("`{name}`")), "{name}");
+    }
+}
