@@ -20,6 +20,7 @@ pub mod pattern;
 pub mod probabilistic_sampler;
 pub mod resource;
 pub mod settings;
+pub mod tail_sampling;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -121,6 +122,8 @@ impl Chain {
                 }
                 // Of several, the last one groups what is sent, as in a Collector.
                 ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
+                // Decides about what lies in the spool: requests pass.
+                ProcessorSettings::TailSampling(settings) => chain.tail_sampling = Some(settings.clone()),
             }
         }
         chain

@@ -10,4 +10,5 @@ pub enum ProcessorSettings {
     ProbabilisticSampler(super::probabilistic_sampler::settings::ProbabilisticSamplerSettings),
     Resource(super::resource::settings::ResourceSettings),
     Transform(super::transform::settings::TransformSettings),
+    TailSampling(super::tail_sampling::settings::TailSamplingSettings),
 }
