@@ -23,23 +23,28 @@ use payload::{GRPC_HEAD_BYTES, SERVICES, SPANS_PER_REQUEST, Template};
 use prost::Message;
 use serde::Deserialize as _;
 use sink::Sink;
+use spanreel::appliance::components::Components;
 use spanreel::cluster::LifeLine;
+use spanreel::config::{self, Config, Files, Input, Source};
 use spanreel::forward::Destination;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
 use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
+use spanreel::process::{Chain, Client};
 use spanreel::receive::Witness;
 use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use support::traces::attribute;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Requests that wait for the same sync, as 4 connections with 8 calls each make them.
 const CONCURRENT_APPENDS: u64 = 32;
@@ -105,6 +110,63 @@ fn count_request(criterion: &mut Criterion) {
         println!("{:?}", red.census());
     }
     group.finish();
+}
+
+/// What processors that look into a request add to it: reading, changing, writing, scanning again.
+fn process_request(criterion: &mut Criterion) {
+    let request = request(0);
+    let scanned = scan(&request).unwrap();
+    let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("process");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
+    let cases = [
+        ("filter, nothing goes", r#"filter: {trace_conditions: ['span.attributes["http.route"] == "/healthz"']}"#),
+        (
+            "filter, three conditions, nothing goes",
+            r#"filter: {trace_conditions: ['IsMatch(span.name, "^GET /(health|ready)z?$$")', 'span.attributes["http.route"] == "/healthz"', 'resource.attributes["service.name"] == "loadgenerator"']}"#,
+        ),
+        (
+            "filter, every second span goes",
+            r#"filter: {trace_conditions: ['span.start_time_unix_nano / 2 * 2 == span.start_time_unix_nano']}"#,
+        ),
+        (
+            "transform, nothing changes",
+            r#"transform: {trace_statements: ['set(span.name, "x") where span.attributes["absent"] != nil']}"#,
+        ),
+        (
+            "transform, one attribute set on each span",
+            r#"transform: {trace_statements: ['set(span.attributes["deployment.environment"], "prod")']}"#,
+        ),
+        (
+            "transform, four statements on each span",
+            r#"transform: {trace_statements: ['set(span.attributes["deployment.environment"], "prod")', 'set(span.name, Concat([span.attributes["http.request.method"], span.attributes["http.route"]], " ")) where span.kind == SPAN_KIND_SERVER', 'delete_key(span.attributes, "user.id")', 'replace_pattern(span.attributes["http.route"], "/[0-9]+", "/{id}")']}"#,
+        ),
+    ];
+    for (name, processor) in cases {
+        let chain = chain(processor);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let scanned = scanned.clone();
+                runtime.block_on(chain.process(black_box(request.clone()), scanned, &client)).unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The chain of a pipeline with one processor, given as its line in the configuration.
+fn chain(processor: &str) -> Chain {
+    let kind = processor.split(':').next().unwrap();
+    let text = format!(
+        "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {processor}\nexporters: {{debug: }}\n\
+         service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
+    );
+    let sources = [Source::Text { name: "bench".to_owned(), text }];
+    let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
+    let config: Config<Components> = config::load(&input).map_err(|errors| errors.lines()).unwrap().config;
+    let settings = config.processors.values().map(|component| &component.settings);
+    Chain::build(settings, &TaskTracker::new(), &CancellationToken::new())
 }
 
 fn append_requests(criterion: &mut Criterion) {
@@ -278,5 +340,14 @@ fn review_pod(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, scan_request, hear_request, count_request, append_requests, forward_backlog, review_pod);
+criterion_group!(
+    parts,
+    scan_request,
+    hear_request,
+    count_request,
+    process_request,
+    append_requests,
+    forward_backlog,
+    review_pod
+);
 criterion_main!(parts);

@@ -7,19 +7,35 @@
 //! share one reading of the request ([`crate::otlp::edit`]), and only what they change is written anew. The room must not
 //! know where requests come from or go.
 
+pub mod actions;
+pub mod attributes;
 pub mod batch;
 pub mod chain;
 pub mod client;
 pub mod connector;
+pub mod filter;
 pub mod memory_limiter;
+pub mod ottl;
+pub mod pattern;
+pub mod probabilistic_sampler;
+pub mod resource;
 pub mod settings;
 pub mod tail_sampling;
+#[cfg(test)]
+mod testing;
+pub mod text;
+pub mod transform;
 
 pub use chain::{Chain, ProcessError, Processed};
 pub use client::{Client, ClientMetadata};
 
+use self::attributes::Attributes;
+use self::filter::Filter;
 use self::memory_limiter::MemoryLimiter;
+use self::probabilistic_sampler::ProbabilisticSampler;
+use self::resource::Resource;
 use self::settings::ProcessorSettings;
+use self::transform::Transform;
 use crate::otlp::edit::Traces;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -96,6 +112,13 @@ impl Chain {
                     let limiter = Arc::new(MemoryLimiter::new(settings));
                     tasks.spawn(Arc::clone(&limiter).watch(shutdown.clone()));
                     chain.push(limiter);
+                }
+                ProcessorSettings::Attributes(settings) => chain.push(Arc::new(Attributes::new(settings))),
+                ProcessorSettings::Filter(settings) => chain.push(Arc::new(Filter::new(settings))),
+                ProcessorSettings::Resource(settings) => chain.push(Arc::new(Resource::new(settings))),
+                ProcessorSettings::Transform(settings) => chain.push(Arc::new(Transform::new(settings))),
+                ProcessorSettings::ProbabilisticSampler(settings) => {
+                    chain.push(Arc::new(ProbabilisticSampler::new(settings)));
                 }
                 // Of several, the last one groups what is sent, as in a Collector.
                 ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),

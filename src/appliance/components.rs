@@ -13,7 +13,9 @@ use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, file, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
-use crate::process::{batch, memory_limiter, tail_sampling};
+use crate::process::{
+    attributes, batch, filter, memory_limiter, probabilistic_sampler, resource, tail_sampling, transform,
+};
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
 
@@ -33,8 +35,16 @@ pub enum ExtensionSettings {
 
 const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
 
-const PROCESSORS: &[Declaration<ProcessorSettings>] =
-    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION, tail_sampling::settings::DECLARATION];
+const PROCESSORS: &[Declaration<ProcessorSettings>] = &[
+    attributes::settings::DECLARATION,
+    batch::settings::DECLARATION,
+    filter::settings::DECLARATION,
+    memory_limiter::settings::DECLARATION,
+    probabilistic_sampler::settings::DECLARATION,
+    resource::settings::DECLARATION,
+    tail_sampling::settings::DECLARATION,
+    transform::settings::DECLARATION,
+];
 
 const EXPORTERS: &[Declaration<ExporterSettings>] = &[
     debug::settings::DECLARATION,

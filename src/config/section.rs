@@ -12,8 +12,12 @@
 //!
 //! Types are as strict as the Collector's: `"10"` is no number and `5` no text.
 
+mod lists;
+mod plain;
 mod scalars;
 
+pub use lists::{Item, ListText};
+pub use plain::Plain;
 pub use scalars::check_endpoint;
 
 use super::component::Role;
@@ -501,6 +505,12 @@ fn quotes(node: &Node) -> String {
         Value::Scalar(scalar) if scalar.kind != Kind::Text => "put it in quotes".to_owned(),
         _ => String::new(),
     }
+}
+
+/// Decodes a text as one section; what came of it and everything that was said, with `a` for the path so far.
+#[cfg(test)]
+pub(crate) fn decode_for_test<T>(text: &str, decode: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+    tests::decode(text, "", decode)
 }
 
 #[cfg(test)]
