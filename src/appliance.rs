@@ -161,7 +161,8 @@ impl Appliance {
                 serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
             }
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
-            let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            let routes =
+                crate::query::router(state).merge(crate::query::upkeep_routes(keeper)).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
