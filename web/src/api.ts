@@ -62,7 +62,8 @@ export interface KeyValue {
 export interface FoundSpan {
   spanID: string;
   startTimeUnixNano: string;
-  durationNanos: string;
+  /** Absent for zero. */
+  durationNanos?: string;
   name?: string;
   attributes?: KeyValue[];
 }

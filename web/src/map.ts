@@ -75,7 +75,7 @@ export function buildMap(answer: SearchAnswer): ServiceMap {
     for (const span of all) {
       const kind = of(span, "kind");
       const service = node("service", of(span, "service.name") || "?");
-      const nanos = Number(span.durationNanos);
+      const nanos = Number(span.durationNanos ?? 0);
       const failed = of(span, "status") === "error";
       if (kind === "server" || kind === "consumer" || !of(span, "span:parentID")) {
         service.requests += 1;
@@ -91,8 +91,8 @@ export function buildMap(answer: SearchAnswer): ServiceMap {
       if (queue) {
         const to = node("queue", queue);
         to.requests += 1;
-        to.durations.push(Number(parent.durationNanos));
-        call(node("service", caller), to, Number(parent.durationNanos), of(parent, "status") === "error");
+        to.durations.push(Number(parent.durationNanos ?? 0));
+        call(node("service", caller), to, Number(parent.durationNanos ?? 0), of(parent, "status") === "error");
         call(node("queue", queue), service, nanos, failed);
       } else call(node("service", caller), service, nanos, failed);
     }
@@ -115,8 +115,8 @@ export function buildMap(answer: SearchAnswer): ServiceMap {
       const failed = of(span, "status") === "error";
       to.requests += 1;
       to.failed += failed ? 1 : 0;
-      to.durations.push(Number(span.durationNanos));
-      call(from, to, Number(span.durationNanos), failed);
+      to.durations.push(Number(span.durationNanos ?? 0));
+      call(from, to, Number(span.durationNanos ?? 0), failed);
     }
   }
   return layout([...nodes.values()], [...edges.values()], traces.length, spans);

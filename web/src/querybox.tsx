@@ -1,6 +1,6 @@
 // The TraceQL field, with names and values offered as they exist in the chosen range.
 import type { TargetedEvent, TargetedKeyboardEvent } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { tags, values } from "./api";
 import type { TagsAnswer } from "./api";
 import { useAnswer } from "./hooks";
@@ -68,6 +68,14 @@ export function QueryBox({ query, run, invalid }: { query: string; run: (query: 
   const [field, setField] = useState<string | null>(null);
   const input = useRef<HTMLInputElement>(null);
   useEffect(() => setText(query), [query]);
+  /** Where the caret belongs once the text is drawn: before the next key, or it would land elsewhere. */
+  const caretWanted = useRef<number | null>(null);
+  useLayoutEffect(() => {
+    if (caretWanted.current === null) return;
+    input.current?.focus();
+    input.current?.setSelectionRange(caretWanted.current, caretWanted.current);
+    caretWanted.current = null;
+  });
 
   const { start, end } = range.value;
   const hour = `${Math.floor(start / 60)}`;
@@ -98,10 +106,7 @@ export function QueryBox({ query, run, invalid }: { query: string; run: (query: 
     setText(next);
     setChosen(-1);
     setCaret(at);
-    requestAnimationFrame(() => {
-      input.current?.focus();
-      input.current?.setSelectionRange(at, at);
-    });
+    caretWanted.current = at;
   };
   const keys = (event: TargetedKeyboardEvent<HTMLInputElement>) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -132,7 +137,7 @@ export function QueryBox({ query, run, invalid }: { query: string; run: (query: 
     if (value === "{") {
       value = "{  }";
       at = 2;
-      requestAnimationFrame(() => input.current?.setSelectionRange(2, 2));
+      caretWanted.current = 2;
     }
     setText(value);
     setCaret(at);

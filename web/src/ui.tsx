@@ -206,12 +206,21 @@ export function Sparkline({ values, label, tone = "" }: { values: (number | null
   const x = (i: number) => (values.length < 2 ? 0 : (i / (values.length - 1)) * width);
   const y = (value: number) => height - 1.5 - (max === 0 ? 0 : (value / max) * (height - 4));
   let line = "";
-  values.forEach((value, i) => {
-    if (value !== null) line += `${i === 0 || values[i - 1] === null ? "M" : "L"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`;
-  });
+  let area = "";
+  for (let i = 0; i < values.length; ) {
+    if (values[i] === null) {
+      i += 1;
+      continue;
+    }
+    const from = i;
+    let part = "";
+    for (; i < values.length && values[i] !== null; i++) part += `${i === from ? "M" : "L"}${x(i).toFixed(1)} ${y(values[i] ?? 0).toFixed(1)}`;
+    line += part;
+    area += `${part}L${x(i - 1).toFixed(1)} ${height}L${x(from).toFixed(1)} ${height}z`;
+  }
   return (
     <svg class={`spark ${tone}`} viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="none" role="img" aria-label={label}>
-      {max > 0 && <path class="area" d={`${line}L${width} ${height}L0 ${height}z`} />}
+      {max > 0 && <path class="area" d={area} />}
       <path class="line" d={line} />
     </svg>
   );

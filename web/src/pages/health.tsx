@@ -58,7 +58,7 @@ export default function Health() {
         <section>
           <h2>Taken and thrown away</h2>
           <p class="note">Metrics and logs are answered politely so that clients do not retry; Spanreel keeps traces.</p>
-          <div class="table-wrap">
+          <div class="table-wrap" tabIndex={0}>
             <table class="data">
               <thead>
                 <tr>
@@ -82,7 +82,7 @@ export default function Health() {
       )}
       <section>
         <h2>Process</h2>
-        <div class="table-wrap">
+        <div class="table-wrap" tabIndex={0}>
           <table class="data">
             <thead>
               <tr>
@@ -150,7 +150,7 @@ function Destinations({ status }: { status: Status }) {
       {status.destinations.length === 0 ? (
         <p class="note">None is configured: what is received is kept here.</p>
       ) : (
-        <div class="table-wrap">
+        <div class="table-wrap" tabIndex={0}>
           <table class="data">
             <thead>
               <tr>

@@ -110,8 +110,8 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
   }
   const slowest = services.reduce((worst, one) => (one.p95 > worst.p95 ? one : worst));
   const share = totals.failed / Math.max(1, totals.requests);
-  const head = (column: Column, title: string, number = true) => (
-    <th scope="col" class={number ? "number" : ""} aria-sort={sort === column ? "descending" : undefined}>
+  const head = (column: Column, title: string, number = true, hide = false) => (
+    <th scope="col" class={`${number ? "number" : ""}${hide ? " hide" : ""}`} aria-sort={sort === column ? "descending" : undefined}>
       <button type="button" onClick={() => setSort(column)}>
         {title}
         {sort === column ? " ↓" : ""}
@@ -138,7 +138,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
           <Sparkline values={figures.failures.length > 0 ? figures.failures : figures.rates.map(() => 0)} label="Failed requests over time" tone="bad" />
         </div>
         <div class="card">
-          <h2>Slowest service, p95</h2>
+          <h2>Slowest, p95</h2>
           <a class="big" href={traces(slowest.service, ` && duration > ${Math.round(slowest.p95 / 1e3)}us`)}>
             {duration(slowest.p95)}
           </a>{" "}
@@ -148,17 +148,17 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
           <Sparkline values={figures.p95s} label="p95 of all requests over time" />
         </div>
       </div>
-      <div class="table-wrap">
+      <div class="table-wrap" tabIndex={0}>
         <table class="data services-table">
           <thead>
             <tr>
               {head("service", "Service", false)}
               <th scope="col">
-                <span>Requests over time</span>
+                <span>Requests</span>
               </th>
               {head("requests", "Per second")}
               {head("errors", "Errors")}
-              {head("p50", "p50")}
+              {head("p50", "p50", true, true)}
               {head("p95", "p95")}
               <th scope="col" class="number hide">
                 <span>Last seen</span>
@@ -188,7 +188,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
                       "0%"
                     )}
                   </td>
-                  <td class="number">{duration(one.p50)}</td>
+                  <td class="number hide">{duration(one.p50)}</td>
                   <td class="number">{duration(one.p95)}</td>
                   <td class="number hide">{one.seen > 0 ? ago(one.seen) : "?"}</td>
                 </tr>

@@ -29,7 +29,7 @@ export default function MapPage() {
       <p class="note">
         From the newest {count(map.traces)} traces of this time ({count(map.spans)} spans{map.traces >= TRACES ? "; there are more" : ""}). Databases, queues and peers are what clients name. Click for the traces.
       </p>
-      <div class="map-frame">
+      <div class="map-frame" tabIndex={0}>
         <Picture map={map} />
       </div>
       <Table map={map} />
@@ -60,7 +60,7 @@ function Picture({ map }: { map: ServiceMap }) {
         <Edge key={`${edge.from} ${edge.to}`} edge={edge} from={byId.get(edge.from)!} to={byId.get(edge.to)!} most={most} />
       ))}
       {map.nodes.map((node) => (
-        <a key={node.id} href={target(node)} class="map-node" aria-label={`${node.kind} ${node.name}: ${count(node.requests)} requests, ${percent(node.failed / Math.max(1, node.requests))} failed`}>
+        <a key={node.id} href={target(node)} class="map-node">
           <rect x={node.x} y={node.y} width={NODE_WIDTH} height={NODE_HEIGHT} rx={node.kind === "service" ? 8 : node.kind === "queue" ? 22 : 3} stroke-dasharray={node.kind === "peer" ? "4 3" : undefined} />
           <rect x={node.x} y={node.y + 8} width={4} height={NODE_HEIGHT - 16} style={{ fill: node.kind === "service" ? colour(node.name) : "var(--muted)", stroke: "none" }} />
           <text x={node.x + 13} y={node.y + 19}>{clipped(node.name, 24)}</text>
@@ -105,7 +105,7 @@ function Table({ map }: { map: ServiceMap }) {
   const name = new Map(map.nodes.map((node) => [node.id, node.name]));
   const edges = [...map.edges].sort((a, b) => b.calls - a.calls);
   return (
-    <div class="table-wrap">
+    <div class="table-wrap" tabIndex={0}>
       <table class="data">
         <thead>
           <tr>

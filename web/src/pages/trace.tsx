@@ -48,26 +48,23 @@ export default function TracePage() {
       </Empty>
     );
   }
-  if (answer.error) {
-    if (answer.error.status === 404) {
-      return (
-        <Empty title="No such trace here">
-          <p>
-            <code>{id}</code>
-          </p>
-          <p>It was never received, it was sampled out, or it is older than what is kept.</p>
-          <button type="button" onClick={answer.reload}>
-            <Icon name="reload" /> Look again
-          </button>
-          <a href={href("traces", keepRange())}>To the traces</a>
-        </Empty>
-      );
-    }
-    return <Failure error={answer.error} what="The trace cannot be shown" retry={answer.reload} />;
+  if (answer.error && answer.error.status !== 404) return <Failure error={answer.error} what="The trace cannot be shown" retry={answer.reload} />;
+  if (!answer.data && !answer.error) return <Waiting rows={14} />;
+  const spans = byTrace(answer.data?.spans ?? [])[0]?.[1] ?? [];
+  if (!answer.data || spans.length === 0) {
+    return (
+      <Empty title="No such trace here">
+        <p>
+          <code>{id}</code>
+        </p>
+        <p>It was never received, it was sampled out, or it is older than what is kept.</p>
+        <button type="button" onClick={answer.reload}>
+          <Icon name="reload" /> Look again
+        </button>
+        <a href={href("traces", keepRange())}>To the traces</a>
+      </Empty>
+    );
   }
-  if (!answer.data) return <Waiting rows={14} />;
-  const spans = byTrace(answer.data.spans)[0]?.[1] ?? [];
-  if (spans.length === 0) return <Empty title="This trace has no spans" />;
   const partial = (answer.data.json as { status?: string; message?: string }).status === "PARTIAL" ? ((answer.data.json as { message?: string }).message ?? "part of it is missing") : "";
   return <Shown key={id} id={id} spans={spans} json={answer.data.json} file="" partial={partial} reload={answer.reload} />;
 }

@@ -315,7 +315,7 @@ function MiniWaterfall({ trace }: { trace: FoundTrace }) {
   const width = 150;
   const height = 22;
   const start = BigInt(trace.startTimeUnixNano ?? 0);
-  const total = Math.max(1, (trace.durationMs ?? 0) * 1e6, ...spans.map((span) => Number(BigInt(span.startTimeUnixNano) - start) + Number(span.durationNanos)));
+  const total = Math.max(1, (trace.durationMs ?? 0) * 1e6, ...spans.map((span) => Number(BigInt(span.startTimeUnixNano) - start) + Number(span.durationNanos ?? 0)));
   const each = Math.min(4, height / Math.max(1, spans.length));
   return (
     <svg class="mini" viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="none" aria-hidden="true">
@@ -324,7 +324,7 @@ function MiniWaterfall({ trace }: { trace: FoundTrace }) {
           key={span.spanID + i}
           x={(Number(BigInt(span.startTimeUnixNano) - start) / total) * width}
           y={i * each}
-          width={Math.max(1.5, (Number(span.durationNanos) / total) * width)}
+          width={Math.max(1.5, (Number(span.durationNanos ?? 0) / total) * width)}
           height={Math.max(0.7, each - 0.5)}
           style={{ fill: attributeOf(span, "status") === "error" ? "var(--bad)" : colour(attributeOf(span, "service.name") || (trace.rootServiceName ?? "")) }}
         />

@@ -17,7 +17,7 @@ export function Events({ trace, select }: { trace: Trace; select: (node: Node) =
   );
   if (events.length === 0) return <Empty title="No span of this trace has events" />;
   return (
-    <div class="sheet">
+    <div class="sheet" tabIndex={0}>
       {events.length > EVENTS_MAX && <p class="note">The first {count(EVENTS_MAX)} of {count(events.length)}.</p>}
       <table class="data">
         <thead>

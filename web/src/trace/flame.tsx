@@ -111,7 +111,7 @@ export function Flame({ trace, select }: { trace: Trace; select: (node: Node) =>
             <button
               key={`${row} ${left}`}
               type="button"
-              style={{ left: `${left}px`, width: `${Math.max(1, own - 0.5)}px`, top: `${row * ROW}px`, background: `color-mix(in srgb, ${colour(block.service)} 76%, var(--flame-mix))` }}
+              style={{ left: `${left}px`, width: `${Math.max(1, own - 0.5)}px`, top: `${row * ROW}px`, background: `color-mix(in srgb, ${colour(block.service)} 68%, var(--flame-mix))` }}
               onClick={() => setTop(block === top ? null : block)}
               onPointerEnter={() => setHover(block)}
               onPointerLeave={() => setHover(null)}

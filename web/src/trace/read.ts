@@ -92,7 +92,7 @@ export function readFile(text: string): SpanData[] {
 export function readTrace(json: unknown): SpanData[] {
   if (Array.isArray(json)) return json.flatMap(readTrace);
   if (!isObject(json)) throw new ReadError("neither OTLP nor Jaeger: not an object");
-  if (isObject(json["trace"])) return readTrace(json["trace"]);
+  if (isObject(json["trace"])) return Object.keys(json["trace"]).length === 0 ? [] : readTrace(json["trace"]);
   const resources = json["resourceSpans"] ?? json["batches"] ?? json["resource_spans"];
   if (Array.isArray(resources)) return list(resources).flatMap(readResource);
   if (Array.isArray(json["data"])) return list(json["data"]).flatMap(readJaeger);

@@ -84,7 +84,7 @@ export function Statistics({ trace }: { trace: Trace }) {
         </label>
         <span class="note">{count(groups.length)} groups{groups.length > GROUPS_MAX && `, ${GROUPS_MAX} shown`}</span>
       </div>
-      <div class="sheet">
+      <div class="sheet" tabIndex={0}>
         <table class="data">
           <thead>
             <tr>

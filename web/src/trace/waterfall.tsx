@@ -125,7 +125,7 @@ export function Waterfall({ trace, rows, selected, select, toggle, zoom, setZoom
         role="treegrid"
         aria-label="Spans"
         aria-rowcount={rows.length}
-        aria-activedescendant={at >= 0 ? `row-${rows[at]!.key}` : undefined}
+        aria-activedescendant={at >= begin && at < last ? `row-${rows[at]!.key}` : undefined}
         onScroll={(event) => {
           const next = Math.max(0, Math.floor(event.currentTarget.scrollTop / ROW_PIXELS) - MARGIN_ROWS);
           if (next !== first) setFirst(next);
