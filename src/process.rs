@@ -1,7 +1,7 @@
 //! The processor traits and the processors.
 //!
 //! In: the processors that a pipeline names, in order. Out: a [`Chain`] that every request of the pipeline passes, and
-//! what the pipeline asks of those who forward it ([`Chain::batch`]).
+//! what the pipeline asks of those who forward it ([`Chain::batch`]). [`connector`] is what stands between pipelines.
 //!
 //! `memory_limiter` and `batch` never look inside a request, so its bytes pass untouched. The others are [`Editor`]s: they
 //! share one reading of the request ([`crate::otlp::edit`]), and only what they change is written anew. The room must not
@@ -10,8 +10,10 @@
 pub mod batch;
 pub mod chain;
 pub mod client;
+pub mod connector;
 pub mod memory_limiter;
 pub mod settings;
+pub mod tail_sampling;
 
 pub use chain::{Chain, ProcessError, Processed};
 pub use client::{Client, ClientMetadata};
@@ -97,6 +99,8 @@ impl Chain {
                 }
                 // Of several, the last one groups what is sent, as in a Collector.
                 ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
+                // Decides about what lies in the spool: requests pass.
+                ProcessorSettings::TailSampling(settings) => chain.tail_sampling = Some(settings.clone()),
             }
         }
         chain

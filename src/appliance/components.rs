@@ -3,15 +3,16 @@
 //! Adding one: a folder in its room with `settings.rs` (settings, their decoding and `DECLARATION`), a variant in the
 //! role's settings enum, and a line here. `components`, `validate`, error hints and docs all read these lists.
 
+use super::connectors::{self, ConnectorSettings};
 use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
 use super::{file_storage, health_check, spanreel};
-use crate::config::{Config, Declaration, Kit, Report};
+use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
-use crate::process::{batch, memory_limiter};
+use crate::process::{batch, memory_limiter, tail_sampling};
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
 
@@ -31,10 +32,12 @@ pub enum ExtensionSettings {
 const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
 
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
-    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];
+    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION, tail_sampling::settings::DECLARATION];
 
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
+
+const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
 
 const EXTENSIONS: &[Declaration<ExtensionSettings>] =
     &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
@@ -43,6 +46,7 @@ impl Kit for Components {
     type Receiver = ReceiverSettings;
     type Processor = ProcessorSettings;
     type Exporter = ExporterSettings;
+    type Connector = ConnectorSettings;
     type Extension = ExtensionSettings;
 
     fn receivers() -> &'static [Declaration<ReceiverSettings>] {
@@ -57,23 +61,75 @@ impl Kit for Components {
         EXPORTERS
     }
 
+    fn connectors() -> &'static [Declaration<ConnectorSettings>] {
+        CONNECTORS
+    }
+
     fn extensions() -> &'static [Declaration<ExtensionSettings>] {
         EXTENSIONS
     }
 
-    /// There is one appliance, so there is one set of its settings.
     fn check(config: &Config<Self>, report: &Report) {
-        let mut own = config
-            .extensions
-            .iter()
-            .filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
-        let first = own.next();
-        for (id, extension) in own {
-            let reason = "configured a second time: these settings are the whole process's";
-            let remedy = first.map(|(_, first)| {
-                format!("the first is {}; merge them", first.position.seen_from(&extension.position))
-            });
-            report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+        check_own_settings(config, report);
+        check_tail_sampling(config, report);
+        check_urls(config, report);
+    }
+}
+
+/// There is one appliance, so there is one set of its settings.
+fn check_own_settings(config: &Config<Components>, report: &Report) {
+    let mut own =
+        config.extensions.iter().filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
+    let first = own.next();
+    for (id, extension) in own {
+        let reason = "configured a second time: these settings are the whole process's";
+        let remedy = first
+            .map(|(_, first)| format!("the first is {}; merge them", first.position.seen_from(&extension.position)));
+        report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+    }
+}
+
+/// Decisions are made on what is stored: once per pipeline, and behind all that changes spans.
+fn check_tail_sampling(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        let path = format!("service::pipelines::{}::processors", pipeline.name);
+        let settings = |id| config.processors.get(id).map(|processor| &processor.settings);
+        let mut sampler: Option<&ComponentId> = None;
+        for id in &pipeline.processors {
+            let Some(settings) = settings(id) else { continue };
+            let samples = matches!(settings, ProcessorSettings::TailSampling(_));
+            let edits = !matches!(settings, ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_));
+            match sampler {
+                None if samples => sampler = Some(id),
+                Some(first) if samples => {
+                    let reason = format!("{id} is a second tail_sampling processor, after {first}");
+                    report.error(&pipeline.position, &path, reason, "join their policies, or use a pipeline for each");
+                }
+                Some(first) if edits => {
+                    let reason =
+                        format!("{id} stands after {first}, and works before it: decisions see what it changed");
+                    report.warn(&pipeline.position, &path, reason, format!("put {id} before {first}"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// An `otlp_http` exporter needs a URL for each signal of the pipelines that name it.
+fn check_urls(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        for id in &pipeline.exporters {
+            let Some(component) = config.exporters.get(id) else { continue };
+            if let ExporterSettings::OtlpHttp(settings) = &component.settings
+                && settings.url(pipeline.signal).is_none()
+            {
+                let key = otlp_http::settings::endpoint_key(pipeline.signal);
+                let reason =
+                    format!("either endpoint or {key} must be specified, because pipeline {} uses it", pipeline.name);
+                let remedy = "e.g. endpoint: http://gateway.monitoring:4318";
+                report.error(&component.position, &format!("exporters::{id}"), reason, remedy);
+            }
         }
     }
 }

@@ -5,24 +5,30 @@
 
 use super::Shared;
 use super::components::{Components, ExtensionSettings};
+use super::connectors::ConnectorOutlet;
 use super::doors::{Wanted, overlap};
 use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
-use super::intake::{Intake, PipelineIntake};
+use super::intake::{Intake, ItemIntake, PipelineIntake};
+use super::samplings::{PlannedSampling, Samplings};
+use super::ways;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{self, Destination};
+use crate::forward::{self, Destination, Feed, Sampling};
+use crate::otlp::Signal;
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
+use crate::process::connector::{Connector, Outlet};
+use crate::receive::items::{ItemSink, ItemSinks};
 use crate::receive::otlp::settings::OtlpReceiverSettings;
 use crate::receive::settings::ReceiverSettings;
 use crate::receive::{Endpoint, ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -67,6 +73,8 @@ pub(super) struct PipelineSet {
     pub(super) wanted: Vec<Wanted>,
     probes: Vec<Probe>,
     processing: Option<Processing>,
+    samplings: Samplings,
+    connecting: Vec<Task>,
     /// Of earlier configurations, for as long as requests hold them: these may still store spans in pipelines that are no
     /// more.
     outgoing: Vec<Weak<Receiver>>,
@@ -88,6 +96,8 @@ pub(super) struct RunningDestination {
     pub destination: Arc<Destination>,
     settings: ExporterSettings,
     batch: Option<BatchSettings>,
+    /// It gets what tail sampling lets pass.
+    is_sampled: bool,
     consumer: Consumer,
     task: Task,
     /// It left the configuration, and still forwards what was stored before.
@@ -102,17 +112,17 @@ struct Probe {
 
 /// How one task is stopped and waited for.
 #[derive(Clone, Default)]
-struct Task {
-    stop: CancellationToken,
-    ended: CancellationToken,
+pub(super) struct Task {
+    pub stop: CancellationToken,
+    pub ended: CancellationToken,
 }
 
 impl Task {
-    fn child_of(token: &CancellationToken) -> Self {
+    pub fn child_of(token: &CancellationToken) -> Self {
         Self { stop: token.child_token(), ended: CancellationToken::new() }
     }
 
-    async fn stop(&self) {
+    pub async fn stop(&self) {
         self.stop.cancel();
         self.ended.cancelled().await;
     }
@@ -123,12 +133,15 @@ pub(super) struct Plan {
     pub wanted: Vec<Wanted>,
     pipelines: Vec<PlannedPipeline>,
     destinations: Vec<PlannedDestination>,
+    samplings: Vec<PlannedSampling>,
     probes: Vec<PlannedProbe>,
     processing: Processing,
+    connectors: Vec<(Arc<dyn Connector>, Arc<dyn Outlet>)>,
 }
 
 struct PlannedPipeline {
     name: String,
+    signal: Signal,
     intake: PipelineIntake,
     exporters: Vec<ComponentId>,
 }
@@ -154,28 +167,48 @@ impl Plan {
     pub async fn draw(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let mut pipelines = Vec::new();
-        let mut fed_by: BTreeMap<&ComponentId, Vec<PipelineIntake>> = BTreeMap::new();
+        let mut intakes = Vec::new();
         for pipeline in &config.service.pipelines {
-            let name = owned(owner, &pipeline.name);
-            let id = shared.spool.pipeline(&name).await?;
+            let id = shared.spool.pipeline_of(pipeline.signal, &owned(owner, &pipeline.name)).await?;
             let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
-            let intake = PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop) };
-            for receiver in &pipeline.receivers {
-                fed_by.entry(receiver).or_default().push(intake.clone());
-            }
-            pipelines.push(PlannedPipeline { name, intake, exporters: pipeline.exporters.clone() });
+            intakes.push(PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop), connectors: Vec::new() });
         }
+        let mut running = Vec::new();
+        for (id, component) in &config.connectors {
+            let Some(connector) = component.settings.build() else { continue };
+            for (pipeline, intake) in config.service.pipelines.iter().zip(&mut intakes) {
+                if pipeline.feeds.contains(id) {
+                    intake.connectors.push(Arc::clone(&connector));
+                }
+            }
+            running.push((id, connector));
+        }
+        let ways = ways::Ways::new(config, &intakes);
         let mut plan = Self {
             wanted: Vec::new(),
-            pipelines,
+            pipelines: Vec::new(),
             destinations: Vec::new(),
+            samplings: Vec::new(),
             probes: Vec::new(),
             processing: Processing { _stop: stop.drop_guard(), tasks },
+            connectors: Vec::new(),
         };
-        for (id, pipelines) in fed_by {
-            let Some(component) = config.receivers.get(id) else { continue };
+        for (id, connector) in running {
+            let pipelines = ways.from_connector(id)?;
+            let outlet: Arc<dyn Outlet> = Arc::new(ConnectorOutlet { spool: shared.spool.clone(), pipelines });
+            plan.connectors.push((connector, outlet));
+        }
+        for (id, component) in &config.receivers {
+            if !config.service.pipelines.iter().any(|pipeline| pipeline.receivers.contains(id)) {
+                continue;
+            }
             let ReceiverSettings::Otlp(settings) = &component.settings;
+            let items = |signal| -> Result<Option<Arc<dyn ItemSink>>, StartError> {
+                let pipelines = ways.from_receiver(id, signal)?;
+                let intake = ItemIntake { signal, spool: shared.spool.clone(), pipelines };
+                Ok((!intake.pipelines.is_empty()).then(|| Arc::new(intake) as _))
+            };
+            let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
                 sink: Arc::new(Intake {
@@ -184,6 +217,7 @@ impl Plan {
                     witness: shared.witness.clone(),
                     red: shared.red.clone(),
                 }),
+                items: ItemSinks { metrics: items(Signal::Metrics)?, logs: items(Signal::Logs)? },
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
                 limits: settings.limits(),
@@ -197,6 +231,19 @@ impl Plan {
             });
             plan.wanted.extend(wanted);
         }
+        drop(ways);
+        plan.pipelines = config
+            .service
+            .pipelines
+            .iter()
+            .zip(intakes)
+            .map(|(pipeline, intake)| PlannedPipeline {
+                name: owned(owner, &pipeline.name),
+                signal: pipeline.signal,
+                intake,
+                exporters: pipeline.exporters.clone(),
+            })
+            .collect();
         Ok(plan)
     }
 
@@ -234,7 +281,8 @@ impl Plan {
         running: &PipelineSet,
         is_wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), StartError> {
-        for PlannedPipeline { name, intake, exporters } in &self.pipelines {
+        for PlannedPipeline { name, signal, intake, exporters } in &self.pipelines {
+            let sampling = running.samplings.plan(shared, name, intake).await?;
             for id in exporters {
                 let Some(component) = config.exporters.get(id) else { continue };
                 let exporter = id.to_string();
@@ -246,10 +294,22 @@ impl Plan {
                     running.is_of(name, &exporter)
                         && running.settings == component.settings
                         && running.batch.as_ref() == batch
+                        && running.is_sampled == sampling.is_some()
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
-                    None => new_destination(shared, owner, name, intake, exporter, &component.settings).await,
+                    None => {
+                        let sampling = sampling.as_ref().map(|planned| &planned.sampling);
+                        new_destination(
+                            shared,
+                            owner,
+                            (name, *signal),
+                            (intake, sampling),
+                            exporter,
+                            &component.settings,
+                        )
+                        .await
+                    }
                 };
                 match built {
                     Ok(planned) => self.destinations.push(planned),
@@ -259,12 +319,14 @@ impl Plan {
                     }
                 }
             }
+            self.samplings.extend(sampling);
         }
         Ok(())
     }
 
     /// It is not going to run: cursors that were taken up for it hold nothing back.
     pub fn abandon(&self, running: &PipelineSet) {
+        self.samplings.iter().for_each(|planned| planned.abandon(&running.samplings));
         for planned in &self.destinations {
             if let PlannedDestination::New { running: new, .. } = planned
                 && !running.destinations.iter().any(|running| running.is_of(&new.pipeline, &new.exporter))
@@ -292,8 +354,8 @@ impl RunningDestination {
 async fn new_destination(
     shared: &Shared,
     owner: Option<&str>,
-    pipeline: &str,
-    intake: &PipelineIntake,
+    (pipeline, signal): (&str, Signal),
+    (intake, sampling): (&PipelineIntake, Option<&Sampling>),
     exporter: String,
     settings: &ExporterSettings,
 ) -> Result<PlannedDestination, StartError> {
@@ -309,7 +371,8 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let built = Destination::build(&log_name, settings, batch, consumer.clone(), metrics, budget);
+    let feed = sampling.map_or_else(|| Feed::from(consumer.clone()), |sampling| sampling.feed(consumer.clone()));
+    let built = Destination::build(&log_name, settings, signal, batch, feed, metrics, budget);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
     let running = RunningDestination {
         exporter,
@@ -317,6 +380,7 @@ async fn new_destination(
         destination: Arc::new(destination),
         settings: settings.clone(),
         batch: batch.cloned(),
+        is_sampled: sampling.is_some(),
         consumer,
         task: Task::default(),
         leaving: false,
@@ -328,10 +392,13 @@ impl PipelineSet {
     /// Puts `plan` in the place of what runs. Ports have been handed over already; requests that began before may still
     /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
     pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
-        let Plan { wanted, destinations: planned, probes, processing, .. } = plan;
+        let Plan { wanted, destinations: planned, samplings, probes, processing, connectors, .. } = plan;
+        // What they have counted goes to where it belonged.
+        self.stop_connectors().await;
         let before = std::mem::replace(&mut self.wanted, wanted);
         self.let_go(before);
         self.processing = Some(processing);
+        connectors.into_iter().for_each(|(connector, outlet)| self.connect(connector, outlet));
 
         let mut changed = Vec::new();
         let mut leaving = false;
@@ -346,6 +413,7 @@ impl PipelineSet {
             }
         }
         join_all(changed.iter().map(|running| running.task.stop())).await;
+        self.samplings.exchange(samplings, &self.forwarding, &self.forwarding_tasks).await;
         for planned in planned {
             if let PlannedDestination::New { log_name, running } = planned {
                 self.forward(log_name, running);
@@ -356,6 +424,7 @@ impl PipelineSet {
             ended(&self.outgoing).await;
             self.tidy().await;
         }
+        self.end_samplings().await;
         self.replace_probes(shared, probes).await
     }
 
@@ -364,9 +433,28 @@ impl PipelineSet {
         let (destination, task) = (Arc::clone(&running.destination), running.task.clone());
         self.destinations.push(running);
         self.forwarding_tasks.spawn(async move {
-            keep_forwarding(log_name, destination, task.stop).await;
+            keep_running(&log_name, &task.stop, || destination.run(task.stop.clone())).await;
             task.ended.cancel();
         });
+    }
+
+    fn connect(&mut self, connector: Arc<dyn Connector>, outlet: Arc<dyn Outlet>) {
+        let task = Task::child_of(&self.forwarding);
+        self.connecting.push(task.clone());
+        self.forwarding_tasks.spawn(async move {
+            // Also if it panics: nobody waits for it then.
+            let _ended = task.ended.drop_guard();
+            connector.run(outlet, task.stop).await;
+        });
+    }
+
+    /// Connectors emit what they still have, while the spool takes it.
+    pub async fn stop_connectors(&mut self) {
+        let connecting = std::mem::take(&mut self.connecting);
+        let all = join_all(connecting.iter().map(Task::stop));
+        if tokio::time::timeout(REQUESTS_WAIT_MAX, all).await.is_err() {
+            tracing::warn!("a connector did not end in time; what it had not emitted is lost");
+        }
     }
 
     async fn replace_probes(&mut self, shared: &Shared, planned: Vec<PlannedProbe>) -> Vec<String> {
@@ -405,6 +493,7 @@ impl PipelineSet {
 
     /// Nothing comes in any more: health checks and processors end, destinations go on with what is there.
     pub async fn stop_intake(&mut self) {
+        self.stop_connectors().await;
         let before = std::mem::take(&mut self.wanted);
         self.let_go(before);
         let probes = std::mem::take(&mut self.probes);
@@ -438,6 +527,14 @@ impl PipelineSet {
         self.destinations = kept;
         join_all(done.iter().map(|running| running.task.stop())).await;
         done.iter().for_each(|running| running.consumer.retire());
+        self.end_samplings().await;
+    }
+
+    /// Of pipelines that sample no more, once no destination reads behind it.
+    async fn end_samplings(&mut self) {
+        let sampled = self.destinations.iter().filter(|running| running.is_sampled);
+        let sampled: BTreeSet<&str> = sampled.map(|running| running.pipeline.as_str()).collect();
+        self.samplings.tidy(|pipeline| sampled.contains(pipeline)).await;
     }
 
     /// Ports of health checks, as Services name them.
@@ -480,6 +577,7 @@ impl PipelineSet {
     /// The destinations are no longer wanted: their cursors hold nothing back from now on.
     pub fn retire(&self) {
         self.destinations.iter().for_each(|running| running.consumer.retire());
+        self.samplings.retire();
     }
 }
 
@@ -493,11 +591,18 @@ async fn ended(receivers: &[Weak<Receiver>]) {
     let _ = tokio::time::timeout(REQUESTS_WAIT_MAX, all).await;
 }
 
-/// Runs a destination; if it panics it begins again at its cursor, where nothing is lost.
-async fn keep_forwarding(name: String, destination: Arc<Destination>, shutdown: CancellationToken) {
-    while AssertUnwindSafe(destination.run(shutdown.clone())).catch_unwind().await.is_err() {
-        tracing::error!(destination = name, "forwarding panicked; it begins again at its cursor");
-        tokio::time::sleep(RESTART_PAUSE).await;
+/// Runs until `shutdown` what goes on at its cursor; if it panics it begins again there, where nothing is lost.
+pub(super) async fn keep_running<F: Future<Output = ()>>(
+    name: &str,
+    shutdown: &CancellationToken,
+    run: impl Fn() -> F,
+) {
+    while AssertUnwindSafe(run()).catch_unwind().await.is_err() {
+        tracing::error!(name, "it panicked, and begins again at its cursor");
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+            () = shutdown.cancelled() => return,
+        }
     }
 }
 
