@@ -186,7 +186,7 @@ export function QueryBox({ query, run, invalid }: { query: string; run: (query: 
           ))}
         </ul>
       </div>
-      <button type="submit" class="primary">
+      <button type="submit" class="primary" aria-label="Search">
         <Icon name="search" />
         <span>Search</span>
       </button>

@@ -115,6 +115,10 @@ test("the empty page says how to send the first trace, and changes by itself whe
   const command = await page.locator(".command pre", { hasText: "curl" }).innerText();
   assert.ok(command.includes(otlp.replace("http://", "")), command);
   await shot(page, "empty");
+  const narrow = await open("/", { width: 360, height: 740 });
+  await narrow.page.getByRole("heading", { name: "Waiting for the first trace" }).waitFor();
+  assert.ok(await narrow.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  await narrow.close();
   // The command of the guide, as a person would run it.
   const ended = await new Promise((done) => spawn("bash", ["-c", command], { stdio: "ignore" }).once("exit", done));
   assert.equal(ended, 0);
