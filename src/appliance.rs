@@ -200,7 +200,7 @@ impl Appliance {
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
             let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
-            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters)));
+            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
