@@ -6,6 +6,7 @@
 use crate::support::otelcol::Otelcol;
 use crate::support::{http, ports};
 use bytes::Bytes;
+use ::http::Method;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -44,9 +45,10 @@ pub async fn compare(cases: &[Case], requests: &[ExportTraceServiceRequest]) {
         let chain = chain(kind, settings);
         for (number, request) in requests.iter().enumerate() {
             let theirs = {
-                let body = request.encode_to_vec();
                 let headers = [("content-type", "application/x-protobuf"), TENANT];
-                let answer = http::post(receiver_ports[index], "/v1/traces", &headers, body).await.unwrap();
+                let mut connection = http::Connection::open(receiver_ports[index]).await.unwrap();
+                let body = request.encode_to_vec().into();
+                let answer = connection.send(Method::POST, "/v1/traces", &headers, body).await.unwrap();
                 assert_eq!(answer.status, 200, "{kind} {settings}");
                 capture.take(&format!("/{index}"))
             };
