@@ -25,6 +25,7 @@ mod processors;
 mod reload;
 mod rig;
 mod seal;
+mod signals;
 mod start;
 mod telemetrygen;
 mod tempo_api;
