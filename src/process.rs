@@ -13,22 +13,29 @@ pub mod batch;
 pub mod chain;
 pub mod client;
 pub mod connector;
+pub mod k8s_attributes;
 pub mod memory_limiter;
 pub mod pattern;
 pub mod probabilistic_sampler;
+pub mod queue_batch;
 pub mod resource;
+pub mod resource_detection;
 pub mod settings;
+pub mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod text;
 
 pub use chain::{Chain, ProcessError, Processed};
 pub use client::{Client, ClientMetadata};
+pub use surroundings::Surroundings;
 
 use self::attributes::Attributes;
+use self::k8s_attributes::K8sAttributes;
 use self::memory_limiter::MemoryLimiter;
 use self::probabilistic_sampler::ProbabilisticSampler;
 use self::resource::Resource;
+use self::resource_detection::ResourceDetection;
 use self::settings::ProcessorSettings;
 use crate::otlp::edit::Traces;
 use std::ops::AddAssign;
@@ -92,13 +99,23 @@ impl AddAssign for Removed {
     }
 }
 
+/// A processor cannot run here. The text stands on one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BuildError(pub String);
+
 impl Chain {
-    /// Builds the processors in order; those that need a task get one on `tasks`, until `shutdown`.
-    pub fn build<'a>(
+    /// Builds the processors in order; those that need a task get one on `tasks`, until `shutdown`. May wait for the
+    /// surroundings, as long as the settings say.
+    ///
+    /// # Errors
+    /// The surroundings lack what a processor needs.
+    pub async fn build<'a>(
         settings: impl IntoIterator<Item = &'a ProcessorSettings>,
+        surroundings: &Surroundings,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, BuildError> {
         let mut chain = Self::default();
         for settings in settings {
             match settings {
@@ -108,14 +125,26 @@ impl Chain {
                     chain.push(limiter);
                 }
                 ProcessorSettings::Attributes(settings) => chain.push(Arc::new(Attributes::new(settings))),
-                ProcessorSettings::Resource(settings) => chain.push(Arc::new(Resource::new(settings))),
+                ProcessorSettings::K8sAttributes(settings) => {
+                    let started = K8sAttributes::start(settings, surroundings, tasks, shutdown).await;
+                    let failed = |problem| BuildError(format!("k8s_attributes: {problem}"));
+                    chain.push(Arc::new(started.map_err(failed)?));
+                }
                 ProcessorSettings::ProbabilisticSampler(settings) => {
                     chain.push(Arc::new(ProbabilisticSampler::new(settings)));
                 }
+                ProcessorSettings::Resource(settings) => chain.push(Arc::new(Resource::new(settings))),
+                ProcessorSettings::ResourceDetection(settings) => {
+                    let detected = ResourceDetection::detect(settings, surroundings).await;
+                    let failed = |problem| BuildError(format!("resource_detection: {problem}"));
+                    chain.push(Arc::new(detected.map_err(failed)?));
+                }
                 // Of several, the last one groups what is sent, as in a Collector.
-                ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
+                ProcessorSettings::Batch(settings) | ProcessorSettings::QueueBatch(settings) => {
+                    chain.batch = Some(settings.clone());
+                }
             }
         }
-        chain
+        Ok(chain)
     }
 }

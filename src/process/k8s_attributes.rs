@@ -53,9 +53,11 @@ impl K8sAttributes {
             return Ok(processor);
         }
         let Some(cluster) = &surroundings.cluster else {
-            return Err("there is no access to a cluster; run in one or with --kubeconfig, or set passthrough: true, which \
+            return Err(
+                "there is no access to a cluster; run in one or with --kubeconfig, or set passthrough: true, which \
                         needs none"
-                .to_owned());
+                    .to_owned(),
+            );
         };
         let wanted = Wanted { fields: settings.filter.field_selector()?, ..settings.wanted() };
         tasks.spawn(cluster.follow(wanted, Arc::clone(&table) as _, shutdown.clone()));

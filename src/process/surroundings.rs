@@ -53,9 +53,9 @@ pub enum Seen<T> {
 
 /// Is told of objects, by one task at a time. Must not block.
 pub trait Observer: Send + Sync + 'static {
-    fn pod(&self, seen: Seen<Pod>);
-    fn namespace(&self, seen: Seen<ObjectMeta>);
-    fn node(&self, seen: Seen<ObjectMeta>);
+    fn saw_pod(&self, seen: Seen<Pod>);
+    fn saw_namespace(&self, seen: Seen<ObjectMeta>);
+    fn saw_node(&self, seen: Seen<ObjectMeta>);
     /// Time passes; called about once a second.
     fn tick(&self);
 }

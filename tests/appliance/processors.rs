@@ -5,8 +5,8 @@
 
 use crate::support::otelcol::Otelcol;
 use crate::support::{http, ports};
-use bytes::Bytes;
 use ::http::Method;
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,7 @@ use prost::Message;
 use spanreel::appliance::components::Components;
 use spanreel::config::{self, Config, Files, Input, Source};
 use spanreel::otlp::scan::scan;
-use spanreel::process::{Chain, Client};
+use spanreel::process::{Chain, Client, Surroundings};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,7 +42,7 @@ pub async fn compare(cases: &[Case], requests: &[ExportTraceServiceRequest]) {
     let text = configuration(cases, &receiver_ports, capture.port);
     let _otelcol = Otelcol::start(&text).await;
     for (index, (kind, settings)) in cases.iter().enumerate() {
-        let chain = chain(kind, settings);
+        let chain = chain(kind, settings).await;
         for (number, request) in requests.iter().enumerate() {
             let theirs = {
                 let headers = [("content-type", "application/x-protobuf"), TENANT];
@@ -85,7 +85,7 @@ fn configuration(cases: &[Case], receiver_ports: &[u16], capture_port: u16) -> S
 }
 
 /// The chain of a pipeline with this one processor.
-fn chain(kind: &str, settings: &str) -> Chain {
+async fn chain(kind: &str, settings: &str) -> Chain {
     let text = format!(
         "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {kind}: {settings}\nexporters: {{debug: }}\n\
          service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
@@ -95,7 +95,8 @@ fn chain(kind: &str, settings: &str) -> Chain {
     let loaded = config::load(&input).map_err(|errors| errors.lines()).unwrap();
     let config: Config<Components> = loaded.config;
     let settings = config.processors.values().map(|component| &component.settings);
-    Chain::build(settings, &TaskTracker::new(), &CancellationToken::new())
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    Chain::build(settings, &Surroundings::default(), &tasks, &shutdown).await.unwrap()
 }
 
 async fn through(chain: &Chain, request: &ExportTraceServiceRequest) -> ExportTraceServiceRequest {

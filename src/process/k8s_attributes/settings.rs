@@ -325,7 +325,11 @@ fn selector(section: &mut Section<'_>, operators: &[&str]) -> String {
         section.error("key", "a key or value of a selector has none of , = ! ( ) and no spaces", "");
     }
     if !operator.is_empty() && !operators.contains(&operator.as_str()) {
-        section.error("op", format!("{operator:?} is not one of its values"), format!("one of: {}", operators.join(", ")));
+        section.error(
+            "op",
+            format!("{operator:?} is not one of its values"),
+            format!("one of: {}", operators.join(", ")),
+        );
     }
     match operator.as_str() {
         "not-equals" => format!("{key}!={value}"),

@@ -192,7 +192,7 @@ impl RemoveIfOf for HashMap<Identifier, Arc<Facts>> {
 }
 
 impl Observer for Table {
-    fn pod(&self, seen: Seen<Pod>) {
+    fn saw_pod(&self, seen: Seen<Pod>) {
         let mut keeping = self.keeping();
         match seen {
             Seen::ListBegins => keeping.listed = Some(Vec::new()),
@@ -214,7 +214,7 @@ impl Observer for Table {
         }
     }
 
-    fn namespace(&self, seen: Seen<ObjectMeta>) {
+    fn saw_namespace(&self, seen: Seen<ObjectMeta>) {
         if let Seen::Present(namespace) = &seen
             && namespace.name.as_deref() == Some("kube-system")
         {
@@ -228,7 +228,7 @@ impl Observer for Table {
         }
     }
 
-    fn node(&self, seen: Seen<ObjectMeta>) {
+    fn saw_node(&self, seen: Seen<ObjectMeta>) {
         let mut keeping = self.keeping();
         let make = |meta: &ObjectMeta| extract::node(&self.settings, meta);
         if follow(seen, &mut keeping.listed_nodes, &self.nodes, NODES_MAX, make) {

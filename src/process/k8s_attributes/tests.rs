@@ -45,19 +45,21 @@ fn meta(value: serde_json::Value) -> ObjectMeta {
 fn processor(settings: &str, pods: Vec<Pod>) -> K8sAttributes {
     let settings = decoded_settings(settings, K8sAttributesSettings::decode);
     let table = Arc::new(Table::new(settings.clone()));
-    table.pod(Seen::ListBegins);
-    pods.into_iter().for_each(|pod| table.pod(Seen::Present(pod)));
-    table.pod(Seen::ListEnds);
-    table.namespace(Seen::Present(meta(json!({"name": "shop", "uid": "n", "labels": {"tier": "gold"}}))));
-    table.namespace(Seen::Present(meta(json!({"name": "kube-system", "uid": "cluster-1"}))));
-    table.node(Seen::Present(meta(json!({"name": "node-1", "uid": "node-uid", "labels": {"zone": "z1"}}))));
+    table.saw_pod(Seen::ListBegins);
+    pods.into_iter().for_each(|pod| table.saw_pod(Seen::Present(pod)));
+    table.saw_pod(Seen::ListEnds);
+    table.saw_namespace(Seen::Present(meta(json!({"name": "shop", "uid": "n", "labels": {"tier": "gold"}}))));
+    table.saw_namespace(Seen::Present(meta(json!({"name": "kube-system", "uid": "cluster-1"}))));
+    table.saw_node(Seen::Present(meta(json!({"name": "node-1", "uid": "node-uid", "labels": {"zone": "z1"}}))));
     K8sAttributes { settings, table }
 }
 
 fn text(value: Option<Any>) -> String {
     match value {
         Some(Any::StringValue(text)) => text,
-        Some(Any::ArrayValue(list)) => list.values.into_iter().map(|value| text(value.value)).collect::<Vec<_>>().join(","),
+        Some(Any::ArrayValue(list)) => {
+            list.values.into_iter().map(|value| text(value.value)).collect::<Vec<_>>().join(",")
+        }
         other => format!("{other:?}"),
     }
 }
@@ -88,7 +90,11 @@ fn a_connections_address_names_its_pod() {
         ("k8s.node.name", "node-1"),
     ]);
     assert_eq!(enriched(&processor, "10.0.0.7", vec![]), expected, "two containers, and none is named");
-    assert_eq!(enriched(&processor, "::ffff:10.0.0.7", vec![]), expected, "an address of version 4 in one of version 6");
+    assert_eq!(
+        enriched(&processor, "::ffff:10.0.0.7", vec![]),
+        expected,
+        "an address of version 4 in one of version 6"
+    );
     assert_eq!(enriched(&processor, "10.0.0.8", vec![]), map([]));
 }
 
@@ -189,16 +195,17 @@ fn excluded_pods_and_those_that_say_so_are_not_known() {
 
 #[test]
 fn a_pod_that_is_gone_is_known_for_a_while_unless_its_address_is_anothers() {
-    let processor = processor("{extract: {metadata: [k8s.pod.name]}}", vec![pod("old", "10.0.0.7"), pod("gone", "10.0.0.9")]);
+    let processor =
+        processor("{extract: {metadata: [k8s.pod.name]}}", vec![pod("old", "10.0.0.7"), pod("gone", "10.0.0.9")]);
     let name = |peer| enriched(&processor, peer, vec![]).remove("k8s.pod.name");
-    processor.table.pod(Seen::Gone(pod("gone", "10.0.0.9")));
+    processor.table.saw_pod(Seen::Gone(pod("gone", "10.0.0.9")));
     assert_eq!(name("10.0.0.9").as_deref(), Some("gone"));
     let mut young = pod("young", "10.0.0.7");
     let status = young.status.get_or_insert_default();
     status.start_time = serde_json::from_value(json!("2026-01-02T03:05:00Z")).unwrap();
-    processor.table.pod(Seen::Present(young));
+    processor.table.saw_pod(Seen::Present(young));
     assert_eq!(name("10.0.0.7").as_deref(), Some("young"));
-    processor.table.pod(Seen::Present(pod("old", "10.0.0.7")));
+    processor.table.saw_pod(Seen::Present(pod("old", "10.0.0.7")));
     assert_eq!(name("10.0.0.7").as_deref(), Some("young"), "a late word about the older one");
 }
 
@@ -207,9 +214,9 @@ fn what_a_new_list_does_not_name_goes_after_the_grace_period() {
     let settings = "{extract: {metadata: [k8s.pod.name]}, pod_delete_grace_period: 0s}";
     let processor = processor(settings, vec![pod("a", "10.0.0.1"), pod("b", "10.0.0.2")]);
     let name = |peer| enriched(&processor, peer, vec![]).remove("k8s.pod.name");
-    processor.table.pod(Seen::ListBegins);
-    processor.table.pod(Seen::Present(pod("b", "10.0.0.2")));
-    processor.table.pod(Seen::ListEnds);
+    processor.table.saw_pod(Seen::ListBegins);
+    processor.table.saw_pod(Seen::Present(pod("b", "10.0.0.2")));
+    processor.table.saw_pod(Seen::ListEnds);
     processor.table.tick();
     assert_eq!((name("10.0.0.1"), name("10.0.0.2").as_deref()), (None, Some("b")));
 }
@@ -218,7 +225,12 @@ fn what_a_new_list_does_not_name_goes_after_the_grace_period() {
 struct Silent;
 
 impl ClusterView for Silent {
-    fn follow(&self, _: Wanted, _: Arc<dyn Observer>, shutdown: CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn follow(
+        &self,
+        _: Wanted,
+        _: Arc<dyn Observer>,
+        shutdown: CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move { shutdown.cancelled().await })
     }
 
@@ -261,16 +273,34 @@ fn what_is_not_supported_is_refused_by_name() {
     let errors = |text: &str| errors_of(text, |section| drop(K8sAttributesSettings::decode(section)));
     let cases = [
         ("{extract: {metadata: [k8s.deployment.uid]}}", "extract::metadata: k8s.deployment.uid is not supported"),
-        ("{extract: {metadata: [k8s.pod.nam]}}", "extract::metadata: \"k8s.pod.nam\" is not a supported metadata field (did you mean \"k8s.pod.name\"?)"),
-        ("{extract: {deployment_name_from_replicaset: false}}", "extract::deployment_name_from_replicaset: not supported"),
-        ("{extract: {labels: [{key: a, from: deployment}]}}", "extract::labels::0::from: \"deployment\" is not supported"),
-        ("{extract: {labels: [{key: a, key_regex: b}]}}", "extract::labels::0::key_regex: cannot be given together with key"),
+        (
+            "{extract: {metadata: [k8s.pod.nam]}}",
+            "extract::metadata: \"k8s.pod.nam\" is not a supported metadata field (did you mean \"k8s.pod.name\"?)",
+        ),
+        (
+            "{extract: {deployment_name_from_replicaset: false}}",
+            "extract::deployment_name_from_replicaset: not supported",
+        ),
+        (
+            "{extract: {labels: [{key: a, from: deployment}]}}",
+            "extract::labels::0::from: \"deployment\" is not supported",
+        ),
+        (
+            "{extract: {labels: [{key: a, key_regex: b}]}}",
+            "extract::labels::0::key_regex: cannot be given together with key",
+        ),
         ("{extract: {annotations: [{tag_name: a}]}}", "extract::annotations::0::key: is missing"),
         ("{extract: {labels: [{key_regex: \"(\"}]}}", "extract::labels::0::key_regex: is no valid pattern"),
         ("{filter: {fields: [{key: a, op: exists}]}}", "filter::fields::0::op: \"exists\" is not one of its values"),
         ("{filter: {labels: [{key: \"a,b\"}]}}", "filter::labels::0::key: a key or value of a selector"),
-        ("{pod_association: [{sources: [{from: build_hostname}]}]}", "pod_association::0::sources::0::from: \"build_hostname\" is not"),
-        ("{pod_association: [{sources: [{from: resource_attribute}]}]}", "pod_association::0::sources::0::name: is missing"),
+        (
+            "{pod_association: [{sources: [{from: build_hostname}]}]}",
+            "pod_association::0::sources::0::from: \"build_hostname\" is not",
+        ),
+        (
+            "{pod_association: [{sources: [{from: resource_attribute}]}]}",
+            "pod_association::0::sources::0::name: is missing",
+        ),
     ];
     for (text, expected) in cases {
         let said = errors(text);

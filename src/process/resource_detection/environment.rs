@@ -33,7 +33,8 @@ fn unescaped(text: &str) -> Option<String> {
             b'+' => b' ',
             b'%' => {
                 let digits = [bytes.next()?, bytes.next()?];
-                let digits = std::str::from_utf8(&digits).ok().filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()))?;
+                let digits =
+                    std::str::from_utf8(&digits).ok().filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()))?;
                 u8::from_str_radix(digits, 16).ok()?
             }
             byte => byte,

@@ -111,7 +111,11 @@ impl ResourceDetectionSettings {
         section.inert("refresh_interval", Shape::Duration, "what these detectors find does not change");
         section.inert("retry", Shape::Map, "a detector is asked once; a pipeline that could not start says so");
         section.inert("fail_on_missing_metadata", Shape::Bool, "these detectors always fail when they find nothing");
-        section.unsupported("attributes", "the Collector gave it up", "list them under resource_attributes of the detector");
+        section.unsupported(
+            "attributes",
+            "the Collector gave it up",
+            "list them under resource_attributes of the detector",
+        );
         settings
     }
 }
