@@ -110,8 +110,8 @@ impl Chain {
     ///
     /// # Errors
     /// The surroundings lack what a processor needs.
-    pub async fn build<'a>(
-        settings: impl IntoIterator<Item = &'a ProcessorSettings>,
+    pub async fn build(
+        settings: &[&ProcessorSettings],
         surroundings: &Surroundings,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,

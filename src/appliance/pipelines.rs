@@ -170,7 +170,8 @@ impl Plan {
         for pipeline in &config.service.pipelines {
             let id = shared.spool.pipeline_of(pipeline.signal, &owned(owner, &pipeline.name)).await?;
             let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
-            let chain = Chain::build(processors, &shared.surroundings, &tasks, &stop).await;
+            let processors: Vec<_> = processors.collect();
+            let chain = Chain::build(&processors, &shared.surroundings, &tasks, &stop).await;
             let chain =
                 chain.map_err(|problem| StartError::Processor { pipeline: owned(owner, &pipeline.name), problem })?;
             intakes.push(PipelineIntake { id, chain, connectors: Vec::new() });

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, metadata_watcher, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -61,11 +61,11 @@ impl View {
         let Some(client) = self.patient_client(&shutdown).await else { return };
         let mut pods = pods(&client, &wanted);
         let mut namespaces: Events<PartialObjectMeta<Namespace>> = match wanted.namespaces {
-            true => metadata_watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff().boxed(),
+            true => watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff().boxed(),
             false => futures_util::stream::pending().boxed(),
         };
         let mut nodes: Events<PartialObjectMeta<Node>> = match wanted.nodes {
-            true => metadata_watcher(Api::all(client), watcher::Config::default()).default_backoff().boxed(),
+            true => watcher(Api::all(client), watcher::Config::default()).default_backoff().boxed(),
             false => futures_util::stream::pending().boxed(),
         };
         let mut state = State::new("watching what k8s_attributes tells of");
