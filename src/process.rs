@@ -22,6 +22,7 @@ pub mod resource;
 pub mod resource_detection;
 pub mod settings;
 pub mod surroundings;
+pub mod tail_sampling;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -143,6 +144,8 @@ impl Chain {
                 ProcessorSettings::Batch(settings) | ProcessorSettings::QueueBatch(settings) => {
                     chain.batch = Some(settings.clone());
                 }
+                // Decides about what lies in the spool: requests pass.
+                ProcessorSettings::TailSampling(settings) => chain.tail_sampling = Some(settings.clone()),
             }
         }
         Ok(chain)

@@ -13,4 +13,5 @@ pub enum ProcessorSettings {
     QueueBatch(super::batch::settings::BatchSettings),
     Resource(super::resource::settings::ResourceSettings),
     ResourceDetection(super::resource_detection::settings::ResourceDetectionSettings),
+    TailSampling(super::tail_sampling::settings::TailSamplingSettings),
 }
