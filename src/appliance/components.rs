@@ -12,8 +12,8 @@ use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{batch, memory_limiter};
-use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
+use crate::receive::{jaeger, otlp, zipkin};
 
 /// Spanreel's components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,8 @@ pub enum ExtensionSettings {
     Spanreel(Box<SpanreelSettings>),
 }
 
-const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
+const RECEIVERS: &[Declaration<ReceiverSettings>] =
+    &[jaeger::settings::DECLARATION, otlp::settings::DECLARATION, zipkin::settings::DECLARATION];
 
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
     &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];

@@ -16,9 +16,9 @@ use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination};
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
-use crate::receive::otlp::settings::OtlpReceiverSettings;
-use crate::receive::settings::ReceiverSettings;
-use crate::receive::{Endpoint, ListenError, Receiver};
+use crate::receive::listener::bindable;
+use crate::receive::settings::Port;
+use crate::receive::{ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -175,9 +175,10 @@ impl Plan {
         };
         for (id, pipelines) in fed_by {
             let Some(component) = config.receivers.get(id) else { continue };
-            let ReceiverSettings::Otlp(settings) = &component.settings;
+            let settings = &component.settings;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
+                dialect: settings.dialect(),
                 sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines, witness: shared.witness.clone() }),
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
@@ -185,7 +186,7 @@ impl Plan {
                 metrics: shared.receive_metrics.clone(),
                 witness: shared.witness.clone(),
             });
-            let wanted = endpoints(settings).into_iter().map(|(protocol, endpoint)| Wanted {
+            let wanted = settings.ports().into_iter().map(|Port { protocol, endpoint }| Wanted {
                 protocol,
                 endpoint,
                 receiver: Arc::clone(&receiver),
@@ -507,10 +508,7 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
 pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
-    let receivers = used.flat_map(|(_, component)| {
-        let ReceiverSettings::Otlp(settings) = &component.settings;
-        endpoints(settings).into_iter().map(|(_, endpoint)| endpoint.address)
-    });
+    let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.address);
     let probes = health_checks(config).map(|settings| bindable(&settings.endpoint));
     receivers.chain(probes).collect()
 }
@@ -532,25 +530,4 @@ pub(super) fn log_extensions(config: &Config<Components>) {
             );
         }
     }
-}
-
-/// The ports of a receiver. Where both protocols name the same address, it is one port: each speaks both anyway.
-fn endpoints(settings: &OtlpReceiverSettings) -> Vec<(&'static str, Endpoint)> {
-    let mut endpoints: Vec<(&'static str, Endpoint)> = Vec::new();
-    if let Some(grpc) = &settings.grpc {
-        endpoints.push(("grpc", Endpoint { address: bindable(&grpc.endpoint), tls: grpc.tls.clone() }));
-    }
-    if let Some(http) = &settings.http {
-        let endpoint = Endpoint { address: bindable(&http.endpoint), tls: http.tls.clone() };
-        let fixed_port = !endpoint.address.ends_with(":0");
-        if !(fixed_port && endpoints.iter().any(|(_, other)| other.address == endpoint.address)) {
-            endpoints.push(("http", endpoint));
-        }
-    }
-    endpoints
-}
-
-/// `:4317` means every interface, as in Go.
-pub(super) fn bindable(endpoint: &str) -> String {
-    if endpoint.starts_with(':') { format!("0.0.0.0{endpoint}") } else { endpoint.to_owned() }
 }

@@ -127,12 +127,23 @@ impl Refusal {
             BodyEncoding::Json => self.status_json(),
         };
         let mut response = http_answer(self.http_status(), encoding, body);
+        self.say_when(&mut response);
+        response
+    }
+
+    /// In plain text, for formats that have no form of their own for it.
+    pub fn to_plain(&self) -> Response<AnswerBody> {
+        let mut response = plain(self.http_status(), &self.to_string());
+        self.say_when(&mut response);
+        response
+    }
+
+    fn say_when(&self, response: &mut Response<AnswerBody>) {
         if let Some(delay) = self.retry_after() {
             // Whole seconds, rounded up: never earlier than meant.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        response
     }
 
     /// A trailers-only gRPC response.
@@ -228,6 +239,20 @@ pub fn plain(status: StatusCode, text: &str) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::from(text.as_bytes().to_vec()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// 202 without a body: taken.
+pub fn accepted() -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+/// For requests that are no POST, where nothing else is served.
+pub fn only_post() -> Response<AnswerBody> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed, supported: [POST]");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
 

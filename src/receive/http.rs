@@ -101,15 +101,20 @@ async fn export(
 
 /// `None`: a media type that OTLP does not know. Parameters such as charset are ignored.
 fn body_encoding(headers: &HeaderMap) -> Option<BodyEncoding> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    match value.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+    match media_type(headers)?.as_str() {
         "application/x-protobuf" => Some(BodyEncoding::Protobuf),
         "application/json" => Some(BodyEncoding::Json),
         _ => None,
     }
 }
 
-fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+/// The media type of the body, in lower case and without parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
     let name = value.to_str().unwrap_or("(not text)");
     Encoding::from_name(name).ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! A bound port: accepts connections, tells the protocols apart, and ends in order. What stands behind it can change.
 
 use super::settings::ServerTlsSettings;
-use super::{Receiver, accept, grpc, http, tls};
+use super::{Dialect, Receiver, accept, grpc, http, jaeger, tls, zipkin};
 use crate::receive::answer::AnswerBody;
 use ::http::{HeaderMap, Request, Response, header};
 use arc_swap::ArcSwap;
@@ -47,12 +47,18 @@ pub struct Limits {
     pub paths: Paths,
 }
 
-/// URL paths by signal.
+/// URL paths of OTLP by signal.
 #[derive(Debug, Clone)]
 pub struct Paths {
     pub traces: String,
     pub metrics: String,
     pub logs: String,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { traces: "/v1/traces".to_owned(), metrics: "/v1/metrics".to_owned(), logs: "/v1/logs".to_owned() }
+    }
 }
 
 /// Where to listen.
@@ -61,6 +67,18 @@ pub struct Endpoint {
     /// `host:port`.
     pub address: String,
     pub tls: Option<ServerTlsSettings>,
+}
+
+impl Endpoint {
+    /// As configured: `:4317` means every interface, as in Go.
+    pub fn tcp(endpoint: &str, tls: Option<ServerTlsSettings>) -> Self {
+        Self { address: bindable(endpoint), tls }
+    }
+}
+
+/// An address as the system takes it.
+pub fn bindable(endpoint: &str) -> String {
+    if endpoint.starts_with(':') { format!("0.0.0.0{endpoint}") } else { endpoint.to_owned() }
 }
 
 /// A port could not be opened.
@@ -224,10 +242,12 @@ where
 }
 
 async fn answer(receiver: &Receiver, from: Origin, request: Request<Incoming>) -> Response<AnswerBody> {
-    let (protocol, (response, outcome)) = if is_grpc(request.headers()) {
-        ("grpc", grpc::serve(receiver, from.peer, request).await)
-    } else {
-        (http::protocol(request.headers()), http::serve(receiver, from.peer, request).await)
+    let grpc = is_grpc(request.headers());
+    let (protocol, (response, outcome)) = match receiver.dialect {
+        _ if grpc => ("grpc", grpc::serve(receiver, from.peer, request).await),
+        Dialect::Otlp => (http::protocol(request.headers()), http::serve(receiver, from.peer, request).await),
+        Dialect::Zipkin(rules) => zipkin::http::serve(receiver, rules, from.peer, request).await,
+        Dialect::Jaeger => (jaeger::http::PROTOCOL, jaeger::http::serve(receiver, from.peer, request).await),
     };
     receiver.count(from, protocol, outcome);
     response
