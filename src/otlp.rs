@@ -13,6 +13,7 @@
 //! one request; nothing here does I/O or trusts a length before comparing it with the bytes that are there.
 
 pub mod draft;
+pub mod edit;
 pub mod ids;
 pub mod json;
 pub mod resource;

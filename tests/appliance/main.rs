@@ -6,6 +6,10 @@
 
 #[path = "../support/destination.rs"]
 mod destination;
+#[path = "../../src/receive/thrift/write.rs"]
+#[allow(dead_code, reason = "the library's own tests use the rest")]
+mod thrift;
+
 #[path = "../support/scripts.rs"]
 mod scripts;
 #[path = "../support/mod.rs"]
@@ -14,6 +18,7 @@ mod support;
 mod commands;
 mod config;
 mod crash;
+mod foreign;
 mod full_disk;
 mod inject;
 mod malformed;

@@ -25,6 +25,8 @@ pub const PIPELINE: &str = "traces";
 pub struct Options {
     /// Where data lies; default: a temporary folder that goes with the [`Spanreel`].
     pub data: Option<PathBuf>,
+    /// Receivers beside `otlp`: component id and its settings as YAML in one line.
+    pub receivers: Vec<(String, String)>,
     /// Destinations: component id and its settings as YAML in one line, e.g. `("otlp/tempo", "{endpoint: ...}")`.
     pub exporters: Vec<(String, String)>,
     /// Processors in the order of the pipeline, as `exporters`.
@@ -221,6 +223,7 @@ fn config_text(options: &Options, ports: Ports) -> String {
     text.push_str("      http:\n");
     lines(&mut text, 8, &[format!("endpoint: 127.0.0.1:{}", ports.http)]);
     lines(&mut text, 8, &options.http);
+    lines(&mut text, 2, &named(&options.receivers));
     for (section, list) in [("processors", &options.processors), ("exporters", &options.exporters)] {
         if !list.is_empty() {
             let _ = writeln!(text, "{section}:");
@@ -229,7 +232,8 @@ fn config_text(options: &Options, ports: Ports) -> String {
     }
     // The Collector's own metrics would be served on one fixed port, 8888, by every instance.
     text.push_str("service:\n  extensions: [spanreel]\n  telemetry: {metrics: {level: none}}\n  pipelines:\n");
-    let _ = writeln!(text, "    {PIPELINE}:\n      receivers: [otlp]");
+    let receivers: String = options.receivers.iter().map(|(id, _)| format!(", {id}")).collect();
+    let _ = writeln!(text, "    {PIPELINE}:\n      receivers: [otlp{receivers}]");
     let _ = writeln!(text, "      processors: [{}]", ids(&options.processors));
     let _ = writeln!(text, "      exporters: [{}]", ids(&options.exporters));
     text
