@@ -261,6 +261,12 @@ fn spans(requests: &[ExportTraceServiceRequest]) -> Vec<String> {
                 let scope = scope_spans.scope.clone().unwrap_or_default();
                 for span in &scope_spans.spans {
                     let mut span = span.clone();
+                    // This release of the Collector writes the new name; the next one writes the old one again.
+                    for attribute in &mut span.attributes {
+                        if attribute.key == "service.peer.name" {
+                            "peer.service".clone_into(&mut attribute.key);
+                        }
+                    }
                     sorted(&mut span.attributes);
                     span.events.iter_mut().for_each(|event| sorted(&mut event.attributes));
                     span.status.get_or_insert_default();
@@ -314,8 +320,7 @@ async fn spans_of_other_formats_are_those_that_a_collector_makes_of_them() {
     let (ours, theirs) = (arrived(&ours, count).await, arrived(&theirs, count).await);
     assert_eq!(ours.len(), theirs.len());
     for (our, their) in ours.iter().zip(&theirs) {
-        // Where they differ on purpose: tags of the resource that a Collector drops from all but a service's first span.
-        assert_eq!(our, their);
+        assert!(our == their, "ours:\n{our}\ntheirs:\n{their}");
     }
 
     let ledger = spanreel.ledger().await;
