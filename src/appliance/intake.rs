@@ -4,6 +4,7 @@ use crate::otlp::resource::speakers;
 use crate::otlp::scan::Scanned;
 use crate::process::{Chain, Client, Processed};
 use crate::receive::{Refusal, TraceSink, Witness};
+use crate::red::Red;
 use crate::spool::{Append, AppendError, PipelineId, Spool, TimeRange};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -29,6 +30,8 @@ pub(super) struct Intake {
     pub pipelines: Vec<PipelineIntake>,
     /// Told which pods spoke, once what they said is durable.
     pub witness: Option<Arc<dyn Witness>>,
+    /// Counts what became durable, each request once, whatever pipelines it went into.
+    pub red: Option<Arc<Red>>,
 }
 
 impl TraceSink for Intake {
@@ -62,6 +65,9 @@ impl TraceSink for Intake {
             .map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })?;
             if let Some(witness) = &self.witness {
                 speakers(&request).for_each(|speaker| witness.spoke(client.peer, &speaker));
+            }
+            if let Some(red) = &self.red {
+                red.observe(&request);
             }
             Ok(())
         })

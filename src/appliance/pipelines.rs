@@ -179,7 +179,12 @@ impl Plan {
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
                 dialect: settings.dialect(),
-                sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines, witness: shared.witness.clone() }),
+                sink: Arc::new(Intake {
+                    spool: shared.spool.clone(),
+                    pipelines,
+                    witness: shared.witness.clone(),
+                    red: shared.red.clone(),
+                }),
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
                 limits: settings.limits(),

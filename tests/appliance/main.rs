@@ -22,6 +22,7 @@ mod foreign;
 mod full_disk;
 mod inject;
 mod malformed;
+mod metrics_from_spans;
 mod outage;
 mod pipelines;
 mod ports;
