@@ -27,6 +27,7 @@ pub mod listener;
 pub mod metrics;
 pub mod other_signals;
 pub mod otlp;
+pub mod policy;
 pub mod settings;
 pub mod thrift;
 mod tls;
@@ -37,6 +38,7 @@ pub mod zipkin;
 pub use answer::Refusal;
 pub use listener::{Door, Endpoint, Limits, ListenError, Listener};
 pub use metrics::Metrics;
+pub use policy::Policy;
 pub use witness::Witness;
 
 use crate::otlp::scan::Scanned;

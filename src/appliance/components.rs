@@ -7,6 +7,9 @@ use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
 use super::{file_storage, health_check, spanreel};
+use crate::auth::basic::BasicAuthSettings;
+use crate::auth::bearer::BearerTokenSettings;
+use crate::auth::{basic, bearer};
 use crate::config::{Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
@@ -24,6 +27,8 @@ pub struct Components;
 pub enum ExtensionSettings {
     HealthCheck(HealthCheckSettings),
     FileStorage(FileStorageSettings),
+    BasicAuth(BasicAuthSettings),
+    BearerTokenAuth(BearerTokenSettings),
     /// Boxed: it is far larger than the others.
     Spanreel(Box<SpanreelSettings>),
 }
@@ -37,8 +42,13 @@ const PROCESSORS: &[Declaration<ProcessorSettings>] =
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
 
-const EXTENSIONS: &[Declaration<ExtensionSettings>] =
-    &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
+const EXTENSIONS: &[Declaration<ExtensionSettings>] = &[
+    basic::DECLARATION,
+    bearer::DECLARATION,
+    file_storage::settings::DECLARATION,
+    health_check::settings::DECLARATION,
+    spanreel::settings::DECLARATION,
+];
 
 impl Kit for Components {
     type Receiver = ReceiverSettings;
@@ -62,8 +72,9 @@ impl Kit for Components {
         EXTENSIONS
     }
 
-    /// There is one appliance, so there is one set of its settings.
     fn check(config: &Config<Self>, report: &Report) {
+        check_authenticators(config, report);
+        // There is one appliance, so there is one set of its settings.
         let mut own = config
             .extensions
             .iter()
@@ -79,11 +90,39 @@ impl Kit for Components {
     }
 }
 
+/// What receivers name to let clients in must be able to, and must run.
+fn check_authenticators(config: &Config<Components>, report: &Report) {
+    for (id, receiver) in &config.receivers {
+        for authenticator in receiver.settings.ports().iter().filter_map(|port| port.policy.authenticator.as_ref()) {
+            // That it exists is checked where references are.
+            let Some((known, extension)) =
+                config.extensions.iter().find(|(known, _)| known.to_string() == *authenticator)
+            else {
+                continue;
+            };
+            let server = match &extension.settings {
+                ExtensionSettings::BasicAuth(settings) => settings.htpasswd.is_some(),
+                ExtensionSettings::BearerTokenAuth(_) => true,
+                _ => false,
+            };
+            let path = format!("receivers::{id}");
+            if !server {
+                let reason = format!("extension {authenticator} cannot let clients in");
+                let remedy = "name a bearertokenauth, or a basicauth with htpasswd";
+                report.error(&receiver.position, &path, reason, remedy);
+            } else if !config.service.extensions.contains(known) {
+                let reason = format!("authenticator {authenticator} is not among service::extensions");
+                report.error(&receiver.position, &path, reason, "add it there");
+            }
+        }
+    }
+}
+
 /// `extensions::spanreel` of a configuration, or its defaults. It holds whether or not the service lists it.
 pub fn spanreel_settings(config: &Config<Components>) -> SpanreelSettings {
     let configured = config.extensions.values().find_map(|extension| match &extension.settings {
         ExtensionSettings::Spanreel(settings) => Some((**settings).clone()),
-        ExtensionSettings::HealthCheck(_) | ExtensionSettings::FileStorage(_) => None,
+        _ => None,
     });
     configured.unwrap_or_default()
 }

@@ -4,19 +4,21 @@
 //! the same in both. Ports are the [`super::doors`]'.
 
 use super::Shared;
+use super::authenticators::Authenticators;
 use super::components::{Components, ExtensionSettings};
 use super::doors::{Wanted, overlap};
 use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, PipelineIntake};
+use crate::auth::AuthError;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination};
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
-use crate::receive::listener::bindable;
+use crate::receive::listener::{Behind, bindable};
 use crate::receive::settings::Port;
 use crate::receive::{ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
@@ -45,6 +47,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("cannot listen on {address}: {problem}; stop what uses the port, or change the endpoint")]
     Bind { address: String, problem: std::io::Error },
+    #[error("extensions::{extension}: {problem}")]
+    Auth { extension: String, problem: AuthError },
     #[error("exporters::{exporter}: {problem}")]
     Exporter { exporter: String, problem: forward::BuildError },
     #[error("the data directory: {0}")]
@@ -173,6 +177,7 @@ impl Plan {
             probes: Vec::new(),
             processing: Processing { _stop: stop.drop_guard(), tasks },
         };
+        let mut authenticators = Authenticators::default();
         for (id, pipelines) in fed_by {
             let Some(component) = config.receivers.get(id) else { continue };
             let settings = &component.settings;
@@ -191,12 +196,11 @@ impl Plan {
                 metrics: shared.receive_metrics.clone(),
                 witness: shared.witness.clone(),
             });
-            let wanted = settings.ports().into_iter().map(|Port { protocol, endpoint }| Wanted {
-                protocol,
-                endpoint,
-                receiver: Arc::clone(&receiver),
-            });
-            plan.wanted.extend(wanted);
+            for Port { protocol, endpoint, policy } in settings.ports() {
+                let policy = Arc::new(authenticators.policy(config, &policy)?);
+                let behind = Behind { receiver: Arc::clone(&receiver), policy };
+                plan.wanted.push(Wanted { protocol, endpoint, behind });
+            }
         }
         Ok(plan)
     }
@@ -420,7 +424,7 @@ impl PipelineSet {
 
     fn let_go(&mut self, wanted: Vec<Wanted>) {
         self.outgoing.retain(|receiver| receiver.strong_count() > 0);
-        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)));
+        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.behind.receiver)));
     }
 
     /// Whether no request under way can store anything in a pipeline that is no more.
@@ -444,8 +448,12 @@ impl PipelineSet {
     /// Ports of health checks, as Services name them.
     pub fn probe_ports(&self) -> Vec<ListenerPort> {
         let port = |probe: &Probe| probe.settings.endpoint.rsplit(':').next()?.parse().ok();
-        let named =
-            |port| ListenerPort { name: "health-check".to_owned(), port, app_protocol: Some("http".to_owned()) };
+        let named = |port| ListenerPort {
+            name: "health-check".to_owned(),
+            port,
+            udp: false,
+            app_protocol: Some("http".to_owned()),
+        };
         self.probes.iter().filter_map(port).map(named).collect()
     }
 
@@ -513,7 +521,7 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
 pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
-    let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.address);
+    let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.name());
     let probes = health_checks(config).map(|settings| bindable(&settings.endpoint));
     receivers.chain(probes).collect()
 }
@@ -521,7 +529,7 @@ pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
 fn health_checks(config: &Config<Components>) -> impl Iterator<Item = HealthCheckSettings> {
     config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
         ExtensionSettings::HealthCheck(settings) => Some(settings.clone()),
-        ExtensionSettings::FileStorage(_) | ExtensionSettings::Spanreel(_) => None,
+        _ => None,
     })
 }
 

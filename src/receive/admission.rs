@@ -43,6 +43,12 @@ impl Admission {
         self.reserve_within(bytes, ROOM_WAIT_MAX).await
     }
 
+    /// Room for `bytes` if there is some now: for what cannot be asked to wait.
+    pub fn try_reserve(&self, bytes: usize) -> Result<Reservation, NoRoom> {
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(bytes)).map_err(|_| NoRoom)?;
+        Ok(Reservation { admission: self.clone(), permit })
+    }
+
     async fn reserve_within(&self, bytes: usize, wait_max: Duration) -> Result<Reservation, NoRoom> {
         let permits = Arc::clone(&self.room).acquire_many_owned(self.units_of(bytes));
         match tokio::time::timeout(wait_max, permits).await {

@@ -5,9 +5,9 @@ use super::body::{HeldBody, decompress, read};
 use super::inflate::Encoding;
 use super::other_signals::Signal;
 use super::{Dialect, Receiver, foreign, jaeger, traces};
+use crate::process::Client;
 use ::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -17,16 +17,16 @@ const PREFIX_LEN: usize = 5;
 
 pub async fn serve(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> (Response<AnswerBody>, &'static str) {
-    match call(receiver, peer, request).await {
+    match call(receiver, client, request).await {
         Ok(accepted) => (accepted.to_grpc(), "ok"),
         Err(refusal) => (refusal.to_grpc(), refusal.outcome()),
     }
 }
 
-async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> Result<Accepted, Refusal> {
+async fn call(receiver: &Receiver, client: &Client, request: Request<Incoming>) -> Result<Accepted, Refusal> {
     let (head, body) = request.into_parts();
     let signal = match (receiver.dialect, head.uri.path()) {
         (Dialect::Otlp, TRACES) => None,
@@ -36,7 +36,7 @@ async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> 
             receiver.sink.admit()?;
             let message = message(receiver, body, &head.headers).await?;
             let convert = |batch: &[u8], max| jaeger::to_request(jaeger::Format::Protobuf, batch, max);
-            return foreign::accept(receiver, peer, message, convert).await;
+            return foreign::accept(receiver, client, message, convert).await;
         }
         (_, path) => {
             let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
@@ -49,10 +49,10 @@ async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> 
     }
     let message = message(receiver, body, &head.headers).await?;
     match signal {
-        None => traces::accept(receiver, peer, message.bytes.clone()).await,
+        None => traces::accept(receiver, client, message.bytes.clone()).await,
         Some(signal) => {
             receiver.other_signals.discard_protobuf(signal, &message.bytes);
-            receiver.saw_other_signal(peer, signal);
+            receiver.saw_other_signal(client.peer, signal);
             Ok(Accepted::default())
         }
     }

@@ -7,13 +7,13 @@ use super::inflate::{Encoding, SUPPORTED};
 use super::other_signals::Signal;
 use super::{Receiver, traces};
 use crate::otlp::json::{JsonLimits, json_to_protobuf};
+use crate::process::Client;
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 
 pub async fn serve(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> (Response<AnswerBody>, &'static str) {
     let path = request.uri().path();
@@ -39,7 +39,7 @@ pub async fn serve(
         let text = "415 unsupported media type, supported: [application/json, application/x-protobuf]";
         return (plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text), "content_type");
     };
-    match export(receiver, peer, signal, encoding, request).await {
+    match export(receiver, client, signal, encoding, request).await {
         Ok(accepted) => (accepted.to_http(encoding), "ok"),
         Err(refusal) => (refusal.to_http(encoding), refusal.outcome()),
     }
@@ -68,7 +68,7 @@ pub fn protocol(headers: &HeaderMap) -> &'static str {
 
 async fn export(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     signal: Option<Signal>,
     body_encoding: BodyEncoding,
     request: Request<Incoming>,
@@ -83,24 +83,24 @@ async fn export(
     match (signal, body_encoding) {
         (Some(signal), BodyEncoding::Protobuf) => receiver.other_signals.discard_protobuf(signal, &held.bytes),
         (Some(signal), BodyEncoding::Json) => receiver.other_signals.discard_json(signal, &held.bytes),
-        (None, BodyEncoding::Protobuf) => return traces::accept(receiver, peer, held.bytes.clone()).await,
+        (None, BodyEncoding::Protobuf) => return traces::accept(receiver, client, held.bytes.clone()).await,
         (None, BodyEncoding::Json) => {
             let limits = JsonLimits::for_body(held.bytes.len());
             let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
             held.room.raise(in_all).await.map_err(|NoRoom| overloaded())?;
             let request = json_to_protobuf(&held.bytes, &limits)
                 .map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest in JSON: {error}")))?;
-            return traces::accept(receiver, peer, request.into()).await;
+            return traces::accept(receiver, client, request.into()).await;
         }
     }
     if let Some(signal) = signal {
-        receiver.saw_other_signal(peer, signal);
+        receiver.saw_other_signal(client.peer, signal);
     }
     Ok(Accepted::default())
 }
 
 /// `None`: a media type that OTLP does not know. Parameters such as charset are ignored.
-fn body_encoding(headers: &HeaderMap) -> Option<BodyEncoding> {
+pub(super) fn body_encoding(headers: &HeaderMap) -> Option<BodyEncoding> {
     match media_type(headers)?.as_str() {
         "application/x-protobuf" => Some(BodyEncoding::Protobuf),
         "application/json" => Some(BodyEncoding::Json),

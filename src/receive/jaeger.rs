@@ -16,6 +16,7 @@ mod span;
 #[cfg(test)]
 mod tests;
 mod thrift;
+pub mod udp;
 
 use super::thrift::{Encoding, ThriftError};
 use crate::otlp::draft::{Draft, TooLong};

@@ -21,6 +21,12 @@ pub struct RequestLabels {
     pub outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PortLabels {
+    pub receiver: String,
+    pub port: u16,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
 pub struct DiscardedLabels {
     pub signal: &'static str,
@@ -31,6 +37,7 @@ pub struct DiscardedLabels {
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
+    kernel_drops: Family<PortLabels, Counter>,
     discarded: Family<DiscardedLabels, Counter>,
     services: Arc<Mutex<BTreeSet<DiscardedLabels>>>,
     pub connections: Gauge,
@@ -44,6 +51,11 @@ impl Metrics {
             self.requests.clone(),
         );
         registry.register(
+            "spanreel_receiver_kernel_dropped_packets",
+            "UDP packets that the kernel dropped because those before had not been read yet, by port",
+            self.kernel_drops.clone(),
+        );
+        registry.register(
             "spanreel_discarded",
             "Requests of signals that no pipeline takes, answered OK and discarded, by signal and service",
             self.discarded.clone(),
@@ -54,6 +66,11 @@ impl Metrics {
     pub fn count_request(&self, receiver: &str, port: u16, protocol: &'static str, outcome: &'static str) {
         let labels = RequestLabels { receiver: receiver.to_owned(), port, protocol, outcome };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn count_kernel_drops(&self, receiver: &str, port: u16, packets: u64) {
+        let labels = PortLabels { receiver: receiver.to_owned(), port };
+        self.kernel_drops.get_or_create(&labels).inc_by(packets);
     }
 
     pub fn count_discarded(&self, signal: &'static str, service: &str) {

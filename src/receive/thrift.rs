@@ -12,6 +12,7 @@ const BINARY_VERSION: u32 = 0x8001;
 const COMPACT_PROTOCOL_ID: u8 = 0x82;
 const COMPACT_VERSION: u8 = 1;
 
+/// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Binary,

@@ -1,13 +1,13 @@
 //! Jaeger's Thrift over HTTP: POST of a batch in the binary encoding to `/api/traces`.
 
 use super::{Format, to_request};
+use crate::process::Client;
 use crate::receive::answer::{AnswerBody, Refusal, accepted, only_post, plain};
 use crate::receive::body::{decompress, read};
 use crate::receive::http::{content_encoding, media_type};
 use crate::receive::{Receiver, foreign};
 use ::http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 
 /// The label `protocol` of a request, as in a Collector.
 pub const PROTOCOL: &str = "collector_http";
@@ -16,7 +16,7 @@ const MEDIA_TYPES: [&str; 2] = ["application/x-thrift", "application/vnd.apache.
 
 pub async fn serve(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> (Response<AnswerBody>, &'static str) {
     if request.uri().path().trim_end_matches('/') != PATH {
@@ -29,18 +29,18 @@ pub async fn serve(
         let text = format!("Unsupported content type; supported: {}", MEDIA_TYPES.join(", "));
         return (plain(StatusCode::BAD_REQUEST, &text), "content_type");
     }
-    match post(receiver, peer, request).await {
+    match post(receiver, client, request).await {
         Ok(()) => (accepted(), "ok"),
         Err(refusal) => (refusal.to_plain(), refusal.outcome()),
     }
 }
 
-async fn post(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> Result<(), Refusal> {
+async fn post(receiver: &Receiver, client: &Client, request: Request<Incoming>) -> Result<(), Refusal> {
     let (head, body) = request.into_parts();
     receiver.sink.admit()?;
     let encoding = content_encoding(&head.headers)?;
     let max = receiver.limits.http_body_bytes_max;
     let held = decompress(encoding, read(receiver, body, &head.headers, max).await?, max)?;
-    foreign::accept(receiver, peer, held, |body, max| to_request(Format::Thrift, body, max)).await?;
+    foreign::accept(receiver, client, held, |body, max| to_request(Format::Thrift, body, max)).await?;
     Ok(())
 }

@@ -36,6 +36,14 @@ impl OtlpReceiverSettings {
             grpc: protocols.optional("grpc", WhenNull::On, |grpc| GrpcServerSettings::decode(grpc, "localhost:4317")),
             http: protocols.optional("http", WhenNull::On, HttpSettings::decode),
         });
+        if let (Some(grpc), Some(http)) = (&settings.grpc, &settings.http)
+            && grpc.endpoint == http.server.endpoint
+            && let (Some(one), Some(other)) = (&grpc.policy.authenticator, &http.server.policy.authenticator)
+            && one != other
+        {
+            let remedy = "name the same one in both blocks, or give them ports of their own";
+            section.error("protocols", "grpc and http share a port and have different authenticators", remedy);
+        }
         if settings.grpc.is_none() && settings.http.is_none() {
             let remedy = "write protocols: {grpc: , http: }, with a colon after each";
             section.error("protocols", "must specify at least one protocol when using the OTLP receiver", remedy);
@@ -85,8 +93,10 @@ impl OtlpReceiverSettings {
         if let Some(http) = &self.http {
             let port = http.server.port("http");
             let fixed_port = !port.endpoint.address.ends_with(":0");
-            if !(fixed_port && ports.iter().any(|other| other.endpoint.address == port.endpoint.address)) {
-                ports.push(port);
+            match ports.iter_mut().find(|other| fixed_port && other.endpoint.address == port.endpoint.address) {
+                // What either block asks for is asked of everybody who comes there.
+                Some(shared) => shared.policy = port.policy.with(&shared.policy),
+                None => ports.push(port),
             }
         }
         ports

@@ -1,13 +1,13 @@
 //! Zipkin over HTTP: POST to any path; version 1 where it contains `api/v1/spans`.
 
 use super::{Format, Rules, to_request};
+use crate::process::Client;
 use crate::receive::answer::{AnswerBody, Refusal, accepted, only_post};
 use crate::receive::body::{decompress, read};
 use crate::receive::http::{content_encoding, media_type};
 use crate::receive::{Receiver, foreign};
 use ::http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const V1_PATH: &str = "api/v1/spans";
@@ -16,7 +16,7 @@ const V1_PATH: &str = "api/v1/spans";
 pub async fn serve(
     receiver: &Receiver,
     rules: Rules,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> (&'static str, (Response<AnswerBody>, &'static str)) {
     let format = match format(request.uri().path(), request.headers()) {
@@ -32,7 +32,7 @@ pub async fn serve(
     if request.method() != Method::POST {
         return (protocol, (only_post(), "method"));
     }
-    let answer = match post(receiver, format, rules, peer, request).await {
+    let answer = match post(receiver, format, rules, client, request).await {
         // What the Zipkin API asks for.
         Ok(()) => (accepted(), "ok"),
         Err(refusal) => (refusal.to_plain(), refusal.outcome()),
@@ -57,7 +57,7 @@ async fn post(
     receiver: &Receiver,
     format: Format,
     rules: Rules,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Result<(), Refusal> {
     let (head, body) = request.into_parts();
@@ -66,6 +66,6 @@ async fn post(
     let max = receiver.limits.http_body_bytes_max;
     let held = decompress(encoding, read(receiver, body, &head.headers, max).await?, max)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
-    foreign::accept(receiver, peer, held, |body, max| to_request(format, body, rules, now, max)).await?;
+    foreign::accept(receiver, client, held, |body, max| to_request(format, body, rules, now, max)).await?;
     Ok(())
 }
