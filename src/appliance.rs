@@ -11,6 +11,7 @@ mod archive;
 mod authenticators;
 mod banner;
 pub mod components;
+pub mod connectors;
 mod doors;
 pub mod file_storage;
 pub mod health_check;
@@ -20,6 +21,7 @@ mod intake;
 mod introspection;
 mod pipelines;
 pub mod spanreel;
+mod ways;
 
 pub use host::Host;
 pub use pipelines::StartError;

@@ -2,8 +2,8 @@
 //!
 //! In: OTLP over gRPC, HTTP with protobuf, HTTP with JSON, in any listed compression, all of them on every port of the
 //! `otlp` receiver; Zipkin's and Jaeger's formats on the ports of theirs, converted here.
-//! Out: `ExportTraceServiceRequest` bytes that passed the structural scan, handed to a [`TraceSink`]; the client's answer
-//! is sent only when the sink says that the spans are durable.
+//! Out: request bytes that passed the structural scan, handed to a [`TraceSink`] or [`items::ItemSink`]; the client's
+//! answer is sent only when the sink says that they are durable.
 //!
 //! ```text
 //! listener ─▶ HTTP/1.1 or h2 ─▶ grpc | http ─▶ body (limits) ─▶ inflate (limits) ─▶ traces (scan) ─▶ TraceSink
@@ -22,6 +22,7 @@ mod foreign;
 mod grpc;
 mod http;
 pub mod inflate;
+pub mod items;
 pub mod jaeger;
 pub mod listener;
 pub mod metrics;
@@ -76,6 +77,8 @@ pub struct Receiver {
     pub name: String,
     pub dialect: Dialect,
     pub sink: Arc<dyn TraceSink>,
+    /// Pipelines of metrics and logs; without one, `other_signals` says what becomes of them.
+    pub items: items::ItemSinks,
     pub other_signals: other_signals::OtherSignals,
     pub admission: admission::Admission,
     pub limits: Limits,

@@ -4,7 +4,7 @@ use super::answer::{Accepted, AnswerBody, Refusal};
 use super::body::{HeldBody, decompress, read};
 use super::inflate::Encoding;
 use super::other_signals::Signal;
-use super::{Dialect, Receiver, foreign, jaeger, traces};
+use super::{Dialect, Receiver, foreign, items, jaeger, traces};
 use crate::process::Client;
 use ::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -45,15 +45,21 @@ async fn call(receiver: &Receiver, client: &Client, request: Request<Incoming>) 
     };
     match signal {
         None => receiver.sink.admit()?,
-        Some(signal) => receiver.other_signals.admit_grpc(signal)?,
+        Some(signal) => match receiver.items.of(signal) {
+            Some(sink) => sink.admit()?,
+            None => receiver.other_signals.admit_grpc(signal)?,
+        },
     }
     let message = message(receiver, body, &head.headers).await?;
     match signal {
         None => traces::accept(receiver, client, message.bytes.clone()).await,
         Some(signal) => {
-            receiver.other_signals.discard_protobuf(signal, &message.bytes);
+            let accepted = items::accept(receiver, signal, &message.bytes).await?;
+            if accepted.is_none() {
+                receiver.other_signals.discard_protobuf(signal, &message.bytes);
+            }
             receiver.saw_other_signal(client.peer, signal);
-            Ok(Accepted::default())
+            Ok(accepted.unwrap_or_default())
         }
     }
 }

@@ -29,6 +29,7 @@ mod ports;
 mod reload;
 mod rig;
 mod seal;
+mod signals;
 mod start;
 mod telemetrygen;
 mod tempo_api;

@@ -2,6 +2,7 @@
 //! optional there, at least one is required).
 
 use crate::config::{Declaration, Section, Stability, WhenNull};
+use crate::otlp::Signal;
 use crate::receive::listener::{Limits, Paths};
 use crate::receive::settings::{GrpcServerSettings, HttpServerSettings, Port, ReceiverSettings};
 
@@ -11,7 +12,8 @@ pub const DECLARATION: Declaration<ReceiverSettings> = Declaration::new(
     Stability::Beta,
     "OTLP over gRPC and HTTP, protobuf and JSON; each port takes all of them.",
     |section| ReceiverSettings::Otlp(OtlpReceiverSettings::decode(section)),
-);
+)
+.serving(&Signal::ALL);
 
 /// `receivers::otlp`.
 #[derive(Debug, Clone, PartialEq)]
