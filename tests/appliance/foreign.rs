@@ -28,17 +28,25 @@ struct Ports {
     zipkin: u16,
     jaeger_grpc: u16,
     jaeger_http: u16,
+    compact: u16,
+    binary: u16,
 }
 
 impl Ports {
     fn free() -> Self {
-        Self { zipkin: ports::free(), jaeger_grpc: ports::free(), jaeger_http: ports::free() }
+        let [zipkin, jaeger_grpc, jaeger_http, compact, binary] = std::array::from_fn(|_| ports::free());
+        Self { zipkin, jaeger_grpc, jaeger_http, compact, binary }
     }
 
     fn receivers(self) -> Vec<(String, String)> {
         let at = |port: u16| format!("{{endpoint: '127.0.0.1:{port}'}}");
-        let jaeger =
-            format!("{{protocols: {{grpc: {}, thrift_http: {}}}}}", at(self.jaeger_grpc), at(self.jaeger_http));
+        let jaeger = format!(
+            "{{protocols: {{grpc: {}, thrift_http: {}, thrift_compact: {}, thrift_binary: {}}}}}",
+            at(self.jaeger_grpc),
+            at(self.jaeger_http),
+            at(self.compact),
+            at(self.binary)
+        );
         vec![("zipkin".to_owned(), at(self.zipkin)), ("jaeger".to_owned(), jaeger)]
     }
 }
@@ -246,7 +254,32 @@ async fn send_everything(ports: Ports) -> usize {
     let message = frame(false, &post_spans().encode_to_vec());
     let answer = grpc.send(Method::POST, POST_SPANS, Some("application/grpc"), None, message).await.unwrap();
     assert_eq!(answer.code, Some(0), "{answer:?}");
-    5 + 2 + 1 + 2 + 3
+    packet(ports.compact, &call("by compact packet").compact_call("emitBatch")).await;
+    packet(ports.binary, &call("by binary packet").binary_call("emitBatch")).await;
+    5 + 2 + 1 + 2 + 3 + 2 * 2
+}
+
+/// The arguments of `emitBatch`.
+fn call(name: &str) -> Node {
+    Node::Struct(vec![(1, jaeger_batch(name))])
+}
+
+async fn packet(port: u16, bytes: &[u8]) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(socket.send_to(bytes, ("127.0.0.1", port)).await.unwrap(), bytes.len());
+}
+
+/// Waits until so many requests or packets had this outcome.
+async fn counted(spanreel: &Spanreel, labels: &[(&str, &str)], expected: f64) {
+    let deadline = Instant::now() + ARRIVAL_BOUND;
+    loop {
+        let counted = spanreel.metrics().await.sum("spanreel_receiver_requests_total", labels);
+        if counted == Some(expected) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{labels:?}: {counted:?}, expected {expected}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Every span with its resource and scope, as text that is the same for the same meaning, sorted.
@@ -326,15 +359,16 @@ async fn spans_of_other_formats_are_those_that_a_collector_makes_of_them() {
     let ledger = spanreel.ledger().await;
     ledger.assert_balanced();
     assert_eq!(ledger.pipeline(PIPELINE).received, count as u64);
-    let metrics = spanreel.metrics().await;
     for (receiver, protocol, requests) in [
         ("zipkin", "http_v2_json", 2.0),
         ("zipkin", "http_v1_json", 1.0),
         ("jaeger", "collector_http", 1.0),
         ("jaeger", "grpc", 1.0),
+        ("jaeger", "udp_thrift_compact", 1.0),
+        ("jaeger", "udp_thrift_binary", 1.0),
     ] {
         let labels = [("receiver", receiver), ("protocol", protocol), ("outcome", "ok")];
-        assert_eq!(metrics.sum("spanreel_receiver_requests_total", &labels), Some(requests), "{receiver} {protocol}");
+        counted(&spanreel, &labels, requests).await;
     }
 }
 
@@ -382,4 +416,45 @@ async fn what_is_no_zipkin_or_jaeger_is_refused_with_the_place_and_counted() {
     assert_eq!((account.received, account.stored, account.dropped), (2, 1, 1));
     let bad = [("receiver", "zipkin"), ("outcome", "bad_data")];
     assert_eq!(spanreel.metrics().await.sum("spanreel_receiver_requests_total", &bad), Some(6.0));
+}
+
+#[tokio::test]
+async fn packets_that_cannot_be_taken_are_counted_by_their_reason() {
+    let ports = Ports::free();
+    let short = format!(
+        "{{protocols: {{thrift_compact: {{endpoint: '127.0.0.1:{}', max_packet_size: 1000}}}}}}",
+        ports.compact
+    );
+    let options = Options { receivers: vec![("jaeger".to_owned(), short)], ..Options::default() };
+    let spanreel = Spanreel::start(&options).await;
+    packet(ports.compact, b"").await;
+    packet(ports.compact, b"GET / HTTP/1.1").await;
+    packet(ports.compact, &call("x").binary_call("emitBatch")).await;
+    packet(ports.compact, &call("x").compact_call("emitZipkinBatch")).await;
+    packet(ports.compact, &call(&"long".repeat(300)).compact_call("emitBatch")).await;
+    packet(ports.compact, &call("x").compact_call("emitBatch")).await;
+    let labels = |outcome| [("receiver", "jaeger"), ("protocol", "udp_thrift_compact"), ("outcome", outcome)];
+    counted(&spanreel, &labels("bad_data"), 4.0).await;
+    counted(&spanreel, &labels("too_large"), 1.0).await;
+    counted(&spanreel, &labels("ok"), 1.0).await;
+    let ledger = spanreel.ledger().await;
+    ledger.assert_balanced();
+    assert_eq!(ledger.pipeline(PIPELINE).stored, 2);
+}
+
+/// A packet is all there is: what was taken off the socket before an ordered stop is stored.
+#[tokio::test]
+async fn packets_are_stored_before_an_ordered_stop_ends() {
+    let ports = Ports::free();
+    let mut spanreel = Spanreel::start(&Options { receivers: ports.receivers(), ..Options::default() }).await;
+    for at in 0..50 {
+        packet(ports.compact, &call(&format!("packet {at}")).compact_call("emitBatch")).await;
+    }
+    let labels = [("protocol", "udp_thrift_compact"), ("outcome", "ok")];
+    counted(&spanreel, &labels, 50.0).await;
+    assert!(spanreel.stop().success());
+    spanreel.start_again().await;
+    let ledger = spanreel.ledger().await;
+    ledger.assert_balanced();
+    assert_eq!(ledger.pipeline(PIPELINE).stored, 100);
 }

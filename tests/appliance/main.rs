@@ -15,6 +15,7 @@ mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admittance;
 mod commands;
 mod config;
 mod crash;

@@ -31,6 +31,8 @@ pub struct Options {
     pub exporters: Vec<(String, String)>,
     /// Processors in the order of the pipeline, as `exporters`.
     pub processors: Vec<(String, String)>,
+    /// Extensions beside `spanreel`: component id and its settings as YAML in one line.
+    pub extensions: Vec<(String, String)>,
     /// Lines under `extensions::spanreel`, e.g. `spool: {min_free_mib: 8}`.
     pub appliance: Vec<String>,
     /// Lines under `receivers::otlp::protocols::http`.
@@ -217,6 +219,7 @@ fn config_text(options: &Options, ports: Ports) -> String {
     text.push_str("extensions:\n  spanreel:\n");
     lines(&mut text, 4, &[format!("query_endpoint: 127.0.0.1:{}", ports.query)]);
     lines(&mut text, 4, &options.appliance);
+    lines(&mut text, 2, &named(&options.extensions));
     text.push_str("receivers:\n  otlp:\n    protocols:\n      grpc:\n");
     lines(&mut text, 8, &[format!("endpoint: 127.0.0.1:{}", ports.grpc)]);
     lines(&mut text, 8, &options.grpc);
@@ -231,7 +234,9 @@ fn config_text(options: &Options, ports: Ports) -> String {
         }
     }
     // The Collector's own metrics would be served on one fixed port, 8888, by every instance.
-    text.push_str("service:\n  extensions: [spanreel]\n  telemetry: {metrics: {level: none}}\n  pipelines:\n");
+    let extensions: String = options.extensions.iter().map(|(id, _)| format!(", {id}")).collect();
+    let _ = writeln!(text, "service:\n  extensions: [spanreel{extensions}]");
+    text.push_str("  telemetry: {metrics: {level: none}}\n  pipelines:\n");
     let receivers: String = options.receivers.iter().map(|(id, _)| format!(", {id}")).collect();
     let _ = writeln!(text, "    {PIPELINE}:\n      receivers: [otlp{receivers}]");
     let _ = writeln!(text, "      processors: [{}]", ids(&options.processors));
