@@ -7,7 +7,7 @@ use super::{Receiver, jaeger, traces, zipkin};
 use crate::process::Client;
 
 /// The request may take twice the body, and this: the formats are about as long as OTLP, short spans are shorter.
-const CONVERTED_BYTES_MIN: usize = 64 * 1024;
+const CONVERTED_BYTES_MIN: usize = 4 * 1024;
 
 /// Bytes that the conversion of a body of this length may result in.
 pub fn converted_bytes_max(body_len: usize) -> usize {
@@ -30,6 +30,7 @@ pub async fn accept<E: Into<Refusal>>(
     room.raise(bytes_in_all(bytes.len())).await.map_err(|NoRoom| overloaded())?;
     let request = convert(&bytes, converted_bytes_max(bytes.len())).map_err(E::into)?;
     drop(bytes);
+    room.lower(request.len());
     traces::accept(receiver, client, request.into()).await
 }
 

@@ -127,7 +127,7 @@ async fn take(
     client: &Client,
     encoding: Encoding,
     packet: Bytes,
-    room: Reservation,
+    mut room: Reservation,
 ) -> &'static str {
     let converted = to_request(Format::AgentCall(encoding), &packet, foreign::converted_bytes_max(packet.len()));
     let request = match converted.map_err(Refusal::from) {
@@ -138,6 +138,7 @@ async fn take(
         }
     };
     drop(packet);
+    room.lower(request.len());
     let until = Instant::now() + RETRY_MAX;
     let outcome = loop {
         match traces::accept(receiver, client, request.clone()).await {

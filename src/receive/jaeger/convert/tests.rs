@@ -1,6 +1,7 @@
 //! Jaeger's formats become the requests that a Collector makes of them.
 
 use super::*;
+use crate::otlp::scan::scan;
 use crate::otlp::wire::{put_bytes, put_double_field, put_uint};
 use crate::receive::thrift::write::Node;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -253,7 +254,9 @@ proptest! {
             Format::AgentCall(Encoding::Binary),
             Format::AgentCall(Encoding::Compact),
         ] {
-            let _ = to_request(format, &bytes, 1 << 16);
+            if let Ok(request) = to_request(format, &bytes, 1 << 16) {
+                prop_assert!(scan(&request).is_ok());
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Zipkin's formats become the requests that a Collector makes of them.
 
 use super::*;
+use crate::otlp::scan::scan;
 use crate::otlp::wire::{put_bytes, put_fixed64, put_uint};
 use crate::receive::thrift::write::Node;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -365,7 +366,9 @@ proptest! {
     #[test]
     fn any_bytes_are_converted_or_refused(bytes: Vec<u8>) {
         for format in [Format::JsonV2, Format::ProtobufV2, Format::JsonV1, Format::ThriftV1] {
-            let _ = to_request(format, &bytes, Rules::default(), NOW, 1 << 16);
+            if let Ok(request) = to_request(format, &bytes, Rules::default(), NOW, 1 << 16) {
+                prop_assert!(scan(&request).is_ok());
+            }
         }
     }
 }
