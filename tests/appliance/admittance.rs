@@ -148,7 +148,7 @@ async fn pages_of_other_origins_may_send_where_cors_says_so() {
 #[tokio::test]
 async fn connections_that_do_nothing_cost_little_and_hold_nobody_up() {
     /// As many as this process and the one under test may have open, within their usual limit of 20,000 files.
-    const IDLE: usize = 3_000;
+    const IDLE: usize = 8_000;
     /// Of the process, for all of them: a few KiB of buffers each.
     const MEMORY_MAX: u64 = 220 * 1024 * 1024;
     let mut spanreel = Spanreel::start(&Options::default()).await;

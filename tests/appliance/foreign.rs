@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 const ZIPKIN_V2: &str = include_str!("../data/receivers/zipkin_v2.json");
 const ZIPKIN_V1: &str = include_str!("../data/receivers/zipkin_v1.json");
 const POST_SPANS: &str = "/jaeger.api_v2.CollectorService/PostSpans";
+/// This one release of the Collector writes new names for Zipkin's endpoints; the next writes those from before again.
+const NEW_NAMES: [(&str, &str); 3] = [
+    ("service.peer.name", "peer.service"),
+    ("network.local.address", "net.host.ip"),
+    ("network.peer.address", "net.peer.ip"),
+];
 /// For everything that was sent to arrive at a destination.
 const ARRIVAL_BOUND: Duration = Duration::from_secs(60);
 
@@ -294,10 +300,9 @@ fn spans(requests: &[ExportTraceServiceRequest]) -> Vec<String> {
                 let scope = scope_spans.scope.clone().unwrap_or_default();
                 for span in &scope_spans.spans {
                     let mut span = span.clone();
-                    // This release of the Collector writes the new name; the next one writes the old one again.
                     for attribute in &mut span.attributes {
-                        if attribute.key == "service.peer.name" {
-                            "peer.service".clone_into(&mut attribute.key);
+                        if let Some((_, before)) = NEW_NAMES.iter().find(|(new, _)| *new == attribute.key) {
+                            (*before).clone_into(&mut attribute.key);
                         }
                     }
                     sorted(&mut span.attributes);
