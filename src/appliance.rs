@@ -8,6 +8,7 @@
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
 mod archive;
+mod authenticators;
 mod banner;
 mod collector_metrics;
 pub mod components;

@@ -4,6 +4,7 @@
 //! the same in both. Ports are the [`super::doors`]'.
 
 use super::Shared;
+use super::authenticators::Authenticators;
 use super::components::{Components, ExtensionSettings, spanreel_settings};
 use super::connectors::ConnectorOutlet;
 use super::doors::{Wanted, overlap};
@@ -14,6 +15,7 @@ use super::intake::{Intake, ItemIntake, PipelineIntake};
 use super::samplings::{PlannedSampling, Samplings};
 use super::ways;
 use super::zpages::Pages;
+use crate::auth::AuthError;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::delivery::DeliverySettings;
@@ -24,9 +26,9 @@ use crate::process::batch::settings::BatchSettings;
 use crate::process::connector::{Connector, Outlet};
 use crate::process::{self, Chain};
 use crate::receive::items::{ItemSink, ItemSinks};
-use crate::receive::otlp::settings::OtlpReceiverSettings;
-use crate::receive::settings::ReceiverSettings;
-use crate::receive::{Endpoint, ListenError, Receiver};
+use crate::receive::listener::{Behind, bindable};
+use crate::receive::settings::Port;
+use crate::receive::{ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -53,6 +55,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("cannot listen on {address}: {problem}; stop what uses the port, or change the endpoint")]
     Bind { address: String, problem: std::io::Error },
+    #[error("extensions::{extension}: {problem}")]
+    Auth { extension: String, problem: AuthError },
     #[error("exporters::{exporter}: {problem}")]
     Exporter { exporter: String, problem: forward::BuildError },
     #[error("service::pipelines::{pipeline}: {problem}")]
@@ -232,11 +236,12 @@ impl Plan {
             let outlet: Arc<dyn Outlet> = Arc::new(ConnectorOutlet { spool: shared.spool.clone(), pipelines });
             plan.connectors.push((connector, outlet));
         }
+        let mut authenticators = Authenticators::default();
         for (id, component) in &config.receivers {
             if !config.service.pipelines.iter().any(|pipeline| pipeline.receivers.contains(id)) {
                 continue;
             }
-            let ReceiverSettings::Otlp(settings) = &component.settings;
+            let settings = &component.settings;
             let items = |signal| -> Result<Option<Arc<dyn ItemSink>>, StartError> {
                 let pipelines = ways.from_receiver(id, signal)?;
                 let intake = ItemIntake { signal, spool: shared.spool.clone(), pipelines };
@@ -245,6 +250,7 @@ impl Plan {
             let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
+                dialect: settings.dialect(),
                 sink: Arc::new(Intake {
                     spool: shared.spool.clone(),
                     pipelines,
@@ -258,12 +264,11 @@ impl Plan {
                 metrics: shared.receive_metrics.clone(),
                 witness: shared.witness.clone(),
             });
-            let wanted = endpoints(settings).into_iter().map(|(protocol, endpoint)| Wanted {
-                protocol,
-                endpoint,
-                receiver: Arc::clone(&receiver),
-            });
-            plan.wanted.extend(wanted);
+            for Port { protocol, endpoint, policy } in settings.ports() {
+                let policy = Arc::new(authenticators.policy(config, &policy)?);
+                let behind = Behind { receiver: Arc::clone(&receiver), policy };
+                plan.wanted.push(Wanted { protocol, endpoint, behind });
+            }
         }
         drop(ways);
         plan.pipelines = config
@@ -545,7 +550,7 @@ impl PipelineSet {
 
     fn let_go(&mut self, wanted: Vec<Wanted>) {
         self.outgoing.retain(|receiver| receiver.strong_count() > 0);
-        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)));
+        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.behind.receiver)));
     }
 
     /// Whether no request under way can store anything in a pipeline that is no more.
@@ -580,8 +585,12 @@ impl PipelineSet {
             ProbeSettings::HealthCheck(settings) => settings.endpoint.rsplit(':').next()?.parse().ok(),
             ProbeSettings::Pages(_) => None,
         };
-        let named =
-            |port| ListenerPort { name: "health-check".to_owned(), port, app_protocol: Some("http".to_owned()) };
+        let named = |port| ListenerPort {
+            name: "health-check".to_owned(),
+            port,
+            udp: false,
+            app_protocol: Some("http".to_owned()),
+        };
         self.probes.iter().filter_map(port).map(named).collect()
     }
 
@@ -657,10 +666,7 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
 pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
-    let receivers = used.flat_map(|(_, component)| {
-        let ReceiverSettings::Otlp(settings) = &component.settings;
-        endpoints(settings).into_iter().map(|(_, endpoint)| endpoint.address)
-    });
+    let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.name());
     let probes = probes(config).map(|settings| bindable(settings.endpoint()));
     receivers.chain(probes).collect()
 }
@@ -669,7 +675,7 @@ fn probes(config: &Config<Components>) -> impl Iterator<Item = ProbeSettings> {
     config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
         ExtensionSettings::HealthCheck(settings) => Some(ProbeSettings::HealthCheck(settings.clone())),
         ExtensionSettings::ZPages(settings) => Some(ProbeSettings::Pages(Pages::new(settings, config))),
-        ExtensionSettings::FileStorage(_) | ExtensionSettings::Spanreel(_) => None,
+        _ => None,
     })
 }
 
@@ -683,25 +689,4 @@ pub(super) fn log_extensions(config: &Config<Components>) {
             );
         }
     }
-}
-
-/// The ports of a receiver. Where both protocols name the same address, it is one port: each speaks both anyway.
-fn endpoints(settings: &OtlpReceiverSettings) -> Vec<(&'static str, Endpoint)> {
-    let mut endpoints: Vec<(&'static str, Endpoint)> = Vec::new();
-    if let Some(grpc) = &settings.grpc {
-        endpoints.push(("grpc", Endpoint { address: bindable(&grpc.endpoint), tls: grpc.tls.clone() }));
-    }
-    if let Some(http) = &settings.http {
-        let endpoint = Endpoint { address: bindable(&http.endpoint), tls: http.tls.clone() };
-        let fixed_port = !endpoint.address.ends_with(":0");
-        if !(fixed_port && endpoints.iter().any(|(_, other)| other.address == endpoint.address)) {
-            endpoints.push(("http", endpoint));
-        }
-    }
-    endpoints
-}
-
-/// `:4317` means every interface, as in Go.
-pub(super) fn bindable(endpoint: &str) -> String {
-    if endpoint.starts_with(':') { format!("0.0.0.0{endpoint}") } else { endpoint.to_owned() }
 }

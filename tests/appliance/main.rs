@@ -6,16 +6,22 @@
 
 #[path = "../support/destination.rs"]
 mod destination;
+#[path = "../../src/receive/thrift/write.rs"]
+#[allow(dead_code, reason = "the library's own tests use the rest")]
+mod thrift;
+
 #[path = "../support/scripts.rs"]
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admittance;
 mod collector_config;
 mod commands;
 mod config;
 mod crash;
 mod delivery;
+mod foreign;
 mod full_disk;
 mod inject;
 mod malformed;
