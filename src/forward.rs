@@ -32,6 +32,8 @@ mod link;
 mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+mod post;
+pub mod prometheus;
 mod proxy;
 mod request;
 mod retry;
@@ -46,6 +48,7 @@ pub use budget::Budget;
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
+pub use post::{Posted, Poster};
 pub use sampling::{Feed, Sampling, SamplingMetrics};
 pub use status::{LastError, State, Status};
 
@@ -72,6 +75,7 @@ enum Kind {
     Http(Engine<Feed, otlp_http::Client>),
     Debug(Engine<Feed, debug::Printer>),
     File(Engine<Feed, file::Writer>),
+    Prometheus(Engine<Feed, prometheus::Shower>),
 }
 
 /// What a destination needs besides its own settings.
@@ -100,6 +104,7 @@ impl Destination {
         feed: impl Into<Feed>,
         around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
+        let pages = around.metrics.pages.clone();
         let Surroundings { signal, batch, delivery, credentials, metrics, budget } = around;
         let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
@@ -135,6 +140,13 @@ impl Destination {
                 // One at a time: lines in the order of the spool.
                 Kind::File(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
+            ExporterSettings::Prometheus(settings) => {
+                let shower = prometheus::Shower(pages.page(settings));
+                let retry = RetrySettings::default();
+                let link = Link::new(name, shower, Dialect::Plain, Compression::None, retry, metrics, budget);
+                // One at a time: later points after earlier ones.
+                Kind::Prometheus(Engine::new(feed, link.delivering(delivery), batch, 1))
+            }
         };
         Ok(Self { kind })
     }
@@ -146,6 +158,7 @@ impl Destination {
             Kind::Http(engine) => engine.run(shutdown).await,
             Kind::Debug(engine) => engine.run(shutdown).await,
             Kind::File(engine) => engine.run(shutdown).await,
+            Kind::Prometheus(engine) => engine.run(shutdown).await,
         }
     }
 
@@ -159,6 +172,7 @@ impl Destination {
             Kind::Http(engine) => dead_letter::retry(&engine.link, letter).await,
             Kind::Debug(engine) => dead_letter::retry(&engine.link, letter).await,
             Kind::File(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::Prometheus(engine) => dead_letter::retry(&engine.link, letter).await,
         }
     }
 
@@ -168,6 +182,15 @@ impl Destination {
             Kind::Http(engine) => engine.link.status(),
             Kind::Debug(engine) => engine.link.status(),
             Kind::File(engine) => engine.link.status(),
+            Kind::Prometheus(engine) => engine.link.status(),
+        }
+    }
+
+    /// What is to be served for whoever scrapes, if this destination has such a thing.
+    pub fn page(&self) -> Option<Arc<prometheus::Page>> {
+        match &self.kind {
+            Kind::Prometheus(engine) => Some(Arc::clone(&engine.link.transport().0)),
+            Kind::Grpc(_) | Kind::Http(_) | Kind::Debug(_) | Kind::File(_) => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::auth::bearer::BearerTokenSettings;
 use crate::auth::{basic, bearer};
 use crate::config::{ComponentId, Config, Declaration, Diagnostic, Kit, Report, Severity};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{debug, file, otlp_grpc, otlp_http};
+use crate::forward::{debug, file, otlp_grpc, otlp_http, prometheus};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{
     attributes, batch, filter, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource,
@@ -61,9 +61,11 @@ const EXPORTERS: &[Declaration<ExporterSettings>] = &[
     file::settings::DECLARATION,
     otlp_grpc::settings::DECLARATION,
     otlp_http::settings::DECLARATION,
+    prometheus::settings::DECLARATION,
 ];
 
-const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
+const CONNECTORS: &[Declaration<ConnectorSettings>] =
+    &[connectors::FORWARD, connectors::SERVICE_GRAPH, connectors::SPAN_METRICS];
 
 const EXTENSIONS: &[Declaration<ExtensionSettings>] = &[
     basic::DECLARATION,

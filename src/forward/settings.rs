@@ -13,6 +13,7 @@ pub enum ExporterSettings {
     OtlpHttp(super::otlp_http::settings::OtlpHttpSettings),
     Debug(super::debug::settings::DebugSettings),
     File(super::file::settings::FileSettings),
+    Prometheus(super::prometheus::settings::PrometheusSettings),
 }
 
 /// TLS towards a destination (`configtls.ClientConfig`, the part that is supported).
@@ -192,7 +193,7 @@ impl ExporterSettings {
         match self {
             Self::OtlpGrpc(settings) => settings.authenticator.as_deref(),
             Self::OtlpHttp(settings) => settings.authenticator.as_deref(),
-            Self::Debug(_) | Self::File(_) => None,
+            Self::Debug(_) | Self::File(_) | Self::Prometheus(_) => None,
         }
     }
 }
