@@ -23,13 +23,16 @@ use payload::{GRPC_HEAD_BYTES, SERVICES, SPANS_PER_REQUEST, Template};
 use prost::Message;
 use serde::Deserialize as _;
 use sink::Sink;
+use spanreel::appliance::components::Components;
 use spanreel::cluster::LifeLine;
+use spanreel::config::{self, Files, Input, Source};
 use spanreel::forward::Destination;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
 use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
+use spanreel::process::{Chain, Client, Surroundings};
 use spanreel::receive::Witness;
 use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
@@ -40,6 +43,7 @@ use std::time::{Duration, Instant};
 use support::traces::attribute;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Requests that wait for the same sync, as 4 connections with 8 calls each make them.
 const CONCURRENT_APPENDS: u64 = 32;
@@ -60,6 +64,38 @@ fn scan_request(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
     group.bench_function("request of 100 spans", |bencher| bencher.iter(|| scan(black_box(&request)).unwrap()));
+    group.finish();
+}
+
+/// What processors that look inside add to a request, each alone.
+fn process_request(criterion: &mut Criterion) {
+    let cases = [
+        ("resource", "{attributes: [{key: deployment.environment, value: prod, action: upsert}]}"),
+        ("attributes", "{actions: [{key: http.route, action: delete}, {key: team, value: shop, action: insert}]}"),
+        ("probabilistic_sampler", "{sampling_percentage: 50}"),
+        ("k8s_attributes", "{passthrough: true}"),
+    ];
+    let request = request(0);
+    let scanned = scan(&request).unwrap();
+    let client = Client::of(std::net::IpAddr::from([10, 0, 0, 7]));
+    let runtime = Runtime::new().unwrap();
+    let mut group = criterion.benchmark_group("process");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
+    for (kind, settings) in cases {
+        let text = format!(
+            "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors: {{{kind}: {settings}}}\nexporters: {{debug: }}\n\
+             service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
+        );
+        let sources = [Source::Text { name: kind.to_owned(), text }];
+        let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
+        let loaded = config::load::<Components>(&input).map_err(|errors| errors.lines()).unwrap();
+        let settings: Vec<_> = loaded.config.processors.values().map(|component| &component.settings).collect();
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let chain = runtime.block_on(Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown)).unwrap();
+        group.bench_function(kind, |bencher| {
+            bencher.iter(|| runtime.block_on(chain.process(request.clone(), scanned.clone(), &client)).unwrap());
+        });
+    }
     group.finish();
 }
 
@@ -278,5 +314,14 @@ fn review_pod(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, scan_request, hear_request, count_request, append_requests, forward_backlog, review_pod);
+criterion_group!(
+    parts,
+    scan_request,
+    process_request,
+    hear_request,
+    count_request,
+    append_requests,
+    forward_backlog,
+    review_pod
+);
 criterion_main!(parts);

@@ -13,8 +13,8 @@ use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{
-    attributes, batch, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource, resource_detection,
-    tail_sampling,
+    attributes, batch, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource,
+    resource_detection, tail_sampling,
 };
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
