@@ -26,13 +26,14 @@ use sink::Sink;
 use spanreel::appliance::components::Components;
 use spanreel::cluster::LifeLine;
 use spanreel::config::{self, Config, Files, Input, Source};
-use spanreel::forward::Destination;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::forward::{self, Destination};
 use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
+use spanreel::otlp::Signal;
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
-use spanreel::process::{Chain, Client};
+use spanreel::process::{Chain, Client, Surroundings};
 use spanreel::receive::Witness;
 use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
@@ -121,6 +122,13 @@ fn process_request(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("process");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
     let cases = [
+        ("resource", "resource: {attributes: [{key: deployment.environment, value: prod, action: upsert}]}"),
+        (
+            "attributes",
+            "attributes: {actions: [{key: http.route, action: delete}, {key: team, value: shop, action: insert}]}",
+        ),
+        ("probabilistic_sampler", "probabilistic_sampler: {sampling_percentage: 50}"),
+        ("k8s_attributes", "k8s_attributes: {passthrough: true}"),
         ("filter, nothing goes", r#"filter: {trace_conditions: ['span.attributes["http.route"] == "/healthz"']}"#),
         (
             "filter, three conditions, nothing goes",
@@ -144,7 +152,7 @@ fn process_request(criterion: &mut Criterion) {
         ),
     ];
     for (name, processor) in cases {
-        let chain = chain(processor);
+        let chain = runtime.block_on(chain(processor));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let scanned = scanned.clone();
@@ -156,7 +164,7 @@ fn process_request(criterion: &mut Criterion) {
 }
 
 /// The chain of a pipeline with one processor, given as its line in the configuration.
-fn chain(processor: &str) -> Chain {
+async fn chain(processor: &str) -> Chain {
     let kind = processor.split(':').next().unwrap();
     let text = format!(
         "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {processor}\nexporters: {{debug: }}\n\
@@ -165,8 +173,9 @@ fn chain(processor: &str) -> Chain {
     let sources = [Source::Text { name: "bench".to_owned(), text }];
     let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
     let config: Config<Components> = config::load(&input).map_err(|errors| errors.lines()).unwrap().config;
-    let settings = config.processors.values().map(|component| &component.settings);
-    Chain::build(settings, &TaskTracker::new(), &CancellationToken::new())
+    let settings: Vec<_> = config.processors.values().map(|component| &component.settings).collect();
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown).await.unwrap()
 }
 
 fn append_requests(criterion: &mut Criterion) {
@@ -211,8 +220,16 @@ fn forward_backlog(criterion: &mut Criterion) {
     let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
     let sink = runtime.block_on(Sink::start()).unwrap();
     let consumer = spool.consumer("otlp", pipeline).unwrap();
-    let (metrics, budget) = Default::default();
-    let destination = Destination::build("otlp", &to(sink.port), None, consumer.clone(), &metrics, &budget).unwrap();
+    let (metrics, budget, delivery) = Default::default();
+    let around = forward::Surroundings {
+        signal: Signal::Traces,
+        batch: None,
+        delivery: &delivery,
+        credentials: None,
+        metrics: &metrics,
+        budget: &budget,
+    };
+    let destination = Destination::build("otlp", &to(sink.port), consumer.clone(), around).unwrap();
     let mut group = criterion.benchmark_group("forward");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64 * BACKLOG_REQUESTS));
     group.sample_size(10);
@@ -282,6 +299,8 @@ fn to(port: u16) -> ExporterSettings {
         timeout: Duration::from_secs(30),
         retry: RetrySettings::default(),
         queue: QueueSettings::default(),
+        authenticator: None,
+        proxy_url: None,
     })
 }
 
