@@ -300,7 +300,6 @@ fn to(port: u16) -> ExporterSettings {
         retry: RetrySettings::default(),
         queue: QueueSettings::default(),
         authenticator: None,
-        proxy_url: None,
     })
 }
 
