@@ -8,10 +8,12 @@
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
 mod archive;
+mod authenticators;
 mod banner;
 mod collector_metrics;
 pub mod components;
 pub mod connectors;
+mod credentials;
 mod dead_letters;
 mod doors;
 pub mod file_storage;
@@ -43,7 +45,7 @@ use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
-use crate::{forward, receive, spool, telemetry};
+use crate::{forward, process, receive, spool, telemetry};
 use collector_metrics::CollectorMetrics;
 use components::{Components, spanreel_settings};
 use dead_letters::Letters;
@@ -102,6 +104,8 @@ struct Shared {
     pub witness: Option<Arc<dyn receive::Witness>>,
     /// Metrics from spans, unless they are turned off.
     pub red: Option<Arc<Red>>,
+    /// What processors may ask.
+    pub surroundings: process::Surroundings,
     readiness: ReadinessFlag,
 }
 
@@ -158,6 +162,7 @@ impl Appliance {
             forward_budget: forward::Budget::default(),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),
+            surroundings: surroundings(options.cluster.as_ref()),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
@@ -203,7 +208,7 @@ impl Appliance {
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
             let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
-            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters)));
+            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
@@ -303,6 +308,14 @@ fn warn_of_stranded(spool: &spool::Spool, in_cluster: bool) {
             );
         }
     }
+}
+
+fn surroundings(cluster: Option<&ClusterAccess>) -> process::Surroundings {
+    let view = cluster.map(|access| match access {
+        ClusterAccess::InCluster => cluster::View::new(None),
+        ClusterAccess::Kubeconfig(path) => cluster::View::new(Some(path.clone())),
+    });
+    process::Surroundings { cluster: view.map(|view| Arc::new(view) as _) }
 }
 
 async fn start_cluster(

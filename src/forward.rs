@@ -104,8 +104,8 @@ impl Destination {
         feed: impl Into<Feed>,
         around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
+        let pages = around.metrics.pages.clone();
         let Surroundings { signal, batch, delivery, credentials, metrics, budget } = around;
-        let pages = metrics.pages.clone();
         let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
@@ -145,7 +145,7 @@ impl Destination {
                 let retry = RetrySettings::default();
                 let link = Link::new(name, shower, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: later points after earlier ones.
-                Kind::Prometheus(Engine::new(feed, link, batch, 1))
+                Kind::Prometheus(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
         };
         Ok(Self { kind })

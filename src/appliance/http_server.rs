@@ -3,6 +3,7 @@
 use super::StartError;
 use crate::query::Peer;
 use crate::receive::accept;
+use crate::receive::listener::bindable;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use http::Request;
@@ -31,7 +32,7 @@ pub(super) struct HttpServer {
 
 pub(super) async fn bind(endpoint: &str) -> Result<HttpServer, StartError> {
     let failed = |problem| StartError::Bind { address: endpoint.to_owned(), problem };
-    let socket = TcpListener::bind(super::pipelines::bindable(endpoint)).await.map_err(failed)?;
+    let socket = TcpListener::bind(bindable(endpoint)).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
     Ok(HttpServer { socket, address })
 }

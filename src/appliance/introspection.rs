@@ -104,7 +104,7 @@ impl Introspection for Process {
                 json!({
                     "receiver": listening.receiver,
                     "owner": owner,
-                    "protocol": listening.protocol,
+                    "protocol": if listening.protocol.is_empty() { "http" } else { listening.protocol },
                     "address": listening.address.to_string(),
                 })
             })

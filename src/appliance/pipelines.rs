@@ -4,8 +4,10 @@
 //! the same in both. Ports are the [`super::doors`]'.
 
 use super::Shared;
+use super::authenticators::Authenticators;
 use super::components::{Components, ExtensionSettings, spanreel_settings};
 use super::connectors::ConnectorOutlet;
+use super::credentials::ClientSettings;
 use super::doors::{Wanted, overlap};
 use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
@@ -15,19 +17,20 @@ use super::samplings::{PlannedSampling, Samplings};
 use super::scraped;
 use super::ways;
 use super::zpages::Pages;
+use crate::auth::AuthError;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::delivery::DeliverySettings;
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination, Feed, Sampling, Surroundings};
 use crate::otlp::Signal;
-use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
 use crate::process::connector::{Connector, Outlet};
+use crate::process::{self, Chain};
 use crate::receive::items::{ItemSink, ItemSinks};
-use crate::receive::otlp::settings::OtlpReceiverSettings;
-use crate::receive::settings::ReceiverSettings;
-use crate::receive::{Endpoint, ListenError, Receiver};
+use crate::receive::listener::{Behind, bindable};
+use crate::receive::settings::Port;
+use crate::receive::{ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -54,8 +57,12 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("cannot listen on {address}: {problem}; stop what uses the port, or change the endpoint")]
     Bind { address: String, problem: std::io::Error },
+    #[error("extensions::{extension}: {problem}")]
+    Auth { extension: String, problem: AuthError },
     #[error("exporters::{exporter}: {problem}")]
     Exporter { exporter: String, problem: forward::BuildError },
+    #[error("service::pipelines::{pipeline}: {problem}")]
+    Processor { pipeline: String, problem: process::BuildError },
     #[error("the data directory: {0}")]
     Append(#[from] AppendError),
     #[error(transparent)]
@@ -100,6 +107,8 @@ pub(super) struct RunningDestination {
     settings: ExporterSettings,
     batch: Option<BatchSettings>,
     delivery: DeliverySettings,
+    /// What its authenticator knows.
+    client: Option<ClientSettings>,
     /// It gets what tail sampling lets pass.
     is_sampled: bool,
     consumer: Consumer,
@@ -192,13 +201,19 @@ impl Plan {
     /// Names the pipelines and what stands behind each port. `owner` prefixes the names of pipelines that a custom
     /// resource brought.
     pub async fn draw(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
+        // If nothing comes of the plan, what was begun for it ends.
         let stop = CancellationToken::new();
+        let ending = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
         let mut intakes = Vec::new();
         for pipeline in &config.service.pipelines {
             let id = shared.spool.pipeline_of(pipeline.signal, &owned(owner, &pipeline.name)).await?;
             let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
-            intakes.push(PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop), connectors: Vec::new() });
+            let processors: Vec<_> = processors.collect();
+            let chain = Chain::build(&processors, &shared.surroundings, &tasks, &stop).await;
+            let chain =
+                chain.map_err(|problem| StartError::Processor { pipeline: owned(owner, &pipeline.name), problem })?;
+            intakes.push(PipelineIntake { id, chain, connectors: Vec::new() });
         }
         let mut running = Vec::new();
         for (id, component) in &config.connectors {
@@ -217,7 +232,7 @@ impl Plan {
             destinations: Vec::new(),
             samplings: Vec::new(),
             probes: Vec::new(),
-            processing: Processing { _stop: stop.drop_guard(), tasks },
+            processing: Processing { _stop: ending, tasks },
             connectors: Vec::new(),
         };
         for (id, connector) in running {
@@ -225,11 +240,12 @@ impl Plan {
             let outlet: Arc<dyn Outlet> = Arc::new(ConnectorOutlet { spool: shared.spool.clone(), pipelines });
             plan.connectors.push((connector, outlet));
         }
+        let mut authenticators = Authenticators::default();
         for (id, component) in &config.receivers {
             if !config.service.pipelines.iter().any(|pipeline| pipeline.receivers.contains(id)) {
                 continue;
             }
-            let ReceiverSettings::Otlp(settings) = &component.settings;
+            let settings = &component.settings;
             let items = |signal| -> Result<Option<Arc<dyn ItemSink>>, StartError> {
                 let pipelines = ways.from_receiver(id, signal)?;
                 let intake = ItemIntake { signal, spool: shared.spool.clone(), pipelines };
@@ -238,6 +254,7 @@ impl Plan {
             let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
+                dialect: settings.dialect(),
                 sink: Arc::new(Intake {
                     spool: shared.spool.clone(),
                     pipelines,
@@ -251,12 +268,11 @@ impl Plan {
                 metrics: shared.receive_metrics.clone(),
                 witness: shared.witness.clone(),
             });
-            let wanted = endpoints(settings).into_iter().map(|(protocol, endpoint)| Wanted {
-                protocol,
-                endpoint,
-                receiver: Arc::clone(&receiver),
-            });
-            plan.wanted.extend(wanted);
+            for Port { protocol, endpoint, policy } in settings.ports() {
+                let policy = Arc::new(authenticators.policy(config, &policy)?);
+                let behind = Behind { receiver: Arc::clone(&receiver), policy };
+                plan.wanted.push(Wanted { protocol, endpoint, behind });
+            }
         }
         drop(ways);
         plan.pipelines = config
@@ -324,18 +340,21 @@ impl Plan {
                     tracing::warn!(exporter, pipeline = name, "delivery::resend does not work behind tail_sampling");
                     delivery.resend = Duration::ZERO;
                 }
+                let authenticator = component.settings.authenticator();
+                let client = authenticator.and_then(|id| ClientSettings::find(config, id));
                 let known = running.destinations.iter().find(|running| {
                     running.is_of(name, &exporter)
                         && running.settings == component.settings
                         && running.batch.as_ref() == batch
                         && running.delivery == delivery
+                        && running.client == client
                         && running.is_sampled == sampling.is_some()
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
                     None => {
                         let sampling = sampling.as_ref().map(|planned| &planned.sampling);
-                        let settings = (&component.settings, delivery);
+                        let settings = (&component.settings, delivery, client);
                         new_destination(shared, owner, (name, *signal), (intake, sampling), exporter, settings).await
                     }
                 };
@@ -385,7 +404,7 @@ async fn new_destination(
     (pipeline, signal): (&str, Signal),
     (intake, sampling): (&PipelineIntake, Option<&Sampling>),
     exporter: String,
-    (settings, delivery): (&ExporterSettings, DeliverySettings),
+    (settings, delivery, client): (&ExporterSettings, DeliverySettings, Option<ClientSettings>),
 ) -> Result<PlannedDestination, StartError> {
     let consumer = {
         let (spool, exporter, id) = (shared.spool.clone(), exporter.clone(), intake.id);
@@ -399,7 +418,8 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let around = Surroundings { signal, batch, delivery: &delivery, credentials: None, metrics, budget };
+    let credentials = client.clone().map(ClientSettings::credentials);
+    let around = Surroundings { signal, batch, delivery: &delivery, credentials, metrics, budget };
     let feed = sampling.map_or_else(|| Feed::from(consumer.clone()), |sampling| sampling.feed(consumer.clone()));
     let built = Destination::build(&log_name, settings, feed, around);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
@@ -410,6 +430,7 @@ async fn new_destination(
         settings: settings.clone(),
         batch: batch.cloned(),
         delivery,
+        client,
         is_sampled: sampling.is_some(),
         consumer,
         task: Task::default(),
@@ -541,7 +562,7 @@ impl PipelineSet {
 
     fn let_go(&mut self, wanted: Vec<Wanted>) {
         self.outgoing.retain(|receiver| receiver.strong_count() > 0);
-        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)));
+        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.behind.receiver)));
     }
 
     /// Whether no request under way can store anything in a pipeline that is no more.
@@ -576,8 +597,12 @@ impl PipelineSet {
             ProbeSettings::HealthCheck(settings) => settings.endpoint.rsplit(':').next()?.parse().ok(),
             ProbeSettings::Pages(_) => None,
         };
-        let named =
-            |port| ListenerPort { name: "health-check".to_owned(), port, app_protocol: Some("http".to_owned()) };
+        let named = |port| ListenerPort {
+            name: "health-check".to_owned(),
+            port,
+            udp: false,
+            app_protocol: Some("http".to_owned()),
+        };
         self.probes.iter().filter_map(port).map(named).collect()
     }
 
@@ -653,10 +678,7 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
 pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
-    let receivers = used.flat_map(|(_, component)| {
-        let ReceiverSettings::Otlp(settings) = &component.settings;
-        endpoints(settings).into_iter().map(|(_, endpoint)| endpoint.address)
-    });
+    let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.name());
     let probes = probes(config).map(|settings| bindable(settings.endpoint()));
     receivers.chain(probes).collect()
 }
@@ -665,7 +687,7 @@ fn probes(config: &Config<Components>) -> impl Iterator<Item = ProbeSettings> {
     config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
         ExtensionSettings::HealthCheck(settings) => Some(ProbeSettings::HealthCheck(settings.clone())),
         ExtensionSettings::ZPages(settings) => Some(ProbeSettings::Pages(Pages::new(settings, config))),
-        ExtensionSettings::FileStorage(_) | ExtensionSettings::Spanreel(_) => None,
+        _ => None,
     })
 }
 
@@ -679,25 +701,4 @@ pub(super) fn log_extensions(config: &Config<Components>) {
             );
         }
     }
-}
-
-/// The ports of a receiver. Where both protocols name the same address, it is one port: each speaks both anyway.
-fn endpoints(settings: &OtlpReceiverSettings) -> Vec<(&'static str, Endpoint)> {
-    let mut endpoints: Vec<(&'static str, Endpoint)> = Vec::new();
-    if let Some(grpc) = &settings.grpc {
-        endpoints.push(("grpc", Endpoint { address: bindable(&grpc.endpoint), tls: grpc.tls.clone() }));
-    }
-    if let Some(http) = &settings.http {
-        let endpoint = Endpoint { address: bindable(&http.endpoint), tls: http.tls.clone() };
-        let fixed_port = !endpoint.address.ends_with(":0");
-        if !(fixed_port && endpoints.iter().any(|(_, other)| other.address == endpoint.address)) {
-            endpoints.push(("http", endpoint));
-        }
-    }
-    endpoints
-}
-
-/// `:4317` means every interface, as in Go.
-pub(super) fn bindable(endpoint: &str) -> String {
-    if endpoint.starts_with(':') { format!("0.0.0.0{endpoint}") } else { endpoint.to_owned() }
 }

@@ -12,8 +12,12 @@
 //!
 //! Types are as strict as the Collector's: `"10"` is no number and `5` no text.
 
+mod lists;
+mod plain;
 mod scalars;
 
+pub use lists::{Item, ListText};
+pub use plain::Plain;
 pub use scalars::check_endpoint;
 
 use super::component::Role;
@@ -259,6 +263,33 @@ impl<'a> Section<'a> {
         self.located_list(key).into_iter().map(|located| located.text).collect()
     }
 
+    /// A list of texts that `print-config` does not show.
+    pub fn secret_list(&mut self, key: &'static str) -> Vec<String> {
+        let Some(entry) = self.value(key) else { return Vec::new() };
+        let Value::List(items) = &entry.node.value else {
+            self.report.error(
+                &entry.node.position,
+                &self.child_path(key),
+                "expected a list of texts",
+                "begin each with a dash",
+            );
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for item in items {
+            match text_of(item) {
+                Some(text) => texts.push(text),
+                // The value may be a secret: say what it is, not what it says.
+                None => {
+                    let reason = format!("expected text in this list, got {}", item.describe_kind());
+                    self.report.error(&item.position, &self.child_path(key), reason, quotes(item));
+                }
+            }
+        }
+        self.record(key, Effective::List(texts.iter().cloned().map(Effective::Secret).collect()));
+        texts
+    }
+
     /// A list of texts with the place of each; one text is no list, as where the Collector wants ids.
     pub(super) fn located_list(&mut self, key: &'static str) -> Vec<Located> {
         let Some(entry) = self.value(key) else { return Vec::new() };
@@ -501,6 +532,12 @@ fn quotes(node: &Node) -> String {
         Value::Scalar(scalar) if scalar.kind != Kind::Text => "put it in quotes".to_owned(),
         _ => String::new(),
     }
+}
+
+/// Decodes a text as one section; what came of it and everything that was said, with `a` for the path so far.
+#[cfg(test)]
+pub(crate) fn decode_for_test<T>(text: &str, decode: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+    tests::decode(text, "", decode)
 }
 
 #[cfg(test)]

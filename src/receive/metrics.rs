@@ -22,6 +22,12 @@ pub struct RequestLabels {
     pub outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PortLabels {
+    pub receiver: String,
+    pub port: u16,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
 pub struct DiscardedLabels {
     pub signal: &'static str,
@@ -43,6 +49,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     /// Bounded by the receivers that were ever configured. Shown under the Collector's names only.
     items: Arc<Mutex<BTreeMap<ItemLabels, u64>>>,
+    kernel_drops: Family<PortLabels, Counter>,
     discarded: Family<DiscardedLabels, Counter>,
     services: Arc<Mutex<BTreeSet<DiscardedLabels>>>,
     pub connections: Gauge,
@@ -54,6 +61,11 @@ impl Metrics {
             "spanreel_receiver_requests",
             "Requests by port, protocol and outcome",
             self.requests.clone(),
+        );
+        registry.register(
+            "spanreel_receiver_kernel_dropped_packets",
+            "UDP packets that the kernel dropped because those before had not been read yet, by port",
+            self.kernel_drops.clone(),
         );
         registry.register(
             "spanreel_discarded",
@@ -78,6 +90,11 @@ impl Metrics {
     pub fn items(&self) -> Vec<(ItemLabels, u64)> {
         let counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().map(|(labels, count)| (labels.clone(), *count)).collect()
+    }
+
+    pub fn count_kernel_drops(&self, receiver: &str, port: u16, packets: u64) {
+        let labels = PortLabels { receiver: receiver.to_owned(), port };
+        self.kernel_drops.get_or_create(&labels).inc_by(packets);
     }
 
     pub fn count_discarded(&self, signal: &'static str, service: &str) {

@@ -146,10 +146,10 @@ fn load_text(text: &str) -> Result<Loaded<Components>, String> {
 #[test]
 fn the_walk_through_means_what_it_says() {
     let config = load("walkthrough.yaml");
-    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings;
+    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings else { panic!() };
     assert_eq!(receiver.grpc.as_ref().unwrap().endpoint, "0.0.0.0:4317");
-    assert_eq!(receiver.http.as_ref().unwrap().endpoint, "0.0.0.0:4318");
-    assert_eq!(receiver.http.as_ref().unwrap().max_request_body_size, 20 << 20);
+    assert_eq!(receiver.http.as_ref().unwrap().server.endpoint, "0.0.0.0:4318");
+    assert_eq!(receiver.http.as_ref().unwrap().server.max_request_body_size, 20 << 20);
     let ProcessorSettings::MemoryLimiter(limiter) = &config.processors[&id("memory_limiter")].settings else {
         panic!()
     };
@@ -171,10 +171,10 @@ fn the_walk_through_means_what_it_says() {
 #[test]
 fn references_take_types_where_they_stand_alone_and_text_where_text_is_wanted() {
     let config = load("valid/environment.yaml");
-    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings;
+    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings else { panic!() };
     let grpc = receiver.grpc.as_ref().unwrap();
     assert_eq!((grpc.endpoint.as_str(), grpc.max_recv_msg_size_mib), ("10.1.2.3:4317", 16));
-    assert_eq!(receiver.http.as_ref().unwrap().endpoint, "0.0.0.0:4318");
+    assert_eq!(receiver.http.as_ref().unwrap().server.endpoint, "0.0.0.0:4318");
     let ExporterSettings::OtlpGrpc(exporter) = &config.exporters[&id("otlp")].settings else { panic!() };
     assert!(exporter.tls.insecure);
     assert_eq!(exporter.headers, [owned(("x-scope-orgid", "0042")), owned(("x-price", "$5"))]);
@@ -188,8 +188,8 @@ fn sources_merge_maps_and_replace_lists() {
     let config = load("valid/null_deletes_in_a_merge.yaml");
     assert!(config.processors.is_empty());
     let config = load("valid/set_arguments.yaml");
-    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings;
-    assert_eq!(receiver.http.as_ref().unwrap().endpoint, "0.0.0.0:4318");
+    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings else { panic!() };
+    assert_eq!(receiver.http.as_ref().unwrap().server.endpoint, "0.0.0.0:4318");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn the_built_in_configuration_loads_without_a_word() {
         let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Readable };
         let loaded = config::load::<Components>(&input).unwrap();
         assert_eq!(loaded.notes, []);
-        let ReceiverSettings::Otlp(receiver) = &loaded.config.receivers[&id("otlp")].settings;
+        let ReceiverSettings::Otlp(receiver) = &loaded.config.receivers[&id("otlp")].settings else { panic!() };
         assert_eq!(receiver.grpc.as_ref().unwrap().endpoint, format!("{host}:4317"));
         assert!(loaded.config.service.pipelines[0].exporters.is_empty());
         assert_eq!(spanreel_settings(&loaded.config), Default::default());
