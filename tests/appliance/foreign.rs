@@ -398,6 +398,16 @@ async fn what_is_no_zipkin_or_jaeger_is_refused_with_the_place_and_counted() {
         let (got, text) = post(port, path, headers, body).await;
         assert!((got, text.contains(expected)) == (status, true), "{path} {body:?}: {got} {text}");
     }
+    // 64 MiB of nothing in 64 KiB.
+    let bomb = Compression::Gzip.apply(&vec![b' '; 64 << 20]);
+    for (port, path, media_type) in [
+        (ports.zipkin, "/api/v2/spans", "application/json"),
+        (ports.jaeger_http, "/api/traces", "application/x-thrift"),
+    ] {
+        let headers = [("content-encoding", "gzip"), ("content-type", media_type)];
+        let (status, text) = post(port, path, &headers, bomb.clone()).await;
+        assert_eq!(status, 413, "{path}: {text}");
+    }
     let mut connection = Connection::open(ports.zipkin).await.unwrap();
     let response = connection.send(Method::GET, "/api/v2/spans", &[], Bytes::new()).await.unwrap();
     assert_eq!((response.status.as_u16(), response.header("allow")), (405, "POST"));
