@@ -256,7 +256,8 @@ async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
             match stop.run_until_cancelled(accepted).await {
                 // Nothing was begun that could be finished.
                 None => {}
-                Some(Ok(Ok(stream))) => serve_connection(stream, door, from, stop).await,
+                // Apart, so that a connection in the clear does not have its size.
+                Some(Ok(Ok(stream))) => Box::pin(serve_connection(stream, door, from, stop)).await,
                 Some(failed) => {
                     if let Ok(Err(error)) = failed {
                         tracing::debug!(%error, port = from.port, "TLS handshake failed");
