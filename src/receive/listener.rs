@@ -276,7 +276,8 @@ where
 {
     let streams_max = door.receiver().limits.streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
+    // Who closes its side once it has sent everything is answered all the same.
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX).half_close(true);
     server
         .http2()
         .timer(TokioTimer::new())
