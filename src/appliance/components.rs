@@ -13,7 +13,7 @@ use crate::auth::bearer::BearerTokenSettings;
 use crate::auth::{basic, bearer};
 use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{debug, otlp_grpc, otlp_http};
+use crate::forward::{debug, otlp_grpc, otlp_http, prometheus};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{batch, memory_limiter, tail_sampling};
 use crate::receive::settings::ReceiverSettings;
@@ -40,10 +40,15 @@ const RECEIVERS: &[Declaration<ReceiverSettings>] =
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
     &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION, tail_sampling::settings::DECLARATION];
 
-const EXPORTERS: &[Declaration<ExporterSettings>] =
-    &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
+const EXPORTERS: &[Declaration<ExporterSettings>] = &[
+    debug::settings::DECLARATION,
+    otlp_grpc::settings::DECLARATION,
+    otlp_http::settings::DECLARATION,
+    prometheus::settings::DECLARATION,
+];
 
-const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
+const CONNECTORS: &[Declaration<ConnectorSettings>] =
+    &[connectors::FORWARD, connectors::SERVICE_GRAPH, connectors::SPAN_METRICS];
 
 const EXTENSIONS: &[Declaration<ExtensionSettings>] = &[
     basic::DECLARATION,
