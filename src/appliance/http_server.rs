@@ -37,9 +37,10 @@ pub(super) async fn bind(endpoint: &str) -> Result<HttpServer, StartError> {
     Ok(HttpServer { socket, address })
 }
 
-/// A response in the format that Prometheus negotiates first.
-pub(super) fn open_metrics(text: String) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A response in Prometheus' older text format, in which a Collector's names stand as they are. Without exemplars,
+/// OpenMetrics reads the same.
+pub(super) fn plain_text(text: String) -> Response {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(http::header::CONTENT_TYPE, content_type)], text).into_response()
 }
 

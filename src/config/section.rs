@@ -12,8 +12,12 @@
 //!
 //! Types are as strict as the Collector's: `"10"` is no number and `5` no text.
 
+mod lists;
+mod plain;
 mod scalars;
 
+pub use lists::{Item, ListText};
+pub use plain::Plain;
 pub use scalars::check_endpoint;
 
 use super::component::Role;
@@ -212,6 +216,35 @@ impl<'a> Section<'a> {
             effective.push(inner.finish().0);
         }
         self.record(key, Effective::List(effective));
+        values
+    }
+
+    /// A map from the ids of other components to nested sections, in the order of the source. Ids are checked when all
+    /// components are read.
+    pub fn sections_by_id<T>(
+        &mut self,
+        key: &'static str,
+        role: Role,
+        mut read: impl FnMut(&mut Section<'a>) -> T,
+    ) -> Vec<(String, T)> {
+        let Some((_, entries)) = self.free_map(key) else { return Vec::new() };
+        let (mut values, mut effective) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let path = format!("{}::{}", self.child_path(key), entry.key);
+            let position = entry.position.clone();
+            self.report.refer(Reference {
+                role,
+                id: entry.key.clone(),
+                position: position.clone(),
+                path: path.clone(),
+            });
+            let mut inner = Section::over(self.report, Some(&entry.node), position, path);
+            values.push((entry.key.trim().to_owned(), read(&mut inner)));
+            effective.push((entry.key.clone(), inner.finish().0));
+        }
+        if !effective.is_empty() {
+            self.record(key, Effective::Map(effective));
+        }
         values
     }
 
@@ -499,6 +532,12 @@ fn quotes(node: &Node) -> String {
         Value::Scalar(scalar) if scalar.kind != Kind::Text => "put it in quotes".to_owned(),
         _ => String::new(),
     }
+}
+
+/// Decodes a text as one section; what came of it and everything that was said, with `a` for the path so far.
+#[cfg(test)]
+pub(crate) fn decode_for_test<T>(text: &str, decode: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+    tests::decode(text, "", decode)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::Receiver;
 use super::answer::{Accepted, Refusal};
+use crate::otlp::Signal;
 use crate::otlp::scan::{is_valid, scan};
 use crate::otlp::view::{promote_legacy_scopes, retain_spans};
 use crate::process::Client;
@@ -16,7 +17,10 @@ pub async fn accept(receiver: &Receiver, client: &Client, request: Bytes) -> Res
     }
     let request = if scanned.legacy_scopes { promote_legacy_scopes(&request).into() } else { request };
     let request = if rejected > 0 { retain_spans(&request, is_valid).into() } else { request };
-    receiver.sink.store(request, scanned, client.clone()).await?;
+    let spans = scanned.spans;
+    let stored = receiver.sink.store(request, scanned, client.clone()).await;
+    receiver.metrics.count_items(&receiver.name, Signal::Traces, stored.is_ok(), spans);
+    stored?;
     if rejected == 0 {
         return Ok(Accepted::default());
     }

@@ -1,6 +1,6 @@
 //! Configurations as files, with everything that is said about them.
 //!
-//! Each file under `tests/data/config/{valid,invalid}` is a case. Comments in it say what surrounds it and what is
+//! Each file under `tests/data/config/{valid,invalid,real}` is a case; those under `real` are shaped as people have them. Comments in it say what surrounds it and what is
 //! expected, completely and in order:
 //!
 //! ```text
@@ -28,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A file with the comments that direct its test.
-struct Case {
-    path: PathBuf,
-    env: BTreeMap<String, String>,
+pub struct Case {
+    pub path: PathBuf,
+    pub env: BTreeMap<String, String>,
     sources: Vec<Source>,
-    sets: Vec<String>,
+    pub sets: Vec<String>,
     /// `error: 3:5: ...`, sorted as in the file.
     expected: Vec<String>,
 }
@@ -60,7 +60,7 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn cases(folder: &str) -> Vec<Case> {
+pub fn cases(folder: &str) -> Vec<Case> {
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(data().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -73,8 +73,16 @@ impl Case {
         then(&Input { sources: &self.sources, sets: &self.sets, env: &env, files: Files::Readable })
     }
 
+    /// The files, in the order in which they are merged.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::File(path) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// Whether the case loads, and everything that is said.
-    fn said(&self) -> (bool, Vec<String>) {
+    pub fn said(&self) -> (bool, Vec<String>) {
         let line = |diagnostic: &Diagnostic| {
             let severity = match diagnostic.severity {
                 Severity::Error => "error",
@@ -108,6 +116,11 @@ fn check(folder: &str, loads: bool) {
 #[test]
 fn valid_configurations_load_and_say_what_is_worth_saying() {
     check("valid", true);
+}
+
+#[test]
+fn configurations_as_people_have_them_load() {
+    check("real", true);
 }
 
 #[test]
