@@ -14,8 +14,8 @@ use std::time::Duration;
 pub struct RedSettings {
     /// `enabled`; default true.
     pub enabled: bool,
-    /// `max_series`; default 2000. Label sets of span metrics, of the service graph and of targets, each. One takes half a
-    /// kilobyte and its labels; with the default buckets it is 17 or 20 series in Prometheus.
+    /// `max_series`; default 2000. Label sets of span metrics, of the service graph and of targets, each. One takes up
+    /// to 1.2 kilobytes and its labels; with the default buckets it is 17 or 20 series in Prometheus.
     pub series_max: usize,
     /// `stale_duration`; default 15m. A series to which nothing was added for so long goes. Zero: never.
     pub stale_after: Duration,
@@ -46,7 +46,7 @@ pub struct SpanMetricsSettings {
 pub struct ServiceGraphSettings {
     /// `wait`; default 10s: how long a span waits for the other side of its call.
     pub wait: Duration,
-    /// `max_items`; default 10000: spans that wait at once. One takes about 250 bytes.
+    /// `max_items`; default 10000: spans that wait at once. One takes about 300 bytes.
     pub waiting_max: usize,
     /// `histogram_buckets`, seconds; default 0.1 doubled 7 times.
     pub buckets: Bounds,
