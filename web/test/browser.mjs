@@ -369,6 +369,45 @@ test("the tabs of a trace show flame graph, statistics and events", async () => 
   await close();
 });
 
+test("a trace is compared with the median of its route, and with one by its id", async () => {
+  const q = encodeURIComponent('{ name = "payment.Payment/Charge" && status = error }');
+  const answer = await (await fetch(`${base}/api/search?q=${q}&since=2h&limit=1`)).json();
+  const { page, close } = await open(`/trace/${answer.traces[0].traceID}?tab=compare`);
+  await page.locator(".sheet tbody tr", { hasText: "payment.Payment/Charge" }).first().waitFor();
+  await page.locator(".flame-info", { hasText: "there" }).waitFor();
+  await page.getByLabel("With trace").fill(ids.large);
+  await page.keyboard.press("Enter");
+  await page.locator(".sheet tbody tr", { hasText: "step 1" }).first().waitFor();
+  await close();
+});
+
+// No API server runs here: the answer stands in for one and has the shape of docs/doctor.md.
+test("the cluster page shows who is silent and the line that changes it", async () => {
+  const { page, close } = await open("/health");
+  const report = {
+    scope: { namespace: null, name: null },
+    webhook_registered: true,
+    conditions: { silent: 1, missed: 1, speaking: 1 },
+    workloads: [
+      { kind: "Deployment", namespace: "shop", name: "web", condition: "silent", why: "no span came since 12 min", remedy: "kubectl -n shop logs deployment/web", asked: [{ language: "java", annotation: "instrumentation.opentelemetry.io/inject-java", value: "true", where: "pod" }], decisions: [{ language: "java", container: "app", result: "injected", reason: "injected", message: "", instrumentation: { name: "built-in", generation: null, created: null }, agent_image: "agent:1", remedy: "" }], notes: [], pods: 2, pod_conditions: { silent: 2 }, examples: [] },
+      { kind: "Deployment", namespace: "shop", name: "api", condition: "missed", why: "it was created without instrumentation", remedy: "kubectl -n shop rollout restart deployment/api", asked: [], decisions: [], notes: [], pods: 1, pod_conditions: { missed: 1 }, examples: [] },
+      { kind: "Deployment", namespace: "shop", name: "<b>speaks</b>", condition: "speaking", why: "last span 3 s ago", remedy: null, asked: [], decisions: [], notes: [], pods: 1, pod_conditions: { speaking: 1 }, examples: [] },
+    ],
+    left_out: { workloads: 0, pods: 0, not_asking: 4 },
+    notes: [],
+  };
+  await page.route("**/api/spanreel/doctor*", (route) => route.fulfill({ json: report }));
+  await page.getByRole("link", { name: "Cluster" }).click();
+  await page.locator(".workload", { hasText: "<b>speaks</b>" }).waitFor();
+  await page.locator(".workload pre", { hasText: "rollout restart deployment/api" }).waitFor();
+  await page.getByRole("button", { name: "silent 1" }).click();
+  assert.equal(await page.locator(".workload").count(), 1);
+  await page.getByRole("button", { name: /^why/ }).click();
+  await page.locator(".workload", { hasText: "agent:1" }).waitFor();
+  await shot(page, "cluster-report");
+  await close();
+});
+
 test("the map shows services, databases and queues with their calls", async () => {
   const { page, close } = await open("/map");
   await page.locator(".map-node", { hasText: "checkout" }).first().waitFor();
