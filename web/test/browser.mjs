@@ -23,6 +23,8 @@ const LARGE = 10_000;
 
 let browser;
 let spanreel;
+/** Whatever a test leaves running is stopped at the end. */
+const running = new Set();
 let directory;
 let base;
 let otlp;
@@ -40,6 +42,7 @@ async function startSpanreel(data) {
   const [grpc, http, query] = [await freePort(), await freePort(), await freePort()];
   const set = [`receivers.otlp.protocols.grpc.endpoint=127.0.0.1:${grpc}`, `receivers.otlp.protocols.http.endpoint=127.0.0.1:${http}`, `extensions.spanreel.query_endpoint=127.0.0.1:${query}`, "service.telemetry.metrics.level=none"];
   const child = spawn(BINARY, ["run", "--no-cluster", "--data", data, ...set.flatMap((one) => ["--set", one])], { stdio: ["ignore", "ignore", "pipe"] });
+  running.add(child);
   let log = "";
   child.stderr.on("data", (chunk) => (log = (log + chunk).slice(-20_000)));
   const url = `http://127.0.0.1:${query}`;
@@ -54,7 +57,7 @@ async function startSpanreel(data) {
 }
 
 async function stop({ child }) {
-  if (child.exitCode !== null) return;
+  if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((done) => child.once("exit", done));
   child.kill("SIGTERM");
   await ended;
@@ -105,7 +108,7 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
-  if (spanreel) await stop(spanreel);
+  for (const child of running) await stop({ child });
   if (directory) rmSync(directory, { recursive: true, force: true });
 });
 
@@ -461,20 +464,18 @@ test("behind a proxy's sub-path everything still works", async () => {
 test("no page has a serious accessibility finding, light or dark, wide or narrow", async () => {
   const pages = ["/", "/traces", `/trace/${ids.odd.hostile}?span=0000000000000001`, `/trace/${ids.large}`, `/trace/${ids.large}?tab=flame`, `/trace/${ids.large}?tab=statistics`, "/map", "/explain", "/health", "/cluster"];
   const all = [];
-  for (const scheme of ["light", "dark"]) {
-    for (const width of [1440, 360]) {
-      for (const path of pages) {
-        const { page, close } = await open(path, { width, height: width === 360 ? 740 : 900, scheme, bypassCSP: true });
-        await page.waitForLoadState("networkidle");
-        await page.evaluate(AXE);
-        const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-        const serious = found.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
-        all.push(...serious.map((one) => `${path} ${scheme} ${width}: ${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 160)} ${node.any[0]?.message ?? ""}`).join(" | ")}`));
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        if (overflow > 0) all.push(`${path} ${scheme} ${width}: ${overflow} pixels too wide`);
-        await shot(page, `${path.replace(/\W+/g, "-").replace(/^-|-$/g, "") || "home"}-${scheme}-${width}`);
-        await close();
-      }
+  for (const [scheme, width] of [["light", 1440], ["dark", 1440], ["light", 360]]) {
+    for (const path of pages) {
+      const { page, close } = await open(path, { width, height: width === 360 ? 740 : 900, scheme, bypassCSP: true });
+      await page.waitForLoadState("networkidle");
+      await page.evaluate(AXE);
+      const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+      const serious = found.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
+      all.push(...serious.map((one) => `${path} ${scheme} ${width}: ${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 160)} ${node.any[0]?.message ?? ""}`).join(" | ")}`));
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (overflow > 0) all.push(`${path} ${scheme} ${width}: ${overflow} pixels too wide`);
+      await shot(page, `${path.replace(/\W+/g, "-").replace(/^-|-$/g, "") || "home"}-${scheme}-${width}`);
+      await close();
     }
   }
   assert.deepEqual(all, []);

@@ -163,7 +163,7 @@ function Line({ workload }: { workload: Workload }) {
                 {workload.decisions.map((one, i) => (
                   <li key={i}>
                     <b>{one.language}</b> {one.container ? `in ${one.container}` : ""}: {one.result}
-                    {one.reason ? ` (${one.reason})` : ""} {one.message}
+                    {one.reason && one.reason !== one.result ? ` (${one.reason})` : ""} {one.message}
                     {one.instrumentation && <small> from {one.instrumentation.name}</small>}
                     {one.agent_image && <small> <code>{one.agent_image}</code></small>}
                   </li>
