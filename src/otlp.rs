@@ -13,6 +13,7 @@
 
 pub mod ids;
 pub mod json;
+pub mod percent;
 pub mod resource;
 pub mod scan;
 pub mod schema;

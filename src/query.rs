@@ -4,9 +4,9 @@
 //! texts to the letter, because Grafana shows them to people.
 //!
 //! ```text
-//! URL parameters ─┐                                               ┌▶ JSON or protobuf, gzip
-//!                 ├▶ call ─▶ admission ─▶ blocking thread: engine ─┤
-//! gRPC message ───┘          (lane, Control)                      └▶ messages of at most 1 MiB
+//! URL parameters ─┐                                                    ┌▶ JSON or protobuf, gzip
+//!                 ├▶ admission ─▶ blocking thread: call, engine, upstream ─┤
+//! gRPC message ───┘  (lane, Control)                                   └▶ messages of at most 1 MiB
 //! ```
 //!
 //! Invariants: a bounded number of queries runs and waits at a time, each bounded in time and bytes, and a client that
@@ -43,7 +43,7 @@ pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
 pub use upkeep::{Peer, Upkeep, routes as upkeep_routes};
-pub use upstream::{Away, Tempo, Upstream, UrlError};
+pub use upstream::{Away, Tempo, Unanswered, Upstream, UrlError};
 
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
 use super::error::QueryError;
+use super::upstream::Away;
+use crate::otlp::percent::grpc_message;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const PROTOBUF: &str = "application/protobuf";
@@ -19,6 +21,15 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Below this, gzip costs more than it saves; Tempo's middleware draws the line there too.
 const GZIP_BYTES_MIN: usize = 1024;
+
+/// Says of an answer why it may be partial, where Tempo's message has no place for that: Grafana refuses a message with
+/// members that it does not know, and no headers.
+pub(super) const PARTIAL_HEADER: HeaderName = HeaderName::from_static("x-spanreel-partial");
+
+pub(super) fn partial_header(away: &Away) -> HeaderValue {
+    // Percent-encoded as `grpc-message` is, so that nothing in it can be wrong.
+    HeaderValue::from_str(&grpc_message(&away.to_string())).unwrap_or(HeaderValue::from_static("partial"))
+}
 
 /// The formats of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +83,7 @@ pub(super) struct Payload {
     content_type: &'static str,
     coding: Coding,
     body: Vec<u8>,
+    missing: Option<Away>,
     room: Option<Room>,
 }
 
@@ -106,6 +118,11 @@ impl Payload {
         }
     }
 
+    /// What the body has no place for: who does not answer, though something may be there.
+    pub(super) fn missing(self, missing: Option<Away>) -> Self {
+        Self { missing, ..self }
+    }
+
     /// Compresses the body if the client wants that and it pays; for large bodies that is work for a blocking thread.
     pub(super) fn new(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Self {
         let compressed = match coding {
@@ -113,8 +130,8 @@ impl Payload {
             _ => None,
         };
         match compressed {
-            Some(body) => Self { content_type, coding: Coding::Gzip, body, room: None },
-            None => Self { content_type, coding: Coding::Identity, body, room: None },
+            Some(body) => Self { content_type, coding: Coding::Gzip, body, missing: None, room: None },
+            None => Self { content_type, coding: Coding::Identity, body, missing: None, room: None },
         }
     }
 }
@@ -133,6 +150,9 @@ impl IntoResponse for Payload {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if let Some(away) = &self.missing {
+            headers.insert(PARTIAL_HEADER, partial_header(away));
+        }
         if self.coding == Coding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }

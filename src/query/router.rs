@@ -59,13 +59,18 @@ impl QueryState {
         &self.source
     }
 
-    /// Runs `work` over everything that can be searched, on a blocking thread when its turn comes.
-    pub(super) async fn scan<T: Answer>(
+    /// Reads a question and answers it over everything that can be searched, both on a blocking thread when its turn
+    /// comes: to parse a query and to compile its regular expressions is work, too.
+    pub(super) async fn scan<C, T: Answer>(
         &self,
-        work: impl FnOnce(&dyn Source, &Control) -> Result<T, QueryError> + Send + 'static,
+        read: impl FnOnce() -> Result<C, QueryError> + Send + 'static,
+        answer: impl FnOnce(C, &Scanned<'_>) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let source = Arc::clone(&self.source);
-        let run = move |control: &Control| work(&*source.searchable()?, control);
+        let state = self.clone();
+        let run = move |control: &Control| {
+            let call = read()?;
+            answer(call, &Scanned { state: &state, source: &*state.source.searchable()?, control })
+        };
         self.admission.run(Lane::Scan, run).await
     }
 
@@ -80,6 +85,14 @@ impl QueryState {
     pub(super) fn admission(&self) -> &Admission {
         &self.admission
     }
+}
+
+/// What a question is answered from.
+#[derive(Clone, Copy)]
+pub(super) struct Scanned<'a> {
+    pub state: &'a QueryState,
+    pub source: &'a dyn Source,
+    pub control: &'a Control,
 }
 
 impl fmt::Debug for QueryState {

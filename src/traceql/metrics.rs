@@ -28,6 +28,8 @@ mod stages;
 #[cfg(test)]
 mod tests;
 
+pub use lines::order as order_of_labels;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -17,6 +17,10 @@ use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces}
 /// where nearly all other pieces of its split traces are.
 const KEPT_ROWS_MAX: usize = 3 * ROWS_MAX;
 
+/// Ids are read of so many rows together, since they lie together on disk: whoever asks for those of one trace asks for
+/// those of the next.
+const IDS_ROWS: usize = 8192;
+
 /// A running query, or one thread of it: where it reads from, and what it has open.
 pub struct Scan<'a> {
     source: &'a dyn Source,
@@ -35,6 +39,8 @@ pub struct Reader {
     /// Few: a query names a handful of fields.
     columns: RefCell<Vec<(Field, Column)>>,
     codes: RefCell<Vec<(Field, Codes)>>,
+    /// Those of the rows that were asked for last, and of the rows around them.
+    ids: RefCell<(Range<usize>, Rc<[Ids]>)>,
     /// Sets of rows that are needed again.
     masks: RefCell<Vec<(MaskNumber, Arc<Mask>)>>,
 }
@@ -96,6 +102,7 @@ impl Reader {
             parents: OnceCell::new(),
             columns: RefCell::default(),
             codes: RefCell::default(),
+            ids: RefCell::new((0..0, Rc::from([]))),
             masks: RefCell::default(),
         }
     }
@@ -160,6 +167,18 @@ impl Reader {
         Ok(codes)
     }
 
+    /// How many columns, and how many codes of columns, are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.columns.borrow().len(), self.codes.borrow().len())
+    }
+
+    /// Forgets the columns that were read since: whoever reads all of them would hold all of the segment.
+    pub fn forget_since(&self, (columns, codes): (usize, usize)) {
+        self.columns.borrow_mut().truncate(columns);
+        self.codes.borrow_mut().truncate(codes);
+    }
+
     /// # Errors
     /// The segment cannot be read.
     pub fn values(&self, field: &Field) -> Result<Values, SegmentError> {
@@ -171,7 +190,18 @@ impl Reader {
     /// # Errors
     /// The segment cannot be read.
     pub fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError> {
-        self.segment.span_ids(rows)
+        if rows.len() > IDS_ROWS {
+            return self.segment.span_ids(rows);
+        }
+        let mut kept = self.ids.borrow_mut();
+        if rows.start < kept.0.start || kept.0.end < rows.end {
+            let around = rows.start / IDS_ROWS * IDS_ROWS..rows.end.next_multiple_of(IDS_ROWS).min(self.rows());
+            let ids = self.segment.span_ids(around.clone())?;
+            *kept = (around, ids.into());
+        }
+        let first = kept.0.start;
+        let ids = rows.start.checked_sub(first).and_then(|start| kept.1.get(start..rows.end - first));
+        Ok(ids.unwrap_or_default().to_vec())
     }
 
     /// A set of rows that is computed once.

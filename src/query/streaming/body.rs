@@ -60,20 +60,22 @@ where
 {
     let (sender, parts) = mpsc::channel(UNDER_WAY_MAX);
     let task = tokio::spawn(async move {
-        let status = match run(Sender(sender.clone())).await {
+        let trailers = match run(Sender(sender.clone())).await {
             Ok(messages) => {
+                let mut trailers = Status::ok().headers();
+                messages.put_trailers(&mut trailers);
                 let (frames, _room) = messages.into_frames();
                 for frame in frames {
                     if sender.send(Part::Message(frame)).await.is_err() {
                         return;
                     }
                 }
-                Status::ok()
+                trailers
             }
-            Err(error) => Status::from(error),
+            Err(error) => Status::from(error).headers(),
         };
         // Only a client that has left does not take it.
-        let _ = sender.send(Part::End(status.headers())).await;
+        let _ = sender.send(Part::End(trailers)).await;
     });
     Body::new(Stream { parts, task: task.abort_handle(), ended: false })
 }

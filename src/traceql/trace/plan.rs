@@ -292,7 +292,7 @@ impl Planner {
 
     fn mention_all(&mut self, expression: &Expression) {
         match expression {
-            Expression::Literal(_) => {}
+            Expression::Literal(_) | Expression::Pattern(_) => {}
             Expression::Field(field) => self.mention(field),
             Expression::Binary { left, right, .. } => {
                 self.mention_all(left);
