@@ -80,8 +80,8 @@ impl Process {
 }
 
 impl Introspection for Process {
-    fn metrics(&self) -> String {
-        self.metrics.text()
+    fn metrics(&self) -> telemetry::Pages {
+        self.metrics.pages()
     }
 
     fn readiness(&self) -> Readiness {

@@ -10,6 +10,7 @@ use super::extent::{Extent, OpenExtent, TraceKey};
 use super::ledger::{DropReason, Ledger};
 use super::state::LEDGER_KEY;
 use super::{Append, AppendError, Shared, reclaim};
+use crate::otlp::Signal;
 use rocksdb::WriteBatch;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +23,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 pub(super) enum Command {
     Append(Append, oneshot::Sender<Result<(), AppendError>>),
-    Register(String, oneshot::Sender<Result<PipelineId, AppendError>>),
+    Register(String, Signal, oneshot::Sender<Result<PipelineId, AppendError>>),
     /// Pipelines by name, and how many of them were forgotten.
     Forget(Vec<String>, oneshot::Sender<usize>),
     /// Look after budgets.
@@ -89,8 +90,8 @@ impl Committer {
                         group_bytes += append.request.len();
                         group.push((append, reply));
                     }
-                    Command::Register(name, reply) => {
-                        let _ = reply.send(self.register(&name));
+                    Command::Register(name, signal, reply) => {
+                        let _ = reply.send(self.register(&name, signal));
                     }
                     Command::Forget(names, reply) => {
                         let _ = reply.send(self.forget(&names));
@@ -118,9 +119,9 @@ impl Committer {
         }
     }
 
-    fn register(&self, name: &str) -> Result<PipelineId, AppendError> {
+    fn register(&self, name: &str, signal: Signal) -> Result<PipelineId, AppendError> {
         let mut ledger = self.shared.state().ledger.clone();
-        let registered = ledger.register(name, |id| self.shared.state().is_free(id));
+        let registered = ledger.register(name, signal, |id| self.shared.state().is_free(id));
         let (id, new) = registered.ok_or_else(|| AppendError::Disk("too many pipelines".to_owned()))?;
         if new {
             let meta = self.shared.database.family(META);
@@ -174,12 +175,14 @@ impl Committer {
         let mut written = Vec::new();
 
         for (pipeline, mut packing) in pack(group) {
-            let spans_before = ledger.account(pipeline).map_or(0, |account| account.stored);
+            let account = ledger.account(pipeline);
+            let (spans_before, signal) = account.map_or_else(Default::default, |it| (it.stored, it.signal));
             let time = packing.members.iter().fold(TimeRange::EMPTY, |time, index| time.join(group[*index].0.time));
             packing.keys.sort_unstable();
             packing.keys.dedup();
             let header = Header {
                 raw_bytes: packing.raw_bytes as u32,
+                signal,
                 spans: packing.spans,
                 pipeline,
                 spans_before,
@@ -193,7 +196,7 @@ impl Committer {
             written.push(Written { frame_bytes: value.len(), raw_bytes: header.raw_bytes, keys: packing.keys });
         }
         for (append, _) in group.iter() {
-            book_rejected(&mut ledger, append);
+            book_removed(&mut ledger, append);
         }
         write.put_cf(shared.database.family(META), LEDGER_KEY, encode(&ledger));
 
@@ -298,13 +301,16 @@ fn book_stored(ledger: &mut Ledger, pipeline: PipelineId, spans: u32) {
     }
 }
 
-fn book_rejected(ledger: &mut Ledger, append: &Append) {
-    if append.rejected > 0
-        && let Some(account) = ledger.account_mut(append.pipeline)
-    {
-        account.received += u64::from(append.rejected);
-        *account.dropped.entry(DropReason::InvalidId).or_default() += u64::from(append.rejected);
+fn book_removed(ledger: &mut Ledger, append: &Append) {
+    let Some(account) = ledger.account_mut(append.pipeline) else { return };
+    for (reason, spans) in [(DropReason::InvalidId, append.rejected), (DropReason::Filtered, append.filtered)] {
+        if spans > 0 {
+            account.received += u64::from(spans);
+            *account.dropped.entry(reason).or_default() += u64::from(spans);
+        }
     }
+    account.received += u64::from(append.sampled_out);
+    account.sampled_out += u64::from(append.sampled_out);
 }
 
 /// One context for the life of the thread: making one costs more than compressing a small batch.

@@ -5,6 +5,7 @@
 
 use super::PipelineId;
 use super::consumer::LossReason;
+use crate::otlp::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -12,16 +13,20 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
-    /// The trace or span id is missing, zero or of the wrong length; the client was told by `partial_success`.
+    /// The trace or span id is missing, zero or of the wrong length; the client was told by `partial_success`,
+    /// unless a processor made it so.
     InvalidId,
+    /// A processor's condition dropped it.
+    Filtered,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 1] = [Self::InvalidId];
+    pub const ALL: [DropReason; 2] = [Self::InvalidId, Self::Filtered];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidId => "invalid_id",
+            Self::Filtered => "filtered",
         }
     }
 }
@@ -30,6 +35,9 @@ impl DropReason {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PipelineAccount {
     pub name: String,
+    /// What is counted: spans, data points or log records.
+    #[serde(default)]
+    pub signal: Signal,
     /// Spans of requests that were answered for good. A refused request (retryable) is not received: it comes again.
     pub received: u64,
     pub stored: u64,
@@ -79,11 +87,16 @@ impl Ledger {
     }
 
     /// The id of a pipeline by name, and whether it is new; `is_free` says which forgotten ones' may be given out again.
-    pub(super) fn register(&mut self, name: &str, is_free: impl Fn(PipelineId) -> bool) -> Option<(PipelineId, bool)> {
+    pub(super) fn register(
+        &mut self,
+        name: &str,
+        signal: Signal,
+        is_free: impl Fn(PipelineId) -> bool,
+    ) -> Option<(PipelineId, bool)> {
         if let Some((id, _)) = self.known().find(|(_, account)| account.name == name) {
             return Some((id, false));
         }
-        let new = PipelineAccount { name: name.to_owned(), ..PipelineAccount::default() };
+        let new = PipelineAccount { name: name.to_owned(), signal, ..PipelineAccount::default() };
         let forgotten = (0u16..).zip(&mut self.pipelines).filter(|(_, account)| account.name.is_empty());
         for (id, account) in forgotten {
             if is_free(PipelineId(id)) {

@@ -190,7 +190,15 @@ mod tests {
     fn a_number_that_is_given_out_again_begins_a_new_account() {
         let header = |spans_before, spans| {
             let (pipeline, time) = (PipelineId(3), TimeRange::EMPTY);
-            Header { raw_bytes: 1, spans, pipeline, spans_before, received: 1, time }
+            Header {
+                signal: crate::otlp::Signal::Traces,
+                raw_bytes: 1,
+                spans,
+                pipeline,
+                spans_before,
+                received: 1,
+                time,
+            }
         };
         let mut sealed = Sealed::default();
         for (header, gap) in [(header(0, 5), 0), (header(7, 1), 2), (header(0, 4), 0), (header(6, 1), 2)] {
