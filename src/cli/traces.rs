@@ -1,6 +1,5 @@
 //! Asking for traces, and saying what they hold in a line: what `search`, `show` and `tail` share.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;

@@ -2,13 +2,13 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::{Field, Intrinsic};
 use super::column::{Cell, Codes, Dictionary, Entry, ROWS_MAX};
-use super::control::Control;
+use super::control::{Booked, Control};
 use super::datum::Datum;
 use super::mask::Mask;
 use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces};
@@ -42,7 +42,22 @@ pub struct Reader {
     /// Those of the rows that were asked for last, and of the rows around them.
     ids: RefCell<(Range<usize>, Rc<[Ids]>)>,
     /// Sets of rows that are needed again.
-    masks: RefCell<Vec<(MaskNumber, Arc<Mask>)>>,
+    masks: RefCell<Vec<(MaskNumber, Arc<KeptMask>)>>,
+}
+
+/// A set of rows, and the memory that it takes of its query.
+#[derive(Debug)]
+pub struct KeptMask {
+    mask: Mask,
+    _booked: Booked,
+}
+
+impl Deref for KeptMask {
+    type Target = Mask;
+
+    fn deref(&self) -> &Mask {
+        &self.mask
+    }
 }
 
 /// Which set of rows: the number of a pipeline in its query, and that of a filter in the pipeline.
@@ -196,7 +211,10 @@ impl Reader {
         let mut kept = self.ids.borrow_mut();
         if rows.start < kept.0.start || kept.0.end < rows.end {
             let around = rows.start / IDS_ROWS * IDS_ROWS..rows.end.next_multiple_of(IDS_ROWS).min(self.rows());
-            let ids = self.segment.span_ids(around.clone())?;
+            let ids = match self.parents.get() {
+                Some(parents) => self.segment.span_ids_with(around.clone(), parents)?,
+                None => self.segment.span_ids(around.clone())?,
+            };
             *kept = (around, ids.into());
         }
         let first = kept.0.start;
@@ -207,18 +225,25 @@ impl Reader {
     /// A set of rows that is computed once.
     ///
     /// # Errors
-    /// Those of `compute`.
-    pub fn mask<E>(&self, number: MaskNumber, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Arc<Mask>, E> {
+    /// Those of `compute`, or there is no memory for it.
+    pub fn mask(
+        &self,
+        scan: &Scan<'_>,
+        number: MaskNumber,
+        compute: impl FnOnce() -> Result<Mask, SegmentError>,
+    ) -> Result<Arc<KeptMask>, SegmentError> {
         if let Some((_, mask)) = self.masks.borrow().iter().find(|(known, _)| *known == number) {
             return Ok(mask.clone());
         }
-        let mask = Arc::new(compute()?);
+        let mask = compute()?;
+        let booked = scan.control.book(mask.bytes())?;
+        let mask = Arc::new(KeptMask { mask, _booked: booked });
         self.masks.borrow_mut().push((number, mask.clone()));
         Ok(mask)
     }
 
     /// Puts sets of rows back that were computed by another reader of the segment.
-    pub fn remember(&self, masks: impl IntoIterator<Item = (MaskNumber, Arc<Mask>)>) {
+    pub fn remember(&self, masks: impl IntoIterator<Item = (MaskNumber, Arc<KeptMask>)>) {
         let mut known = self.masks.borrow_mut();
         for (number, mask) in masks {
             if !known.iter().any(|(other, _)| *other == number) {
@@ -229,7 +254,7 @@ impl Reader {
 
     /// The sets of rows that were computed so far.
     #[must_use]
-    pub fn masks(&self) -> Vec<(MaskNumber, Arc<Mask>)> {
+    pub fn masks(&self) -> Vec<(MaskNumber, Arc<KeptMask>)> {
         self.masks.borrow().clone()
     }
 

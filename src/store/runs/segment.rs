@@ -359,6 +359,15 @@ impl Segment for RunSegment {
         Ok(ids)
     }
 
+    fn span_ids_with(&self, rows: Range<usize>, parents: &[Parent]) -> Result<Vec<Ids>, SegmentError> {
+        let rows = rows.start.min(self.rows())..rows.end.min(self.rows());
+        let mut slices = Slices::new(self);
+        slices.read_with(rows.clone(), parents).map_err(|problem| self.fail(problem))?;
+        let mut ids = Vec::with_capacity(rows.len());
+        slices.put_ids(rows, &mut ids).ok_or_else(|| self.fail(Problem::Missing))?;
+        Ok(ids)
+    }
+
     fn names(&self, scope: Scope) -> Result<Arc<[Arc<str>]>, SegmentError> {
         let names = self.chunk(Kind::Names, u16::from(scope_code(scope)), Caching::Keep, dictionary::decode_names);
         Ok(names.map_err(|problem| self.fail(problem))?.into())

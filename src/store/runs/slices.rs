@@ -35,6 +35,17 @@ impl<'s> Slices<'s> {
         Self { segment, ids: BTreeMap::new(), times: BTreeMap::new() }
     }
 
+    /// As [`Slices::read_parents`], where the parents of all rows of the segment are known.
+    pub fn read_with(&mut self, rows: Range<usize>, parents: &[Parent]) -> Result<(), Problem> {
+        for slice in slices_of(rows.clone()) {
+            let of_slice = rows_of(slice, self.segment.record().rows as usize);
+            let parents = parents.get(of_slice.clone()).ok_or(Problem::Missing)?.to_vec();
+            let ids = self.ids_of(slice)?;
+            self.ids.insert(slice, IdsSlice { first_row: of_slice.start, ids, parents });
+        }
+        self.read_parents(rows)
+    }
+
     pub fn read_ids(&mut self, rows: Range<usize>) -> Result<(), Problem> {
         for slice in slices_of(rows.clone()) {
             if !self.ids.contains_key(&slice) {
@@ -78,13 +89,17 @@ impl<'s> Slices<'s> {
     fn ids_slice(&self, slice: usize) -> Result<IdsSlice, Problem> {
         let rows_max = self.segment.record().rows as usize;
         let rows = rows_of(slice, rows_max);
-        let ids =
-            self.segment.chunk(Kind::Ids, slice as u16, Caching::Keep, |bytes| columns::read_ids(bytes, rows.len()))?;
+        let ids = self.ids_of(slice)?;
         let mut parents = Vec::with_capacity(rows.len());
         self.segment.chunk(Kind::Parents, slice as u16, Caching::Keep, |bytes| {
             columns::read_parents(bytes, rows.clone(), rows_max, &mut parents)
         })?;
         Ok(IdsSlice { first_row: rows.start, ids, parents })
+    }
+
+    fn ids_of(&self, slice: usize) -> Result<SliceIds, Problem> {
+        let rows = rows_of(slice, self.segment.record().rows as usize).len();
+        self.segment.chunk(Kind::Ids, slice as u16, Caching::Keep, |bytes| columns::read_ids(bytes, rows))
     }
 
     fn times_slice(&self, slice: usize) -> Result<TimesSlice, Problem> {
@@ -124,7 +139,9 @@ impl<'s> Slices<'s> {
         for number in slices_of(rows.clone()) {
             let slice = self.ids.get(&number)?;
             let of_slice = rows_of(number, rows.end);
-            for row in of_slice.start.max(rows.start)..of_slice.end {
+            let of_slice = of_slice.start.max(rows.start)..of_slice.end;
+            let mut others = slice.ids.others(of_slice.start - slice.first_row).peekable();
+            for row in of_slice {
                 let index = row - slice.first_row;
                 let near = match slice.parents.get(index)? {
                     Parent::Row(parent) => {
@@ -134,7 +151,8 @@ impl<'s> Slices<'s> {
                     }
                     Parent::Root | Parent::Away => None,
                 };
-                out.push(Ids { span: *slice.ids.spans.get(index)?, parent: slice.ids.parent(index, near) });
+                let parent = others.next_if(|(other, _)| *other == index).map_or(near, |(_, parent)| parent);
+                out.push(Ids { span: *slice.ids.spans.get(index)?, parent });
             }
         }
         Some(())
