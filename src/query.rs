@@ -15,6 +15,7 @@
 //! accepted and means nothing. The room must not know where traces lie: it asks a [`SpanSource`].
 
 mod admission;
+mod asked;
 mod call;
 mod encode;
 mod engine;
@@ -22,6 +23,7 @@ mod error;
 mod introspection;
 mod logfmt;
 mod negotiation;
+mod paced;
 mod parameters;
 mod router;
 mod search;
@@ -36,6 +38,7 @@ mod trace_id;
 mod upkeep;
 mod upstream;
 
+pub use admission::Metrics as QueryMetrics;
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use parameters::{ParameterError, ValueError};

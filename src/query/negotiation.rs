@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
 use super::error::QueryError;
+use super::paced;
 use super::upstream::Away;
 use crate::otlp::percent::grpc_message;
 
@@ -127,18 +128,6 @@ pub(super) struct Payload {
     room: Option<Room>,
 }
 
-/// A body and the room it takes: freed when the last of it is sent.
-struct Held {
-    body: Vec<u8>,
-    _room: Option<Room>,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
-}
-
 impl Answer for Payload {
     fn bytes(&self) -> usize {
         self.body.len()
@@ -185,8 +174,7 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 
 impl IntoResponse for Payload {
     fn into_response(self) -> Response {
-        let body = Bytes::from_owner(Held { body: self.body, _room: self.room });
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(paced::body(self.body, self.room));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
-use super::admission::{Admission, Answer, Lane};
+use super::admission::{Admission, Answer, Lane, Metrics};
 use super::error::QueryError;
 use super::introspection::{self, Introspection};
 use super::source::SpanSource;
@@ -43,6 +43,12 @@ pub struct QueryState {
 impl QueryState {
     pub fn new(source: Arc<dyn SpanSource>, introspection: Arc<dyn Introspection>, limits: QueryLimits) -> Self {
         Self { source, introspection, limits, admission: Arc::new(Admission::new()), upstream: None }
+    }
+
+    /// Counting what becomes of queries where others can read it. To be called before the state is used.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { admission: Arc::new(Admission::new().with_metrics(metrics)), ..self }
     }
 
     /// With somebody to ask for what is no longer here.

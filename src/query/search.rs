@@ -1,22 +1,22 @@
 //! `/api/search`.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use http::HeaderMap;
 
+use super::asked::Asked;
 use super::call::{SearchCall, now};
 use super::encode::{json, protobuf};
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
-use super::parameters::Parameters;
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
 
 pub(super) async fn search(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let (parameters, now) = (Parameters::new(parameters), now());
+    let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
         let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut |_| {})?;

@@ -1,22 +1,22 @@
 //! `/api/metrics/query_range` and `/api/metrics/query`. As with Tempo the answer is JSON whatever is accepted.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use http::HeaderMap;
 
+use super::asked::Asked;
 use super::call::{InstantCall, RangeCall, now};
 use super::encode::json;
 use super::error::QueryError;
 use super::negotiation::{Coding, JSON, Payload};
-use super::parameters::Parameters;
 use super::router::{QueryState, Scanned};
 use super::upstream;
 
 pub(super) async fn range(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let (parameters, now, coding) = (Parameters::new(parameters), now(), Coding::of(&headers));
+    let (now, coding) = (now(), Coding::of(&headers));
     let answer = move |call: RangeCall, scanned: &Scanned<'_>| {
         let series = upstream::range(scanned, &call.query, &call.request)?;
         Payload::of_scan(JSON, json::range(&series), coding)
@@ -26,10 +26,10 @@ pub(super) async fn range(
 
 pub(super) async fn instant(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let (parameters, now, coding) = (Parameters::new(parameters), now(), Coding::of(&headers));
+    let (now, coding) = (now(), Coding::of(&headers));
     let answer = move |call: InstantCall, scanned: &Scanned<'_>| {
         let series = upstream::instant(scanned, &call.query, &call.request)?;
         Payload::of_scan(JSON, json::instant(&series), coding)

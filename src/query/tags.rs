@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use http::HeaderMap;
 
+use super::asked::Asked;
 use super::call::{TagNames, TagScope, TagsCall, ValuesCall, now};
 use super::encode::{Tags, json, protobuf};
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
-use super::parameters::Parameters;
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
 use crate::traceql::answer::ValuesAnswer;
@@ -59,45 +59,45 @@ pub(super) enum Version {
 
 pub(super) async fn names_v1(
     state: State<QueryState>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    names(state, parameters, headers, Version::V1).await
+    names(state, headers, asked, Version::V1).await
 }
 
 pub(super) async fn names_v2(
     state: State<QueryState>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    names(state, parameters, headers, Version::V2).await
+    names(state, headers, asked, Version::V2).await
 }
 
 pub(super) async fn values_v1(
     state: State<QueryState>,
     path: Path<String>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    values(state, path, parameters, headers, Version::V1).await
+    values(state, path, headers, asked, Version::V1).await
 }
 
 pub(super) async fn values_v2(
     state: State<QueryState>,
     path: Path<String>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    values(state, path, parameters, headers, Version::V2).await
+    values(state, path, headers, asked, Version::V2).await
 }
 
 async fn names(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
     version: Version,
 ) -> Result<Payload, QueryError> {
-    let (parameters, now) = (Parameters::new(parameters), now());
+    let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: TagsCall, scanned: &Scanned<'_>| {
         let Federated { answer: tags, away } = find_names(&call, version, scanned)?;
@@ -115,13 +115,13 @@ async fn names(
 async fn values(
     State(state): State<QueryState>,
     Path(rest): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
     version: Version,
 ) -> Result<Payload, QueryError> {
     // A tag's name may have slashes in it, plain or percent-encoded.
     let tag = rest.strip_suffix("/values").ok_or(QueryError::NoSuchPath)?.to_owned();
-    let (parameters, now) = (Parameters::new(parameters), now());
+    let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: ValuesCall, scanned: &Scanned<'_>| {
         let Federated { answer, away } = find_values(&call, scanned)?;

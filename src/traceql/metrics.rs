@@ -200,7 +200,7 @@ impl<'s> Pass<'s> {
                     // of neighbours, for traces in pieces, it needs for its next segment anyhow.
                     thread::Builder::new()
                         .name("metrics".into())
-                        .spawn_scoped(scope, || self.work(state, &mut wave.iter().rev(), &left))
+                        .spawn_scoped(scope, || self.work(state, &mut wave.iter().rev(), left))
                         .ok()
                 });
                 let others: Vec<_> = others.collect();
