@@ -19,6 +19,9 @@ mod http_server;
 mod intake;
 mod introspection;
 mod pipelines;
+mod remote_write;
+mod samplings;
+mod scraped;
 pub mod spanreel;
 mod ways;
 
@@ -40,6 +43,7 @@ use crate::{forward, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
 use introspection::{Process, ReadinessFlag};
 use prometheus_client::registry::Registry;
+use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,6 +88,7 @@ struct Shared {
     pub admission: Admission,
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
+    pub sampling_metrics: forward::SamplingMetrics,
     pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
     /// In a cluster: who wants to know which pods speak.
@@ -125,18 +130,21 @@ impl Appliance {
         receive_metrics.register(&mut registry);
         let forward_metrics = forward::Metrics::default();
         forward_metrics.register(&mut registry);
+        let sampling_metrics = forward::SamplingMetrics::default();
+        sampling_metrics.register(&mut registry);
         let readiness = ReadinessFlag::default();
         let life = in_cluster.then(|| LifeLine::new(settings.silent_after.0));
         if let Some(life) = &life {
             life.register(&mut registry);
         }
-        let red = start_red(&settings, &mut registry, &serving, &serving_tasks);
+        let red = start_red(&settings, &mut registry, &serving, &serving_tasks)?;
         let shared = Shared {
             spool: spool.clone(),
             admission: Admission::new(IN_FLIGHT_BYTES_MAX),
             other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
             receive_metrics,
             forward_metrics,
+            sampling_metrics,
             forward_budget: forward::Budget::default(),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),
@@ -307,8 +315,9 @@ fn start_red(
     registry: &mut Registry,
     serving: &CancellationToken,
     tasks: &TaskTracker,
-) -> Option<Arc<Red>> {
-    let red = Arc::new(Red::new(settings.metrics_from_spans.engine()?));
+) -> Result<Option<Arc<Red>>, StartError> {
+    let Some(engine) = settings.metrics_from_spans.engine() else { return Ok(None) };
+    let red = Arc::new(Red::new(engine));
     registry.register_collector(Box::new(RedCollector(Arc::clone(&red))));
     tasks.spawn({
         let (red, serving) = (Arc::clone(&red), serving.clone());
@@ -318,7 +327,12 @@ fn start_red(
             }
         }
     });
-    Some(red)
+    if let Some(settings) = &settings.remote_write {
+        let problem = |problem| StartError::Exporter { exporter: "remote_write".to_owned(), problem };
+        let remote_write = RemoteWrite::new(Arc::clone(&red), settings.clone(), registry).map_err(problem)?;
+        tasks.spawn(remote_write.run(serving.clone()));
+    }
+    Ok(Some(red))
 }
 
 async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs, StartError> {

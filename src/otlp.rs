@@ -16,6 +16,7 @@ pub mod ids;
 pub mod items;
 pub mod json;
 pub mod percent;
+pub mod plain;
 pub mod resource;
 pub mod scan;
 pub mod schema;
