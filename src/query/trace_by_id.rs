@@ -17,11 +17,12 @@ use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
 use super::source::TraceSource;
 use super::trace_id::parse_trace_id;
-use super::upstream::{Away, Upstream, has_root};
+use super::upstream::{Away, Unanswered, Upstream, has_root};
 use crate::otlp::TraceId;
 use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
 use crate::otlp::wire;
 use crate::store::assemble::{AssembleLimits, Completeness, Trace, assemble};
+use crate::traceql::control::Control;
 
 /// `tempopb.PartialStatus.PARTIAL`.
 const PARTIAL: u64 = 1;
@@ -34,7 +35,7 @@ pub(super) async fn v1(
 ) -> Result<Payload, QueryError> {
     let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
     let source = state.source().clone();
-    state.admission().run(Lane::Trace, move |_| lookup.answer_v1(&*source)).await
+    state.admission().run(Lane::Trace, move |control| lookup.answer_v1(&*source, control)).await
 }
 
 pub(super) async fn v2(
@@ -45,7 +46,7 @@ pub(super) async fn v2(
 ) -> Result<Payload, QueryError> {
     let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
     let source = state.source().clone();
-    state.admission().run(Lane::Trace, move |_| lookup.answer_v2(&*source)).await
+    state.admission().run(Lane::Trace, move |control| lookup.answer_v2(&*source, control)).await
 }
 
 /// A request that was understood.
@@ -79,7 +80,7 @@ impl Lookup {
         })
     }
 
-    fn find(&self, source: &dyn TraceSource) -> Result<Found, QueryError> {
+    fn find(&self, source: &dyn TraceSource, control: &Control) -> Result<Found, QueryError> {
         let here = source.trace(self.id, &self.limits)?;
         let mut trace = self.assembled(&here.fragments)?;
         let inspected_bytes = here.inspected_bytes;
@@ -89,14 +90,15 @@ impl Lookup {
         if let Some(upstream) = &self.upstream
             && !has_root(&trace.request)
         {
-            match upstream.trace(self.id) {
+            match upstream.trace(self.id, control) {
                 Ok(older) if older.is_empty() => {}
                 Ok(older) => {
                     let mut fragments = here.fragments;
                     fragments.push(older);
                     trace = self.assembled(&fragments)?;
                 }
-                Err(nobody) => away = Some(nobody),
+                Err(Unanswered::Away(nobody)) => away = Some(nobody),
+                Err(Unanswered::Stopped(stopped)) => return Err(stopped.into()),
             }
         }
         if truncated {
@@ -109,8 +111,8 @@ impl Lookup {
         Ok(assemble(fragments.iter().map(|fragment| &fragment[..]), &self.limits)?)
     }
 
-    fn answer_v1(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
-        let Found { trace, away, .. } = self.find(source)?;
+    fn answer_v1(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
+        let Found { trace, away, .. } = self.find(source, control)?;
         if trace.completeness == Completeness::Truncated {
             return Err(QueryError::TraceTooLarge { bytes_max: self.limits.trace_bytes_max });
         }
@@ -128,8 +130,8 @@ impl Lookup {
         Ok(Payload::new(self.format.content_type(), body, self.coding))
     }
 
-    fn answer_v2(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
-        let Found { trace, inspected_bytes, away } = self.find(source)?;
+    fn answer_v2(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
+        let Found { trace, inspected_bytes, away } = self.find(source, control)?;
         let partial = match trace.completeness {
             Completeness::Truncated => {
                 let bytes_max = self.limits.trace_bytes_max;

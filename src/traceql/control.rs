@@ -1,5 +1,6 @@
 //! What ends a query before it is done: its client left, its time is over, it needs too much memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,21 @@ pub struct Control {
     cancelled: AtomicBool,
     deadline: Instant,
     time_max: Duration,
-    used_bytes: AtomicUsize,
+    used_bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+}
+
+/// Memory that is given back when this is dropped.
+#[derive(Debug)]
+pub struct Booked {
+    used_bytes: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Booked {
+    fn drop(&mut self) {
+        self.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Why a query ended early.
@@ -33,7 +47,7 @@ impl Control {
             cancelled: AtomicBool::new(false),
             deadline: Instant::now() + time_max,
             time_max,
-            used_bytes: AtomicUsize::new(0),
+            used_bytes: Arc::default(),
             bytes_max,
         }
     }
@@ -64,6 +78,21 @@ impl Control {
     pub fn reserve(&self, bytes: usize) -> Result<(), Stopped> {
         let used = self.used_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if used > self.bytes_max { Err(Stopped::MemoryOver(self.bytes_max)) } else { Ok(()) }
+    }
+
+    /// As [`Control::reserve`], for as long as what it returns is kept.
+    ///
+    /// # Errors
+    /// The query would hold more than it may.
+    pub fn book(&self, bytes: usize) -> Result<Booked, Stopped> {
+        let booked = Booked { used_bytes: Arc::clone(&self.used_bytes), bytes };
+        self.reserve(bytes).map(|()| booked)
+    }
+
+    /// Whether half of the memory is still free: what only saves time is not kept beyond.
+    #[must_use]
+    pub fn has_plenty(&self) -> bool {
+        self.used_bytes() <= self.bytes_max / 2
     }
 
     pub fn release(&self, bytes: usize) {
