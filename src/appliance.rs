@@ -37,7 +37,7 @@ use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
-use crate::{forward, receive, spool, telemetry};
+use crate::{forward, process, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
 use introspection::{Process, ReadinessFlag};
 use prometheus_client::registry::Registry;
@@ -92,6 +92,8 @@ struct Shared {
     pub witness: Option<Arc<dyn receive::Witness>>,
     /// Metrics from spans, unless they are turned off.
     pub red: Option<Arc<Red>>,
+    /// What processors may ask.
+    pub surroundings: process::Surroundings,
     readiness: ReadinessFlag,
 }
 
@@ -145,6 +147,7 @@ impl Appliance {
             forward_budget: forward::Budget::default(),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),
+            surroundings: surroundings(options.cluster.as_ref()),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
@@ -256,6 +259,14 @@ fn warn_of_stranded(spool: &spool::Spool, in_cluster: bool) {
             );
         }
     }
+}
+
+fn surroundings(cluster: Option<&ClusterAccess>) -> process::Surroundings {
+    let view = cluster.map(|access| match access {
+        ClusterAccess::InCluster => cluster::View::new(None),
+        ClusterAccess::Kubeconfig(path) => cluster::View::new(Some(path.clone())),
+    });
+    process::Surroundings { cluster: view.map(|view| Arc::new(view) as _) }
 }
 
 async fn start_cluster(

@@ -50,6 +50,7 @@ mod sidecar;
 mod status;
 mod template;
 mod upgrade;
+mod view;
 mod webhook;
 mod workloads;
 
@@ -77,6 +78,7 @@ pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
+pub use view::View;
 
 use crate::inject::{self, Delivery, Instrumentation};
 use certificates::{Certificates, Served};

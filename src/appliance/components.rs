@@ -8,12 +8,13 @@ use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
 use super::{file_storage, health_check, spanreel};
-use crate::config::{ComponentId, Config, Declaration, Kit, Report};
+use crate::config::{ComponentId, Config, Declaration, Diagnostic, Kit, Report, Severity};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{
-    attributes, batch, filter, memory_limiter, probabilistic_sampler, resource, tail_sampling, transform,
+    attributes, batch, filter, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource,
+    resource_detection, tail_sampling, transform,
 };
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
@@ -37,9 +38,12 @@ const PROCESSORS: &[Declaration<ProcessorSettings>] = &[
     attributes::settings::DECLARATION,
     batch::settings::DECLARATION,
     filter::settings::DECLARATION,
+    k8s_attributes::settings::DECLARATION,
     memory_limiter::settings::DECLARATION,
     probabilistic_sampler::settings::DECLARATION,
+    queue_batch::settings::DECLARATION,
     resource::settings::DECLARATION,
+    resource_detection::settings::DECLARATION,
     tail_sampling::settings::DECLARATION,
     transform::settings::DECLARATION,
 ];
@@ -83,6 +87,7 @@ impl Kit for Components {
         check_own_settings(config, report);
         check_tail_sampling(config, report);
         check_urls(config, report);
+        check_order(config, report);
     }
 }
 
@@ -139,6 +144,31 @@ fn check_urls(config: &Config<Components>, report: &Report) {
                     format!("either endpoint or {key} must be specified, because pipeline {} uses it", pipeline.name);
                 let remedy = "e.g. endpoint: http://gateway.monitoring:4318";
                 report.error(&component.position, &format!("exporters::{id}"), reason, remedy);
+            }
+        }
+    }
+}
+
+/// The Collector's batches forget who sent them; here they do not, but a configuration is to mean the same on both.
+fn check_order(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        let processors = pipeline.processors.iter().filter_map(|id| Some((id, config.processors.get(id)?)));
+        let mut batch = None;
+        for (id, component) in processors {
+            match (&component.settings, batch) {
+                (ProcessorSettings::Batch(_) | ProcessorSettings::QueueBatch(_), _) => batch = Some(id),
+                (ProcessorSettings::K8sAttributes(_), Some(batch)) => {
+                    let reason = format!(
+                        "pipeline {} names it after {batch}: a Collector would no longer know whose spans they are",
+                        pipeline.name
+                    );
+                    let diagnostic =
+                        Diagnostic::error(Some(component.position.clone()), format!("processors::{id}"), reason);
+                    report.add(
+                        diagnostic.with_severity(Severity::Warning).with_remedy(format!("name it before {batch}")),
+                    );
+                }
+                _ => {}
             }
         }
     }

@@ -18,9 +18,9 @@ use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination, Feed, Sampling};
 use crate::otlp::Signal;
-use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
 use crate::process::connector::{Connector, Outlet};
+use crate::process::{self, Chain};
 use crate::receive::items::{ItemSink, ItemSinks};
 use crate::receive::otlp::settings::OtlpReceiverSettings;
 use crate::receive::settings::ReceiverSettings;
@@ -53,6 +53,8 @@ pub enum StartError {
     Bind { address: String, problem: std::io::Error },
     #[error("exporters::{exporter}: {problem}")]
     Exporter { exporter: String, problem: forward::BuildError },
+    #[error("service::pipelines::{pipeline}: {problem}")]
+    Processor { pipeline: String, problem: process::BuildError },
     #[error("the data directory: {0}")]
     Append(#[from] AppendError),
     #[error(transparent)]
@@ -165,13 +167,19 @@ impl Plan {
     /// Names the pipelines and what stands behind each port. `owner` prefixes the names of pipelines that a custom
     /// resource brought.
     pub async fn draw(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
+        // If nothing comes of the plan, what was begun for it ends.
         let stop = CancellationToken::new();
+        let ending = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
         let mut intakes = Vec::new();
         for pipeline in &config.service.pipelines {
             let id = shared.spool.pipeline_of(pipeline.signal, &owned(owner, &pipeline.name)).await?;
             let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
-            intakes.push(PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop), connectors: Vec::new() });
+            let processors: Vec<_> = processors.collect();
+            let chain = Chain::build(&processors, &shared.surroundings, &tasks, &stop).await;
+            let chain =
+                chain.map_err(|problem| StartError::Processor { pipeline: owned(owner, &pipeline.name), problem })?;
+            intakes.push(PipelineIntake { id, chain, connectors: Vec::new() });
         }
         let mut running = Vec::new();
         for (id, component) in &config.connectors {
@@ -190,7 +198,7 @@ impl Plan {
             destinations: Vec::new(),
             samplings: Vec::new(),
             probes: Vec::new(),
-            processing: Processing { _stop: stop.drop_guard(), tasks },
+            processing: Processing { _stop: ending, tasks },
             connectors: Vec::new(),
         };
         for (id, connector) in running {

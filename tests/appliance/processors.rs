@@ -3,8 +3,13 @@
 //! A real Collector runs one pipeline per case and sends what comes out to a server of the test; Spanreel's side is the
 //! chain that a pipeline runs, built from the same text.
 
+use crate::support::compression::Compression;
 use crate::support::otelcol::Otelcol;
-use crate::support::{http, ports};
+use crate::support::otlp::Protocol;
+use crate::support::spanreel::{Options, PIPELINE, STOP_BOUND, Spanreel};
+use crate::support::traces::Traces;
+use crate::support::{self, http, ports};
+use ::http::Method;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
@@ -19,7 +24,7 @@ use prost::Message;
 use spanreel::appliance::components::Components;
 use spanreel::config::{self, Config, Files, Input, Source};
 use spanreel::otlp::scan::scan;
-use spanreel::process::{Chain, Client};
+use spanreel::process::{Chain, Client, Surroundings};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,12 +46,13 @@ pub async fn compare(cases: &[Case], requests: &[ExportTraceServiceRequest]) {
     let text = configuration(cases, &receiver_ports, capture.port);
     let _otelcol = Otelcol::start(&text).await;
     for (index, (kind, settings)) in cases.iter().enumerate() {
-        let chain = chain(kind, settings);
+        let chain = chain(kind, settings).await;
         for (number, request) in requests.iter().enumerate() {
             let theirs = {
-                let body = request.encode_to_vec();
                 let headers = [("content-type", "application/x-protobuf"), TENANT];
-                let answer = http::post(receiver_ports[index], "/v1/traces", &headers, body).await.unwrap();
+                let mut connection = http::Connection::open(receiver_ports[index]).await.unwrap();
+                let body = request.encode_to_vec().into();
+                let answer = connection.send(Method::POST, "/v1/traces", &headers, body).await.unwrap();
                 assert_eq!(answer.status, 200, "{kind} {settings}");
                 capture.take(&format!("/{index}"))
             };
@@ -83,7 +89,7 @@ fn configuration(cases: &[Case], receiver_ports: &[u16], capture_port: u16) -> S
 }
 
 /// The chain of a pipeline with this one processor.
-fn chain(kind: &str, settings: &str) -> Chain {
+async fn chain(kind: &str, settings: &str) -> Chain {
     let text = format!(
         "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {kind}: {settings}\nexporters: {{debug: }}\n\
          service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
@@ -92,8 +98,9 @@ fn chain(kind: &str, settings: &str) -> Chain {
     let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
     let loaded = config::load(&input).map_err(|errors| errors.lines()).unwrap();
     let config: Config<Components> = loaded.config;
-    let settings = config.processors.values().map(|component| &component.settings);
-    Chain::build(settings, &TaskTracker::new(), &CancellationToken::new())
+    let settings: Vec<_> = config.processors.values().map(|component| &component.settings).collect();
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown).await.unwrap()
 }
 
 async fn through(chain: &Chain, request: &ExportTraceServiceRequest) -> ExportTraceServiceRequest {
@@ -285,6 +292,66 @@ fn traces(states: &[&str]) -> ExportTraceServiceRequest {
     };
     let scope_spans = vec![ScopeSpans { spans: (1..=600).map(span).collect(), ..Default::default() }];
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] }
+}
+
+/// Spans that a sampler or nobody takes out, and what is left of them, over a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_spans_are_booked_and_the_account_survives_kill_9() {
+    let options = Options {
+        processors: vec![
+            ("probabilistic_sampler".to_owned(), "{sampling_percentage: 30, hash_seed: 7}".to_owned()),
+            (
+                "attributes".to_owned(),
+                "{actions: [{key: mark, from_context: metadata.x-tenant, default_value: none, action: insert}]}"
+                    .to_owned(),
+            ),
+            ("resource".to_owned(), "{attributes: [{key: env, value: test, action: upsert}]}".to_owned()),
+        ],
+        ..Options::default()
+    };
+    let mut spanreel = Spanreel::start(&options).await;
+    let all = Traces { seed: 12, spans_per_trace: 3 };
+    let mut client = support::otlp::Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+    // One trace a request: many of them leave nothing behind.
+    for index in 0..60 {
+        let answer = client.export(&all.request("shop", index..index + 1), Compression::ALL[0]).await.unwrap();
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    spanreel.kill();
+    spanreel.start_again().await;
+    let ledger = spanreel.ledger().await;
+    ledger.assert_balanced();
+    let account = ledger.pipeline(PIPELINE);
+    assert_eq!((account.received, account.dropped), (180, 0));
+    assert!(account.sampled_out > 60 && account.stored > 15 && account.sampled_out % 3 == 0, "{account:?}");
+
+    let mut found = 0;
+    for index in 0..60 {
+        let spans = spanreel.query().await.spans(all.id(index)).await.unwrap();
+        assert!(spans.is_empty() || spans.len() == 3, "a trace stays whole");
+        found += spans.len() as u64;
+        for (_, span) in spans {
+            assert!(span.attributes.iter().any(|attribute| attribute.key == "mark"), "{span:?}");
+            assert!(span.trace_state.starts_with("ot=rv:"), "{span:?}");
+        }
+    }
+    assert_eq!(found, account.stored);
+}
+
+/// A pipeline whose processor cannot run here does not start, and the reason stands on one line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_processor_that_lacks_its_surroundings_stops_the_start_with_its_reason() {
+    let options = Options {
+        processors: vec![("k8sattributes".to_owned(), "{}".to_owned())],
+        arguments: vec!["--no-cluster".to_owned()],
+        ..Options::default()
+    };
+    let mut spanreel = Spanreel::prepare(&options);
+    let status = spanreel.spawn().wait(STOP_BOUND);
+    assert_eq!(status.code(), Some(1));
+    let log = spanreel.log();
+    let reason = "service::pipelines::traces: k8s_attributes: there is no access to a cluster";
+    assert!(log.contains(reason), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
