@@ -32,7 +32,7 @@ use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettin
 use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
-use spanreel::process::{Chain, Client};
+use spanreel::process::{Chain, Client, Surroundings};
 use spanreel::receive::Witness;
 use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
@@ -144,7 +144,7 @@ fn process_request(criterion: &mut Criterion) {
         ),
     ];
     for (name, processor) in cases {
-        let chain = chain(processor);
+        let chain = runtime.block_on(chain(processor));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let scanned = scanned.clone();
@@ -156,7 +156,7 @@ fn process_request(criterion: &mut Criterion) {
 }
 
 /// The chain of a pipeline with one processor, given as its line in the configuration.
-fn chain(processor: &str) -> Chain {
+async fn chain(processor: &str) -> Chain {
     let kind = processor.split(':').next().unwrap();
     let text = format!(
         "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {processor}\nexporters: {{debug: }}\n\
@@ -165,8 +165,9 @@ fn chain(processor: &str) -> Chain {
     let sources = [Source::Text { name: "bench".to_owned(), text }];
     let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
     let config: Config<Components> = config::load(&input).map_err(|errors| errors.lines()).unwrap().config;
-    let settings = config.processors.values().map(|component| &component.settings);
-    Chain::build(settings, &TaskTracker::new(), &CancellationToken::new())
+    let settings: Vec<_> = config.processors.values().map(|component| &component.settings).collect();
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown).await.unwrap()
 }
 
 fn append_requests(criterion: &mut Criterion) {

@@ -132,7 +132,6 @@ impl Chain {
                 }
                 ProcessorSettings::Attributes(settings) => chain.push(Arc::new(Attributes::new(settings))),
                 ProcessorSettings::Filter(settings) => chain.push(Arc::new(Filter::new(settings))),
-                ProcessorSettings::Resource(settings) => chain.push(Arc::new(Resource::new(settings))),
                 ProcessorSettings::Transform(settings) => chain.push(Arc::new(Transform::new(settings))),
                 ProcessorSettings::K8sAttributes(settings) => {
                     let started = K8sAttributes::start(settings, surroundings, tasks, shutdown).await;
