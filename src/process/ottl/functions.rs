@@ -385,6 +385,14 @@ impl Arguments {
         evaluate::value(self.expr(index)?, view)
     }
 
+    /// The value that is written in the statement itself, if one is.
+    pub(super) fn constant(&self, index: usize) -> Option<Value<'_, '_>> {
+        match self.get(index) {
+            Argument::Value(Expr::Literal(literal)) => Some(evaluate::constant(literal)),
+            _ => None,
+        }
+    }
+
     /// A text and nothing that could be made one.
     pub(super) fn text<'v>(&'v self, index: usize, view: View<'v, '_>) -> Result<Cow<'v, str>, Failure> {
         evaluate::text(self.expr(index)?, view)
