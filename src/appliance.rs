@@ -19,7 +19,9 @@ mod http_server;
 mod intake;
 mod introspection;
 mod pipelines;
+mod remote_write;
 mod samplings;
+mod scraped;
 pub mod spanreel;
 mod ways;
 
@@ -41,6 +43,7 @@ use crate::{forward, process, receive, spool, telemetry};
 use components::{Components, spanreel_settings};
 use introspection::{Process, ReadinessFlag};
 use prometheus_client::registry::Registry;
+use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,7 +139,7 @@ impl Appliance {
         if let Some(life) = &life {
             life.register(&mut registry);
         }
-        let red = start_red(&settings, &mut registry, &serving, &serving_tasks);
+        let red = start_red(&settings, &mut registry, &serving, &serving_tasks)?;
         let shared = Shared {
             spool: spool.clone(),
             admission: Admission::new(IN_FLIGHT_BYTES_MAX),
@@ -320,8 +323,9 @@ fn start_red(
     registry: &mut Registry,
     serving: &CancellationToken,
     tasks: &TaskTracker,
-) -> Option<Arc<Red>> {
-    let red = Arc::new(Red::new(settings.metrics_from_spans.engine()?));
+) -> Result<Option<Arc<Red>>, StartError> {
+    let Some(engine) = settings.metrics_from_spans.engine() else { return Ok(None) };
+    let red = Arc::new(Red::new(engine));
     registry.register_collector(Box::new(RedCollector(Arc::clone(&red))));
     tasks.spawn({
         let (red, serving) = (Arc::clone(&red), serving.clone());
@@ -331,7 +335,12 @@ fn start_red(
             }
         }
     });
-    Some(red)
+    if let Some(settings) = &settings.remote_write {
+        let problem = |problem| StartError::Exporter { exporter: "remote_write".to_owned(), problem };
+        let remote_write = RemoteWrite::new(Arc::clone(&red), settings.clone(), registry).map_err(problem)?;
+        tasks.spawn(remote_write.run(serving.clone()));
+    }
+    Ok(Some(red))
 }
 
 async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs, StartError> {
