@@ -67,13 +67,25 @@ fn scan_request(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Conditions that hold for no span.
+const FILTER: &str = r#"{trace_conditions: ['IsMatch(span.name, "^GET /(health|ready)z?$$")', 'span.attributes["http.route"] == "/healthz"', 'resource.attributes["service.name"] == "loadgenerator"']}"#;
+const TRANSFORM_ONE: &str = r#"{trace_statements: ['set(span.attributes["deployment.environment"], "prod")']}"#;
+const TRANSFORM_FOUR: &str = r#"{trace_statements: ['set(span.attributes["deployment.environment"], "prod")', 'set(span.name, Concat([span.attributes["http.request.method"], span.attributes["http.route"]], " ")) where span.kind == SPAN_KIND_SERVER', 'delete_key(span.attributes, "user.id")', 'replace_pattern(span.attributes["http.route"], "/[0-9]+", "/{id}")']}"#;
+
 /// What processors that look inside add to a request, each alone.
 fn process_request(criterion: &mut Criterion) {
     let cases = [
-        ("resource", "{attributes: [{key: deployment.environment, value: prod, action: upsert}]}"),
-        ("attributes", "{actions: [{key: http.route, action: delete}, {key: team, value: shop, action: insert}]}"),
-        ("probabilistic_sampler", "{sampling_percentage: 50}"),
-        ("k8s_attributes", "{passthrough: true}"),
+        ("resource", "resource", "{attributes: [{key: deployment.environment, value: prod, action: upsert}]}"),
+        (
+            "attributes",
+            "attributes",
+            "{actions: [{key: http.route, action: delete}, {key: team, value: shop, action: insert}]}",
+        ),
+        ("probabilistic_sampler", "probabilistic_sampler", "{sampling_percentage: 50}"),
+        ("k8s_attributes", "k8s_attributes", "{passthrough: true}"),
+        ("filter, three conditions", "filter", FILTER),
+        ("transform, one statement", "transform", TRANSFORM_ONE),
+        ("transform, four statements", "transform", TRANSFORM_FOUR),
     ];
     let request = request(0);
     let scanned = scan(&request).unwrap();
@@ -81,7 +93,7 @@ fn process_request(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let mut group = criterion.benchmark_group("process");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
-    for (kind, settings) in cases {
+    for (name, kind, settings) in cases {
         let text = format!(
             "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors: {{{kind}: {settings}}}\nexporters: {{debug: }}\n\
              service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
@@ -92,7 +104,7 @@ fn process_request(criterion: &mut Criterion) {
         let settings: Vec<_> = loaded.config.processors.values().map(|component| &component.settings).collect();
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let chain = runtime.block_on(Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown)).unwrap();
-        group.bench_function(kind, |bencher| {
+        group.bench_function(name, |bencher| {
             bencher.iter(|| runtime.block_on(chain.process(request.clone(), scanned.clone(), &client)).unwrap());
         });
     }

@@ -161,8 +161,10 @@ const METADATA_UNSUPPORTED: [&str; 2] = ["k8s.deployment.uid", "k8s.cronjob.uid"
 
 impl K8sAttributesSettings {
     pub(super) fn decode(section: &mut Section<'_>) -> Self {
-        for key in ["auth_type", "context", "kube_api_qps", "kube_api_burst"] {
-            section.inert(key, Shape::Any, "Spanreel uses the access to the cluster that it has anyway");
+        let why = "Spanreel uses the access to the cluster that it has anyway";
+        section.inert_but("auth_type", Shape::Text, &["serviceAccount"], why);
+        for key in ["context", "kube_api_qps", "kube_api_burst"] {
+            section.inert(key, Shape::Any, why);
         }
         section.inert("watch_sync_period", Shape::Duration, "a watch that missed something lists anew by itself");
         let wait = section.bool("wait_for_metadata", false);

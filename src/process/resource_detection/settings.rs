@@ -179,8 +179,10 @@ impl NodeSettings {
 
     fn decode_section(section: &mut Section<'_>) -> Self {
         let node_from_env_var = section.text("node_from_env_var", "K8S_NODE_NAME");
-        for key in ["auth_type", "context", "kube_api_qps", "kube_api_burst"] {
-            section.inert(key, Shape::Any, "Spanreel uses the access to the cluster that it has anyway");
+        let why = "Spanreel uses the access to the cluster that it has anyway";
+        section.inert_but("auth_type", Shape::Text, &["serviceAccount"], why);
+        for key in ["context", "kube_api_qps", "kube_api_burst"] {
+            section.inert(key, Shape::Any, why);
         }
         section.section("resource_attributes", |section| Self {
             node_from_env_var,
