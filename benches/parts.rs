@@ -116,7 +116,7 @@ fn count_request(criterion: &mut Criterion) {
 fn process_request(criterion: &mut Criterion) {
     let request = request(0);
     let scanned = scan(&request).unwrap();
-    let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let client = Client::of(std::net::Ipv4Addr::LOCALHOST.into());
     let runtime = runtime();
     let mut group = criterion.benchmark_group("process");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
