@@ -31,6 +31,7 @@ use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Set
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
 use spanreel::receive::Witness;
+use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -79,6 +80,29 @@ fn hear_request(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| speakers(black_box(request)).for_each(|speaker| life.spoke(peer, &speaker)));
         });
+    }
+    group.finish();
+}
+
+/// What metrics from spans add to each request: all of its label sets are known, and half of its spans wait or are waited for.
+fn count_request(criterion: &mut Criterion) {
+    let requests: Vec<Bytes> = (0..1_000).map(request).collect();
+    let mut group = criterion.benchmark_group("count");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
+    for (name, service_graphs) in [
+        ("span metrics of 100 spans", None),
+        ("span metrics and service graph of 100 spans", RedSettings::default().service_graphs),
+    ] {
+        let settings = RedSettings { service_graphs, ..RedSettings::default() };
+        let red = Red::new(settings.engine().unwrap());
+        let mut next = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                next += 1;
+                red.observe(black_box(&requests[next % requests.len()]));
+            });
+        });
+        println!("{:?}", red.census());
     }
     group.finish();
 }
@@ -179,6 +203,8 @@ fn prepared(pipeline: PipelineId, number: u64) -> Append {
         request,
         spans: scanned.spans,
         rejected: 0,
+        filtered: 0,
+        sampled_out: 0,
         time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
         keys: scanned.keys,
     }
@@ -253,5 +279,5 @@ fn review_pod(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, scan_request, hear_request, append_requests, forward_backlog, review_pod);
+criterion_group!(parts, scan_request, hear_request, count_request, append_requests, forward_backlog, review_pod);
 criterion_main!(parts);

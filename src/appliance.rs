@@ -29,6 +29,7 @@ use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
 use crate::query::{QueryState, Tempo};
 use crate::receive::admission::Admission;
+use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
@@ -49,6 +50,8 @@ use tokio_util::task::TaskTracker;
 
 /// Everything has stopped by then, or is abandoned: what was acknowledged is on disk since long.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How late, at most, a span is given up that waits for the other side of its call; Tempo looks as often.
+const RED_TIDY_INTERVAL: Duration = Duration::from_secs(2);
 const DEFAULT_DATA_DIRECTORY: &str = "spanreel-data";
 
 /// What the appliance is started with.
@@ -82,6 +85,8 @@ struct Shared {
     pub other_signals: receive::other_signals::OtherSignals,
     /// In a cluster: who wants to know which pods speak.
     pub witness: Option<Arc<dyn receive::Witness>>,
+    /// Metrics from spans, unless they are turned off.
+    pub red: Option<Arc<Red>>,
     readiness: ReadinessFlag,
 }
 
@@ -147,6 +152,7 @@ impl Appliance {
         if let Some(life) = &life {
             life.register(&mut registry);
         }
+        let red = start_red(settings, &mut registry, &serving, &serving_tasks);
         let shared = Shared {
             spool: spool.clone(),
             admission: Admission::new(memory.intake_bytes),
@@ -155,6 +161,7 @@ impl Appliance {
             forward_metrics,
             forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
+            red: red.clone(),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
@@ -162,6 +169,10 @@ impl Appliance {
         let cluster_metrics = cluster::Metrics::default();
         cluster_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
+        let metrics = match red {
+            Some(red) => metrics.with_series(move || Box::new(red::exposition::Pages::of(Arc::clone(&red)))),
+            None => metrics,
+        };
 
         let query_endpoint = settings.query_endpoint.clone().unwrap_or_else(|| {
             let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
@@ -324,6 +335,26 @@ async fn open_spool(
         .map_err(|error| StartError::Internal(error.to_string()))??;
     registry.register_collector(Box::new(spool::LedgerCollector(spool.clone())));
     Ok(spool)
+}
+
+/// Metrics from spans, and the task that keeps them tidy.
+fn start_red(
+    settings: &SpanreelSettings,
+    registry: &mut Registry,
+    serving: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Option<Arc<Red>> {
+    let red = Arc::new(Red::new(settings.metrics_from_spans.engine()?));
+    registry.register_collector(Box::new(RedCollector(Arc::clone(&red))));
+    tasks.spawn({
+        let (red, serving) = (Arc::clone(&red), serving.clone());
+        async move {
+            while serving.run_until_cancelled(tokio::time::sleep(RED_TIDY_INTERVAL)).await.is_some() {
+                red.tidy();
+            }
+        }
+    });
+    Some(red)
 }
 
 async fn open_runs(spool: &spool::Spool, memory: runs::Memory, registry: &mut Registry) -> Result<Runs, StartError> {

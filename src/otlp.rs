@@ -11,6 +11,7 @@
 //! Invariants: bytes that were accepted are never changed (unknown fields survive); two requests joined end to end are
 //! one request; nothing here does I/O or trusts a length before comparing it with the bytes that are there.
 
+pub mod edit;
 pub mod ids;
 pub mod json;
 pub mod resource;

@@ -1,18 +1,25 @@
-//! The processor trait and the processors.
+//! The processor traits and the processors.
 //!
 //! In: the processors that a pipeline names, in order. Out: a [`Chain`] that every request of the pipeline passes, and
 //! what the pipeline asks of those who forward it ([`Chain::batch`]).
 //!
-//! `memory_limiter` and `batch` never look inside a request, so its bytes pass untouched. The room must not know where
-//! requests come from or go.
+//! `memory_limiter` and `batch` never look inside a request, so its bytes pass untouched. The others are [`Editor`]s: they
+//! share one reading of the request ([`crate::otlp::edit`]), and only what they change is written anew. The room must not
+//! know where requests come from or go.
 
 pub mod batch;
+pub mod chain;
+pub mod client;
 pub mod memory_limiter;
 pub mod settings;
 
-use self::batch::settings::BatchSettings;
+pub use chain::{Chain, ProcessError, Processed};
+pub use client::{Client, ClientMetadata};
+
 use self::memory_limiter::MemoryLimiter;
 use self::settings::ProcessorSettings;
+use crate::otlp::edit::Traces;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,17 +29,55 @@ use tokio_util::task::TaskTracker;
 #[error("{0}")]
 pub struct Refused(pub &'static str);
 
+/// A processor could not do its work on a request and was configured to say so; the client is told not to send it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(pub String);
+
 /// A running processor.
 pub trait Processor: Send + Sync + 'static {
     /// Asked before a request is read into memory.
-    fn admit(&self) -> Result<(), Refused>;
+    fn admit(&self) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    /// What looks into requests, if it does.
+    fn editor(&self) -> Option<&dyn Editor> {
+        None
+    }
 }
 
-/// The processors of one pipeline.
-#[derive(Clone, Default)]
-pub struct Chain {
-    processors: Vec<Arc<dyn Processor>>,
-    batch: Option<BatchSettings>,
+/// Looks into requests, changes them, takes spans out.
+pub trait Editor: Send + Sync {
+    /// Changes `traces` in place. Called on many threads at once; must not block. `'a` lets constants of the processor be
+    /// put into the request without copying them.
+    fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed>;
+}
+
+/// Spans that an editor took out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// By a condition of the configuration: `dropped{reason="filtered"}` in the ledger.
+    pub filtered: u64,
+    /// By a sampler.
+    pub sampled_out: u64,
+}
+
+impl Removed {
+    pub fn filtered(spans: u64) -> Self {
+        Self { filtered: spans, ..Self::default() }
+    }
+
+    pub fn sampled_out(spans: u64) -> Self {
+        Self { sampled_out: spans, ..Self::default() }
+    }
+}
+
+impl AddAssign for Removed {
+    fn add_assign(&mut self, more: Self) {
+        self.filtered += more.filtered;
+        self.sampled_out += more.sampled_out;
+    }
 }
 
 impl Chain {
@@ -48,21 +93,12 @@ impl Chain {
                 ProcessorSettings::MemoryLimiter(settings) => {
                     let limiter = Arc::new(MemoryLimiter::new(settings));
                     tasks.spawn(Arc::clone(&limiter).watch(shutdown.clone()));
-                    chain.processors.push(limiter);
+                    chain.push(limiter);
                 }
                 // Of several, the last one groups what is sent, as in a Collector.
                 ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
             }
         }
         chain
-    }
-
-    pub fn admit(&self) -> Result<(), Refused> {
-        self.processors.iter().try_for_each(|processor| processor.admit())
-    }
-
-    /// How destinations group what they send.
-    pub fn batch(&self) -> Option<&BatchSettings> {
-        self.batch.as_ref()
     }
 }

@@ -34,6 +34,7 @@ pub use metrics::Metrics;
 pub use witness::Witness;
 
 use crate::otlp::scan::Scanned;
+use crate::process::Client;
 use ::bytes::Bytes;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -44,13 +45,12 @@ pub trait TraceSink: Send + Sync + 'static {
     /// Asked before a body is read: refuses while memory is short.
     fn admit(&self) -> Result<(), Refusal>;
 
-    /// Takes a request; `Ok` means durable. `scanned` describes `request` as it is now, invalid spans taken out; `peer` is
-    /// who sent it.
+    /// Takes a request; `Ok` means durable. `scanned` describes `request` as it is now, invalid spans taken out.
     fn store(
         &self,
         request: Bytes,
         scanned: Scanned,
-        peer: IpAddr,
+        client: Client,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
 }
 

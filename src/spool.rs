@@ -94,12 +94,16 @@ impl Default for Memory {
 #[derive(Debug, Clone)]
 pub struct Append {
     pub pipeline: PipelineId,
-    /// An `ExportTraceServiceRequest`; may be empty when all its spans were rejected.
+    /// An `ExportTraceServiceRequest`; may be empty when all its spans were taken out.
     pub request: Bytes,
     /// Spans in `request`.
     pub spans: u32,
     /// Spans that were taken out before because of invalid ids; they are booked with this append.
     pub rejected: u32,
+    /// Spans that a processor's condition took out; booked with this append.
+    pub filtered: u32,
+    /// Spans that a sampler took out; booked with this append.
+    pub sampled_out: u32,
     pub time: TimeRange,
     /// One per distinct trace in `request`; repetition is harmless.
     pub keys: Vec<TraceKey>,

@@ -2,11 +2,12 @@
 
 use crate::otlp::resource::speakers;
 use crate::otlp::scan::Scanned;
-use crate::process::Chain;
+use crate::process::{Chain, Client, Processed};
 use crate::receive::{Refusal, TraceSink, Witness};
+use crate::red::Red;
 use crate::spool::{Append, AppendError, PipelineId, Spool, TimeRange};
 use bytes::Bytes;
-use std::net::IpAddr;
+use futures_util::future::join_all;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(super) struct Intake {
     pub pipelines: Vec<PipelineIntake>,
     /// Told which pods spoke, once what they said is durable.
     pub witness: Option<Arc<dyn Witness>>,
+    /// Counts what became durable, each request once, whatever pipelines it went into.
+    pub red: Option<Arc<Red>>,
 }
 
 impl TraceSink for Intake {
@@ -43,34 +46,51 @@ impl TraceSink for Intake {
         &self,
         request: Bytes,
         scanned: Scanned,
-        peer: IpAddr,
+        client: Client,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
-            let append = |pipeline: PipelineId, keys: Vec<u32>| Append {
-                pipeline,
-                request: request.clone(),
-                spans: scanned.spans,
-                rejected: scanned.invalid,
-                time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
-                keys,
-            };
-            let stored = match self.pipelines.as_slice() {
-                [only] => self.spool.append(append(only.id, scanned.keys)).await,
+            match self.pipelines.as_slice() {
+                [only] => self.spool.append(only.prepare(request.clone(), scanned, &client).await?).await,
                 pipelines => {
+                    // All are prepared before any is stored: a request that one pipeline cannot process is in none.
+                    let mut appends = Vec::with_capacity(pipelines.len());
+                    for pipeline in pipelines {
+                        appends.push(pipeline.prepare(request.clone(), scanned.clone(), &client).await?);
+                    }
                     // All wait for the same sync. If one fails the client sends again: at least once for the others.
-                    let appends =
-                        pipelines.iter().map(|pipeline| self.spool.append(append(pipeline.id, scanned.keys.clone())));
-                    futures_util::future::join_all(appends).await.into_iter().collect()
+                    let stored = join_all(appends.into_iter().map(|append| self.spool.append(append))).await;
+                    stored.into_iter().collect()
                 }
-            };
-            stored.map_err(|error| Refusal::Unavailable {
-                message: error.to_string(),
-                retry_after: retry_after(&error),
-            })?;
+            }
+            .map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })?;
             if let Some(witness) = &self.witness {
-                speakers(&request).for_each(|speaker| witness.spoke(peer, &speaker));
+                speakers(&request).for_each(|speaker| witness.spoke(client.peer, &speaker));
+            }
+            if let Some(red) = &self.red {
+                red.observe(&request);
             }
             Ok(())
+        })
+    }
+}
+
+impl PipelineIntake {
+    /// Sends a request through the pipeline's processors.
+    async fn prepare(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Append, Refusal> {
+        let processed = self.chain.process(request, scanned, client).await;
+        let Processed { request, scanned, removed } = processed.map_err(|error| Refusal::BadData(error.to_string()))?;
+        // A request has at most u32::MAX spans.
+        let narrow = |spans: u64| u32::try_from(spans).unwrap_or(u32::MAX);
+        Ok(Append {
+            pipeline: self.id,
+            // Envelopes without spans are not worth a batch; what was taken out is booked all the same.
+            request: if scanned.spans > 0 { request } else { Bytes::new() },
+            spans: scanned.spans,
+            rejected: scanned.invalid,
+            filtered: narrow(removed.filtered),
+            sampled_out: narrow(removed.sampled_out),
+            time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
+            keys: scanned.keys,
         })
     }
 }

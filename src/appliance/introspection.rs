@@ -105,8 +105,8 @@ impl Process {
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 impl Introspection for Process {
-    fn metrics(&self) -> String {
-        self.metrics.text()
+    fn metrics(&self) -> telemetry::Pages {
+        self.metrics.pages()
     }
 
     fn readiness(&self) -> Readiness {

@@ -63,7 +63,8 @@ impl Memory {
             query: QueryLimits {
                 // Tempo's own default is 5 MB.
                 trace_bytes_max: parts(8).max(TRACE_BYTES_MIN),
-                scratch_bytes_max: parts(20),
+                // One query may need all of it: a comparison counts every value of every attribute.
+                scratch_bytes_max: parts(32),
                 answers_bytes_max: parts(12),
             },
         }
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rests_is_less_than_half_and_no_share_is_more_than_a_third() {
+    fn neither_what_rests_nor_any_passing_share_is_more_than_half() {
         for max_mib in [32, 64, 256, 1 << 20] {
             let memory = Memory::of(MemorySettings { max_mib });
             let max = max_mib as usize * MIB;
@@ -104,7 +105,7 @@ mod tests {
                 query.scratch_bytes_max,
                 query.answers_bytes_max,
             ] {
-                assert!(share <= max / 3, "{share} of {max}: {memory:?}");
+                assert!(share <= max / 2, "{share} of {max}: {memory:?}");
             }
         }
     }

@@ -178,7 +178,12 @@ impl Plan {
             let ReceiverSettings::Otlp(settings) = &component.settings;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
-                sink: Arc::new(Intake { spool: shared.spool.clone(), pipelines, witness: shared.witness.clone() }),
+                sink: Arc::new(Intake {
+                    spool: shared.spool.clone(),
+                    pipelines,
+                    witness: shared.witness.clone(),
+                    red: shared.red.clone(),
+                }),
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
                 limits: settings.limits(),

@@ -107,8 +107,8 @@ impl Stored {
 struct NobodyRuns;
 
 impl Introspection for NobodyRuns {
-    fn metrics(&self) -> String {
-        String::new()
+    fn metrics(&self) -> crate::telemetry::Pages {
+        Box::new(std::iter::empty())
     }
 
     fn readiness(&self) -> Readiness {

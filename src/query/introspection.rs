@@ -8,10 +8,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::negotiation::{Coding, JSON, Payload, TEXT};
+use super::negotiation::{Coding, JSON, TEXT, stream};
 use super::router::QueryState;
+use crate::telemetry::Pages;
 
-/// What `prometheus-client` writes.
+/// What the registry and the series beside it are written in.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Grafana up to 12 decides by this version what to ask for; all of it is answered.
@@ -19,8 +20,8 @@ pub(super) const TEMPO_VERSION: &str = "2.9.0";
 
 /// Knowledge about the running process. The appliance implements it. Called on the async threads: it must not block.
 pub trait Introspection: Send + Sync + 'static {
-    /// The text of `/metrics` as `prometheus_client::encoding::text` writes it.
-    fn metrics(&self) -> String;
+    /// The OpenMetrics text of `/metrics`, piece by piece.
+    fn metrics(&self) -> Pages;
 
     fn readiness(&self) -> Readiness;
 
@@ -109,8 +110,7 @@ pub(super) async fn build_info() -> Response {
 }
 
 pub(super) async fn metrics(State(state): State<QueryState>, headers: HeaderMap) -> Response {
-    let body = state.introspection().metrics().into_bytes();
-    Payload::new(OPENMETRICS, body, Coding::of(&headers)).into_response()
+    stream(OPENMETRICS, state.introspection().metrics(), Coding::of(&headers))
 }
 
 pub(super) async fn status(State(state): State<QueryState>) -> Response {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -64,6 +64,46 @@ fn wants_gzip(element: &str) -> bool {
     let named = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"));
     let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|weight| weight.parse::<f32>().ok());
     named && weight.is_none_or(|weight| weight > 0.0)
+}
+
+/// An answer that is made, and compressed if the client wants that, while it is sent.
+pub(super) fn stream(content_type: &'static str, pages: crate::telemetry::Pages, coding: Coding) -> Response {
+    let headers =
+        [(CONTENT_TYPE, HeaderValue::from_static(content_type)), (VARY, HeaderValue::from_static("accept-encoding"))];
+    let pages = pages.map(|page| Ok::<Bytes, std::io::Error>(page.into()));
+    match coding {
+        Coding::Identity => (headers, Body::from_stream(futures_util::stream::iter(pages))).into_response(),
+        Coding::Gzip => {
+            let gzip = (CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            let encoder = Some(GzEncoder::new(Vec::new(), Compression::fast()));
+            let compressed = Compressed { pages, encoder };
+            (AppendHeaders([gzip]), headers, Body::from_stream(futures_util::stream::iter(compressed))).into_response()
+        }
+    }
+}
+
+/// What comes out of the encoder while pages go in.
+struct Compressed<P> {
+    pages: P,
+    /// `None` once everything was given out.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl<P: Iterator<Item = Result<Bytes, std::io::Error>>> Iterator for Compressed<P> {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let encoder = self.encoder.as_mut()?;
+        for page in self.pages.by_ref() {
+            if let Err(error) = page.and_then(|page| encoder.write_all(&page)) {
+                return Some(Err(error));
+            }
+            if !encoder.get_ref().is_empty() {
+                return Some(Ok(std::mem::take(encoder.get_mut()).into()));
+            }
+        }
+        self.encoder.take().map(|encoder| encoder.finish().map(Bytes::from))
+    }
 }
 
 /// The body of a successful answer, ready to be sent.

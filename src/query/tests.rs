@@ -42,8 +42,8 @@ impl SpanSource for Stored {
 struct Process;
 
 impl Introspection for Process {
-    fn metrics(&self) -> String {
-        String::new()
+    fn metrics(&self) -> crate::telemetry::Pages {
+        Box::new((0..3).map(|page| format!("page{page} {}\n", "1".repeat(2_000))))
     }
 
     fn readiness(&self) -> Readiness {

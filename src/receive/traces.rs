@@ -4,6 +4,7 @@ use super::Receiver;
 use super::answer::{Accepted, Refusal};
 use crate::otlp::scan::{is_valid, scan};
 use crate::otlp::view::{promote_legacy_scopes, retain_spans};
+use crate::process::Client;
 use bytes::Bytes;
 use std::net::IpAddr;
 
@@ -16,7 +17,7 @@ pub async fn accept(receiver: &Receiver, peer: IpAddr, request: Bytes) -> Result
     }
     let request = if scanned.legacy_scopes { promote_legacy_scopes(&request).into() } else { request };
     let request = if rejected > 0 { retain_spans(&request, is_valid).into() } else { request };
-    receiver.sink.store(request, scanned, peer).await?;
+    receiver.sink.store(request, scanned, Client::of(peer)).await?;
     if rejected == 0 {
         return Ok(Accepted::default());
     }

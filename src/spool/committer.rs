@@ -192,7 +192,7 @@ impl Committer {
             written.push(Written { frame_bytes: value.len(), raw_bytes: header.raw_bytes, keys: packing.keys });
         }
         for (append, _) in group.iter() {
-            book_rejected(&mut ledger, append);
+            book_removed(&mut ledger, append);
         }
         write.put_cf(shared.database.family(META), LEDGER_KEY, encode(&ledger));
 
@@ -297,13 +297,16 @@ fn book_stored(ledger: &mut Ledger, pipeline: PipelineId, spans: u32) {
     }
 }
 
-fn book_rejected(ledger: &mut Ledger, append: &Append) {
-    if append.rejected > 0
-        && let Some(account) = ledger.account_mut(append.pipeline)
-    {
-        account.received += u64::from(append.rejected);
-        *account.dropped.entry(DropReason::InvalidId).or_default() += u64::from(append.rejected);
+fn book_removed(ledger: &mut Ledger, append: &Append) {
+    let Some(account) = ledger.account_mut(append.pipeline) else { return };
+    for (reason, spans) in [(DropReason::InvalidId, append.rejected), (DropReason::Filtered, append.filtered)] {
+        if spans > 0 {
+            account.received += u64::from(spans);
+            *account.dropped.entry(reason).or_default() += u64::from(spans);
+        }
     }
+    account.received += u64::from(append.sampled_out);
+    account.sampled_out += u64::from(append.sampled_out);
 }
 
 /// One context for the life of the thread: making one costs more than compressing a small batch.

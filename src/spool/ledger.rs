@@ -13,16 +13,20 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
-    /// The trace or span id is missing, zero or of the wrong length; the client was told by `partial_success`.
+    /// The trace or span id is missing, zero or of the wrong length; the client was told by `partial_success`,
+    /// unless a processor made it so.
     InvalidId,
+    /// A processor's condition dropped it.
+    Filtered,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 1] = [Self::InvalidId];
+    pub const ALL: [DropReason; 2] = [Self::InvalidId, Self::Filtered];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidId => "invalid_id",
+            Self::Filtered => "filtered",
         }
     }
 }

@@ -29,6 +29,8 @@ fn append(pipeline: PipelineId, keys: &[u32], spans: u32) -> Append {
         request: keys.iter().flat_map(|key| key.to_le_bytes()).collect::<Vec<u8>>().into(),
         spans,
         rejected: 0,
+        filtered: 0,
+        sampled_out: 0,
         time: TimeRange { min_start: 1, max_end: 2 },
         keys: keys.to_vec(),
     }
@@ -101,6 +103,26 @@ async fn a_forgotten_pipeline_that_extents_still_speak_of_keeps_its_number() {
     assert_ne!(other, id);
     assert_eq!(ledger.register("a/three/traces", |_| true), Some((id, true)));
     assert_eq!(ledger.account(id).unwrap().stored, 0);
+}
+
+#[tokio::test]
+async fn spans_that_processors_took_out_are_booked_durably_even_when_nothing_is_left() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let nothing_left = Append { request: Bytes::new(), filtered: 2, sampled_out: 3, ..append(traces, &[], 0) };
+    spool.append(nothing_left).await.unwrap();
+    spool.append(Append { filtered: 1, ..append(traces, &[1], 4) }).await.unwrap();
+    spool.close().await;
+    drop(spool);
+
+    let spool = open(&directory);
+    let account = spool.snapshot().ledger.account(traces).unwrap().clone();
+    assert_eq!((account.received, account.stored, account.sampled_out), (10, 4, 3));
+    assert_eq!(account.dropped, [(DropReason::Filtered, 3)].into());
+    assert_eq!(spool.range(), Seq(1)..Seq(2), "a request of which nothing is left makes no batch");
+    check_ledger(&spool);
+    spool.close().await;
 }
 
 #[tokio::test]
@@ -454,15 +476,15 @@ async fn a_cursor_that_nobody_moves_keeps_what_it_has_to_get_until_the_budget_bi
 /// What a random history may do.
 #[derive(Debug, Clone)]
 enum Step {
-    Append { pipeline: bool, keys: Vec<u32>, spans: u32, rejected: u32 },
+    Append { pipeline: bool, keys: Vec<u32>, spans: u32, removed: (u32, u32, u32) },
     Deliver { destination: bool },
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (any::<bool>(), proptest::collection::vec(0u32..20, 1..5), 1u32..9, 0u32..3)
-            .prop_map(|(pipeline, keys, spans, rejected)| Step::Append { pipeline, keys, spans, rejected }),
+        6 => (any::<bool>(), proptest::collection::vec(0u32..20, 1..5), 1u32..9, (0u32..3, 0u32..3, 0u32..3))
+            .prop_map(|(pipeline, keys, spans, removed)| Step::Append { pipeline, keys, spans, removed }),
         3 => any::<bool>().prop_map(|destination| Step::Deliver { destination }),
         1 => Just(Step::Reopen),
     ]
@@ -480,9 +502,10 @@ proptest! {
             for step in steps {
                 let names = ["traces", "traces/b"];
                 match step {
-                    Step::Append { pipeline, keys, spans, rejected } => {
+                    Step::Append { pipeline, keys, spans, removed: (rejected, filtered, sampled_out) } => {
                         let id = spool.pipeline(names[usize::from(pipeline)]).await.unwrap();
-                        spool.append(Append { rejected, ..append(id, &keys, spans) }).await.unwrap();
+                        let removed = Append { rejected, filtered, sampled_out, ..append(id, &keys, spans) };
+                        spool.append(removed).await.unwrap();
                         model.push(keys);
                     }
                     Step::Deliver { destination } => {

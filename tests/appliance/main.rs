@@ -17,6 +17,7 @@ mod crash;
 mod full_disk;
 mod inject;
 mod malformed;
+mod metrics_from_spans;
 mod outage;
 mod pipelines;
 mod ports;

@@ -133,6 +133,8 @@ impl Forwarding {
             request: request.into(),
             spans: u32::try_from(names.len()).unwrap(),
             rejected: 0,
+            filtered: 0,
+            sampled_out: 0,
             time: TimeRange { min_start: 1, max_end: 2 },
             keys: vec![7],
         };

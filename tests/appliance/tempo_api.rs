@@ -54,8 +54,8 @@ impl SpanSource for Traces {
 struct Process(Readiness);
 
 impl Introspection for Process {
-    fn metrics(&self) -> String {
-        "# TYPE spans counter\nspans_total 3\n# EOF\n".to_owned()
+    fn metrics(&self) -> spanreel::telemetry::Pages {
+        Box::new(["# TYPE spans counter\n", "spans_total 3\n# EOF\n"].map(str::to_owned).into_iter())
     }
 
     fn readiness(&self) -> Readiness {

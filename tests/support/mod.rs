@@ -12,6 +12,7 @@ pub mod otelcol;
 pub mod otlp;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod query;
 pub mod spanreel;
 pub mod traces;

@@ -8,6 +8,7 @@ use crate::config::section::check_endpoint;
 use crate::config::{Declaration, Secrecy, Section, Stability};
 use crate::inject;
 use crate::query::Tempo;
+use crate::red::RedSettings;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub struct SpanreelSettings {
     pub injection: inject::Settings,
     pub silent_after: SilentAfter,
     pub catch_up: CatchUpSettings,
+    pub metrics_from_spans: RedSettings,
 }
 
 /// `extensions::spanreel::spool`.
@@ -153,6 +155,7 @@ impl SpanreelSettings {
             injection,
             silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
+            metrics_from_spans: section.section("metrics_from_spans", RedSettings::decode),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Secrecy, Section, quotes, text_of};
 use crate::config::diagnostic::suggestion;
 use crate::config::duration::{self, DurationError};
 use crate::config::effective::Effective;
-use crate::config::node::{Entry, Kind, Value, excerpt};
+use crate::config::node::{Entry, Kind, Node, Value, excerpt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,6 +95,30 @@ impl Section<'_> {
         };
         self.record(key, Effective::Float(value));
         value
+    }
+
+    /// A list of numbers; `None` if it is not written.
+    pub fn numbers(&mut self, key: &'static str) -> Option<Vec<f64>> {
+        let entry = self.value(key)?;
+        let items = match &entry.node.value {
+            Value::List(items) => items.as_slice(),
+            _ => {
+                self.mismatch(entry, "a list of numbers", "");
+                return None;
+            }
+        };
+        let number = |item: &Node| match &item.value {
+            Value::Scalar(scalar) if let Kind::Float(value) = scalar.kind => Some(value),
+            Value::Scalar(scalar) if let Kind::Int(value) = scalar.kind => Some(value as f64),
+            _ => {
+                let reason = format!("expected a number in this list, got {}", item.describe());
+                self.report.error(&item.position, &self.child_path(key), reason, "");
+                None
+            }
+        };
+        let numbers: Vec<f64> = items.iter().filter_map(number).collect();
+        self.record(key, Effective::List(numbers.iter().copied().map(Effective::Float).collect()));
+        Some(numbers)
     }
 
     /// A duration as Go writes it. A bare whole number is nanoseconds, which earns a warning.

@@ -68,6 +68,8 @@ impl Rig {
             request: request.to_vec().into(),
             spans,
             rejected: 0,
+            filtered: 0,
+            sampled_out: 0,
             time: TimeRange { min_start: 1, max_end: 2 },
             keys,
         };

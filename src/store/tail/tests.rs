@@ -61,6 +61,8 @@ impl Rig {
             request: bytes.into(),
             spans: scanned.spans,
             rejected: 0,
+            filtered: 0,
+            sampled_out: 0,
             time: TimeRange { min_start: scanned.min_start, max_end: scanned.max_end },
             keys: scanned.keys,
         };

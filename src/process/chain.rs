@@ -1,0 +1,153 @@
+//! The processors of one pipeline, and how a request goes through them.
+//!
+//! ```text
+//! request ─▶ read once ─▶ editor ─▶ editor ─▶ .. ─▶ written once ─▶ scanned again
+//! ```
+//!
+//! Without an editor nobody looks inside. Small requests are edited where they are; large ones on a thread for blocking
+//! work, few at a time, because a network thread that edits for milliseconds holds up every other client.
+
+#[cfg(test)]
+mod tests;
+
+use super::batch::settings::BatchSettings;
+use super::client::Client;
+use super::{Failed, Processor, Refused, Removed};
+use crate::otlp::edit::{Traces, objects, whole};
+use crate::otlp::scan::{ScanError, Scanned, is_valid, scan};
+use crate::otlp::split::{count_spans, split};
+use crate::otlp::view::retain_spans;
+use bytes::Bytes;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+/// Up to this size a request takes about a millisecond to edit and is not worth another thread.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Large requests of one pipeline that are edited at the same time.
+const LARGE_EDITS_MAX: usize = 2;
+/// What is edited as a whole: about 13 MiB of objects. Requests with more are cut between spans first.
+const OBJECTS_MAX: usize = 128 * 1024;
+/// The smallest object on the wire, an empty attribute: tag and length.
+const OBJECT_WIRE_BYTES_MIN: usize = 2;
+
+/// The processors of one pipeline. Clones share them.
+#[derive(Clone)]
+pub struct Chain {
+    processors: Vec<Arc<dyn Processor>>,
+    edits: bool,
+    pub(super) batch: Option<BatchSettings>,
+    large_edits: Arc<Semaphore>,
+}
+
+/// A request that went through.
+#[derive(Debug)]
+pub struct Processed {
+    pub request: Bytes,
+    /// Describes `request` as it is now. Its `invalid` spans (of the request that came, or made by a processor) are out.
+    pub scanned: Scanned,
+    pub removed: Removed,
+}
+
+/// Why a request could not be processed. Sending it again would not help.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    #[error("a span with more than {OBJECTS_MAX} attributes, events, links and nested values cannot be processed")]
+    TooManyObjects,
+    #[error("the processors made a request that is not fit to be stored: {0}")]
+    Unfit(ScanError),
+    #[error("the processors panicked")]
+    Panicked,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            processors: Vec::new(),
+            edits: false,
+            batch: None,
+            large_edits: Arc::new(Semaphore::new(LARGE_EDITS_MAX)),
+        }
+    }
+}
+
+impl Chain {
+    pub(super) fn push(&mut self, processor: Arc<dyn Processor>) {
+        self.edits |= processor.editor().is_some();
+        self.processors.push(processor);
+    }
+
+    /// Asked before a request is read into memory.
+    pub fn admit(&self) -> Result<(), Refused> {
+        self.processors.iter().try_for_each(|processor| processor.admit())
+    }
+
+    /// How destinations group what they send.
+    pub fn batch(&self) -> Option<&BatchSettings> {
+        self.batch.as_ref()
+    }
+
+    /// Sends a request through the editors. `scanned` describes it, invalid spans taken out.
+    pub async fn process(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Processed, ProcessError> {
+        if !self.edits {
+            return Ok(Processed { request, scanned, removed: Removed::default() });
+        }
+        if request.len() <= INLINE_BYTES_MAX {
+            return self.edit(request, scanned, client);
+        }
+        let Ok(_permit) = self.large_edits.acquire().await else { return Err(ProcessError::Panicked) };
+        let (chain, client) = (self.clone(), client.clone());
+        tokio::task::spawn_blocking(move || chain.edit(request, scanned, &client))
+            .await
+            .map_err(|_| ProcessError::Panicked)?
+    }
+
+    fn edit(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Processed, ProcessError> {
+        let mut removed = Removed::default();
+        let joined = whole(&request);
+        let edited = self.edit_bounded(joined.as_deref().unwrap_or(&request), client, &mut removed)?;
+        let Some(edited) = edited else { return Ok(Processed { request, scanned, removed }) };
+        let mut after = scan(&edited).map_err(ProcessError::Unfit)?;
+        let edited = if after.invalid > 0 { retain_spans(&edited, is_valid) } else { edited };
+        // What was not sampled out and is not there was filtered: so the ledger balances whatever a processor counts.
+        let left = u64::from(after.spans) + u64::from(after.invalid);
+        let gone = u64::from(scanned.spans).saturating_sub(left);
+        let sampled_out = removed.sampled_out.min(gone);
+        debug_assert_eq!(removed, Removed { sampled_out, filtered: gone - sampled_out }, "a processor miscounted");
+        after.invalid += scanned.invalid;
+        Ok(Processed {
+            request: edited.into(),
+            scanned: after,
+            removed: Removed { sampled_out, filtered: gone - sampled_out },
+        })
+    }
+
+    /// The request as the editors leave it; `None`: as it was. Cut in two as long as it is too large to be held in objects.
+    fn edit_bounded(
+        &self,
+        request: &[u8],
+        client: &Client,
+        removed: &mut Removed,
+    ) -> Result<Option<Vec<u8>>, ProcessError> {
+        if request.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && objects(request) > OBJECTS_MAX {
+            let spans = count_spans(request).unwrap_or(0);
+            let (left, right) = match spans {
+                0 | 1 => return Err(ProcessError::TooManyObjects),
+                _ => split(request, spans / 2).map_err(|_| ProcessError::TooManyObjects)?,
+            };
+            let mut edited = self.edit_bounded(&left, client, removed)?.unwrap_or(left);
+            edited.extend(self.edit_bounded(&right, client, removed)?.unwrap_or(right));
+            return Ok(Some(edited));
+        }
+        let mut traces = Traces::parse(request);
+        for editor in self.processors.iter().filter_map(|processor| processor.editor()) {
+            *removed += editor.edit(&mut traces, client)?;
+            if traces.span_count() == 0 {
+                break;
+            }
+        }
+        Ok(traces.is_changed().then(|| traces.encode()))
+    }
+}

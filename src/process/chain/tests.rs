@@ -1,0 +1,157 @@
+use super::*;
+use crate::otlp::edit::Value;
+use crate::otlp::scan::scan;
+use crate::process::Editor;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Puts the peer's address on every span.
+struct Mark;
+
+impl Processor for Mark {
+    fn editor(&self) -> Option<&dyn Editor> {
+        Some(self)
+    }
+}
+
+impl Editor for Mark {
+    fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed> {
+        for resource in traces.resources.iter_mut() {
+            for scope in resource.scopes.iter_mut() {
+                for span in scope.spans.iter_mut() {
+                    span.attributes_mut().upsert("peer", Value::from(client.peer.to_string()));
+                }
+            }
+        }
+        Ok(Removed::default())
+    }
+}
+
+/// Keeps spans whose name is here.
+struct Keep(&'static [&'static str]);
+
+impl Processor for Keep {
+    fn editor(&self) -> Option<&dyn Editor> {
+        Some(self)
+    }
+}
+
+impl Editor for Keep {
+    fn edit<'a>(&'a self, traces: &mut Traces<'a>, _: &'a Client) -> Result<Removed, Failed> {
+        Ok(Removed::filtered(traces.retain_spans(|_, _, span| self.0.contains(&span.name().as_ref()))))
+    }
+}
+
+/// Spoils the id of every span.
+struct Spoil;
+
+impl Processor for Spoil {
+    fn editor(&self) -> Option<&dyn Editor> {
+        Some(self)
+    }
+}
+
+impl Editor for Spoil {
+    fn edit<'a>(&'a self, traces: &mut Traces<'a>, _: &'a Client) -> Result<Removed, Failed> {
+        for resource in traces.resources.iter_mut() {
+            for scope in resource.scopes.iter_mut() {
+                scope.spans.iter_mut().for_each(|span| span.set_trace_id([0; 16]));
+            }
+        }
+        Ok(Removed::default())
+    }
+}
+
+fn chain(processors: Vec<Arc<dyn Processor>>) -> Chain {
+    let mut chain = Chain::default();
+    processors.into_iter().for_each(|processor| chain.push(processor));
+    chain
+}
+
+fn client() -> Client {
+    Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+fn span(name: &str, attributes: usize) -> Span {
+    Span {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        name: name.to_owned(),
+        attributes: vec![KeyValue::default(); attributes],
+        ..Default::default()
+    }
+}
+
+fn request(spans: Vec<Span>) -> Bytes {
+    let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
+}
+
+fn names(request: &[u8]) -> Vec<String> {
+    let request = ExportTraceServiceRequest::decode(request).unwrap();
+    let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+    scopes.flat_map(|scope| scope.spans).map(|span| span.name).collect()
+}
+
+async fn process(chain: &Chain, request: Bytes) -> Result<Processed, ProcessError> {
+    let scanned = scan(&request).unwrap();
+    chain.process(request, scanned, &client()).await
+}
+
+#[tokio::test]
+async fn without_an_editor_the_bytes_are_the_same() {
+    let request = request(vec![span("a", 1)]);
+    let processed = process(&chain(Vec::new()), request.clone()).await.unwrap();
+    assert_eq!((processed.request.as_ptr(), processed.removed), (request.as_ptr(), Removed::default()));
+}
+
+#[tokio::test]
+async fn what_no_editor_changes_is_the_same() {
+    let request = request(vec![span("a", 1)]);
+    let processed = process(&chain(vec![Arc::new(Keep(&["a"]))]), request.clone()).await.unwrap();
+    assert_eq!(processed.request.as_ptr(), request.as_ptr());
+}
+
+#[tokio::test]
+async fn editors_run_in_order_and_what_is_left_is_described_anew() {
+    let chain = chain(vec![Arc::new(Keep(&["a", "b"])), Arc::new(Mark), Arc::new(Keep(&["b"]))]);
+    let processed = process(&chain, request(vec![span("a", 0), span("b", 0), span("c", 0)])).await.unwrap();
+    assert_eq!(names(&processed.request), ["b"]);
+    assert_eq!((processed.scanned.spans, processed.removed), (1, Removed::filtered(2)));
+    let decoded = ExportTraceServiceRequest::decode(processed.request).unwrap();
+    assert_eq!(decoded.resource_spans[0].scope_spans[0].spans[0].attributes[0].key, "peer");
+}
+
+#[tokio::test]
+async fn nothing_left_is_an_empty_request() {
+    let processed = process(&chain(vec![Arc::new(Keep(&[]))]), request(vec![span("a", 0)])).await.unwrap();
+    assert_eq!((processed.request.len(), processed.scanned.spans, processed.removed), (0, 0, Removed::filtered(1)));
+}
+
+#[tokio::test]
+async fn spans_that_a_processor_spoils_are_taken_out_and_counted() {
+    let processed = process(&chain(vec![Arc::new(Spoil)]), request(vec![span("a", 0), span("b", 0)])).await.unwrap();
+    assert_eq!((processed.scanned.spans, processed.scanned.invalid, processed.removed), (0, 2, Removed::default()));
+    assert!(names(&processed.request).is_empty());
+}
+
+#[tokio::test]
+async fn a_request_of_many_small_objects_is_edited_in_pieces() {
+    let spans: Vec<Span> = (0..8).map(|_| span("a", OBJECTS_MAX / 3)).chain([span("z", 1)]).collect();
+    let processed = process(&chain(vec![Arc::new(Mark), Arc::new(Keep(&["a"]))]), request(spans)).await.unwrap();
+    assert_eq!((processed.scanned.spans, processed.removed), (8, Removed::filtered(1)));
+    let decoded = ExportTraceServiceRequest::decode(processed.request).unwrap();
+    let scopes = decoded.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    let mut spans = scopes.flat_map(|scope| &scope.spans);
+    assert!(spans.all(|span| span.attributes.last().unwrap().key == "peer"));
+}
+
+#[tokio::test]
+async fn a_span_of_too_many_objects_is_refused() {
+    let error = process(&chain(vec![Arc::new(Mark)]), request(vec![span("a", OBJECTS_MAX + 1)])).await.unwrap_err();
+    assert!(matches!(error, ProcessError::TooManyObjects), "{error}");
+}
