@@ -10,6 +10,7 @@
 mod archive;
 mod banner;
 pub mod components;
+pub mod connectors;
 mod doors;
 pub mod file_storage;
 pub mod health_check;
@@ -20,6 +21,7 @@ mod introspection;
 mod memory;
 mod pipelines;
 pub mod spanreel;
+mod ways;
 
 pub use host::Host;
 pub use pipelines::StartError;

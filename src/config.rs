@@ -18,6 +18,7 @@ pub mod diagnostic;
 pub mod duration;
 pub mod effective;
 mod expand;
+mod graph;
 mod json;
 mod node;
 pub mod section;
@@ -34,6 +35,7 @@ pub use section::{Secrecy, Section, Shape, WhenNull};
 pub use source::{Files, Reach, Source};
 pub use telemetry::TelemetrySettings;
 
+use crate::otlp::Signal;
 use std::collections::BTreeMap;
 
 /// What a configuration is loaded from.
@@ -62,6 +64,7 @@ pub struct Config<K: Kit> {
     pub receivers: BTreeMap<ComponentId, Component<K::Receiver>>,
     pub processors: BTreeMap<ComponentId, Component<K::Processor>>,
     pub exporters: BTreeMap<ComponentId, Component<K::Exporter>>,
+    pub connectors: BTreeMap<ComponentId, Component<K::Connector>>,
     pub extensions: BTreeMap<ComponentId, Component<K::Extension>>,
     pub service: Service,
     /// Everything with its defaults filled in, for `print-config`.
@@ -88,17 +91,22 @@ pub struct Service {
     pub telemetry: TelemetrySettings,
 }
 
-/// One pipeline. Every id in it is configured.
+/// One pipeline. Every id in it is configured, and serves the pipeline's signal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
-    /// `traces` or `traces/name`.
+    /// `traces`, `metrics/name`, ...
     pub name: ComponentId,
-    /// At least one.
+    pub signal: Signal,
+    /// At least one, or a connector in `fed_by`.
     pub receivers: Vec<ComponentId>,
+    /// Connectors that stand among the receivers.
+    pub fed_by: Vec<ComponentId>,
     /// In the order they run.
     pub processors: Vec<ComponentId>,
-    /// May be empty: what a pipeline takes in is kept in the store, with or without a destination.
+    /// May be empty for traces: they are kept in the store, with or without a destination.
     pub exporters: Vec<ComponentId>,
+    /// Connectors that stand among the exporters.
+    pub feeds: Vec<ComponentId>,
     pub position: Position,
 }
 

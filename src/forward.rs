@@ -42,6 +42,7 @@ pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
 pub use status::{LastError, State, Status};
 
+use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::Consumer;
 use body::Dialect;
@@ -63,7 +64,7 @@ enum Kind {
 }
 
 impl Destination {
-    /// `name` is what logs and metrics call it. `batch` are the settings of the pipeline's `batch` processor, if it has
+    /// `name` is what logs and metrics call it; `signal` is its pipeline's. `batch` are the settings of the pipeline's `batch` processor, if it has
     /// one; `budget` is the memory that all destinations share. Opens no connection.
     ///
     /// # Errors
@@ -71,6 +72,7 @@ impl Destination {
     pub fn build(
         name: &str,
         settings: &ExporterSettings,
+        signal: Signal,
         batch: Option<&BatchSettings>,
         consumer: Consumer,
         metrics: &Metrics,
@@ -79,13 +81,13 @@ impl Destination {
         let metrics = metrics.of(name);
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
-                let client = otlp_grpc::Client::new(settings)?;
+                let client = otlp_grpc::Client::new(settings, signal)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
                 Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
-                let client = otlp_http::Client::new(settings)?;
+                let client = otlp_http::Client::new(settings, signal)?;
                 let dialect = match settings.encoding {
                     Encoding::Proto => Dialect::HttpProtobuf,
                     Encoding::Json => Dialect::HttpJson,
@@ -95,7 +97,7 @@ impl Destination {
                 Kind::Http(Engine::new(consumer, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
-                let printer = debug::Printer::new(name, settings);
+                let printer = debug::Printer::new(name, settings, signal);
                 let retry = RetrySettings::default();
                 let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.

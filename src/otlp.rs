@@ -1,7 +1,7 @@
 //! The bytes of OTLP: what every other room asks about a request without building objects from it.
 //!
-//! In: protobuf or JSON bodies of `ExportTraceServiceRequest`, already decompressed.
-//! Out: counts, time ranges and trace ids ([`scan`]), borrowed views of resources, scopes and spans ([`view`]), smaller
+//! In: protobuf or JSON bodies of `ExportTraceServiceRequest`, and of metrics and logs, already decompressed.
+//! Out: counts ([`items`] for metrics and logs), time ranges and trace ids ([`scan`]), borrowed views of resources, scopes and spans ([`view`]), smaller
 //! requests ([`split`]), the pods that speak ([`resource`]), and the other encoding ([`json`]).
 //!
 //! ```text
@@ -13,12 +13,15 @@
 
 pub mod edit;
 pub mod ids;
+pub mod items;
 pub mod json;
 pub mod resource;
 pub mod scan;
 pub mod schema;
+pub mod signal;
 pub mod split;
 pub mod view;
 pub mod wire;
 
 pub use ids::{SpanId, TraceId};
+pub use signal::Signal;

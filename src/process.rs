@@ -1,7 +1,7 @@
 //! The processor traits and the processors.
 //!
 //! In: the processors that a pipeline names, in order. Out: a [`Chain`] that every request of the pipeline passes, and
-//! what the pipeline asks of those who forward it ([`Chain::batch`]).
+//! what the pipeline asks of those who forward it ([`Chain::batch`]). [`connector`] is what stands between pipelines.
 //!
 //! `memory_limiter` and `batch` never look inside a request, so its bytes pass untouched. The others are [`Editor`]s: they
 //! share one reading of the request ([`crate::otlp::edit`]), and only what they change is written anew. The room must not
@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod chain;
 pub mod client;
+pub mod connector;
 pub mod memory_limiter;
 pub mod settings;
 

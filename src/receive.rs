@@ -1,8 +1,8 @@
 //! The door: listeners, protocol detection, limits, answers.
 //!
 //! In: OTLP over gRPC, HTTP with protobuf, HTTP with JSON, in any listed compression, all of them on every port.
-//! Out: `ExportTraceServiceRequest` bytes that passed the structural scan, handed to a [`TraceSink`]; the client's answer
-//! is sent only when the sink says that the spans are durable.
+//! Out: request bytes that passed the structural scan, handed to a [`TraceSink`] or [`items::ItemSink`]; the client's
+//! answer is sent only when the sink says that they are durable.
 //!
 //! ```text
 //! listener ─▶ HTTP/1.1 or h2 ─▶ grpc | http ─▶ body (limits) ─▶ inflate (limits) ─▶ traces (scan) ─▶ TraceSink
@@ -19,6 +19,7 @@ mod body;
 mod grpc;
 mod http;
 pub mod inflate;
+pub mod items;
 pub mod listener;
 pub mod metrics;
 pub mod other_signals;
@@ -59,6 +60,8 @@ pub struct Receiver {
     /// The component id, e.g. `otlp` or `otlp/2`.
     pub name: String,
     pub sink: Arc<dyn TraceSink>,
+    /// Pipelines of metrics and logs; without one, `other_signals` says what becomes of them.
+    pub items: items::ItemSinks,
     pub other_signals: other_signals::OtherSignals,
     pub admission: admission::Admission,
     pub limits: Limits,

@@ -1,6 +1,6 @@
 //! The spool: the only queue, on disk. An append that returned `Ok` survives `kill -9` and power loss.
 //!
-//! In: whole OTLP requests with the little that the scan learned about them. Out: batches, each one zstd frame of joined
+//! In: whole OTLP requests of any signal with the little that the scan learned about them. Out: batches, each one zstd frame of joined
 //! requests, in the order of their sequence numbers, to any number of consumers with a durable cursor each.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! meta    "cursor/...", "ledger", "extent/...", "parked/...", "head", "format"
 //! ```
 //!
-//! Invariants: sequence numbers have no holes between head and end; a batch holds requests of one pipeline; cursors and
+//! Invariants: sequence numbers have no holes between head and end; a batch holds requests of one pipeline, which has one signal; cursors and
 //! the ledger move in the same write as what they account for; reading starts at a stored cursor, never at the first key
 //! (deleted keys would be walked). The room must not know what a span contains: trace keys are opaque to it.
 
@@ -37,6 +37,7 @@ pub use extent::TraceKey;
 pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount, SealedAccount};
 pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 
+use crate::otlp::Signal;
 use bytes::Bytes;
 use committer::{Command, Committer};
 use high_water::HighWater;
@@ -94,9 +95,9 @@ impl Default for Memory {
 #[derive(Debug, Clone)]
 pub struct Append {
     pub pipeline: PipelineId,
-    /// An `ExportTraceServiceRequest`; may be empty when all its spans were taken out.
+    /// A request of the pipeline's signal; may be empty when all its spans were taken out.
     pub request: Bytes,
-    /// Spans in `request`.
+    /// Spans in `request`; of other signals its data points or log records.
     pub spans: u32,
     /// Spans that were taken out before because of invalid ids; they are booked with this append.
     pub rejected: u32,
@@ -253,9 +254,14 @@ impl Spool {
         self.ask(|reply| Command::Append(append, reply)).await?
     }
 
-    /// The number of a pipeline, bound to its name until it is forgotten.
+    /// The number of a pipeline of traces, bound to its name until it is forgotten.
     pub async fn pipeline(&self, name: &str) -> Result<PipelineId, AppendError> {
-        self.ask(|reply| Command::Register(name.to_owned(), reply)).await?
+        self.pipeline_of(Signal::Traces, name).await
+    }
+
+    /// The number of a pipeline of any signal. Names say what they carry, so that none comes with two signals.
+    pub async fn pipeline_of(&self, signal: Signal, name: &str) -> Result<PipelineId, AppendError> {
+        self.ask(|reply| Command::Register(name.to_owned(), signal, reply)).await?
     }
 
     /// Forgets the accounts of pipelines that nothing feeds any more, by name, as far as nothing of them is left: neither
@@ -305,14 +311,21 @@ impl Spool {
         Consumer::attach(Arc::clone(&self.shared), destination, pipeline)
     }
 
+    /// A batch of spans, as [`Self::batch`]; `None` also for batches of other signals. Blocking.
+    pub fn trace_batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
+        Ok(self.batch(seq)?.filter(|batch| batch.header.signal == Signal::Traces))
+    }
+
     /// A batch by number; `None` if it is gone or not there yet. Blocking.
     pub fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
         self.shared.batch(seq)
     }
 
-    /// What is known of a batch without its frame; `None` if it is gone, damaged or not there yet. Blocking.
-    pub fn header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
-        Ok(self.shared.batch_value(seq)?.map(|(header, _)| header))
+    /// What is known of a batch of spans without its frame; `None` if it is gone, damaged, not there yet, or of another
+    /// signal. Blocking.
+    pub fn trace_header(&self, seq: Seq) -> Result<Option<Header>, ReadError> {
+        let header = self.shared.batch_value(seq)?.map(|(header, _)| header);
+        Ok(header.filter(|header| header.signal == Signal::Traces))
     }
 
     /// The batches that are there: from the oldest that is kept to the first number that is not stored yet.

@@ -3,6 +3,7 @@
 //! Adding one: a folder in its room with `settings.rs` (settings, their decoding and `DECLARATION`), a variant in the
 //! role's settings enum, and a line here. `components`, `validate`, error hints and docs all read these lists.
 
+use super::connectors::{self, ConnectorSettings};
 use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
@@ -36,6 +37,8 @@ const PROCESSORS: &[Declaration<ProcessorSettings>] =
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
 
+const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
+
 const EXTENSIONS: &[Declaration<ExtensionSettings>] =
     &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
 
@@ -43,6 +46,7 @@ impl Kit for Components {
     type Receiver = ReceiverSettings;
     type Processor = ProcessorSettings;
     type Exporter = ExporterSettings;
+    type Connector = ConnectorSettings;
     type Extension = ExtensionSettings;
 
     fn receivers() -> &'static [Declaration<ReceiverSettings>] {
@@ -57,23 +61,47 @@ impl Kit for Components {
         EXPORTERS
     }
 
+    fn connectors() -> &'static [Declaration<ConnectorSettings>] {
+        CONNECTORS
+    }
+
     fn extensions() -> &'static [Declaration<ExtensionSettings>] {
         EXTENSIONS
     }
 
-    /// There is one appliance, so there is one set of its settings.
     fn check(config: &Config<Self>, report: &Report) {
-        let mut own = config
-            .extensions
-            .iter()
-            .filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
-        let first = own.next();
-        for (id, extension) in own {
-            let reason = "configured a second time: these settings are the whole process's";
-            let remedy = first.map(|(_, first)| {
-                format!("the first is {}; merge them", first.position.seen_from(&extension.position))
-            });
-            report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+        check_own_settings(config, report);
+        check_urls(config, report);
+    }
+}
+
+/// There is one appliance, so there is one set of its settings.
+fn check_own_settings(config: &Config<Components>, report: &Report) {
+    let mut own =
+        config.extensions.iter().filter(|(_, extension)| matches!(extension.settings, ExtensionSettings::Spanreel(_)));
+    let first = own.next();
+    for (id, extension) in own {
+        let reason = "configured a second time: these settings are the whole process's";
+        let remedy = first
+            .map(|(_, first)| format!("the first is {}; merge them", first.position.seen_from(&extension.position)));
+        report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+    }
+}
+
+/// An `otlp_http` exporter needs a URL for each signal of the pipelines that name it.
+fn check_urls(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        for id in &pipeline.exporters {
+            let Some(component) = config.exporters.get(id) else { continue };
+            if let ExporterSettings::OtlpHttp(settings) = &component.settings
+                && settings.url(pipeline.signal).is_none()
+            {
+                let key = otlp_http::settings::endpoint_key(pipeline.signal);
+                let reason =
+                    format!("either endpoint or {key} must be specified, because pipeline {} uses it", pipeline.name);
+                let remedy = "e.g. endpoint: http://gateway.monitoring:4318";
+                report.error(&component.position, &format!("exporters::{id}"), reason, remedy);
+            }
         }
     }
 }

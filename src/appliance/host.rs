@@ -91,7 +91,9 @@ impl Host {
     }
 
     pub(super) async fn stop_listening(&self) {
-        self.sets.lock().await.doors.stop().await;
+        let mut sets = self.sets.lock().await;
+        sets.doors.stop().await;
+        join_all(sets.running_mut().map(PipelineSet::stop_connectors)).await;
     }
 
     pub(super) async fn stop_forwarding(&self) {

@@ -1,8 +1,11 @@
-//! From a receiver into its pipelines: the point where receive, process and spool meet.
+//! From a receiver into its pipelines: the point where receive, process and spool meet, and connectors listen.
 
+use crate::otlp::Signal;
 use crate::otlp::resource::speakers;
 use crate::otlp::scan::Scanned;
+use crate::process::connector::Connector;
 use crate::process::{Chain, Client, Processed};
+use crate::receive::items::ItemSink;
 use crate::receive::{Refusal, TraceSink, Witness};
 use crate::red::Red;
 use crate::spool::{Append, AppendError, PipelineId, Spool, TimeRange};
@@ -22,6 +25,28 @@ const RETRY_AFTER_DISK: Duration = Duration::from_secs(5);
 pub(super) struct PipelineIntake {
     pub id: PipelineId,
     pub chain: Chain,
+    /// Told of what became durable here.
+    pub connectors: Vec<Arc<dyn Connector>>,
+}
+
+impl PipelineIntake {
+    /// Tells the connectors that the pipeline feeds.
+    pub fn tell(&self, request: &Bytes) {
+        if request.is_empty() {
+            return;
+        }
+        self.connectors.iter().for_each(|connector| connector.consume(request));
+    }
+}
+
+fn admit(pipelines: &[PipelineIntake], signal: Signal) -> Result<(), Refusal> {
+    if pipelines.is_empty() {
+        return Err(Refusal::Unimplemented(format!("no pipeline takes {signal} from this receiver")));
+    }
+    pipelines
+        .iter()
+        .try_for_each(|pipeline| pipeline.chain.admit())
+        .map_err(|refused| Refusal::Unavailable { message: refused.to_string(), retry_after: RETRY_AFTER_MEMORY })
 }
 
 /// Stores a request in every pipeline that the receiver feeds, in one go.
@@ -36,10 +61,7 @@ pub(super) struct Intake {
 
 impl TraceSink for Intake {
     fn admit(&self) -> Result<(), Refusal> {
-        self.pipelines
-            .iter()
-            .try_for_each(|pipeline| pipeline.chain.admit())
-            .map_err(|refused| Refusal::Unavailable { message: refused.to_string(), retry_after: RETRY_AFTER_MEMORY })
+        admit(&self.pipelines, Signal::Traces)
     }
 
     fn store(
@@ -50,19 +72,25 @@ impl TraceSink for Intake {
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
             match self.pipelines.as_slice() {
-                [only] => self.spool.append(only.prepare(request.clone(), scanned, &client).await?).await,
+                [only] => {
+                    let append = only.prepare(request.clone(), scanned, &client).await?;
+                    let stored = append.request.clone();
+                    self.spool.append(append).await.map_err(|error| refusal(&error))?;
+                    only.tell(&stored);
+                }
                 pipelines => {
                     // All are prepared before any is stored: a request that one pipeline cannot process is in none.
                     let mut appends = Vec::with_capacity(pipelines.len());
                     for pipeline in pipelines {
                         appends.push(pipeline.prepare(request.clone(), scanned.clone(), &client).await?);
                     }
+                    let requests: Vec<Bytes> = appends.iter().map(|append| append.request.clone()).collect();
                     // All wait for the same sync. If one fails the client sends again: at least once for the others.
                     let stored = join_all(appends.into_iter().map(|append| self.spool.append(append))).await;
-                    stored.into_iter().collect()
+                    stored.into_iter().collect::<Result<(), _>>().map_err(|error| refusal(&error))?;
+                    pipelines.iter().zip(&requests).for_each(|(pipeline, stored)| pipeline.tell(stored));
                 }
             }
-            .map_err(|error| Refusal::Unavailable { message: error.to_string(), retry_after: retry_after(&error) })?;
             if let Some(witness) = &self.witness {
                 speakers(&request).for_each(|speaker| witness.spoke(client.peer, &speaker));
             }
@@ -95,9 +123,48 @@ impl PipelineIntake {
     }
 }
 
-fn retry_after(error: &AppendError) -> Duration {
-    match error {
+/// Stores a request of metrics or logs in every pipeline that takes them from the receiver.
+pub(super) struct ItemIntake {
+    pub signal: Signal,
+    pub spool: Spool,
+    pub pipelines: Vec<PipelineIntake>,
+}
+
+impl ItemSink for ItemIntake {
+    fn admit(&self) -> Result<(), Refusal> {
+        admit(&self.pipelines, self.signal)
+    }
+
+    fn store(&self, request: Bytes, items: u32) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
+        Box::pin(async move {
+            let appends =
+                self.pipelines.iter().map(|pipeline| self.spool.append(items_append(pipeline.id, &request, items)));
+            let stored: Result<(), _> = join_all(appends).await.into_iter().collect();
+            stored.map_err(|error| refusal(&error))?;
+            self.pipelines.iter().for_each(|pipeline| pipeline.tell(&request));
+            Ok(())
+        })
+    }
+}
+
+/// Metrics and logs as the spool takes them: never looked for by trace, nor by time.
+pub(super) fn items_append(pipeline: PipelineId, request: &Bytes, items: u32) -> Append {
+    Append {
+        pipeline,
+        request: request.clone(),
+        spans: items,
+        rejected: 0,
+        filtered: 0,
+        sampled_out: 0,
+        time: TimeRange::EMPTY,
+        keys: Vec::new(),
+    }
+}
+
+fn refusal(error: &AppendError) -> Refusal {
+    let retry_after = match error {
         AppendError::DiskFull { .. } | AppendError::Disk(_) | AppendError::Slow => RETRY_AFTER_DISK,
         AppendError::Closed => RETRY_AFTER_MEMORY,
-    }
+    };
+    Refusal::Unavailable { message: error.to_string(), retry_after }
 }

@@ -4,6 +4,7 @@ use super::Shared;
 use super::host::Host;
 
 use crate::cluster::{Doctor, DoctorError, LifeLine};
+use crate::otlp::Signal;
 use crate::query::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 use crate::spool::{Snapshot, Spool};
 use crate::store::runs::Runs;
@@ -86,8 +87,8 @@ impl Process {
 impl Process {
     fn store_status(&self, snapshot: &Snapshot) -> Value {
         let store = self.runs.view().summary();
-        let waiting: u64 =
-            snapshot.ledger.known().map(|(id, account)| account.stored.saturating_sub(store.accounted(id))).sum();
+        let of_traces = snapshot.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+        let waiting: u64 = of_traces.map(|(id, account)| account.stored.saturating_sub(store.accounted(id))).sum();
         json!({
             "runs": store.runs,
             "spans": store.spans,

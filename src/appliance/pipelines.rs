@@ -5,24 +5,29 @@
 
 use super::Shared;
 use super::components::{Components, ExtensionSettings};
+use super::connectors::ConnectorOutlet;
 use super::doors::{Wanted, overlap};
 use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
-use super::intake::{Intake, PipelineIntake};
+use super::intake::{Intake, ItemIntake, PipelineIntake};
+use super::ways;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{self, Destination};
+use crate::otlp::Signal;
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
+use crate::process::connector::{Connector, Outlet};
+use crate::receive::items::{ItemSink, ItemSinks};
 use crate::receive::otlp::settings::OtlpReceiverSettings;
 use crate::receive::settings::ReceiverSettings;
 use crate::receive::{Endpoint, ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -67,6 +72,7 @@ pub(super) struct PipelineSet {
     pub(super) wanted: Vec<Wanted>,
     probes: Vec<Probe>,
     processing: Option<Processing>,
+    connecting: Vec<Task>,
     /// Of earlier configurations, for as long as requests hold them: these may still store spans in pipelines that are no
     /// more.
     outgoing: Vec<Weak<Receiver>>,
@@ -125,10 +131,12 @@ pub(super) struct Plan {
     destinations: Vec<PlannedDestination>,
     probes: Vec<PlannedProbe>,
     processing: Processing,
+    connectors: Vec<(Arc<dyn Connector>, Arc<dyn Outlet>)>,
 }
 
 struct PlannedPipeline {
     name: String,
+    signal: Signal,
     intake: PipelineIntake,
     exporters: Vec<ComponentId>,
 }
@@ -154,28 +162,47 @@ impl Plan {
     pub async fn draw(shared: &Shared, owner: Option<&str>, config: &Config<Components>) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let mut pipelines = Vec::new();
-        let mut fed_by: BTreeMap<&ComponentId, Vec<PipelineIntake>> = BTreeMap::new();
+        let mut intakes = Vec::new();
         for pipeline in &config.service.pipelines {
-            let name = owned(owner, &pipeline.name);
-            let id = shared.spool.pipeline(&name).await?;
+            let id = shared.spool.pipeline_of(pipeline.signal, &owned(owner, &pipeline.name)).await?;
             let processors = pipeline.processors.iter().filter_map(|id| Some(&config.processors.get(id)?.settings));
-            let intake = PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop) };
-            for receiver in &pipeline.receivers {
-                fed_by.entry(receiver).or_default().push(intake.clone());
-            }
-            pipelines.push(PlannedPipeline { name, intake, exporters: pipeline.exporters.clone() });
+            intakes.push(PipelineIntake { id, chain: Chain::build(processors, &tasks, &stop), connectors: Vec::new() });
         }
+        let mut running = Vec::new();
+        for (id, component) in &config.connectors {
+            let Some(connector) = component.settings.build() else { continue };
+            for (pipeline, intake) in config.service.pipelines.iter().zip(&mut intakes) {
+                if pipeline.feeds.contains(id) {
+                    intake.connectors.push(Arc::clone(&connector));
+                }
+            }
+            running.push((id, connector));
+        }
+        let ways = ways::Ways::new(config, &intakes);
         let mut plan = Self {
             wanted: Vec::new(),
-            pipelines,
+            pipelines: Vec::new(),
             destinations: Vec::new(),
             probes: Vec::new(),
             processing: Processing { _stop: stop.drop_guard(), tasks },
+            connectors: Vec::new(),
         };
-        for (id, pipelines) in fed_by {
-            let Some(component) = config.receivers.get(id) else { continue };
+        for (id, connector) in running {
+            let pipelines = ways.from_connector(id)?;
+            let outlet: Arc<dyn Outlet> = Arc::new(ConnectorOutlet { spool: shared.spool.clone(), pipelines });
+            plan.connectors.push((connector, outlet));
+        }
+        for (id, component) in &config.receivers {
+            if !config.service.pipelines.iter().any(|pipeline| pipeline.receivers.contains(id)) {
+                continue;
+            }
             let ReceiverSettings::Otlp(settings) = &component.settings;
+            let items = |signal| -> Result<Option<Arc<dyn ItemSink>>, StartError> {
+                let pipelines = ways.from_receiver(id, signal)?;
+                let intake = ItemIntake { signal, spool: shared.spool.clone(), pipelines };
+                Ok((!intake.pipelines.is_empty()).then(|| Arc::new(intake) as _))
+            };
+            let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
                 sink: Arc::new(Intake {
@@ -184,6 +211,7 @@ impl Plan {
                     witness: shared.witness.clone(),
                     red: shared.red.clone(),
                 }),
+                items: ItemSinks { metrics: items(Signal::Metrics)?, logs: items(Signal::Logs)? },
                 other_signals: shared.other_signals.clone(),
                 admission: shared.admission.clone(),
                 limits: settings.limits(),
@@ -197,6 +225,19 @@ impl Plan {
             });
             plan.wanted.extend(wanted);
         }
+        drop(ways);
+        plan.pipelines = config
+            .service
+            .pipelines
+            .iter()
+            .zip(intakes)
+            .map(|(pipeline, intake)| PlannedPipeline {
+                name: owned(owner, &pipeline.name),
+                signal: pipeline.signal,
+                intake,
+                exporters: pipeline.exporters.clone(),
+            })
+            .collect();
         Ok(plan)
     }
 
@@ -234,7 +275,7 @@ impl Plan {
         running: &PipelineSet,
         is_wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), StartError> {
-        for PlannedPipeline { name, intake, exporters } in &self.pipelines {
+        for PlannedPipeline { name, signal, intake, exporters } in &self.pipelines {
             for id in exporters {
                 let Some(component) = config.exporters.get(id) else { continue };
                 let exporter = id.to_string();
@@ -249,7 +290,9 @@ impl Plan {
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
-                    None => new_destination(shared, owner, name, intake, exporter, &component.settings).await,
+                    None => {
+                        new_destination(shared, owner, (name, *signal), intake, exporter, &component.settings).await
+                    }
                 };
                 match built {
                     Ok(planned) => self.destinations.push(planned),
@@ -292,7 +335,7 @@ impl RunningDestination {
 async fn new_destination(
     shared: &Shared,
     owner: Option<&str>,
-    pipeline: &str,
+    (pipeline, signal): (&str, Signal),
     intake: &PipelineIntake,
     exporter: String,
     settings: &ExporterSettings,
@@ -309,7 +352,7 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let built = Destination::build(&log_name, settings, batch, consumer.clone(), metrics, budget);
+    let built = Destination::build(&log_name, settings, signal, batch, consumer.clone(), metrics, budget);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
     let running = RunningDestination {
         exporter,
@@ -328,10 +371,13 @@ impl PipelineSet {
     /// Puts `plan` in the place of what runs. Ports have been handed over already; requests that began before may still
     /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
     pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
-        let Plan { wanted, destinations: planned, probes, processing, .. } = plan;
+        let Plan { wanted, destinations: planned, probes, processing, connectors, .. } = plan;
+        // What they have counted goes to where it belonged.
+        self.stop_connectors().await;
         let before = std::mem::replace(&mut self.wanted, wanted);
         self.let_go(before);
         self.processing = Some(processing);
+        connectors.into_iter().for_each(|(connector, outlet)| self.connect(connector, outlet));
 
         let mut changed = Vec::new();
         let mut leaving = false;
@@ -367,6 +413,25 @@ impl PipelineSet {
             keep_forwarding(log_name, destination, task.stop).await;
             task.ended.cancel();
         });
+    }
+
+    fn connect(&mut self, connector: Arc<dyn Connector>, outlet: Arc<dyn Outlet>) {
+        let task = Task::child_of(&self.forwarding);
+        self.connecting.push(task.clone());
+        self.forwarding_tasks.spawn(async move {
+            // Also if it panics: nobody waits for it then.
+            let _ended = task.ended.drop_guard();
+            connector.run(outlet, task.stop).await;
+        });
+    }
+
+    /// Connectors emit what they still have, while the spool takes it.
+    pub async fn stop_connectors(&mut self) {
+        let connecting = std::mem::take(&mut self.connecting);
+        let all = join_all(connecting.iter().map(Task::stop));
+        if tokio::time::timeout(REQUESTS_WAIT_MAX, all).await.is_err() {
+            tracing::warn!("a connector did not end in time; what it had not emitted is lost");
+        }
     }
 
     async fn replace_probes(&mut self, shared: &Shared, planned: Vec<PlannedProbe>) -> Vec<String> {
@@ -405,6 +470,7 @@ impl PipelineSet {
 
     /// Nothing comes in any more: health checks and processors end, destinations go on with what is there.
     pub async fn stop_intake(&mut self) {
+        self.stop_connectors().await;
         let before = std::mem::take(&mut self.wanted);
         self.let_go(before);
         let probes = std::mem::take(&mut self.probes);

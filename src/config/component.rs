@@ -3,6 +3,7 @@
 use super::Config;
 use super::diagnostic::Report;
 use super::section::Section;
+use crate::otlp::Signal;
 use std::fmt;
 
 /// `type` or `type/name`, as the user wrote it: the same text appears in metrics and logs.
@@ -105,19 +106,32 @@ pub struct Declaration<S> {
     pub summary: &'static str,
     /// Works without being listed under `service` (extensions only).
     pub always_on: bool,
+    /// The signals whose pipelines may name it (receivers, processors, exporters).
+    pub signals: &'static [Signal],
+    /// From the signal of a pipeline that it ends to the signal of one that it begins (connectors only).
+    pub routes: &'static [(Signal, Signal)],
     /// Reads the settings. Errors are collected in the section; what is returned after one is never used.
     pub decode: fn(&mut Section<'_>) -> S,
 }
 
 impl<S> Declaration<S> {
-    /// A component without aliases.
+    /// A component without aliases, for traces.
     pub const fn new(
         type_name: &'static str,
         stability: Stability,
         summary: &'static str,
         decode: fn(&mut Section<'_>) -> S,
     ) -> Self {
-        Self { type_name, aliases: &[], stability, summary, always_on: false, decode }
+        Self {
+            type_name,
+            aliases: &[],
+            stability,
+            summary,
+            always_on: false,
+            signals: &[Signal::Traces],
+            routes: &[],
+            decode,
+        }
     }
 
     /// With the other names that load.
@@ -132,6 +146,18 @@ impl<S> Declaration<S> {
         self
     }
 
+    /// For pipelines of these signals.
+    pub const fn serving(mut self, signals: &'static [Signal]) -> Self {
+        self.signals = signals;
+        self
+    }
+
+    /// A connector between pipelines of these signals.
+    pub const fn connecting(mut self, routes: &'static [(Signal, Signal)]) -> Self {
+        self.routes = routes;
+        self
+    }
+
     /// The canonical name, then the aliases.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.type_name).chain(self.aliases.iter().copied())
@@ -143,18 +169,20 @@ pub trait Kit: Sized + fmt::Debug + Clone + PartialEq + 'static {
     type Receiver: fmt::Debug + Clone + PartialEq;
     type Processor: fmt::Debug + Clone + PartialEq;
     type Exporter: fmt::Debug + Clone + PartialEq;
+    type Connector: fmt::Debug + Clone + PartialEq;
     type Extension: fmt::Debug + Clone + PartialEq;
 
     fn receivers() -> &'static [Declaration<Self::Receiver>];
     fn processors() -> &'static [Declaration<Self::Processor>];
     fn exporters() -> &'static [Declaration<Self::Exporter>];
+    fn connectors() -> &'static [Declaration<Self::Connector>];
     fn extensions() -> &'static [Declaration<Self::Extension>];
 
     /// Checks across components, after each was read without error.
     fn check(_config: &Config<Self>, _report: &Report) {}
 }
 
-/// The four kinds of components, with the names the Collector's sections have.
+/// The kinds of components, with the names the Collector's sections have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Receiver,

@@ -6,7 +6,8 @@ use super::effective::Effective;
 use super::node::{Entry, Node, Value};
 use super::section::Section;
 use super::telemetry::TelemetrySettings;
-use super::{Component, Config, Pipeline, Service};
+use super::{Component, Config, Pipeline, Service, graph};
+use crate::otlp::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where each id of a role was written, supported or not: a reference to a refused component is no second error.
@@ -20,16 +21,18 @@ pub(super) fn read<K: Kit>(root: &Node, report: &Report) -> Config<K> {
         let remedy = "run spanreel without --config for the built-in configuration";
         report.error(&root.position, "", "empty configuration file", remedy);
     }
-    let mut components = Components { report, written: BTreeMap::new() };
+    let mut components =
+        Components { report, written: BTreeMap::new(), signals: BTreeMap::new(), routes: BTreeMap::new() };
     let receivers = components.read(&mut top, Role::Receiver, K::receivers(), &others::<K>(Role::Receiver));
     let processors = components.read(&mut top, Role::Processor, K::processors(), &others::<K>(Role::Processor));
     let exporters = components.read(&mut top, Role::Exporter, K::exporters(), &others::<K>(Role::Exporter));
-    let _: BTreeMap<_, Component<()>> = components.read(&mut top, Role::Connector, &[], &others::<K>(Role::Connector));
+    let connectors = components.read(&mut top, Role::Connector, K::connectors(), &others::<K>(Role::Connector));
     let extensions = components.read(&mut top, Role::Extension, K::extensions(), &others::<K>(Role::Extension));
     if !is_empty && components.of(Role::Receiver).is_empty() {
         let remedy = "configure one, e.g. receivers: {otlp: {protocols: {grpc: , http: }}}";
         report.error(&root.position, "", "no receiver configuration specified in config", remedy);
     }
+    components.check_ambiguity();
     let service = top.section("service", |section| read_service(section, &components, report));
     if !is_empty && service.pipelines.is_empty() && !has_pipelines(root) {
         let service = root.entries().unwrap_or_default().iter().find(|entry| entry.key == "service");
@@ -44,10 +47,13 @@ pub(super) fn read<K: Kit>(root: &Node, report: &Report) -> Config<K> {
             .any(|declaration| declaration.always_on && declaration.names().any(|name| name == id.kind()))
     };
     if !report.has_errors() {
+        graph::check(&service, components.of(Role::Connector), &components.routes, report);
+    }
+    if !report.has_errors() {
         components.warn_of_unused(&service, always_on);
     }
     let (effective, _) = top.finish();
-    Config { receivers, processors, exporters, extensions, service, effective }
+    Config { receivers, processors, exporters, connectors, extensions, service, effective }
 }
 
 /// The names that the other roles declare, to say "batch is a processor".
@@ -58,6 +64,7 @@ fn others<K: Kit>(role: Role) -> Vec<(Role, &'static str)> {
     names(Role::Receiver, K::receivers())
         .chain(names(Role::Processor, K::processors()))
         .chain(names(Role::Exporter, K::exporters()))
+        .chain(names(Role::Connector, K::connectors()))
         .chain(names(Role::Extension, K::extensions()))
         .filter(|(other, _)| *other != role)
         .collect()
@@ -66,6 +73,9 @@ fn others<K: Kit>(role: Role) -> Vec<(Role, &'static str)> {
 struct Components<'a> {
     report: &'a Report,
     written: BTreeMap<&'static str, Written>,
+    /// Of every supported component but connectors, by section: which pipelines may name it.
+    signals: BTreeMap<(&'static str, ComponentId), &'static [Signal]>,
+    routes: graph::Routes,
 }
 
 impl Components<'_> {
@@ -118,12 +128,54 @@ impl Components<'_> {
             let settings = (declaration.decode)(&mut section);
             effective.push((id.to_string(), section.finish().0));
             let position = entry.position.clone();
+            match role {
+                Role::Connector => drop(self.routes.insert(id.clone(), declaration.routes)),
+                _ => drop(self.signals.insert((role.section(), id.clone()), declaration.signals)),
+            }
             configured.insert(id, Component { settings, type_name: declaration.type_name, position });
         }
         if !effective.is_empty() {
             top.record(role.section(), Effective::Map(effective));
         }
         configured
+    }
+
+    /// Pipelines name connectors among receivers and exporters: a name must say which is meant.
+    fn check_ambiguity(&self) {
+        for (id, position) in self.of(Role::Connector) {
+            let same = [Role::Receiver, Role::Exporter].into_iter().find(|role| self.of(*role).contains_key(id));
+            if let Some(role) = same {
+                let reason = format!("ambiguous ID: there is also {} {:?}", role.with_article(), id.to_string());
+                let remedy = format!("rename one of them, e.g. {id}/connector");
+                self.report.error(position, &format!("connectors::{id}"), reason, remedy);
+            }
+        }
+    }
+
+    /// Whether a pipeline of this signal may name it; the error is a reason and a remedy.
+    fn check_signal(&self, role: Role, id: &ComponentId, signal: Signal) -> Result<(), (String, String)> {
+        // What was refused where it is configured is no second error.
+        let Some(signals) = self.signals.get(&(role.section(), id.clone())) else { return Ok(()) };
+        if signals.contains(&signal) {
+            return Ok(());
+        }
+        let serves = signals.iter().map(|signal| signal.as_str()).collect::<Vec<_>>().join(", ");
+        let reason = format!("{} \"{id}\" does not serve {signal} pipelines", role.word());
+        Err((reason, format!("remove it here; it serves {serves}")))
+    }
+
+    /// As [`Self::check_signal`], of a connector that stands among the receivers or exporters of a pipeline.
+    fn check_route(&self, stands_for: Role, id: &ComponentId, signal: Signal) -> Result<(), (String, String)> {
+        let Some(routes) = self.routes.get(id) else { return Ok(()) };
+        let (at, does): (fn(&(Signal, Signal)) -> Signal, _) = match stands_for {
+            Role::Receiver => (|route| route.1, "does not begin"),
+            _ => (|route| route.0, "does not end"),
+        };
+        if routes.iter().any(|route| at(route) == signal) {
+            return Ok(());
+        }
+        let leads: Vec<String> = routes.iter().map(|(from, to)| format!("from {from} to {to}")).collect();
+        Err((format!("connector \"{id}\" {does} {signal} pipelines"), format!("it leads {}", leads.join(", "))))
     }
 
     /// References that components made to one another while they were read.
@@ -151,10 +203,12 @@ impl Components<'_> {
         let in_pipelines = |pick: fn(&Pipeline) -> &Vec<ComponentId>| -> BTreeSet<&ComponentId> {
             service.pipelines.iter().flat_map(pick).collect()
         };
+        let connectors = service.pipelines.iter().flat_map(|pipeline| pipeline.fed_by.iter().chain(&pipeline.feeds));
         let used = [
             (Role::Receiver, in_pipelines(|pipeline| &pipeline.receivers)),
             (Role::Processor, in_pipelines(|pipeline| &pipeline.processors)),
             (Role::Exporter, in_pipelines(|pipeline| &pipeline.exporters)),
+            (Role::Connector, connectors.collect()),
             (Role::Extension, service.extensions.iter().collect()),
         ];
         for (role, used) in used {
@@ -162,6 +216,10 @@ impl Components<'_> {
                 let (reason, remedy) = match role {
                     Role::Extension if always_on(id) => continue,
                     Role::Extension => ("configured but not started", "list it under service::extensions".to_owned()),
+                    Role::Connector => {
+                        let remedy = "list it under exporters of one pipeline and receivers of another";
+                        ("configured but in no pipeline", remedy.to_owned())
+                    }
                     _ => ("configured but in no pipeline", format!("list it under {} of a pipeline", role.section())),
                 };
                 let path = format!("{}::{id}", role.section());
@@ -217,7 +275,7 @@ fn has_pipelines(root: &Node) -> bool {
 }
 
 fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: &Report) -> Service {
-    let extensions = references(section, "extensions", Role::Extension, components, report, None);
+    let extensions = references(section, "extensions", Role::Extension, components, None, None, report).ids;
     let telemetry = section.section("telemetry", TelemetrySettings::decode);
     let entries = section.free_map("pipelines").map(|(_, entries)| entries).unwrap_or_default();
     let (mut pipelines, mut effective): (Vec<Pipeline>, Vec<_>) = (Vec::new(), Vec::new());
@@ -231,32 +289,43 @@ fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: 
                 continue;
             }
         };
-        match name.kind() {
-            "traces" if pipelines.iter().any(|pipeline| pipeline.name == name) => {
+        let signal = match Signal::from_name(name.kind()) {
+            Some(_) if pipelines.iter().any(|pipeline| pipeline.name == name) => {
                 refuse(format!("duplicate name {name}"), "spaces around ids do not count");
                 continue;
             }
-            "traces" => {}
-            signal @ ("metrics" | "logs" | "profiles") => {
-                refuse(
-                    format!("{signal} pipelines are not supported: Spanreel keeps and forwards traces"),
-                    "remove it; metrics and logs that agents send along are answered OK and discarded, unless \
-                     extensions::spanreel::other_signals says refuse",
-                );
+            Some(signal) => signal,
+            None if name.kind() == "profiles" => {
+                let reason = "profiles pipelines are not supported: Spanreel takes traces, metrics and logs";
+                refuse(reason.to_owned(), "remove it");
                 continue;
             }
-            signal => {
-                refuse(format!("unknown signal {signal:?}"), &suggestion(signal, "supported", ["traces"]));
+            None => {
+                let signals = Signal::ALL.map(Signal::as_str);
+                refuse(format!("unknown signal {:?}", name.kind()), &suggestion(name.kind(), "supported", signals));
                 continue;
             }
-        }
+        };
         let mut inner = Section::over(report, Some(&entry.node), entry.position.clone(), path);
-        let receivers = references(&mut inner, "receivers", Role::Receiver, components, report, Some(&entry.position));
-        let processors = references(&mut inner, "processors", Role::Processor, components, report, None);
-        // No exporter is no error, as it is in the Collector: the store keeps every trace anyway.
-        let exporters = references(&mut inner, "exporters", Role::Exporter, components, report, None);
+        let mut named = |key, role, required: Option<&Position>| {
+            references(&mut inner, key, role, components, Some(signal), required, report)
+        };
+        let receivers = named("receivers", Role::Receiver, Some(&entry.position));
+        let processors = named("processors", Role::Processor, None);
+        // Of traces, no exporter is no error, as it is in the Collector: the store keeps them anyway.
+        let required = (signal != Signal::Traces).then_some(&entry.position);
+        let exporters = named("exporters", Role::Exporter, required);
         effective.push((name.to_string(), inner.finish().0));
-        pipelines.push(Pipeline { name, receivers, processors, exporters, position: entry.position.clone() });
+        pipelines.push(Pipeline {
+            name,
+            signal,
+            receivers: receivers.ids,
+            fed_by: receivers.connectors,
+            processors: processors.ids,
+            exporters: exporters.ids,
+            feeds: exporters.connectors,
+            position: entry.position.clone(),
+        });
     }
     if !effective.is_empty() {
         section.record("pipelines", Effective::Map(effective));
@@ -264,15 +333,24 @@ fn read_service(section: &mut Section<'_>, components: &Components<'_>, report: 
     Service { extensions, pipelines, telemetry }
 }
 
-/// Reads a list of ids and checks that each is configured and named once. `required`: where to say that none is there.
+/// What a list of ids names.
+#[derive(Default)]
+struct Named {
+    ids: Vec<ComponentId>,
+    connectors: Vec<ComponentId>,
+}
+
+/// Reads a list of ids and checks that each is configured, serves the pipeline's signal and is named once. `required`:
+/// where to say that none is there.
 fn references(
     section: &mut Section<'_>,
     key: &'static str,
     role: Role,
     components: &Components<'_>,
-    report: &Report,
+    signal: Option<Signal>,
     required: Option<&Position>,
-) -> Vec<ComponentId> {
+    report: &Report,
+) -> Named {
     let items = section.located_list(key);
     // The Collector names the pipeline, not the list inside it.
     let path = match section.path() {
@@ -282,22 +360,43 @@ fn references(
     if let (true, true, Some(position)) = (items.is_empty(), section.is_sound(), required) {
         report.error(position, &path, format!("must have at least one {}", role.word()), format!("e.g. {key}: [otlp]"));
     }
-    let mut ids = Vec::with_capacity(items.len());
+    let may_connect = matches!(role, Role::Receiver | Role::Exporter);
+    let mut named = Named::default();
     for item in items {
-        match ComponentId::parse(&item.text).ok().filter(|id| components.of(role).contains_key(id)) {
-            Some(id) if ids.contains(&id) => {
-                let reason = format!("references {} \"{id}\" multiple times", role.word());
-                report.error(&item.position, &path, reason, "remove one");
-            }
-            Some(id) => ids.push(id),
-            None if components.of(Role::Connector).keys().any(|id| id.to_string() == item.text) => {
-                // Refused where it is configured.
-            }
-            None => {
-                let (reason, remedy) = components.dangling(role, &item.text);
-                report.error(&item.position, &path, reason, remedy);
-            }
+        let id = ComponentId::parse(&item.text).ok();
+        let configured = |role: Role| id.clone().filter(|id| components.of(role).contains_key(id));
+        if let Some(id) = configured(role) {
+            let fits = signal.map_or(Ok(()), |signal| components.check_signal(role, &id, signal));
+            named.add(role, id, fits, &item.position, &path, report);
+        } else if let Some(id) = configured(Role::Connector).filter(|_| may_connect) {
+            let fits = signal.map_or(Ok(()), |signal| components.check_route(role, &id, signal));
+            named.add(Role::Connector, id, fits, &item.position, &path, report);
+        } else {
+            let (reason, remedy) = components.dangling(role, &item.text);
+            report.error(&item.position, &path, reason, remedy);
         }
     }
-    ids
+    named
+}
+
+impl Named {
+    fn add(
+        &mut self,
+        role: Role,
+        id: ComponentId,
+        fits: Result<(), (String, String)>,
+        position: &Position,
+        path: &str,
+        report: &Report,
+    ) {
+        let ids = if role == Role::Connector { &mut self.connectors } else { &mut self.ids };
+        if ids.contains(&id) {
+            let reason = format!("references {} \"{id}\" multiple times", role.word());
+            return report.error(position, path, reason, "remove one");
+        }
+        if let Err((reason, remedy)) = fits {
+            report.error(position, path, reason, remedy);
+        }
+        ids.push(id);
+    }
 }

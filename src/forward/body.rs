@@ -5,7 +5,8 @@
 //! list of slices that are written one after the other: no copy, no inflation.
 
 use super::settings::Compression;
-use crate::otlp;
+use crate::otlp::items::request_of;
+use crate::otlp::{self, Signal};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
@@ -129,13 +130,19 @@ pub(super) fn inflate(frame: &[u8], raw_bytes: usize) -> Result<Vec<u8>, BodyErr
     if raw.len() == raw_bytes { Ok(raw) } else { Err(broken(format!("it has {} bytes", raw.len()))) }
 }
 
-/// Encodes a protobuf request. Blocking: call it off the async workers.
+/// Encodes a protobuf request of a signal. Blocking: call it off the async workers.
 ///
 /// # Errors
 /// [`BodyError::Json`] if the request cannot be written as JSON.
-pub(super) fn encode(raw: Bytes, spans: u64, dialect: Dialect, codec: Codec) -> Result<Body, BodyError> {
+pub(super) fn encode(
+    raw: Bytes,
+    signal: Signal,
+    spans: u64,
+    dialect: Dialect,
+    codec: Codec,
+) -> Result<Body, BodyError> {
     let plain = match dialect {
-        Dialect::HttpJson => otlp::json::protobuf_to_otlp_json(&raw)?.into(),
+        Dialect::HttpJson => otlp::json::message_to_json(request_of(signal), &raw)?.into(),
         _ => raw,
     };
     let encoded = match (codec, dialect) {
@@ -210,7 +217,7 @@ mod tests {
             (Dialect::Grpc, Codec::Identity),
             (Dialect::HttpProtobuf, Codec::Snappy),
         ] {
-            let body = encode(raw.clone(), 1, dialect, codec).unwrap();
+            let body = encode(raw.clone(), Signal::Traces, 1, dialect, codec).unwrap();
             let encoded = body.segments.concat();
             let mut back = Vec::new();
             match (codec, dialect) {

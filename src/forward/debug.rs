@@ -8,6 +8,9 @@ pub mod settings;
 use super::answer::Answer;
 use super::body::Body;
 use super::link::{Reply, Transport};
+use crate::otlp::Signal;
+use crate::otlp::items::request_of;
+use crate::otlp::json::message_to_json;
 use settings::{DebugSettings, Verbosity};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +21,7 @@ const SAMPLING_WINDOW: Duration = Duration::from_secs(1);
 
 pub(super) struct Printer {
     name: String,
+    signal: Signal,
     settings: DebugSettings,
     sampler: Mutex<Sampler>,
 }
@@ -42,9 +46,9 @@ impl Sampler {
 }
 
 impl Printer {
-    pub(super) fn new(name: &str, settings: &DebugSettings) -> Self {
+    pub(super) fn new(name: &str, settings: &DebugSettings, signal: Signal) -> Self {
         let sampler = Mutex::new(Sampler { window_began: Instant::now(), seen: 0 });
-        Self { name: name.to_owned(), settings: settings.clone(), sampler }
+        Self { name: name.to_owned(), signal, settings: settings.clone(), sampler }
     }
 }
 
@@ -54,22 +58,55 @@ impl Transport for Printer {
             self.sampler.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now(), &self.settings);
         if is_printed {
             let request = body.segments.concat();
-            let resource_spans = print::count_resource_spans(&request);
-            let spans = body.spans;
-            match self.settings.verbosity {
-                Verbosity::Basic => {
-                    tracing::info!(exporter = self.name, "resource spans" = resource_spans, spans, "Traces");
-                }
-                verbosity => {
-                    let text = match verbosity {
-                        Verbosity::Detailed => print::detailed(&request),
-                        _ => print::normal(&request),
-                    };
-                    tracing::info!(exporter = self.name, "resource spans" = resource_spans, spans, "Traces\n{text}");
-                }
-            }
+            self.print(&request, body.spans);
         }
         Reply { name: "OK".into(), answer: Answer::Delivered { rejected_spans: 0, message: String::new() } }
+    }
+}
+
+impl Printer {
+    fn print(&self, request: &[u8], items: u64) {
+        let resources = print::count_resources(request);
+        // Of metrics and logs every field goes out as JSON: the schema's tables print that, and nothing is left out.
+        let json = |verbosity| match verbosity {
+            Verbosity::Basic => String::new(),
+            _ => match message_to_json(request_of(self.signal), request) {
+                Ok(json) => format!("\n{}", String::from_utf8_lossy(&json)),
+                Err(error) => format!("\n({error})"),
+            },
+        };
+        match self.signal {
+            Signal::Traces => self.print_traces(request, resources, items),
+            Signal::Metrics => {
+                let (metrics, text) = (print::count_leaves(request), json(self.settings.verbosity));
+                tracing::info!(
+                    exporter = self.name,
+                    "resource metrics" = resources,
+                    metrics,
+                    "data points" = items,
+                    "Metrics{text}"
+                );
+            }
+            Signal::Logs => {
+                let text = json(self.settings.verbosity);
+                tracing::info!(exporter = self.name, "resource logs" = resources, "log records" = items, "Logs{text}");
+            }
+        }
+    }
+
+    fn print_traces(&self, request: &[u8], resource_spans: usize, spans: u64) {
+        match self.settings.verbosity {
+            Verbosity::Basic => {
+                tracing::info!(exporter = self.name, "resource spans" = resource_spans, spans, "Traces");
+            }
+            verbosity => {
+                let text = match verbosity {
+                    Verbosity::Detailed => print::detailed(request),
+                    _ => print::normal(request),
+                };
+                tracing::info!(exporter = self.name, "resource spans" = resource_spans, spans, "Traces\n{text}");
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::metrics::DestinationMetrics;
 use super::request::Piece;
 use super::settings::{Compression, RetrySettings};
 use super::status::{Journal, State, Status};
+use crate::otlp::Signal;
 use crate::spool::Seq;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -252,8 +253,10 @@ impl<T: Transport> Link<T> {
     /// `None`: shutting down.
     pub(super) async fn takes_empty_request(&self, order: Seq, shutdown: &CancellationToken) -> Option<bool> {
         let _pass = self.gate.enter(order, shutdown).await?;
-        // Uncompressed, so that nothing but the request itself can be refused. A few bytes: no work to speak of.
-        let Ok(empty) = body::encode(Bytes::new(), 0, self.dialect, Codec::Identity) else { return Some(false) };
+        // Uncompressed, so that nothing but the request itself can be refused. A few bytes, the same for every signal.
+        let Ok(empty) = body::encode(Bytes::new(), Signal::default(), 0, self.dialect, Codec::Identity) else {
+            return Some(false);
+        };
         Some(matches!(self.send(empty).await, Answer::Delivered { .. }))
     }
 

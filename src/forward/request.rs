@@ -1,7 +1,7 @@
 //! A request and the pieces it falls into when a destination does not take it whole.
 
 use super::body::{self, Body, BodyError, Codec, Dialect};
-use crate::otlp::split;
+use crate::otlp::{Signal, split};
 use crate::spool::{Batch, Seq};
 use bytes::Bytes;
 
@@ -34,6 +34,7 @@ pub(super) enum Piece {
 
 #[derive(Debug, Clone)]
 pub(super) struct Part {
+    pub(super) signal: Signal,
     pub(super) seq: Seq,
     pub(super) raw: Bytes,
     /// The parts of a batch add up to what its header says, whatever its bytes hold.
@@ -78,7 +79,7 @@ impl Piece {
 
     /// The body for a codec. Frames that can go as they are do so without a copy; anything else is blocking work.
     pub(super) async fn body(self, dialect: Dialect, codec: Codec) -> Result<Body, String> {
-        let spans = self.spans();
+        let (spans, signal) = (self.spans(), self.signal());
         if codec == Codec::Zstd
             && matches!(dialect, Dialect::Grpc | Dialect::HttpProtobuf)
             && let Self::Batches(batches) = &self
@@ -86,7 +87,7 @@ impl Piece {
             let segments = batches.iter().map(|batch| batch.frame.clone()).collect();
             return Ok(Body { codec, segments, spans });
         }
-        blocking(move || body::encode(self.inflated()?, spans, dialect, codec)).await
+        blocking(move || body::encode(self.inflated()?, signal, spans, dialect, codec)).await
     }
 
     fn inflated(self) -> Result<Bytes, BodyError> {
@@ -168,6 +169,14 @@ impl Piece {
         .await
     }
 
+    /// What it holds: that of its pipeline.
+    fn signal(&self) -> Signal {
+        match self {
+            Self::Batches(batches) => batches.first().map(|batch| batch.header.signal).unwrap_or_default(),
+            Self::Part(part) => part.signal,
+        }
+    }
+
     /// The first batch of the piece; `None` for a piece of nothing.
     pub(super) fn seq(&self) -> Option<Seq> {
         match self {
@@ -190,10 +199,10 @@ impl Piece {
 
 impl Part {
     fn cut(&self, at_spans: u64) -> Result<(Part, Part), crate::otlp::wire::WireError> {
-        let (left, right) = split::split(&self.raw, usize::try_from(at_spans).unwrap_or(usize::MAX))?;
+        let (left, right) = split::split(self.signal, &self.raw, usize::try_from(at_spans).unwrap_or(usize::MAX))?;
         Ok((
-            Part { seq: self.seq, raw: left.into(), spans: at_spans },
-            Part { seq: self.seq, raw: right.into(), spans: self.spans - at_spans },
+            Part { signal: self.signal, seq: self.seq, raw: left.into(), spans: at_spans },
+            Part { signal: self.signal, seq: self.seq, raw: right.into(), spans: self.spans - at_spans },
         ))
     }
 }
@@ -201,11 +210,11 @@ impl Part {
 /// The first of the batches, inflated; callers hand over one.
 async fn part_of(batches: Vec<Batch>) -> Result<Option<Part>, String> {
     let Some(batch) = batches.into_iter().next() else { return Ok(None) };
-    let spans = u64::from(batch.header.spans);
+    let (signal, spans) = (batch.header.signal, u64::from(batch.header.spans));
     let raw =
         blocking(move || body::inflate(&batch.frame, batch.header.raw_bytes as usize).map(|raw| (batch.seq, raw)));
     let (seq, raw) = raw.await?;
-    Ok(Some(Part { seq, raw: raw.into(), spans }))
+    Ok(Some(Part { signal, seq, raw: raw.into(), spans }))
 }
 
 /// Runs work that takes CPU time off the async workers.

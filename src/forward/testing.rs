@@ -40,6 +40,7 @@ pub(super) fn padded_batch_of(seq: u64, span_bytes: &[usize]) -> Batch {
     put_bytes(&mut request, 1, &resource_spans);
     let header = Header {
         raw_bytes: u32::try_from(request.len()).unwrap(),
+        signal: crate::otlp::Signal::Traces,
         spans,
         pipeline: PipelineId(0),
         spans_before: 0,

@@ -40,9 +40,11 @@ pub enum ScanError {
     Wire { message: &'static str, error: WireError },
     #[error("{message}: field {field} has the wrong wire type")]
     WireType { message: &'static str, field: u32 },
+    #[error("{message}: field {field} is an id of {len} bytes")]
+    IdLength { message: &'static str, field: u32, len: usize },
     #[error("an attribute value is nested deeper than {NESTING_MAX} levels")]
     TooDeep,
-    #[error("more than {} spans in one request", u32::MAX)]
+    #[error("more than {} items in one request", u32::MAX)]
     TooManySpans,
 }
 

@@ -1,8 +1,11 @@
-//! The OTLP trace messages as tables: numbers, names and types.
+//! The OTLP messages as tables: numbers, names and types.
 //!
-//! One table drives JSON in both directions ([`super::json`]), so that a name or a number stands in one place. Fields
-//! are listed in the order of the `.proto` files, which is the order JSON members are written in. Metrics and logs are
-//! not described: Spanreel never looks inside them.
+//! One table drives JSON in both directions ([`super::json`]) and the checks of metrics and logs ([`super::items`]), so
+//! that a name or a number stands in one place. Fields are listed in the order of the `.proto` files, which is the order
+//! JSON members are written in. Metrics and logs have files of their own.
+
+pub mod logs;
+pub mod metrics;
 
 /// A message type.
 #[derive(Debug)]
@@ -34,10 +37,13 @@ pub enum Kind {
     Id(usize),
     Bool,
     Int32,
+    Sint32,
     Uint32,
     Int64,
+    Uint64,
     Fixed32,
     Fixed64,
+    Sfixed64,
     Double,
     Enum(&'static Enum),
     Message(&'static Message),
@@ -48,6 +54,8 @@ pub enum Kind {
 pub enum Presence {
     /// Absent means the type's zero value; a scalar's zero is not written.
     Implicit,
+    /// A scalar that may be absent: written whatever its value where it is there.
+    Optional,
     /// A message that OTLP/JSON writes even when it is absent, as a Collector does.
     Always,
     /// One of several alternatives: written whatever its value, the last on the wire counts.
@@ -59,6 +67,14 @@ pub enum Presence {
 #[derive(Debug)]
 pub struct Enum {
     pub values: &'static [(i32, &'static str)],
+}
+
+impl Field {
+    /// Whether its elements stand in one field without tags of their own, as protobuf writes repeated numbers.
+    pub fn is_packed(&self) -> bool {
+        self.presence == Presence::Repeated
+            && !matches!(self.kind, Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_))
+    }
 }
 
 impl Message {
@@ -91,6 +107,10 @@ const fn always(number: u32, json: &'static str, snake: &'static str, message: &
 
 const fn one_of(number: u32, json: &'static str, snake: &'static str, kind: Kind) -> Field {
     Field { number, json, snake, kind, presence: Presence::OneOf }
+}
+
+const fn optional(number: u32, json: &'static str, snake: &'static str, kind: Kind) -> Field {
+    Field { number, json, snake, kind, presence: Presence::Optional }
 }
 
 const fn repeated(number: u32, json: &'static str, snake: &'static str, kind: Kind) -> Field {
@@ -304,5 +324,9 @@ mod tests {
         visit(&EXPORT_TRACE_SERVICE_RESPONSE, &mut seen);
         visit(&RPC_STATUS, &mut seen);
         assert_eq!(seen.len(), 17);
+        visit(&metrics::EXPORT_METRICS_SERVICE_REQUEST, &mut seen);
+        assert_eq!(seen.len(), 17 + 16);
+        visit(&logs::EXPORT_LOGS_SERVICE_REQUEST, &mut seen);
+        assert_eq!(seen.len(), 17 + 16 + 4);
     }
 }

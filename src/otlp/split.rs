@@ -1,73 +1,78 @@
-//! Cutting a request in two between spans.
+//! Cutting a request in two between items: spans, data points or log records.
 //!
-//! The spans' bytes are copied verbatim. What surrounds a cut (resource, scope, schema URLs, unknown fields) is
-//! repeated on both sides, so each side means for its spans what the whole meant. Nothing else is repeated: where the
-//! cut falls between two resources or scopes, each goes to one side.
+//! The items' bytes are copied verbatim. What surrounds a cut (resource, scope, schema URLs, the metric, unknown fields)
+//! is repeated on both sides, so each side means for its items what the whole meant. Nothing else is repeated: where the
+//! cut falls between two resources, scopes or metrics, each goes to one side.
 
+use super::signal::Signal;
 use super::wire::{Fields, WireError, field_len, put_header};
 
-/// `ExportTraceServiceRequest.resource_spans` and `ResourceSpans.scope_spans` are the nested levels; `ScopeSpans.spans`
-/// are what is counted.
-const RESOURCE_SPANS: u32 = 1;
-const SCOPE_SPANS: u32 = 2;
-const SPANS: u32 = 2;
+/// The fields that lead towards the items, from the request down: resources, scopes, spans or log records.
+const PATH: &[&[u32]] = &[&[1], &[2], &[2]];
+/// Data points lie one message deeper, in one of a metric's five alternatives.
+const METRICS_PATH: &[&[u32]] = &[&[1], &[2], &[2], &[5, 7, 9, 10, 11], &[1]];
 
-/// The field that leads towards the spans, from the request down.
-const PATH: [u32; 3] = [RESOURCE_SPANS, SCOPE_SPANS, SPANS];
-
-/// The first `at_spans` spans of `request`, and the others. Fields of the request itself that are not known are on
-/// both sides. With `at_spans` of zero, or of all spans and more, one side holds no span.
-///
-/// # Errors
-/// If `request` is not well-formed protobuf down to its spans.
-pub fn split(request: &[u8], at_spans: usize) -> Result<(Vec<u8>, Vec<u8>), WireError> {
-    let mut left_spans = at_spans;
-    cut(request, &PATH, &mut left_spans)
+fn path_of(signal: Signal) -> &'static [&'static [u32]] {
+    match signal {
+        Signal::Traces | Signal::Logs => PATH,
+        Signal::Metrics => METRICS_PATH,
+    }
 }
 
-/// How many spans a request holds.
+/// The first `at_items` items of `request`, and the others. Fields of the request itself that are not known are on
+/// both sides. With `at_items` of zero, or of all items and more, one side holds none.
 ///
 /// # Errors
-/// If `request` is not well-formed protobuf down to its spans.
-pub fn count_spans(request: &[u8]) -> Result<usize, WireError> {
-    count(request, &PATH)
+/// If `request` is not well-formed protobuf down to its items.
+pub fn split(signal: Signal, request: &[u8], at_items: usize) -> Result<(Vec<u8>, Vec<u8>), WireError> {
+    let mut left_items = at_items;
+    cut(request, path_of(signal), &mut left_items)
 }
 
-fn count(message: &[u8], path: &[u32]) -> Result<usize, WireError> {
-    let [number, deeper @ ..] = path else { return Ok(1) };
-    let mut spans = 0;
+/// How many items a request holds.
+///
+/// # Errors
+/// If `request` is not well-formed protobuf down to its items.
+pub fn count_items(signal: Signal, request: &[u8]) -> Result<usize, WireError> {
+    count(request, path_of(signal))
+}
+
+fn count(message: &[u8], path: &[&[u32]]) -> Result<usize, WireError> {
+    let [numbers, deeper @ ..] = path else { return Ok(1) };
+    let mut items = 0;
     for field in Fields::new(message) {
-        if let Some(payload) = field?.bytes(*number) {
-            spans += count(payload, deeper)?;
+        let field = field?;
+        if let Some(payload) = field.bytes(field.number).filter(|_| numbers.contains(&field.number)) {
+            items += count(payload, deeper)?;
         }
     }
-    Ok(spans)
+    Ok(items)
 }
 
-/// Cuts one message of the path after the next `left_spans` spans, which it counts down.
-fn cut(message: &[u8], path: &[u32], left_spans: &mut usize) -> Result<(Vec<u8>, Vec<u8>), WireError> {
-    let [number, deeper @ ..] = path else { return Ok((message.to_vec(), Vec::new())) };
+/// Cuts one message of the path after the next `left_items` items, which it counts down.
+fn cut(message: &[u8], path: &[&[u32]], left_items: &mut usize) -> Result<(Vec<u8>, Vec<u8>), WireError> {
+    let [numbers, deeper @ ..] = path else { return Ok((message.to_vec(), Vec::new())) };
     let (mut left, mut right) = (Vec::with_capacity(message.len()), Vec::new());
     for field in Fields::new(message) {
         let field = field?;
-        let Some(payload) = field.bytes(*number) else {
+        let Some(payload) = field.bytes(field.number).filter(|_| numbers.contains(&field.number)) else {
             left.extend_from_slice(field.raw);
             right.extend_from_slice(field.raw);
             continue;
         };
-        if *left_spans == 0 {
+        if *left_items == 0 {
             right.extend_from_slice(field.raw);
             continue;
         }
-        let spans = count(payload, deeper)?;
-        if spans <= *left_spans {
-            *left_spans -= spans;
+        let items = count(payload, deeper)?;
+        if items <= *left_items {
+            *left_items -= items;
             left.extend_from_slice(field.raw);
         } else {
-            let (inner_left, inner_right) = cut(payload, deeper, left_spans)?;
+            let (inner_left, inner_right) = cut(payload, deeper, left_items)?;
             for (side, inner) in [(&mut left, inner_left), (&mut right, inner_right)] {
-                side.reserve(field_len(*number, inner.len()));
-                put_header(side, *number, inner.len());
+                side.reserve(field_len(field.number, inner.len()));
+                put_header(side, field.number, inner.len());
                 side.extend_from_slice(&inner);
             }
         }
@@ -139,8 +144,8 @@ mod tests {
         ) {
             let request = encode(&resources);
             let whole = flatten(&request);
-            prop_assert_eq!(count_spans(&request).unwrap(), whole.len());
-            let (left, right) = split(&request, at).unwrap();
+            prop_assert_eq!(count_items(Signal::Traces, &request).unwrap(), whole.len());
+            let (left, right) = split(Signal::Traces, &request, at).unwrap();
             let (mut spans, rest) = (flatten(&left), flatten(&right));
             prop_assert_eq!(spans.len(), at.min(whole.len()));
             spans.extend(rest);
@@ -154,14 +159,14 @@ mod tests {
 
         #[test]
         fn any_bytes_are_refused_or_cut_without_panic(bytes: Vec<u8>, at in 0usize..10) {
-            let _ = split(&bytes, at);
+            let _ = Signal::ALL.map(|signal| split(signal, &bytes, at));
         }
     }
 
     #[test]
     fn a_cut_between_resources_repeats_nothing() {
         let request = encode(&[vec![vec![1, 2]], vec![vec![3]]]);
-        let (left, right) = split(&request, 2).unwrap();
+        let (left, right) = split(Signal::Traces, &request, 2).unwrap();
         // The two sides together are the request plus the repeated unknown field.
         assert_eq!(left.len() + right.len(), request.len() + 3);
     }

@@ -13,9 +13,10 @@ mod tests;
 use super::batch::settings::BatchSettings;
 use super::client::Client;
 use super::{Failed, Processor, Refused, Removed};
+use crate::otlp::Signal;
 use crate::otlp::edit::{Traces, objects, whole};
 use crate::otlp::scan::{ScanError, Scanned, is_valid, scan};
-use crate::otlp::split::{count_spans, split};
+use crate::otlp::split::{count_items, split};
 use crate::otlp::view::retain_spans;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -79,6 +80,13 @@ impl Chain {
         self.processors.push(processor);
     }
 
+    /// What passes `self` and then `next`: the way through a `forward` connector.
+    pub fn then(&self, next: &Chain) -> Chain {
+        let mut both = Chain { batch: next.batch.clone(), ..Chain::default() };
+        self.processors.iter().chain(&next.processors).for_each(|processor| both.push(Arc::clone(processor)));
+        both
+    }
+
     /// Asked before a request is read into memory.
     pub fn admit(&self) -> Result<(), Refused> {
         self.processors.iter().try_for_each(|processor| processor.admit())
@@ -132,10 +140,10 @@ impl Chain {
         removed: &mut Removed,
     ) -> Result<Option<Vec<u8>>, ProcessError> {
         if request.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && objects(request) > OBJECTS_MAX {
-            let spans = count_spans(request).unwrap_or(0);
+            let spans = count_items(Signal::Traces, request).unwrap_or(0);
             let (left, right) = match spans {
                 0 | 1 => return Err(ProcessError::TooManyObjects),
-                _ => split(request, spans / 2).map_err(|_| ProcessError::TooManyObjects)?,
+                _ => split(Signal::Traces, request, spans / 2).map_err(|_| ProcessError::TooManyObjects)?,
             };
             let mut edited = self.edit_bounded(&left, client, removed)?.unwrap_or(left);
             edited.extend(self.edit_bounded(&right, client, removed)?.unwrap_or(right));

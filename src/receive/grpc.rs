@@ -4,7 +4,7 @@ use super::answer::{Accepted, AnswerBody, Refusal};
 use super::body::{HeldBody, decompress, read};
 use super::inflate::Encoding;
 use super::other_signals::Signal;
-use super::{Receiver, traces};
+use super::{Receiver, items, traces};
 use ::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use std::net::IpAddr;
@@ -39,7 +39,10 @@ async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> 
     };
     match signal {
         None => receiver.sink.admit()?,
-        Some(signal) => receiver.other_signals.admit_grpc(signal)?,
+        Some(signal) => match receiver.items.of(signal) {
+            Some(sink) => sink.admit()?,
+            None => receiver.other_signals.admit_grpc(signal)?,
+        },
     }
     let max = receiver.limits.grpc_message_bytes_max;
     let held =
@@ -51,9 +54,12 @@ async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> 
     match signal {
         None => traces::accept(receiver, peer, message.bytes.clone()).await,
         Some(signal) => {
-            receiver.other_signals.discard_protobuf(signal, &message.bytes);
+            let accepted = items::accept(receiver, signal, &message.bytes).await?;
+            if accepted.is_none() {
+                receiver.other_signals.discard_protobuf(signal, &message.bytes);
+            }
             receiver.saw_other_signal(peer, signal);
-            Ok(Accepted::default())
+            Ok(accepted.unwrap_or_default())
         }
     }
 }

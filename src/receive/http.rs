@@ -5,8 +5,10 @@ use super::answer::{Accepted, AnswerBody, BodyEncoding, Code, Refusal, plain, st
 use super::body::{decompress, overloaded, read};
 use super::inflate::{Encoding, SUPPORTED};
 use super::other_signals::Signal;
-use super::{Receiver, traces};
-use crate::otlp::json::{JsonLimits, json_to_protobuf};
+use super::{Receiver, items, traces};
+use crate::otlp;
+use crate::otlp::items::request_of;
+use crate::otlp::json::{JsonLimits, message_from_json};
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use std::net::IpAddr;
@@ -25,6 +27,7 @@ pub async fn serve(
         _ => return (not_found(request.headers()), "unknown_path"),
     };
     if let Some(signal) = signal
+        && receiver.items.of(signal).is_none()
         && receiver.other_signals.admit_http(signal).is_err()
     {
         return (not_found(request.headers()), "unimplemented");
@@ -74,27 +77,31 @@ async fn export(
     request: Request<Incoming>,
 ) -> Result<Accepted, Refusal> {
     let (head, body) = request.into_parts();
-    if signal.is_none() {
-        receiver.sink.admit()?;
+    match signal {
+        None => receiver.sink.admit()?,
+        Some(signal) => receiver.items.of(signal).map_or(Ok(()), |sink| sink.admit())?,
     }
     let content_encoding = content_encoding(&head.headers)?;
     let max = receiver.limits.http_body_bytes_max;
     let mut held = decompress(content_encoding, read(receiver, body, &head.headers, max).await?, max)?;
-    match (signal, body_encoding) {
-        (Some(signal), BodyEncoding::Protobuf) => receiver.other_signals.discard_protobuf(signal, &held.bytes),
-        (Some(signal), BodyEncoding::Json) => receiver.other_signals.discard_json(signal, &held.bytes),
-        (None, BodyEncoding::Protobuf) => return traces::accept(receiver, peer, held.bytes.clone()).await,
-        (None, BodyEncoding::Json) => {
-            let limits = JsonLimits::for_body(held.bytes.len());
-            let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
-            held.room.raise(in_all).await.map_err(|NoRoom| overloaded())?;
-            let request = json_to_protobuf(&held.bytes, &limits)
-                .map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest in JSON: {error}")))?;
-            return traces::accept(receiver, peer, request.into()).await;
-        }
+    let is_wanted = signal.is_none_or(|signal| receiver.items.of(signal).is_some());
+    if is_wanted && body_encoding == BodyEncoding::Json {
+        let message = request_of(signal.map_or(otlp::Signal::Traces, otlp::Signal::from));
+        let limits = JsonLimits::for_body(held.bytes.len());
+        let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
+        held.room.raise(in_all).await.map_err(|NoRoom| overloaded())?;
+        let request = message_from_json(message, &held.bytes, &limits)
+            .map_err(|error| Refusal::BadData(format!("not an {} in JSON: {error}", message.name)))?;
+        held.bytes = request.into();
     }
-    if let Some(signal) = signal {
-        receiver.saw_other_signal(peer, signal);
+    let Some(signal) = signal else { return traces::accept(receiver, peer, held.bytes.clone()).await };
+    receiver.saw_other_signal(peer, signal);
+    if let Some(accepted) = items::accept(receiver, signal, &held.bytes).await? {
+        return Ok(accepted);
+    }
+    match body_encoding {
+        BodyEncoding::Protobuf => receiver.other_signals.discard_protobuf(signal, &held.bytes),
+        BodyEncoding::Json => receiver.other_signals.discard_json(signal, &held.bytes),
     }
     Ok(Accepted::default())
 }

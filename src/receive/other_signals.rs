@@ -28,6 +28,15 @@ pub enum Signal {
     Logs,
 }
 
+impl From<Signal> for crate::otlp::Signal {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Metrics => Self::Metrics,
+            Signal::Logs => Self::Logs,
+        }
+    }
+}
+
 impl Signal {
     pub fn as_str(self) -> &'static str {
         match self {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! offset  0      1..4      4..8        8..12   12..14     14..16    16..24          24..32     32..40     40..48
-//!         version reserved raw bytes   spans   pipeline   reserved  spans before    received   min start  max end
+//!         version signal   raw bytes   spans   pipeline   reserved  spans before    received   min start  max end
 //!         then: one zstd frame of `raw bytes` bytes, an ExportTraceServiceRequest
 //! ```
-//! Integers are little endian; times are Unix nanoseconds.
+//! Integers are little endian; times are Unix nanoseconds. Version 1 holds spans, and zeros in place of the signal;
+//! version 2 says in its first byte which signal it holds, and counts that signal's items as spans.
 
+use crate::otlp::Signal;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,9 @@ impl TimeRange {
 pub struct Header {
     /// Length of the inflated frame, at most [`Header::RAW_BYTES_MAX`] unless a single request was larger.
     pub raw_bytes: u32,
+    /// What the frame holds.
+    pub signal: Signal,
+    /// Spans, data points or log records, by signal.
     pub spans: u32,
     pub pipeline: PipelineId,
     /// Spans of the same pipeline in all batches before this one, ever: backlog sizes are differences of these.
@@ -63,14 +68,20 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of batches of spans.
     pub const VERSION: u8 = 1;
+    /// Of batches of another signal: who does not know them must not take them for spans.
+    pub const VERSION_OF_SIGNALS: u8 = 2;
     pub const LEN: usize = 48;
     /// Requests are joined up to this size, so that one batch, or two, stay below the 4 MiB that receivers accept.
     pub const RAW_BYTES_MAX: usize = 2 * 1024 * 1024 - 16 * 1024;
 
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
-        out[0] = Self::VERSION;
+        (out[0], out[1]) = match self.signal {
+            Signal::Traces => (Self::VERSION, 0),
+            signal => (Self::VERSION_OF_SIGNALS, signal.code()),
+        };
         out[4..8].copy_from_slice(&self.raw_bytes.to_le_bytes());
         out[8..12].copy_from_slice(&self.spans.to_le_bytes());
         out[12..14].copy_from_slice(&self.pipeline.0.to_le_bytes());
@@ -86,8 +97,14 @@ impl Header {
         let bytes: &[u8; Self::LEN] = bytes.get(..Self::LEN)?.try_into().ok()?;
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        (bytes[0] == Self::VERSION).then(|| Self {
+        let signal = match bytes[0] {
+            Self::VERSION => Signal::Traces,
+            Self::VERSION_OF_SIGNALS => Signal::from_code(bytes[1])?,
+            _ => return None,
+        };
+        Some(Self {
             raw_bytes: u32_at(4),
+            signal,
             spans: u32_at(8),
             pipeline: PipelineId(u16::from_le_bytes([bytes[12], bytes[13]])),
             spans_before: u64_at(16),
@@ -102,7 +119,7 @@ impl Header {
 pub struct Batch {
     pub seq: Seq,
     pub header: Header,
-    /// One zstd frame; inflates to `header.raw_bytes` bytes of `ExportTraceServiceRequest`.
+    /// One zstd frame; inflates to `header.raw_bytes` bytes of the signal's request.
     pub frame: Bytes,
 }
 
@@ -113,6 +130,7 @@ mod tests {
     #[test]
     fn headers_come_back_as_they_went() {
         let header = Header {
+            signal: Signal::Traces,
             raw_bytes: 1,
             spans: 0x0203_0405,
             pipeline: PipelineId(6),
@@ -123,7 +141,14 @@ mod tests {
         assert_eq!(Header::decode(&header.encode()), Some(header));
         assert_eq!(Header::decode(&header.encode()[..47]), None);
         let mut newer = header.encode();
-        newer[0] = Header::VERSION + 1;
+        newer[0] = Header::VERSION_OF_SIGNALS + 1;
         assert_eq!(Header::decode(&newer), None);
+        for signal in Signal::ALL {
+            let header = Header { signal, ..header };
+            assert_eq!(Header::decode(&header.encode()), Some(header));
+        }
+        let mut unknown = Header { signal: Signal::Logs, ..header }.encode();
+        unknown[1] = 3;
+        assert_eq!(Header::decode(&unknown), None);
     }
 }

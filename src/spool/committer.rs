@@ -10,6 +10,7 @@ use super::extent::{Extent, OpenExtent, TraceKey};
 use super::ledger::{DropReason, Ledger};
 use super::state::LEDGER_KEY;
 use super::{Append, AppendError, Shared, reclaim};
+use crate::otlp::Signal;
 use rocksdb::WriteBatch;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,7 +21,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 pub(super) enum Command {
     Append(Append, oneshot::Sender<Result<(), AppendError>>),
-    Register(String, oneshot::Sender<Result<PipelineId, AppendError>>),
+    Register(String, Signal, oneshot::Sender<Result<PipelineId, AppendError>>),
     /// Pipelines by name, and how many of them were forgotten.
     Forget(Vec<String>, oneshot::Sender<usize>),
     /// Look after budgets.
@@ -88,8 +89,8 @@ impl Committer {
                         group_bytes += append.request.len();
                         group.push((append, reply));
                     }
-                    Command::Register(name, reply) => {
-                        let _ = reply.send(self.register(&name));
+                    Command::Register(name, signal, reply) => {
+                        let _ = reply.send(self.register(&name, signal));
                     }
                     Command::Forget(names, reply) => {
                         let _ = reply.send(self.forget(&names));
@@ -117,9 +118,9 @@ impl Committer {
         }
     }
 
-    fn register(&self, name: &str) -> Result<PipelineId, AppendError> {
+    fn register(&self, name: &str, signal: Signal) -> Result<PipelineId, AppendError> {
         let mut ledger = self.shared.state().ledger.clone();
-        let registered = ledger.register(name, |id| self.shared.state().is_free(id));
+        let registered = ledger.register(name, signal, |id| self.shared.state().is_free(id));
         let (id, new) = registered.ok_or_else(|| AppendError::Disk("too many pipelines".to_owned()))?;
         if new {
             let meta = self.shared.database.family(META);
@@ -173,12 +174,14 @@ impl Committer {
         let mut written = Vec::new();
 
         for (pipeline, mut packing) in pack(group) {
-            let spans_before = ledger.account(pipeline).map_or(0, |account| account.stored);
+            let account = ledger.account(pipeline);
+            let (spans_before, signal) = account.map_or_else(Default::default, |it| (it.stored, it.signal));
             let time = packing.members.iter().fold(TimeRange::EMPTY, |time, index| time.join(group[*index].0.time));
             packing.keys.sort_unstable();
             packing.keys.dedup();
             let header = Header {
                 raw_bytes: packing.raw_bytes as u32,
+                signal,
                 spans: packing.spans,
                 pipeline,
                 spans_before,

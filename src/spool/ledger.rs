@@ -6,6 +6,7 @@
 
 use super::consumer::LossReason;
 use super::{Header, PipelineId};
+use crate::otlp::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -35,6 +36,9 @@ impl DropReason {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PipelineAccount {
     pub name: String,
+    /// What is counted: spans, data points or log records.
+    #[serde(default)]
+    pub signal: Signal,
     /// Spans of requests that were answered for good. A refused request (retryable) is not received: it comes again.
     pub received: u64,
     pub stored: u64,
@@ -84,11 +88,16 @@ impl Ledger {
     }
 
     /// The id of a pipeline by name, and whether it is new; `is_free` says which forgotten ones' may be given out again.
-    pub(super) fn register(&mut self, name: &str, is_free: impl Fn(PipelineId) -> bool) -> Option<(PipelineId, bool)> {
+    pub(super) fn register(
+        &mut self,
+        name: &str,
+        signal: Signal,
+        is_free: impl Fn(PipelineId) -> bool,
+    ) -> Option<(PipelineId, bool)> {
         if let Some((id, _)) = self.known().find(|(_, account)| account.name == name) {
             return Some((id, false));
         }
-        let new = PipelineAccount { name: name.to_owned(), ..PipelineAccount::default() };
+        let new = PipelineAccount { name: name.to_owned(), signal, ..PipelineAccount::default() };
         let forgotten = (0u16..).zip(&mut self.pipelines).filter(|(_, account)| account.name.is_empty());
         for (id, account) in forgotten {
             if is_free(PipelineId(id)) {
@@ -187,7 +196,7 @@ mod tests {
     fn a_number_that_is_given_out_again_begins_a_new_account() {
         let header = |spans_before, spans| {
             let (pipeline, time) = (PipelineId(3), TimeRange::EMPTY);
-            Header { raw_bytes: 1, spans, pipeline, spans_before, received: 1, time }
+            Header { signal: Signal::Traces, raw_bytes: 1, spans, pipeline, spans_before, received: 1, time }
         };
         let mut sealed = SealedAccount::default();
         for (header, gap) in [(header(0, 5), 0), (header(7, 1), 2), (header(0, 4), 0), (header(6, 1), 2)] {

@@ -1,6 +1,7 @@
 //! What the spool measures of itself. The ledger's figures are read from a [`super::Snapshot`] at scrape time.
 
-use super::{ConsumerSnapshot, DropReason, LossReason, PipelineAccount};
+use super::{ConsumerSnapshot, DropReason, LossReason, PipelineAccount, Snapshot};
+use crate::otlp::Signal;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -102,80 +103,20 @@ impl std::fmt::Debug for LedgerCollector {
 impl Collector for LedgerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let snapshot = self.0.snapshot();
-        let pipelines: Vec<&PipelineAccount> = snapshot.ledger.known().map(|(_, account)| account).collect();
-        let mut counters = |name, help, mut rows: &mut dyn Iterator<Item = (Labels, u64)>| {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            Iterator::try_for_each(&mut rows, |(labels, value)| {
-                ConstCounter::new(value).encode(family.encode_family(&labels)?)
-            })
-        };
-        counters(
+        encode_counter(
+            &mut encoder,
             "spanreel_spans_lost_to_damage",
-            "Spans that were durable and gone at a start, because the log on disk was damaged",
+            "Items that were durable and gone at a start, because the log on disk was damaged",
             &mut std::iter::once((Labels::new(), snapshot.ledger.lost_to_damage)),
         )?;
-        let of = |account: &PipelineAccount| vec![("pipeline", account.name.clone())];
-        counters(
-            "spanreel_spans_received",
-            "Spans of requests that were answered for good: stored + sampled out + dropped",
-            &mut pipelines.iter().map(|account| (of(account), account.received)),
-        )?;
-        counters(
-            "spanreel_spans_stored",
-            "Spans made durable",
-            &mut pipelines.iter().map(|account| (of(account), account.stored)),
-        )?;
-        counters(
-            "spanreel_spans_sampled_out",
-            "Spans that a sampler left out",
-            &mut pipelines.iter().map(|account| (of(account), account.sampled_out)),
-        )?;
-        counters(
-            "spanreel_spans_dropped",
-            "Spans that were received and not stored, by reason",
-            &mut pipelines.iter().flat_map(|account| {
-                DropReason::ALL.iter().map(move |reason| {
-                    let mut labels = of(account);
-                    labels.push(("reason", reason.as_str().to_owned()));
-                    (labels, account.dropped.get(reason).copied().unwrap_or(0))
-                })
-            }),
-        )?;
-        counters(
-            "spanreel_spans_reclaimed",
-            "Stored spans that are no longer on disk, because of a budget",
-            &mut snapshot.ledger.known().map(|(id, account)| (of(account), snapshot.reclaimed(id))),
-        )?;
-        let to = |consumer: &ConsumerSnapshot| {
-            vec![("destination", consumer.account.destination.clone()), ("pipeline", consumer.pipeline.clone())]
-        };
-        counters(
-            "spanreel_spans_sent",
-            "Spans that the destination took",
-            &mut snapshot.consumers.iter().map(|consumer| (to(consumer), consumer.account.sent)),
-        )?;
-        counters(
-            "spanreel_spans_expired",
-            "Spans that the destination will not get, by reason: stored = sent + queued + expired",
-            &mut snapshot.consumers.iter().flat_map(|consumer| {
-                LossReason::ALL.iter().map(move |reason| {
-                    let mut labels = to(consumer);
-                    labels.push(("reason", reason.as_str().to_owned()));
-                    (labels, consumer.account.lost.get(reason).copied().unwrap_or(0))
-                })
-            }),
-        )?;
-        let mut gauges = |name, help, mut rows: &mut dyn Iterator<Item = (Labels, i64)>| {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            Iterator::try_for_each(&mut rows, |(labels, value)| {
-                ConstGauge::new(value).encode(family.encode_family(&labels)?)
-            })
-        };
-        gauges(
-            "spanreel_spans_queued",
-            "Stored spans that the destination has still to get",
-            &mut snapshot.consumers.iter().map(|consumer| (to(consumer), consumer.queued as i64)),
-        )?;
+        for signal in Signal::ALL {
+            // Of metrics and logs there is something to say once a pipeline carries them.
+            if signal == Signal::Traces || snapshot.ledger.known().any(|(_, account)| account.signal == signal) {
+                encode_accounts(&mut encoder, &snapshot, signal)?;
+            }
+        }
+        let mut gauges =
+            |name, help, rows: &mut dyn Iterator<Item = (Labels, i64)>| encode_gauge(&mut encoder, name, help, rows);
         let one = |value: u64| std::iter::once((Labels::new(), i64::try_from(value).unwrap_or(i64::MAX)));
         gauges("spanreel_spool_bytes", "Stored bytes (compressed)", &mut one(snapshot.frame_bytes))?;
         gauges("spanreel_spool_raw_bytes", "Stored bytes as OTLP", &mut one(snapshot.raw_bytes))?;
@@ -205,3 +146,97 @@ impl Collector for LedgerCollector {
 }
 
 type Labels = Vec<(&'static str, String)>;
+
+fn encode_counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    mut rows: &mut dyn Iterator<Item = (Labels, u64)>,
+) -> Result<(), std::fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    Iterator::try_for_each(&mut rows, |(labels, value)| ConstCounter::new(value).encode(family.encode_family(&labels)?))
+}
+
+fn encode_gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    mut rows: &mut dyn Iterator<Item = (Labels, i64)>,
+) -> Result<(), std::fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    Iterator::try_for_each(&mut rows, |(labels, value)| ConstGauge::new(value).encode(family.encode_family(&labels)?))
+}
+
+/// The accounts of the pipelines of one signal: `spanreel_spans_received`, `spanreel_metric_points_received`, ...
+fn encode_accounts(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    signal: Signal,
+) -> Result<(), std::fmt::Error> {
+    let (word, items) = match signal {
+        Signal::Traces => ("spans", "Spans"),
+        Signal::Metrics => ("metric_points", "Data points"),
+        Signal::Logs => ("log_records", "Log records"),
+    };
+    let pipelines = || snapshot.ledger.known().filter(move |(_, account)| account.signal == signal);
+    let of = |account: &PipelineAccount| vec![("pipeline", account.name.clone())];
+    let mut counter = |name: &str, help: &str, rows: &mut dyn Iterator<Item = (Labels, u64)>| {
+        encode_counter(encoder, &format!("spanreel_{word}_{name}"), &format!("{items} {help}"), rows)
+    };
+    counter(
+        "received",
+        "of requests that were answered for good: stored + sampled out + dropped",
+        &mut pipelines().map(|(_, account)| (of(account), account.received)),
+    )?;
+    counter("stored", "made durable", &mut pipelines().map(|(_, account)| (of(account), account.stored)))?;
+    counter(
+        "sampled_out",
+        "that a sampler left out",
+        &mut pipelines().map(|(_, account)| (of(account), account.sampled_out)),
+    )?;
+    counter(
+        "dropped",
+        "that were received and not stored, by reason",
+        &mut pipelines().flat_map(|(_, account)| {
+            DropReason::ALL.iter().map(move |reason| {
+                let mut labels = of(account);
+                labels.push(("reason", reason.as_str().to_owned()));
+                (labels, account.dropped.get(reason).copied().unwrap_or(0))
+            })
+        }),
+    )?;
+    counter(
+        "reclaimed",
+        "that were stored and are no longer on disk, because of a budget",
+        &mut pipelines().map(|(id, account)| (of(account), snapshot.reclaimed(id))),
+    )?;
+    let is_of_signal = |consumer: &&ConsumerSnapshot| {
+        snapshot.ledger.account(consumer.account.pipeline).is_some_and(|account| account.signal == signal)
+    };
+    let consumers = || snapshot.consumers.iter().filter(is_of_signal);
+    let to = |consumer: &ConsumerSnapshot| {
+        vec![("destination", consumer.account.destination.clone()), ("pipeline", consumer.pipeline.clone())]
+    };
+    counter(
+        "sent",
+        "that the destination took",
+        &mut consumers().map(|consumer| (to(consumer), consumer.account.sent)),
+    )?;
+    counter(
+        "expired",
+        "that the destination will not get, by reason: stored = sent + queued + expired",
+        &mut consumers().flat_map(|consumer| {
+            LossReason::ALL.iter().map(move |reason| {
+                let mut labels = to(consumer);
+                labels.push(("reason", reason.as_str().to_owned()));
+                (labels, consumer.account.lost.get(reason).copied().unwrap_or(0))
+            })
+        }),
+    )?;
+    encode_gauge(
+        encoder,
+        &format!("spanreel_{word}_queued"),
+        &format!("{items} that are stored and that the destination has still to get"),
+        &mut consumers().map(|consumer| (to(consumer), consumer.queued as i64)),
+    )
+}

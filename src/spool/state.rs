@@ -6,6 +6,7 @@ use super::database::{BATCH, Database, META, OpenError, SEALED_KEY};
 use super::extent::{Extent, OpenExtent, TraceKey};
 use super::high_water::Mark;
 use super::ledger::{ConsumerAccount, Ledger, SealedAccount};
+use crate::otlp::Signal;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -203,7 +204,8 @@ fn rescan(database: &Database, first: Seq, trace_keys: fn(&[u8], &mut Vec<TraceK
         keys.clear();
         // A frame that does not inflate is kept out of the index; readers report it when they meet it.
         match decompressor.decompress(&value[Header::LEN..], header.raw_bytes as usize) {
-            Ok(raw) => trace_keys(&raw, &mut keys),
+            Ok(raw) if header.signal == Signal::Traces => trace_keys(&raw, &mut keys),
+            Ok(_) => {}
             Err(error) => {
                 tracing::error!(batch = seq.0, %error, "a stored batch cannot be inflated; it is not searchable")
             }

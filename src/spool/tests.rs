@@ -95,13 +95,13 @@ async fn pipelines_of_which_nothing_is_left_are_forgotten_and_their_numbers_give
 #[tokio::test]
 async fn a_forgotten_pipeline_that_extents_still_speak_of_keeps_its_number() {
     let mut ledger = Ledger::default();
-    let (id, _) = ledger.register("a/one/traces", |_| false).unwrap();
+    let (id, _) = ledger.register("a/one/traces", Signal::Traces, |_| false).unwrap();
     ledger.account_mut(id).unwrap().stored = 7;
     ledger.forget(id);
     assert_eq!(ledger.stored_spans(), 7, "what the log is checked against stays");
-    let (other, _) = ledger.register("a/two/traces", |_| false).unwrap();
+    let (other, _) = ledger.register("a/two/traces", Signal::Traces, |_| false).unwrap();
     assert_ne!(other, id);
-    assert_eq!(ledger.register("a/three/traces", |_| true), Some((id, true)));
+    assert_eq!(ledger.register("a/three/traces", Signal::Traces, |_| true), Some((id, true)));
     assert_eq!(ledger.account(id).unwrap().stored, 0);
 }
 

@@ -28,6 +28,7 @@ use super::build::{Builder, Pushed};
 use super::format::chunk::Packer;
 use super::retention::{Retention, RetentionSettings};
 use super::runs::{RunRecord, Runs, RunsError, SegmentRecord};
+use crate::otlp::Signal;
 use crate::spool::database::{COLUMN, TRACE, table_options};
 use crate::spool::{Batch, ReadError, SealedAccount, Seq, Spool, unix_nanos};
 use encode::Files;
@@ -199,6 +200,8 @@ struct Waiting {
     raw_bytes: u64,
     /// When the oldest became durable, Unix nanoseconds.
     oldest: Option<u64>,
+    /// Since when there are batches without spans: of other signals, or damaged. The cursor must pass them some time.
+    passing_since: Option<Instant>,
 }
 
 /// Makes runs, one call after the other.
@@ -358,7 +361,8 @@ impl Sealer {
             || raw_bytes >= self.settings.raw_bytes
             || (age >= self.settings.age && raw_bytes >= self.settings.age_raw_bytes)
             || (age >= self.settings.age_max && spans > 0)
-            || (spans > 0 && self.spool.is_short_of_space() && self.spool.oldest_extent_ends_behind(from));
+            || (spans == 0 && self.waiting.passing_since.is_some_and(|since| since.elapsed() >= self.settings.age))
+            || (self.spool.is_short_of_space() && self.spool.oldest_extent_ends_behind(from));
         if !due {
             return Ok(false);
         }
@@ -388,7 +392,11 @@ impl Sealer {
         // More than this changes nothing, and reading all headers of a long backlog would take its time at each run.
         let enough = self.settings.spans.saturating_mul(HURRY_RUNS);
         while self.waiting.next < end.0 && self.waiting.spans < enough {
-            if let Some(header) = self.spool.header(Seq(self.waiting.next))? {
+            let header = self.spool.trace_header(Seq(self.waiting.next))?;
+            if header.is_none() {
+                self.waiting.passing_since.get_or_insert_with(Instant::now);
+            }
+            if let Some(header) = header {
                 self.waiting.spans += u64::from(header.spans);
                 self.waiting.raw_bytes += u64::from(header.raw_bytes);
                 self.waiting.oldest.get_or_insert(header.received);
@@ -461,6 +469,7 @@ impl Sealer {
         intake.sealed.position = next.0;
         if segments.iter().all(|segment| segment.rows == 0) {
             self.runs.pass_over(intake.sealed)?;
+            self.unreleased.push((Instant::now(), next));
             self.waiting = Waiting::default();
             return Ok(true);
         }
@@ -537,15 +546,17 @@ impl Sealer {
         let mut sealed = view.account().clone();
         if sealed.position == 0 {
             // The first run of this directory: what the spool dropped before nobody lost.
-            let reclaimed = self.spool.snapshot().reclaimed;
-            sealed.before = (0u16..).zip(reclaimed).filter(|(_, spans)| *spans > 0).collect();
+            let snapshot = self.spool.snapshot();
+            let traces = snapshot.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+            let reclaimed = traces.map(|(id, _)| (id.0, snapshot.reclaimed(id)));
+            sealed.before = reclaimed.filter(|(_, spans)| *spans > 0).collect();
         }
         sealed
     }
 
     /// A batch with its bytes; `None`, and its spans are booked, if it cannot be read.
     fn read(&self, seq: Seq, intake: &mut Intake) -> Result<Option<(Batch, Bytes)>, SealError> {
-        let Some(batch) = self.spool.batch(seq)? else { return Ok(None) };
+        let Some(batch) = self.spool.trace_batch(seq)? else { return Ok(None) };
         match zstd::bulk::decompress(&batch.frame, batch.header.raw_bytes as usize) {
             Ok(request) => Ok(Some((batch, request.into()))),
             Err(error) => {

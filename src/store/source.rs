@@ -88,7 +88,7 @@ impl Store {
                 break;
             }
             // `None`: the budget dropped it since the index was asked, or it is damaged.
-            let Some(batch) = self.spool.batch(seq)? else { continue };
+            let Some(batch) = self.spool.trace_batch(seq)? else { continue };
             let Some(request) = inflate(&batch) else { continue };
             found.inspected_bytes += request.len() as u64;
             let fragment = retain_spans(&request, |span| trace_id(span) == Some(id));

@@ -123,7 +123,7 @@ impl Tail {
     pub(super) fn view(&self, range: Range<Seq>) -> Result<TailView, ReadError> {
         let shared = &self.shared;
         let mut state = lock(&shared.state);
-        let followed = state.plan.follow(range, |seq| shared.spool.header(seq));
+        let followed = state.plan.follow(range, |seq| shared.spool.trace_header(seq));
         if !matches!(followed, Ok(false)) {
             state.prints = None;
         }
@@ -232,7 +232,7 @@ impl Shared {
 
     /// The bytes of a batch; `None` if it is gone or damaged.
     fn inflated(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
-        Ok(self.spool.batch(seq)?.as_ref().and_then(inflate))
+        Ok(self.spool.trace_batch(seq)?.as_ref().and_then(inflate))
     }
 }
 

@@ -24,6 +24,7 @@ mod ports;
 mod reload;
 mod rig;
 mod seal;
+mod signals;
 mod start;
 mod telemetrygen;
 mod tempo_api;

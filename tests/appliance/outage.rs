@@ -9,6 +9,7 @@ use spanreel::forward;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::otlp_http::settings::{Encoding, OtlpHttpSettings};
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::otlp::Signal;
 use spanreel::spool::{Append, ConsumerAccount, LossReason, PipelineId, Spool, TimeRange};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -69,7 +70,7 @@ impl Way {
         } else {
             let scheme = if self.tls.insecure { "http" } else { "https" };
             ExporterSettings::OtlpHttp(OtlpHttpSettings {
-                traces_url: format!("{scheme}://localhost:{}/v1/traces", address.port()),
+                urls: vec![(Signal::Traces, format!("{scheme}://localhost:{}/v1/traces", address.port()))],
                 tls: self.tls.clone(),
                 compression: self.compression,
                 encoding: self.encoding,
@@ -107,7 +108,8 @@ impl Forwarding {
         let consumer = spool.consumer("otlp/test", pipeline).expect("a cursor");
         let exporter = way.exporter(address);
         let (metrics, budget) = Default::default();
-        let destination = forward::Destination::build("otlp/test", &exporter, None, consumer, &metrics, &budget);
+        let destination =
+            forward::Destination::build("otlp/test", &exporter, Signal::Traces, None, consumer, &metrics, &budget);
         let destination = Arc::new(destination.expect("usable settings"));
         let shutdown = CancellationToken::new();
         let task = {

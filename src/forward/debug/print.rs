@@ -9,8 +9,14 @@ const VALUE_DEPTH_MAX: usize = 16;
 /// A request's text beyond this is cut off, bytes: it goes to a log.
 const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
-pub(super) fn count_resource_spans(request: &[u8]) -> usize {
+/// Resources with what they sent: field 1 of every signal's request.
+pub(super) fn count_resources(request: &[u8]) -> usize {
     messages(request, 1).count()
+}
+
+/// Spans, metrics or log records: they lie at the same fields.
+pub(super) fn count_leaves(request: &[u8]) -> usize {
+    messages(request, 1).flat_map(|resource| messages(resource, 2)).flat_map(|scope| messages(scope, 2)).count()
 }
 
 /// One line per resource, scope and span.

@@ -2,12 +2,14 @@
 
 use crate::config::{Declaration, Section, Shape, Stability};
 use crate::forward::settings::ExporterSettings;
+use crate::otlp::Signal;
 
 /// The `debug` exporter.
 pub const DECLARATION: Declaration<ExporterSettings> =
     Declaration::new("debug", Stability::Beta, "Prints what passes, for the first hours with a pipeline.", |section| {
         ExporterSettings::Debug(DebugSettings::decode(section))
-    });
+    })
+    .serving(&Signal::ALL);
 
 /// How much is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

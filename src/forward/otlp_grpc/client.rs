@@ -7,6 +7,7 @@ use crate::forward::body::{Body, Segments};
 use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
 use crate::forward::headers::{self, HeaderError};
 use crate::forward::link::{Reply, Transport};
+use crate::otlp::Signal;
 use base64::Engine as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
@@ -18,7 +19,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+fn path_of(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    }
+}
 
 /// How much of a response is read, bytes. The OTLP specification recommends this bound.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -52,14 +59,14 @@ enum CallError {
 impl Client {
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
-    pub(in crate::forward) fn new(settings: &OtlpGrpcSettings) -> Result<Self, HeaderError> {
+    pub(in crate::forward) fn new(settings: &OtlpGrpcSettings, signal: Signal) -> Result<Self, HeaderError> {
         let (target, is_tls) = endpoint(settings)?;
         let scheme = if is_tls { "https" } else { "http" };
         let authority = settings.authority.clone().unwrap_or_else(|| target.to_string());
         let uri = Uri::builder()
             .scheme(scheme)
             .authority(authority.as_str())
-            .path_and_query(PATH)
+            .path_and_query(path_of(signal))
             .build()
             .map_err(|_| HeaderError::Authority(authority))?;
         let mut headers = headers::configured(&settings.headers, headers::Kind::Grpc)?;

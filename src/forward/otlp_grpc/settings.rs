@@ -4,15 +4,17 @@ use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
     ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
 };
+use crate::otlp::Signal;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// The `otlp_grpc` exporter; `otlp` is the name that nearly every configuration still uses.
 pub const DECLARATION: Declaration<ExporterSettings> =
-    Declaration::new("otlp_grpc", Stability::Beta, "Forwards traces by OTLP/gRPC, e.g. to Tempo.", |section| {
+    Declaration::new("otlp_grpc", Stability::Beta, "Forwards by OTLP/gRPC, e.g. to Tempo.", |section| {
         ExporterSettings::OtlpGrpc(OtlpGrpcSettings::decode(section))
     })
-    .with_aliases(&["otlp"]);
+    .with_aliases(&["otlp"])
+    .serving(&Signal::ALL);
 
 /// Per attempt. The Collector's 5 s cut off a slow destination that then stores half; ours is six times that.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@ use crate::forward::body::{Body, Segments};
 use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
 use crate::forward::headers::{self, HeaderError, with_sources};
 use crate::forward::link::{Reply, Transport};
+use crate::otlp::Signal;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
@@ -51,9 +52,9 @@ enum ExchangeError {
 impl Client {
     /// # Errors
     /// If the URL, a header, or a file that TLS needs is not usable.
-    pub(in crate::forward) fn new(settings: &OtlpHttpSettings) -> Result<Self, HeaderError> {
-        let url = &settings.traces_url;
-        let unusable = || TargetError::Endpoint(url.clone());
+    pub(in crate::forward) fn new(settings: &OtlpHttpSettings, signal: Signal) -> Result<Self, HeaderError> {
+        let url = settings.url(signal).unwrap_or_default();
+        let unusable = || TargetError::Endpoint(url.to_owned());
         let parsed: Uri = url.parse().map_err(|_| unusable())?;
         let (is_tls, default_port) = match parsed.scheme_str() {
             Some("http") => (false, 80),

@@ -4,14 +4,16 @@ use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
     ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
 };
+use crate::otlp::Signal;
 use std::time::Duration;
 
 /// The `otlp_http` exporter, formerly `otlphttp`.
 pub const DECLARATION: Declaration<ExporterSettings> =
-    Declaration::new("otlp_http", Stability::Beta, "Forwards traces by OTLP/HTTP, protobuf or JSON.", |section| {
+    Declaration::new("otlp_http", Stability::Beta, "Forwards by OTLP/HTTP, protobuf or JSON.", |section| {
         ExporterSettings::OtlpHttp(OtlpHttpSettings::decode(section))
     })
-    .with_aliases(&["otlphttp"]);
+    .with_aliases(&["otlphttp"])
+    .serving(&Signal::ALL);
 
 /// Body encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,8 +26,8 @@ pub enum Encoding {
 /// `exporters::otlp_http` (alias `otlphttp`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtlpHttpSettings {
-    /// The full URL for traces: `traces_endpoint` as given, or `endpoint` + `/v1/traces`.
-    pub traces_url: String,
+    /// The full URL for each signal that has one: `traces_endpoint` as given, or `endpoint` + `/v1/traces`, ...
+    pub urls: Vec<(Signal, String)>,
     pub tls: ClientTlsSettings,
     pub compression: Compression,
     pub encoding: Encoding,
@@ -39,7 +41,7 @@ pub struct OtlpHttpSettings {
 impl OtlpHttpSettings {
     fn decode(section: &mut Section<'_>) -> Self {
         let settings = Self {
-            traces_url: traces_url(section),
+            urls: urls(section),
             tls: section.section("tls", ClientTlsSettings::decode),
             compression: Compression::decode(section),
             encoding: section.word(
@@ -52,9 +54,7 @@ impl OtlpHttpSettings {
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
         };
-        for key in ["metrics_endpoint", "logs_endpoint", "profiles_endpoint"] {
-            section.inert(key, Shape::Text, "only traces are forwarded");
-        }
+        section.inert("profiles_endpoint", Shape::Text, "profiles are not forwarded");
         section.inert("compression_params", Shape::Map, "what the spool compressed is passed on as it is");
         for key in ["read_buffer_size", "write_buffer_size"] {
             section.inert(key, Shape::Int, "buffers have the appliance's own size");
@@ -75,29 +75,45 @@ impl OtlpHttpSettings {
     }
 }
 
-/// `traces_endpoint` as it is, or `endpoint` with the path of the signal.
-fn traces_url(section: &mut Section<'_>) -> String {
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let base = given(section.optional_text("endpoint", Secrecy::Open));
-    let traces = given(section.optional_text("traces_endpoint", Secrecy::Open));
-    for (key, url) in [("endpoint", &base), ("traces_endpoint", &traces)] {
+impl OtlpHttpSettings {
+    /// Where requests of this signal go, if anywhere.
+    pub fn url(&self, signal: Signal) -> Option<&str> {
+        self.urls.iter().find(|(of, _)| *of == signal).map(|(_, url)| url.as_str())
+    }
+}
+
+/// The key of a URL that is used as it is.
+pub const fn endpoint_key(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "traces_endpoint",
+        Signal::Metrics => "metrics_endpoint",
+        Signal::Logs => "logs_endpoint",
+    }
+}
+
+/// `traces_endpoint` as it is, or `endpoint` with the path of the signal, and so for each signal.
+fn urls(section: &mut Section<'_>) -> Vec<(Signal, String)> {
+    let mut given = |key: &'static str| {
+        let url = section.optional_text(key, Secrecy::Open).filter(|text| !text.is_empty());
         if let Some(Err((reason, remedy))) = url.as_deref().map(check_url) {
             section.error(key, reason, remedy);
         }
+        url
+    };
+    let base = given("endpoint");
+    let own = Signal::ALL.map(|signal| (signal, given(endpoint_key(signal))));
+    // A value of another type was reported already.
+    let is_written = |key: &str| section.has(key);
+    if !is_written("endpoint") && !Signal::ALL.into_iter().any(|signal| is_written(endpoint_key(signal))) {
+        let remedy = "e.g. endpoint: http://tempo.tempo:4318";
+        section.error("", "either endpoint or traces_endpoint must be specified", remedy);
     }
-    match (traces, base) {
-        (Some(traces), _) => traces,
-        (None, Some(base)) if base.ends_with('/') => format!("{base}v1/traces"),
-        (None, Some(base)) => format!("{base}/v1/traces"),
-        (None, None) => {
-            let remedy = "e.g. endpoint: http://tempo.tempo:4318";
-            // A value of another type was reported already.
-            if !section.has("endpoint") && !section.has("traces_endpoint") {
-                section.error("", "either endpoint or traces_endpoint must be specified", remedy);
-            }
-            String::new()
-        }
-    }
+    let of = |(signal, own): (Signal, Option<String>)| {
+        let slash = |base: &str| if base.ends_with('/') { "" } else { "/" };
+        let url = own.or_else(|| base.as_ref().map(|base| format!("{base}{}v1/{signal}", slash(base))));
+        url.map(|url| (signal, url))
+    };
+    own.into_iter().filter_map(of).collect()
 }
 
 /// The error is a reason and a remedy.

@@ -50,6 +50,8 @@ struct OpenMessage {
     field: Option<&'static Field>,
     /// Inside the array of a repeated field: how many elements were begun.
     elements: Option<usize>,
+    /// That array is one field with all elements in it.
+    packed: Option<OpenLength>,
 }
 
 struct Reader<'a, 'l> {
@@ -73,8 +75,12 @@ impl Reader<'_, '_> {
                 if self.pull.element(&mut first)? {
                     *elements += 1;
                     self.value(field)?;
-                } else {
-                    current.elements = None;
+                    continue;
+                }
+                current.elements = None;
+                if let Some(packed) = current.packed.take() {
+                    self.draft.in_packed = false;
+                    self.draft.close(packed)?;
                 }
                 continue;
             }
@@ -95,6 +101,10 @@ impl Reader<'_, '_> {
             } else if !self.pull.null()? {
                 self.pull.expect(b'[', "an array")?;
                 current.elements = Some(0);
+                if field.is_packed() {
+                    current.packed = Some(self.draft.open(field.number)?);
+                    self.draft.in_packed = true;
+                }
             }
         }
         Ok(())
@@ -106,7 +116,15 @@ impl Reader<'_, '_> {
         if any_value_depth > self.limits.any_value_depth_max {
             return Err(JsonProblem::TooDeep(self.limits.any_value_depth_max));
         }
-        let opened = OpenMessage { message, length, any_value_depth, first_key: true, field: None, elements: None };
+        let opened = OpenMessage {
+            message,
+            length,
+            any_value_depth,
+            first_key: true,
+            field: None,
+            elements: None,
+            packed: None,
+        };
         self.open.push(opened);
         Ok(())
     }
@@ -156,9 +174,21 @@ impl Reader<'_, '_> {
                 let value = self.integer(i64::from(i32::MIN), i128::from(i32::MAX))?;
                 self.draft.varint(field, value as u64)
             }
+            Kind::Sint32 => {
+                let value = self.integer(i64::from(i32::MIN), i128::from(i32::MAX))? as i32;
+                self.draft.varint(field, u64::from(((value << 1) ^ (value >> 31)) as u32))
+            }
             Kind::Uint32 => {
                 let value = self.integer(0, i128::from(u32::MAX))?;
                 self.draft.varint(field, value as u64)
+            }
+            Kind::Uint64 => {
+                let value = self.integer(0, i128::from(u64::MAX))?;
+                self.draft.varint(field, value as u64)
+            }
+            Kind::Sfixed64 => {
+                let value = self.integer(i64::MIN, i128::from(i64::MAX))?;
+                self.draft.fixed64(field, value as u64)
             }
             Kind::Int64 => {
                 let value = self.integer(i64::MIN, i128::from(i64::MAX))?;
@@ -279,6 +309,8 @@ struct Draft {
     long: Vec<LongLength>,
     /// How many bytes the long lengths will take beyond the one that is left for each.
     missing: usize,
+    /// Inside an array of numbers, which stand without tags.
+    in_packed: bool,
     held_bytes_max: usize,
 }
 
@@ -286,7 +318,7 @@ impl Draft {
     fn new(text_len: usize, limits: &JsonLimits) -> Self {
         // Protobuf is nearly always shorter than its JSON, so this never grows; pages it does not need stay untouched.
         let content = Vec::with_capacity(text_len.min(limits.held_bytes_max));
-        Self { content, long: Vec::new(), missing: 0, held_bytes_max: limits.held_bytes_max }
+        Self { content, long: Vec::new(), missing: 0, in_packed: false, held_bytes_max: limits.held_bytes_max }
     }
 
     fn open(&mut self, number: u32) -> Result<OpenLength> {
@@ -326,7 +358,9 @@ impl Draft {
 
     fn varint(&mut self, field: &Field, value: u64) -> Result<()> {
         self.room_for(0)?;
-        if written(field, value == 0) {
+        if self.in_packed {
+            wire::put_varint(&mut self.content, value);
+        } else if written(field, value == 0) {
             wire::put_uint(&mut self.content, field.number, value);
         }
         Ok(())
@@ -334,7 +368,9 @@ impl Draft {
 
     fn fixed32(&mut self, field: &Field, value: u32) -> Result<()> {
         self.room_for(0)?;
-        if written(field, value == 0) {
+        if self.in_packed {
+            self.content.extend_from_slice(&value.to_le_bytes());
+        } else if written(field, value == 0) {
             wire::put_fixed32(&mut self.content, field.number, value);
         }
         Ok(())
@@ -342,7 +378,9 @@ impl Draft {
 
     fn fixed64(&mut self, field: &Field, value: u64) -> Result<()> {
         self.room_for(0)?;
-        if written(field, value == 0) {
+        if self.in_packed {
+            self.content.extend_from_slice(&value.to_le_bytes());
+        } else if written(field, value == 0) {
             wire::put_fixed64(&mut self.content, field.number, value);
         }
         Ok(())

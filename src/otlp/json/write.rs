@@ -69,7 +69,8 @@ impl Writer<'_> {
                     for payload in payloads(field, bytes) {
                         last = Some(payload?);
                     }
-                    if let Some(payload) = last.filter(|payload| field.presence == Presence::OneOf || !zero(payload)) {
+                    let is_explicit = matches!(field.presence, Presence::OneOf | Presence::Optional);
+                    if let Some(payload) = last.filter(|payload| is_explicit || !zero(payload)) {
                         self.name(field, &mut first);
                         self.scalar(field.kind, payload);
                     }
@@ -84,10 +85,16 @@ impl Writer<'_> {
         self.out.push(b'[');
         let mut first = true;
         for payload in payloads(field, bytes) {
-            if !std::mem::take(&mut first) {
-                self.out.push(b',');
+            let payload = payload?;
+            if let (true, Payload::Bytes(numbers)) = (field.is_packed(), payload) {
+                for number in packed(field.kind, numbers) {
+                    self.comma(&mut first);
+                    self.scalar(field.kind, number?);
+                }
+                continue;
             }
-            match (field.kind, payload?) {
+            self.comma(&mut first);
+            match (field.kind, payload) {
                 (Kind::Message(inner), Payload::Bytes(bytes)) => self.message(inner, bytes, depth + 1)?,
                 (kind, payload) => self.scalar(kind, payload),
             }
@@ -96,10 +103,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn name(&mut self, field: &Field, first: &mut bool) {
+    fn comma(&mut self, first: &mut bool) {
         if !std::mem::take(first) {
             self.out.push(b',');
         }
+    }
+
+    fn name(&mut self, field: &Field, first: &mut bool) {
+        self.comma(first);
         self.out.push(b'"');
         self.out.extend_from_slice(field.json.as_bytes());
         self.out.extend_from_slice(b"\":");
@@ -117,6 +128,12 @@ impl Writer<'_> {
             (Kind::Bool, Payload::Varint(value)) => push(self.out, format_args!("{}", value != 0)),
             (Kind::Int32, Payload::Varint(value)) => push(self.out, format_args!("{}", value as i32)),
             (Kind::Uint32, Payload::Varint(value)) => push(self.out, format_args!("{}", value as u32)),
+            (Kind::Sint32, Payload::Varint(value)) => {
+                let value = value as u32;
+                push(self.out, format_args!("{}", (value >> 1) as i32 ^ -((value & 1) as i32)));
+            }
+            (Kind::Uint64, Payload::Varint(value)) => push(self.out, format_args!("\"{value}\"")),
+            (Kind::Sfixed64, Payload::Fixed64(value)) => push(self.out, format_args!("\"{}\"", value as i64)),
             (Kind::Int64, Payload::Varint(value)) => push(self.out, format_args!("\"{}\"", value as i64)),
             (Kind::Fixed64, Payload::Fixed64(value)) => push(self.out, format_args!("\"{value}\"")),
             (Kind::Fixed32, Payload::Fixed32(value)) => push(self.out, format_args!("{value}")),
@@ -179,7 +196,7 @@ impl Present {
             let Some((index, field)) = known.and_then(|index| Some((index, message.fields.get(index)?))) else {
                 continue;
             };
-            if fits(field.kind, &wire_field.payload) {
+            if fits(field, &wire_field.payload) {
                 present.mask |= 1 << index;
                 if field.presence == Presence::OneOf {
                     present.one_of = Some(index);
@@ -197,23 +214,65 @@ impl Present {
     }
 }
 
-/// Whether a payload has the wire type of `kind`; others are treated like unknown fields.
-fn fits(kind: Kind, payload: &Payload<'_>) -> bool {
-    matches!(
-        (kind, payload),
-        (Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_), Payload::Bytes(_))
-            | (Kind::Bool | Kind::Int32 | Kind::Uint32 | Kind::Int64 | Kind::Enum(_), Payload::Varint(_))
-            | (Kind::Fixed32, Payload::Fixed32(_))
-            | (Kind::Fixed64 | Kind::Double, Payload::Fixed64(_))
-    )
+/// Whether a payload has the wire type of `field`; others are treated like unknown fields.
+fn fits(field: &Field, payload: &Payload<'_>) -> bool {
+    let is_packed = field.is_packed() && matches!(payload, Payload::Bytes(_));
+    is_packed
+        || matches!(
+            (field.kind, payload),
+            (Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_), Payload::Bytes(_))
+                | (
+                    Kind::Bool | Kind::Int32 | Kind::Sint32 | Kind::Uint32 | Kind::Int64 | Kind::Uint64 | Kind::Enum(_),
+                    Payload::Varint(_)
+                )
+                | (Kind::Fixed32, Payload::Fixed32(_))
+                | (Kind::Fixed64 | Kind::Sfixed64 | Kind::Double, Payload::Fixed64(_))
+        )
 }
 
 fn payloads<'a>(field: &'static Field, bytes: &'a [u8]) -> impl Iterator<Item = Result<Payload<'a>, WireError>> {
     Fields::new(bytes).filter_map(move |wire_field| match wire_field {
-        Ok(found) if found.number == field.number && fits(field.kind, &found.payload) => Some(Ok(found.payload)),
+        Ok(found) if found.number == field.number && fits(field, &found.payload) => Some(Ok(found.payload)),
         Ok(_) => None,
         Err(error) => Some(Err(error)),
     })
+}
+
+/// The numbers of a packed field.
+fn packed(kind: Kind, bytes: &[u8]) -> impl Iterator<Item = Result<Payload<'_>, WireError>> {
+    let mut position = 0;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(position..).filter(|rest| !rest.is_empty())?;
+        let broken = |problem| WireError { offset: position, problem };
+        let (payload, len) = match kind {
+            Kind::Fixed64 | Kind::Sfixed64 | Kind::Double => match rest.first_chunk() {
+                Some(number) => (Ok(Payload::Fixed64(u64::from_le_bytes(*number))), 8),
+                None => (Err(broken(WireProblem::Truncated)), rest.len()),
+            },
+            Kind::Fixed32 => match rest.first_chunk() {
+                Some(number) => (Ok(Payload::Fixed32(u32::from_le_bytes(*number))), 4),
+                None => (Err(broken(WireProblem::Truncated)), rest.len()),
+            },
+            _ => match varint(rest) {
+                Some((value, len)) => (Ok(Payload::Varint(value)), len),
+                None => (Err(broken(WireProblem::Varint)), rest.len()),
+            },
+        };
+        position += len;
+        Some(payload)
+    })
+}
+
+/// A varint and its length; `None` if it is cut off or longer than 64 bits.
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0u64;
+    for (index, &byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return (index < 9 || byte <= 1).then_some((value, index + 1));
+        }
+    }
+    None
 }
 
 /// A singular message's bytes. If it stands there several times, protobuf merges them, which is to join their bytes.

@@ -1,6 +1,7 @@
 //! Settings of the `batch` processor, with the Collector's names and defaults.
 
 use crate::config::{Declaration, Section, Stability};
+use crate::otlp::Signal;
 use crate::process::settings::ProcessorSettings;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
     Stability::Beta,
     "Says how stored spans are grouped when they are forwarded.",
     |section| ProcessorSettings::Batch(BatchSettings::decode(section)),
-);
+)
+.serving(&Signal::ALL);
 
 /// `processors::batch`: how stored batches are grouped when they are forwarded.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,7 @@
 //! Settings of the `memory_limiter` processor, with the Collector's names and checks.
 
 use crate::config::{Declaration, Section, Shape, Stability};
+use crate::otlp::Signal;
 use crate::process::settings::ProcessorSettings;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
     Stability::Beta,
     "Refuses data, retryably, while too much memory is in use.",
     |section| ProcessorSettings::MemoryLimiter(MemoryLimiterSettings::decode(section)),
-);
+)
+.serving(&Signal::ALL);
 
 /// `processors::memory_limiter`.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,7 @@
 //! optional there, at least one is required).
 
 use crate::config::{Declaration, Section, Shape, Stability, WhenNull};
+use crate::otlp::Signal;
 use crate::receive::listener::{Limits, Paths};
 use crate::receive::settings::{ReceiverSettings, ServerTlsSettings};
 
@@ -11,7 +12,8 @@ pub const DECLARATION: Declaration<ReceiverSettings> = Declaration::new(
     Stability::Beta,
     "OTLP over gRPC and HTTP, protobuf and JSON; each port takes all of them.",
     |section| ReceiverSettings::Otlp(OtlpReceiverSettings::decode(section)),
-);
+)
+.serving(&Signal::ALL);
 
 /// A gRPC message carries its length in 32 bits.
 const MESSAGE_MIB_MAX: u64 = 4095;

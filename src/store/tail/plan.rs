@@ -150,7 +150,15 @@ mod tests {
 
     fn header(raw_bytes: u32, spans: u32) -> Header {
         let time = TimeRange { min_start: 1, max_end: 2 };
-        Header { raw_bytes, spans, pipeline: PipelineId(0), spans_before: 0, received: 0, time }
+        Header {
+            signal: crate::otlp::Signal::Traces,
+            raw_bytes,
+            spans,
+            pipeline: PipelineId(0),
+            spans_before: 0,
+            received: 0,
+            time,
+        }
     }
 
     proptest! {

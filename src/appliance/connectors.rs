@@ -1,0 +1,57 @@
+//! The connectors that a configuration can name, and how they are wired.
+//!
+//! `forward` is no running thing: what enters it takes the way of the pipelines behind it, in the same append as the
+//! pipeline that it ends, so that the client's answer speaks for all of them.
+
+use super::intake::{PipelineIntake, items_append};
+use crate::config::{Declaration, Stability};
+use crate::otlp::Signal;
+use crate::process::connector::{Connector, EmitError, Outlet, Task};
+use crate::spool::Spool;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The settings of one configured connector.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConnectorSettings {
+    Forward,
+}
+
+/// The `forward` connector.
+pub const FORWARD: Declaration<ConnectorSettings> =
+    Declaration::new("forward", Stability::Beta, "Hands on what a pipeline took in to other pipelines.", |_| {
+        ConnectorSettings::Forward
+    })
+    .connecting(&[
+        (Signal::Traces, Signal::Traces),
+        (Signal::Metrics, Signal::Metrics),
+        (Signal::Logs, Signal::Logs),
+    ]);
+
+impl ConnectorSettings {
+    /// What runs; `None` for what is wiring alone.
+    pub(super) fn build(&self) -> Option<Arc<dyn Connector>> {
+        match self {
+            Self::Forward => None,
+        }
+    }
+}
+
+/// Where a connector's own requests go.
+pub(super) struct ConnectorOutlet {
+    pub spool: Spool,
+    pub pipelines: Vec<PipelineIntake>,
+}
+
+impl Outlet for ConnectorOutlet {
+    fn emit(&self, request: Bytes, items: u32) -> Task<'_, Result<(), EmitError>> {
+        Box::pin(async move {
+            let appends =
+                self.pipelines.iter().map(|pipeline| self.spool.append(items_append(pipeline.id, &request, items)));
+            let stored: Result<Vec<()>, _> = futures_util::future::join_all(appends).await.into_iter().collect();
+            stored.map_err(|error| EmitError(error.to_string()))?;
+            self.pipelines.iter().for_each(|pipeline| pipeline.tell(&request));
+            Ok(())
+        })
+    }
+}
