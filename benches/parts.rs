@@ -28,6 +28,7 @@ use spanreel::forward::Destination;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
 use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
+use spanreel::otlp::Signal;
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
 use spanreel::receive::Witness;
@@ -150,7 +151,8 @@ fn forward_backlog(criterion: &mut Criterion) {
     let sink = runtime.block_on(Sink::start()).unwrap();
     let consumer = spool.consumer("otlp", pipeline).unwrap();
     let (metrics, budget) = Default::default();
-    let destination = Destination::build("otlp", &to(sink.port), None, consumer.clone(), &metrics, &budget).unwrap();
+    let destination =
+        Destination::build("otlp", &to(sink.port), Signal::Traces, None, consumer.clone(), &metrics, &budget).unwrap();
     let mut group = criterion.benchmark_group("forward");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64 * BACKLOG_REQUESTS));
     group.sample_size(10);

@@ -20,6 +20,7 @@ mod intake;
 mod introspection;
 mod memory;
 mod pipelines;
+mod samplings;
 pub mod spanreel;
 mod ways;
 
@@ -83,6 +84,7 @@ struct Shared {
     pub admission: Admission,
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
+    pub sampling_metrics: forward::SamplingMetrics,
     pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
     /// In a cluster: who wants to know which pods speak.
@@ -149,6 +151,8 @@ impl Appliance {
         receive_metrics.register(&mut registry);
         let forward_metrics = forward::Metrics::default();
         forward_metrics.register(&mut registry);
+        let sampling_metrics = forward::SamplingMetrics::default();
+        sampling_metrics.register(&mut registry);
         let readiness = ReadinessFlag::default();
         let life = in_cluster.then(|| LifeLine::new(settings.silent_after.0));
         if let Some(life) = &life {
@@ -161,6 +165,7 @@ impl Appliance {
             other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
             receive_metrics,
             forward_metrics,
+            sampling_metrics,
             forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),

@@ -30,6 +30,7 @@ pub mod otlp_grpc;
 pub mod otlp_http;
 mod request;
 mod retry;
+mod sampling;
 pub mod settings;
 mod status;
 #[cfg(test)]
@@ -40,11 +41,11 @@ pub use budget::{Budget, Memory};
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
+pub use sampling::{Feed, Sampling, SamplingMetrics};
 pub use status::{LastError, State, Status};
 
 use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
-use crate::spool::Consumer;
 use body::Dialect;
 use engine::Engine;
 use link::Link;
@@ -58,14 +59,15 @@ pub struct Destination {
 }
 
 enum Kind {
-    Grpc(Engine<Consumer, otlp_grpc::Client>),
-    Http(Engine<Consumer, otlp_http::Client>),
-    Debug(Engine<Consumer, debug::Printer>),
+    Grpc(Engine<Feed, otlp_grpc::Client>),
+    Http(Engine<Feed, otlp_http::Client>),
+    Debug(Engine<Feed, debug::Printer>),
 }
 
 impl Destination {
-    /// `name` is what logs and metrics call it; `signal` is its pipeline's. `batch` are the settings of the pipeline's `batch` processor, if it has
-    /// one; `budget` is the memory that all destinations share. Opens no connection.
+    /// `name` is what logs and metrics call it; `signal` is its pipeline's. `batch` are the settings of the pipeline's
+    /// `batch` processor, if it has one; `feed` is what it reads; `budget` is the memory that all destinations share. Opens
+    /// no connection.
     ///
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
@@ -74,17 +76,17 @@ impl Destination {
         settings: &ExporterSettings,
         signal: Signal,
         batch: Option<&BatchSettings>,
-        consumer: Consumer,
+        feed: impl Into<Feed>,
         metrics: &Metrics,
         budget: &Budget,
     ) -> Result<Self, BuildError> {
-        let metrics = metrics.of(name);
+        let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
                 let client = otlp_grpc::Client::new(settings, signal)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
-                Kind::Grpc(Engine::new(consumer, link, batch, settings.queue.num_consumers))
+                Kind::Grpc(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
                 let client = otlp_http::Client::new(settings, signal)?;
@@ -94,14 +96,14 @@ impl Destination {
                 };
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, dialect, settings.compression, retry, metrics, budget);
-                Kind::Http(Engine::new(consumer, link, batch, settings.queue.num_consumers))
+                Kind::Http(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
                 let printer = debug::Printer::new(name, settings, signal);
                 let retry = RetrySettings::default();
                 let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.
-                Kind::Debug(Engine::new(consumer, link, batch, 1))
+                Kind::Debug(Engine::new(feed, link, batch, 1))
             }
         };
         Ok(Self { kind })

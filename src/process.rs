@@ -13,6 +13,7 @@ pub mod client;
 pub mod connector;
 pub mod memory_limiter;
 pub mod settings;
+pub mod tail_sampling;
 
 pub use chain::{Chain, ProcessError, Processed};
 pub use client::{Client, ClientMetadata};
@@ -98,6 +99,8 @@ impl Chain {
                 }
                 // Of several, the last one groups what is sent, as in a Collector.
                 ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
+                // Decides about what lies in the spool: requests pass.
+                ProcessorSettings::TailSampling(settings) => chain.tail_sampling = Some(settings.clone()),
             }
         }
         chain

@@ -31,7 +31,7 @@ mod tests;
 pub(crate) use committer::unix_nanos;
 
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
-pub use consumer::{Backlog, Chunk, Consumer, LossReason, Outcome, Parked, ReadLimits};
+pub use consumer::{Backlog, Chunk, Consumer, LossReason, Note, Outcome, Parked, ReadLimits};
 pub use database::{Access, Database, OpenError};
 pub use extent::TraceKey;
 pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount, SealedAccount};
@@ -40,9 +40,10 @@ pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 use crate::otlp::Signal;
 use bytes::Bytes;
 use committer::{Command, Committer};
+use foldhash::fast::RandomState;
 use high_water::HighWater;
 use state::State;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -311,6 +312,14 @@ impl Spool {
         Consumer::attach(Arc::clone(&self.shared), destination, pipeline)
     }
 
+    /// Takes away a cursor that nobody moves, and its notes, if there is one. Blocking.
+    pub fn remove_consumer(&self, destination: &str, pipeline: PipelineId) -> Result<(), ReadError> {
+        match Consumer::idle(Arc::clone(&self.shared), destination, pipeline) {
+            Some(consumer) => consumer.remove(),
+            None => Ok(()),
+        }
+    }
+
     /// A batch of spans, as [`Self::batch`]; `None` also for batches of other signals. Blocking.
     pub fn trace_batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
         Ok(self.batch(seq)?.filter(|batch| batch.header.signal == Signal::Traces))
@@ -388,6 +397,39 @@ impl Spool {
             }
         }
         found.extend(open);
+        Ok(found)
+    }
+
+    /// The batches of `range` that may hold a trace with one of these keys, in order. Blocking (it passes over the index of
+    /// the range once, however many keys are looked for).
+    pub fn find_any(
+        &self,
+        keys: &HashSet<TraceKey, RandomState>,
+        range: std::ops::Range<Seq>,
+    ) -> Result<Vec<Seq>, ReadError> {
+        let (mut found, pages) = {
+            let state = self.shared.state();
+            let closed = state.extents.iter().filter(|extent| extent.first < range.end.0 && range.start.0 < extent.end);
+            let pages: Vec<(u64, u16)> =
+                closed.flat_map(|extent| (0..extent.fences.len()).map(|page| (extent.first, page as u16))).collect();
+            let mut found = Vec::new();
+            state.open.search_any(keys, range.start, &mut found);
+            (found, pages)
+        };
+        let dict = self.shared.database.family(database::DICT);
+        for (first, page) in pages {
+            match self.shared.database.raw().get_pinned_cf(dict, extent::Extent::page_key(first, page)) {
+                Ok(Some(bytes)) => extent::search_page_any(first, &bytes, keys, &mut found),
+                Ok(None) => {}
+                Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
+                    tracing::error!(extent = first, %error, "a page of the trace index is damaged; parts of its traces are not found");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        found.retain(|seq| range.contains(seq));
+        found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 

@@ -8,11 +8,11 @@ use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
 use super::{file_storage, health_check, spanreel};
-use crate::config::{Config, Declaration, Kit, Report};
+use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, otlp_grpc, otlp_http};
 use crate::process::settings::ProcessorSettings;
-use crate::process::{batch, memory_limiter};
+use crate::process::{batch, memory_limiter, tail_sampling};
 use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
 
@@ -32,7 +32,7 @@ pub enum ExtensionSettings {
 const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
 
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
-    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION];
+    &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION, tail_sampling::settings::DECLARATION];
 
 const EXPORTERS: &[Declaration<ExporterSettings>] =
     &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
@@ -71,6 +71,7 @@ impl Kit for Components {
 
     fn check(config: &Config<Self>, report: &Report) {
         check_own_settings(config, report);
+        check_tail_sampling(config, report);
         check_urls(config, report);
     }
 }
@@ -85,6 +86,33 @@ fn check_own_settings(config: &Config<Components>, report: &Report) {
         let remedy = first
             .map(|(_, first)| format!("the first is {}; merge them", first.position.seen_from(&extension.position)));
         report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+    }
+}
+
+/// Decisions are made on what is stored: once per pipeline, and behind all that changes spans.
+fn check_tail_sampling(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        let path = format!("service::pipelines::{}::processors", pipeline.name);
+        let settings = |id| config.processors.get(id).map(|processor| &processor.settings);
+        let mut sampler: Option<&ComponentId> = None;
+        for id in &pipeline.processors {
+            let Some(settings) = settings(id) else { continue };
+            let samples = matches!(settings, ProcessorSettings::TailSampling(_));
+            let edits = !matches!(settings, ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_));
+            match sampler {
+                None if samples => sampler = Some(id),
+                Some(first) if samples => {
+                    let reason = format!("{id} is a second tail_sampling processor, after {first}");
+                    report.error(&pipeline.position, &path, reason, "join their policies, or use a pipeline for each");
+                }
+                Some(first) if edits => {
+                    let reason =
+                        format!("{id} stands after {first}, and works before it: decisions see what it changed");
+                    report.warn(&pipeline.position, &path, reason, format!("put {id} before {first}"));
+                }
+                _ => {}
+            }
+        }
     }
 }
 

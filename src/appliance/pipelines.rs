@@ -11,11 +11,12 @@ use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, ItemIntake, PipelineIntake};
+use super::samplings::{PlannedSampling, Samplings};
 use super::ways;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{self, Destination};
+use crate::forward::{self, Destination, Feed, Sampling};
 use crate::otlp::Signal;
 use crate::process::Chain;
 use crate::process::batch::settings::BatchSettings;
@@ -72,6 +73,7 @@ pub(super) struct PipelineSet {
     pub(super) wanted: Vec<Wanted>,
     probes: Vec<Probe>,
     processing: Option<Processing>,
+    samplings: Samplings,
     connecting: Vec<Task>,
     /// Of earlier configurations, for as long as requests hold them: these may still store spans in pipelines that are no
     /// more.
@@ -94,6 +96,8 @@ pub(super) struct RunningDestination {
     pub destination: Arc<Destination>,
     settings: ExporterSettings,
     batch: Option<BatchSettings>,
+    /// It gets what tail sampling lets pass.
+    is_sampled: bool,
     consumer: Consumer,
     task: Task,
     /// It left the configuration, and still forwards what was stored before.
@@ -108,17 +112,17 @@ struct Probe {
 
 /// How one task is stopped and waited for.
 #[derive(Clone, Default)]
-struct Task {
-    stop: CancellationToken,
-    ended: CancellationToken,
+pub(super) struct Task {
+    pub stop: CancellationToken,
+    pub ended: CancellationToken,
 }
 
 impl Task {
-    fn child_of(token: &CancellationToken) -> Self {
+    pub fn child_of(token: &CancellationToken) -> Self {
         Self { stop: token.child_token(), ended: CancellationToken::new() }
     }
 
-    async fn stop(&self) {
+    pub async fn stop(&self) {
         self.stop.cancel();
         self.ended.cancelled().await;
     }
@@ -129,6 +133,7 @@ pub(super) struct Plan {
     pub wanted: Vec<Wanted>,
     pipelines: Vec<PlannedPipeline>,
     destinations: Vec<PlannedDestination>,
+    samplings: Vec<PlannedSampling>,
     probes: Vec<PlannedProbe>,
     processing: Processing,
     connectors: Vec<(Arc<dyn Connector>, Arc<dyn Outlet>)>,
@@ -183,6 +188,7 @@ impl Plan {
             wanted: Vec::new(),
             pipelines: Vec::new(),
             destinations: Vec::new(),
+            samplings: Vec::new(),
             probes: Vec::new(),
             processing: Processing { _stop: stop.drop_guard(), tasks },
             connectors: Vec::new(),
@@ -276,6 +282,7 @@ impl Plan {
         is_wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), StartError> {
         for PlannedPipeline { name, signal, intake, exporters } in &self.pipelines {
+            let sampling = running.samplings.plan(shared, name, intake).await?;
             for id in exporters {
                 let Some(component) = config.exporters.get(id) else { continue };
                 let exporter = id.to_string();
@@ -287,11 +294,21 @@ impl Plan {
                     running.is_of(name, &exporter)
                         && running.settings == component.settings
                         && running.batch.as_ref() == batch
+                        && running.is_sampled == sampling.is_some()
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
                     None => {
-                        new_destination(shared, owner, (name, *signal), intake, exporter, &component.settings).await
+                        let sampling = sampling.as_ref().map(|planned| &planned.sampling);
+                        new_destination(
+                            shared,
+                            owner,
+                            (name, *signal),
+                            (intake, sampling),
+                            exporter,
+                            &component.settings,
+                        )
+                        .await
                     }
                 };
                 match built {
@@ -302,12 +319,14 @@ impl Plan {
                     }
                 }
             }
+            self.samplings.extend(sampling);
         }
         Ok(())
     }
 
     /// It is not going to run: cursors that were taken up for it hold nothing back.
     pub fn abandon(&self, running: &PipelineSet) {
+        self.samplings.iter().for_each(|planned| planned.abandon(&running.samplings));
         for planned in &self.destinations {
             if let PlannedDestination::New { running: new, .. } = planned
                 && !running.destinations.iter().any(|running| running.is_of(&new.pipeline, &new.exporter))
@@ -336,7 +355,7 @@ async fn new_destination(
     shared: &Shared,
     owner: Option<&str>,
     (pipeline, signal): (&str, Signal),
-    intake: &PipelineIntake,
+    (intake, sampling): (&PipelineIntake, Option<&Sampling>),
     exporter: String,
     settings: &ExporterSettings,
 ) -> Result<PlannedDestination, StartError> {
@@ -352,7 +371,8 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let built = Destination::build(&log_name, settings, signal, batch, consumer.clone(), metrics, budget);
+    let feed = sampling.map_or_else(|| Feed::from(consumer.clone()), |sampling| sampling.feed(consumer.clone()));
+    let built = Destination::build(&log_name, settings, signal, batch, feed, metrics, budget);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
     let running = RunningDestination {
         exporter,
@@ -360,6 +380,7 @@ async fn new_destination(
         destination: Arc::new(destination),
         settings: settings.clone(),
         batch: batch.cloned(),
+        is_sampled: sampling.is_some(),
         consumer,
         task: Task::default(),
         leaving: false,
@@ -371,7 +392,7 @@ impl PipelineSet {
     /// Puts `plan` in the place of what runs. Ports have been handed over already; requests that began before may still
     /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
     pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
-        let Plan { wanted, destinations: planned, probes, processing, connectors, .. } = plan;
+        let Plan { wanted, destinations: planned, samplings, probes, processing, connectors, .. } = plan;
         // What they have counted goes to where it belonged.
         self.stop_connectors().await;
         let before = std::mem::replace(&mut self.wanted, wanted);
@@ -392,6 +413,7 @@ impl PipelineSet {
             }
         }
         join_all(changed.iter().map(|running| running.task.stop())).await;
+        self.samplings.exchange(samplings, &self.forwarding, &self.forwarding_tasks).await;
         for planned in planned {
             if let PlannedDestination::New { log_name, running } = planned {
                 self.forward(log_name, running);
@@ -402,6 +424,7 @@ impl PipelineSet {
             ended(&self.outgoing).await;
             self.tidy().await;
         }
+        self.end_samplings().await;
         self.replace_probes(shared, probes).await
     }
 
@@ -410,7 +433,7 @@ impl PipelineSet {
         let (destination, task) = (Arc::clone(&running.destination), running.task.clone());
         self.destinations.push(running);
         self.forwarding_tasks.spawn(async move {
-            keep_forwarding(log_name, destination, task.stop).await;
+            keep_running(&log_name, &task.stop, || destination.run(task.stop.clone())).await;
             task.ended.cancel();
         });
     }
@@ -504,6 +527,14 @@ impl PipelineSet {
         self.destinations = kept;
         join_all(done.iter().map(|running| running.task.stop())).await;
         done.iter().for_each(|running| running.consumer.retire());
+        self.end_samplings().await;
+    }
+
+    /// Of pipelines that sample no more, once no destination reads behind it.
+    async fn end_samplings(&mut self) {
+        let sampled = self.destinations.iter().filter(|running| running.is_sampled);
+        let sampled: BTreeSet<&str> = sampled.map(|running| running.pipeline.as_str()).collect();
+        self.samplings.tidy(|pipeline| sampled.contains(pipeline)).await;
     }
 
     /// Ports of health checks, as Services name them.
@@ -546,6 +577,7 @@ impl PipelineSet {
     /// The destinations are no longer wanted: their cursors hold nothing back from now on.
     pub fn retire(&self) {
         self.destinations.iter().for_each(|running| running.consumer.retire());
+        self.samplings.retire();
     }
 }
 
@@ -559,11 +591,18 @@ async fn ended(receivers: &[Weak<Receiver>]) {
     let _ = tokio::time::timeout(REQUESTS_WAIT_MAX, all).await;
 }
 
-/// Runs a destination; if it panics it begins again at its cursor, where nothing is lost.
-async fn keep_forwarding(name: String, destination: Arc<Destination>, shutdown: CancellationToken) {
-    while AssertUnwindSafe(destination.run(shutdown.clone())).catch_unwind().await.is_err() {
-        tracing::error!(destination = name, "forwarding panicked; it begins again at its cursor");
-        tokio::time::sleep(RESTART_PAUSE).await;
+/// Runs until `shutdown` what goes on at its cursor; if it panics it begins again there, where nothing is lost.
+pub(super) async fn keep_running<F: Future<Output = ()>>(
+    name: &str,
+    shutdown: &CancellationToken,
+    run: impl Fn() -> F,
+) {
+    while AssertUnwindSafe(run()).catch_unwind().await.is_err() {
+        tracing::error!(name, "it panicked, and begins again at its cursor");
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+            () = shutdown.cancelled() => return,
+        }
     }
 }
 

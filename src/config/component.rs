@@ -318,7 +318,6 @@ impl Role {
                 "schema",
                 "span",
                 "sumologic",
-                "tail_sampling",
                 "transform",
             ],
             Self::Exporter => &[

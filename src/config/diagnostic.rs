@@ -178,6 +178,12 @@ impl Report {
         self.add(Diagnostic::error(Some(position.clone()), path, reason).with_remedy(remedy));
     }
 
+    /// Adds a warning.
+    pub fn warn(&self, position: &Position, path: &str, reason: impl Into<String>, remedy: impl Into<String>) {
+        let warning = Diagnostic::error(Some(position.clone()), path, reason).with_severity(Severity::Warning);
+        self.add(warning.with_remedy(remedy));
+    }
+
     /// Keeps a reference until all components are known. Bounded by the number of values in a configuration.
     pub(super) fn refer(&self, reference: Reference) {
         self.references.borrow_mut().push(reference);

@@ -11,7 +11,7 @@ use super::deliver::deliver;
 use super::link::{Link, Transport};
 use super::window::{Booking, RequestId, Sending, Window};
 use crate::process::batch::settings::BatchSettings;
-use crate::spool::{Chunk, Consumer, Outcome, ReadError, ReadLimits, Seq};
+use crate::spool::{Chunk, Outcome, ReadError, ReadLimits, Seq};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,30 +39,12 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// The pause after the spool could not be read or moved on.
 const SPOOL_RETRY: Duration = Duration::from_secs(1);
 
-/// Where batches come from: the spool, or a model of it in tests.
+/// Where batches come from: a feed of the spool, or a model of it in tests.
 pub(super) trait Source: Clone + Send + Sync + 'static {
     fn position(&self) -> Seq;
     fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError>;
     fn wait(&self, from: Seq) -> impl Future<Output = ()> + Send;
     fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError>;
-}
-
-impl Source for Consumer {
-    fn position(&self) -> Seq {
-        Consumer::position(self)
-    }
-
-    fn read(&self, from: Seq, limits: ReadLimits) -> Result<Chunk, ReadError> {
-        Consumer::read(self, from, limits)
-    }
-
-    fn wait(&self, from: Seq) -> impl Future<Output = ()> + Send {
-        Consumer::wait(self, from)
-    }
-
-    fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
-        Consumer::advance(self, from, to, outcome)
-    }
 }
 
 pub(super) struct Engine<S, T> {

@@ -12,6 +12,7 @@ mod tests;
 
 use super::batch::settings::BatchSettings;
 use super::client::Client;
+use super::tail_sampling::settings::TailSamplingSettings;
 use super::{Failed, Processor, Refused, Removed};
 use crate::otlp::Signal;
 use crate::otlp::edit::{Traces, objects, whole};
@@ -38,6 +39,7 @@ pub struct Chain {
     processors: Vec<Arc<dyn Processor>>,
     edits: bool,
     pub(super) batch: Option<BatchSettings>,
+    pub(super) tail_sampling: Option<TailSamplingSettings>,
     large_edits: Arc<Semaphore>,
 }
 
@@ -69,6 +71,7 @@ impl Default for Chain {
             processors: Vec::new(),
             edits: false,
             batch: None,
+            tail_sampling: None,
             large_edits: Arc::new(Semaphore::new(LARGE_EDITS_MAX)),
         }
     }
@@ -95,6 +98,11 @@ impl Chain {
     /// How destinations group what they send.
     pub fn batch(&self) -> Option<&BatchSettings> {
         self.batch.as_ref()
+    }
+
+    /// Which of its traces destinations get.
+    pub fn tail_sampling(&self) -> Option<&TailSamplingSettings> {
+        self.tail_sampling.as_ref()
     }
 
     /// Sends a request through the editors. `scanned` describes it, invalid spans taken out.

@@ -5,4 +5,5 @@
 pub enum ProcessorSettings {
     MemoryLimiter(super::memory_limiter::settings::MemoryLimiterSettings),
     Batch(super::batch::settings::BatchSettings),
+    TailSampling(super::tail_sampling::settings::TailSamplingSettings),
 }

@@ -6,7 +6,7 @@ use super::ledger::ConsumerAccount;
 use super::state::State;
 use super::{Batch, PipelineId, ReadError, Seq, Shared};
 use bytes::Bytes;
-use rocksdb::WriteBatch;
+use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,10 +50,12 @@ pub enum LossReason {
     Damaged,
     /// Stored before the destination was configured.
     BeforeDestination,
+    /// `tail_sampling` did not want the trace. It stays in the store.
+    SampledOut,
 }
 
 impl LossReason {
-    pub const ALL: [LossReason; 7] = [
+    pub const ALL: [LossReason; 8] = [
         Self::Budget,
         Self::Age,
         Self::Poison,
@@ -61,6 +63,7 @@ impl LossReason {
         Self::RetryDisabled,
         Self::Damaged,
         Self::BeforeDestination,
+        Self::SampledOut,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -72,6 +75,7 @@ impl LossReason {
             Self::RetryDisabled => "retry_disabled",
             Self::Damaged => "damaged",
             Self::BeforeDestination => "before_destination",
+            Self::SampledOut => "sampled_out",
         }
     }
 }
@@ -94,6 +98,14 @@ pub struct Outcome {
     pub sent: u64,
     pub lost: Vec<(LossReason, u64)>,
     pub parked: Vec<Parked>,
+}
+
+/// A small record beside a cursor: it is written in the write that moves the cursor, and goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub key: Vec<u8>,
+    /// `None` takes the record away.
+    pub value: Option<Vec<u8>>,
 }
 
 /// What a consumer has still before it.
@@ -163,11 +175,22 @@ impl Consumer {
         Ok(Self { shared, key: key.into(), pipeline })
     }
 
+    /// A handle to a cursor that no configured destination moves.
+    pub(super) fn idle(shared: Arc<Shared>, destination: &str, pipeline: PipelineId) -> Option<Self> {
+        let key = cursor_key(&shared.state(), destination, pipeline);
+        let is_idle = shared.consumers().get(&key).is_some_and(|known| !known.is_configured());
+        is_idle.then(|| Self { shared, key: key.into(), pipeline })
+    }
+
     /// The destination left the configuration: its cursor stays, but holds nothing back.
     pub fn retire(&self) {
         if let Some(known) = self.shared.consumers().get_mut(&*self.key) {
             known.bond = Bond::Retired;
         }
+    }
+
+    pub fn pipeline(&self) -> PipelineId {
+        self.pipeline
     }
 
     fn account<T>(&self, look: impl FnOnce(&ConsumerAccount) -> T) -> Option<T> {
@@ -245,6 +268,11 @@ impl Consumer {
     /// `Ok(false)`: the cursor no longer stood at `from` (the budget expired those batches meanwhile and booked them);
     /// nothing was booked, read on from [`Consumer::position`].
     pub fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        self.advance_noting(from, to, outcome, &[])
+    }
+
+    /// As [`Consumer::advance`], and changes notes in the same write.
+    pub fn advance_noting(&self, from: Seq, to: Seq, outcome: Outcome, notes: &[Note]) -> Result<bool, ReadError> {
         let mut consumers = self.shared.consumers();
         let Some(known) = consumers.get_mut(&*self.key) else { return Ok(false) };
         if known.account.position != from.0 {
@@ -268,11 +296,50 @@ impl Consumer {
             write.put_cf(meta, parked_key(&self.key, parked.seq, parked_count), parked_value(parked));
             parked_count += 1;
         }
+        for Note { key, value } in notes {
+            match value {
+                Some(value) => write.put_cf(meta, self.note_key(key), value),
+                None => write.delete_cf(meta, self.note_key(key)),
+            }
+        }
         write.put_cf(meta, &*self.key, encode(&account));
         self.shared.database.raw().write(write)?;
         known.account = account;
         known.parked = parked_count;
         Ok(true)
+    }
+
+    /// The notes with keys in `[from, to)`, in order. Blocking.
+    pub fn notes(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+        let (lower, upper) = (self.note_key(from), self.note_key(to));
+        let own_len = lower.len() - from.len();
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(upper);
+        let mode = IteratorMode::From(&lower, Direction::Forward);
+        let database = &self.shared.database;
+        let found = database.raw().iterator_cf_opt(database.family(META), options, mode);
+        let found = found.map(|item| item.map(|(key, value)| (key[own_len..].to_vec(), value.into_vec())));
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    /// The cursor's own name, a byte that is in no name, the note's key.
+    fn note_key(&self, key: &[u8]) -> Vec<u8> {
+        let name = self.key.trim_start_matches("cursor/");
+        [b"note/", name.as_bytes(), b"\0", key].concat()
+    }
+
+    /// Takes the cursor and its notes off the disk: nothing waits for it any more, and nothing is remembered of it.
+    pub fn remove(&self) -> Result<(), ReadError> {
+        let mut consumers = self.shared.consumers();
+        let database = &self.shared.database;
+        let mut write = WriteBatch::default();
+        for (key, _) in self.notes(b"", &[u8::MAX])? {
+            write.delete_cf(database.family(META), self.note_key(&key));
+        }
+        write.delete_cf(database.family(META), &*self.key);
+        database.raw().write(write)?;
+        consumers.remove(&*self.key);
+        Ok(())
     }
 
     pub fn backlog(&self) -> Backlog {

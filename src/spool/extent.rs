@@ -9,8 +9,9 @@
 //! so that a look-up costs one small read per extent and memory does not grow with the data.
 
 use super::{PipelineId, Seq};
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// A fingerprint of a trace id. Several ids may share one: what is found by it must be checked.
@@ -94,6 +95,16 @@ pub fn search_page(first: u64, page: &[u8], key: TraceKey, found: &mut Vec<Seq>)
     }
 }
 
+/// The batches that hold any of `keys` by one page. Repeats those that hold several.
+pub fn search_page_any(first: u64, page: &[u8], keys: &HashSet<TraceKey, RandomState>, found: &mut Vec<Seq>) {
+    let (entries, _) = page.as_chunks::<ENTRY_LEN>();
+    for [a, b, c, d, offset @ ..] in entries {
+        if keys.contains(&u32::from_be_bytes([*a, *b, *c, *d])) {
+            found.push(Seq(first + u64::from(u16::from_be_bytes(*offset))));
+        }
+    }
+}
+
 /// The extent that batches are being added to.
 #[derive(Debug, Default)]
 pub struct OpenExtent {
@@ -144,6 +155,18 @@ impl OpenExtent {
     pub fn search(&self, key: TraceKey, found: &mut Vec<Seq>) {
         for (at, offset) in self.keys.iter().zip(&self.offsets) {
             if *at == key {
+                found.push(Seq(self.first + u64::from(*offset)));
+            }
+        }
+    }
+
+    /// As [`search_page_any`], from batch `from` on.
+    pub fn search_any(&self, keys: &HashSet<TraceKey, RandomState>, from: Seq, found: &mut Vec<Seq>) {
+        // Offsets stand in the order in which batches came.
+        let skip = from.0.saturating_sub(self.first);
+        let start = self.offsets.partition_point(|offset| u64::from(*offset) < skip);
+        for (key, offset) in self.keys.iter().zip(&self.offsets).skip(start) {
+            if keys.contains(key) {
                 found.push(Seq(self.first + u64::from(*offset)));
             }
         }

@@ -26,6 +26,7 @@ mod rig;
 mod seal;
 mod signals;
 mod start;
+mod tail_sampling;
 mod telemetrygen;
 mod tempo_api;
 mod tempo_search;

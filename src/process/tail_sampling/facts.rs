@@ -1,0 +1,206 @@
+//! What policies ask about a trace, collected from the bytes of the requests that hold its spans.
+
+use super::settings::pattern;
+use crate::otlp::TraceId;
+use crate::otlp::view::messages;
+use crate::otlp::wire::{Fields, Payload};
+use regex::bytes::Regex;
+use std::collections::HashMap;
+
+/// The part of a trace that one request holds, or several together: facts of parts join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    pub spans: u64,
+    /// Of the spans' protobuf.
+    pub bytes: u64,
+    /// Unix nanoseconds.
+    pub min_start: u64,
+    pub max_end: u64,
+    /// Bit `n`: some span, or the resource of one, answers question `n` with yes.
+    pub answers: u64,
+}
+
+impl Facts {
+    /// Of no span.
+    pub const NONE: Facts = Facts { spans: 0, bytes: 0, min_start: u64::MAX, max_end: 0, answers: 0 };
+
+    pub fn join(&mut self, other: &Facts) {
+        self.spans += other.spans;
+        self.bytes += other.bytes;
+        self.min_start = self.min_start.min(other.min_start);
+        self.max_end = self.max_end.max(other.max_end);
+        self.answers |= other.answers;
+    }
+
+    pub fn duration_ms(&self) -> i64 {
+        i64::try_from(self.max_end.saturating_sub(self.min_start) / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+/// One condition on spans.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    /// On an attribute of the span or of its resource.
+    Attribute {
+        key: Vec<u8>,
+        test: Test,
+    },
+    StatusCode(Vec<u64>),
+    /// An entry of `tracestate` with one of these values.
+    TraceState {
+        key: Vec<u8>,
+        values: Vec<Vec<u8>>,
+    },
+    /// The sampled flag of `flags`.
+    Sampled,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Test {
+    Between(i64, i64),
+    OneOf(Vec<Vec<u8>>),
+    Matches(Vec<Regex>),
+    Is(bool),
+}
+
+/// All conditions of all policies; each has a bit of [`Facts::answers`].
+#[derive(Debug, Clone, Default)]
+pub struct Questions {
+    questions: Vec<Question>,
+}
+
+impl Questions {
+    /// Adds a question and says which bit is its. Settings bound their number.
+    pub(super) fn add(&mut self, question: Question) -> u64 {
+        self.questions.push(question);
+        1 << (self.questions.len() - 1)
+    }
+
+    pub(super) fn string_test(values: &[String], regex: bool) -> Test {
+        if regex {
+            // Settings were refused if one of them is none.
+            Test::Matches(values.iter().filter_map(|value| pattern(value).ok()).collect())
+        } else {
+            Test::OneOf(values.iter().map(|value| value.clone().into_bytes()).collect())
+        }
+    }
+
+    /// The traces of a request in the order of their first span. Linear in its length.
+    pub fn look(&self, request: &[u8]) -> Vec<(TraceId, Facts)> {
+        let mut traces: Vec<(TraceId, Facts)> = Vec::new();
+        let mut places: HashMap<TraceId, usize, foldhash::fast::RandomState> = HashMap::default();
+        let mut last = None;
+        for resource_spans in messages(request, 1) {
+            let of_resource = messages(resource_spans, 1)
+                .flat_map(|resource| messages(resource, 1))
+                .fold(0, |answers, attribute| answers | self.of_attribute(attribute));
+            for span in messages(resource_spans, 2).flat_map(|scope_spans| messages(scope_spans, 2)) {
+                let Some((id, facts)) = self.of_span(span) else { continue };
+                let place = match last {
+                    // Spans of one trace mostly stand together.
+                    Some((last_id, place)) if last_id == id => place,
+                    _ => *places.entry(id).or_insert_with(|| {
+                        traces.push((id, Facts::NONE));
+                        traces.len() - 1
+                    }),
+                };
+                last = Some((id, place));
+                if let Some((_, known)) = traces.get_mut(place) {
+                    known.join(&Facts { answers: facts.answers | of_resource, ..facts });
+                }
+            }
+        }
+        traces
+    }
+
+    fn of_span(&self, span: &[u8]) -> Option<(TraceId, Facts)> {
+        let (mut id, mut start, mut end, mut status, mut flags, mut answers) = (None, 0, 0, 0, 0, 0);
+        let mut trace_state: &[u8] = b"";
+        for field in Fields::new(span).map_while(Result::ok) {
+            match (field.number, field.payload) {
+                (1, Payload::Bytes(bytes)) => id = TraceId::from_wire(bytes),
+                (3, Payload::Bytes(bytes)) => trace_state = bytes,
+                (7, Payload::Fixed64(nanos)) => start = nanos,
+                (8, Payload::Fixed64(nanos)) => end = nanos,
+                (9, Payload::Bytes(attribute)) => answers |= self.of_attribute(attribute),
+                (15, Payload::Bytes(bytes)) => status = status_code(bytes).unwrap_or(status),
+                (16, Payload::Fixed32(bits)) => flags = bits,
+                _ => {}
+            }
+        }
+        for (bit, question) in self.numbered() {
+            let yes = match question {
+                Question::Attribute { .. } => false,
+                Question::StatusCode(codes) => codes.contains(&status),
+                Question::TraceState { key, values } => has_entry(trace_state, key, values),
+                Question::Sampled => flags & 1 == 1,
+            };
+            answers |= if yes { bit } else { 0 };
+        }
+        let facts = Facts { spans: 1, bytes: span.len() as u64, min_start: start, max_end: end.max(start), answers };
+        id.map(|id| (id, facts))
+    }
+
+    fn of_attribute(&self, attribute: &[u8]) -> u64 {
+        if self.questions.is_empty() {
+            return 0;
+        }
+        let (mut key, mut value): (&[u8], Option<&[u8]>) = (b"", None);
+        for field in Fields::new(attribute).map_while(Result::ok) {
+            key = field.bytes(1).unwrap_or(key);
+            value = field.bytes(2).or(value);
+        }
+        let asked = self.numbered().filter_map(|(bit, question)| match question {
+            Question::Attribute { key: wanted, test } if wanted.as_slice() == key => Some((bit, test)),
+            _ => None,
+        });
+        asked
+            .filter(|(_, test)| value.is_some_and(|value| test.passes(value)))
+            .fold(0, |answers, (bit, _)| answers | bit)
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u64, &Question)> {
+        self.questions.iter().enumerate().map(|(number, question)| (1 << number, question))
+    }
+}
+
+impl Test {
+    /// `value` is an AnyValue: string 1, bool 2, int 3, double 4. Another kind than the one asked for is no match.
+    fn passes(&self, value: &[u8]) -> bool {
+        let Some(field) = Fields::new(value).map_while(Result::ok).filter(|field| field.number <= 7).last() else {
+            return false;
+        };
+        match (self, field.number, field.payload) {
+            (Self::OneOf(values), 1, Payload::Bytes(text)) => values.iter().any(|value| value == text),
+            (Self::Matches(patterns), 1, Payload::Bytes(text)) => {
+                // As in the Collector, which passes over empty texts.
+                !text.is_empty() && patterns.iter().any(|pattern| pattern.is_match(text))
+            }
+            (Self::Is(wanted), 2, Payload::Varint(bit)) => (bit != 0) == *wanted,
+            (Self::Between(min, max), 3, Payload::Varint(bits)) => (*min..=*max).contains(&(bits as i64)),
+            (Self::Between(min, max), 4, Payload::Fixed64(bits)) => {
+                let number = f64::from_bits(bits);
+                number >= *min as f64 && number <= *max as f64
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The code of a Status message; `None` if it holds none.
+fn status_code(status: &[u8]) -> Option<u64> {
+    let codes = Fields::new(status).map_while(Result::ok).filter_map(|field| match field.payload {
+        Payload::Varint(code) if field.number == 3 => Some(code),
+        _ => None,
+    });
+    codes.last()
+}
+
+/// Whether a W3C `tracestate` has `key` with one of the values.
+fn has_entry(trace_state: &[u8], key: &[u8], values: &[Vec<u8>]) -> bool {
+    trace_state.split(|byte| *byte == b',').any(|entry| {
+        let entry = entry.trim_ascii();
+        let value = entry.strip_prefix(key).and_then(|rest| rest.strip_prefix(b"="));
+        value.is_some_and(|value| values.iter().any(|wanted| wanted == value))
+    })
+}

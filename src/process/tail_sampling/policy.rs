@@ -1,0 +1,287 @@
+//! Policies at work: from the facts of a whole trace to a decision.
+
+use super::facts::{Facts, Question, Questions, Test};
+use super::settings::{PolicySettings, Rule, TailSamplingSettings};
+use crate::otlp::TraceId;
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// What the Collector hashes in front of a trace id where nothing is configured.
+const SALT_DEFAULT: &str = "default-hash-seed";
+
+/// What became of a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    pub is_kept: bool,
+    /// The policy (its place in the settings) that settled it; `None` where none wanted the trace.
+    pub policy: Option<usize>,
+}
+
+/// All policies of one `tail_sampling` processor. Those that limit rates remember what they let pass.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    policies: Vec<Policy>,
+    questions: Questions,
+    sample_on_first_match: bool,
+}
+
+/// The Collector's five answers. Inverted ones come from `invert_match` at the top level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Sampled,
+    NotSampled,
+    Dropped,
+    InvertSampled,
+    InvertNotSampled,
+}
+
+#[derive(Debug, Clone)]
+enum Policy {
+    Always,
+    Latency {
+        threshold_ms: i64,
+        upper_threshold_ms: i64,
+    },
+    /// Whether a question was answered with yes.
+    Answer {
+        bit: u64,
+        invert: bool,
+    },
+    SpanCount {
+        min: u64,
+        max: u64,
+    },
+    /// Of the hash of salt and trace id.
+    Probabilistic {
+        salt: Vec<u8>,
+        threshold: u64,
+    },
+    Rate(SpanRate),
+    Bytes(ByteRate),
+    And(Vec<Policy>),
+    Not(Box<Policy>),
+    Drop(Vec<Policy>),
+    Composite {
+        policies: Vec<(Policy, SpanRate)>,
+    },
+}
+
+impl Sampler {
+    pub fn new(settings: &TailSamplingSettings) -> Self {
+        let mut questions = Questions::default();
+        let policies = settings.policies.iter().map(|policy| Policy::new(policy, &mut questions)).collect();
+        Self { policies, questions, sample_on_first_match: settings.sample_on_first_match }
+    }
+
+    /// What its policies want to know about spans.
+    pub fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Decides about a whole trace. `arrived` (Unix nanoseconds) is when its first span came: rates are per second of
+    /// arrival, so that a backlog that is decided at once passes as it would have passed in time.
+    pub fn decide(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> Decision {
+        let (mut sampled, mut inverted, mut refused, mut unwanted) = (None, None, None, false);
+        for (index, policy) in self.policies.iter_mut().enumerate() {
+            match policy.ask(id, facts, arrived) {
+                Verdict::Sampled => {
+                    sampled.get_or_insert(index);
+                    if self.sample_on_first_match {
+                        break;
+                    }
+                }
+                Verdict::InvertSampled => {
+                    inverted.get_or_insert(index);
+                }
+                Verdict::Dropped | Verdict::InvertNotSampled => {
+                    refused.get_or_insert(index);
+                }
+                Verdict::NotSampled => unwanted = true,
+            }
+        }
+        match (refused, sampled, inverted) {
+            (Some(policy), ..) => Decision { is_kept: false, policy: Some(policy) },
+            (None, Some(policy), _) => Decision { is_kept: true, policy: Some(policy) },
+            (None, None, Some(policy)) if !unwanted => Decision { is_kept: true, policy: Some(policy) },
+            _ => Decision { is_kept: false, policy: None },
+        }
+    }
+}
+
+impl Policy {
+    fn new(settings: &PolicySettings, questions: &mut Questions) -> Self {
+        let (question, invert) = match &settings.rule {
+            Rule::AlwaysSample => return Self::Always,
+            Rule::Latency { threshold_ms, upper_threshold_ms } => {
+                return Self::Latency { threshold_ms: *threshold_ms, upper_threshold_ms: *upper_threshold_ms };
+            }
+            Rule::SpanCount { min, max } => return Self::SpanCount { min: *min, max: *max },
+            Rule::Probabilistic { salt, percentage } => {
+                let salt = if salt.is_empty() { SALT_DEFAULT } else { salt };
+                return Self::Probabilistic { salt: salt.into(), threshold: threshold(percentage / 100.0) };
+            }
+            Rule::RateLimiting { spans_per_second } => return Self::Rate(SpanRate::new(*spans_per_second)),
+            Rule::BytesLimiting { bytes_per_second, burst_capacity } => {
+                return Self::Bytes(ByteRate::new(*bytes_per_second, *burst_capacity));
+            }
+            Rule::And(policies) => return Self::And(Self::all(policies, questions)),
+            Rule::Drop(policies) => return Self::Drop(Self::all(policies, questions)),
+            Rule::Not(policy) => return Self::Not(Box::new(Self::new(policy, questions))),
+            Rule::Composite { spans_per_second, policies } => {
+                let policies = policies.iter().map(|(policy, share)| {
+                    let rate = SpanRate::new((*share).min(*spans_per_second));
+                    (Self::new(policy, questions), rate)
+                });
+                return Self::Composite { policies: policies.collect() };
+            }
+            Rule::NumericAttribute { key, min, max, invert } => (attribute(key, Test::Between(*min, *max)), *invert),
+            Rule::StringAttribute { key, values, regex, invert } => {
+                (attribute(key, Questions::string_test(values, *regex)), *invert)
+            }
+            Rule::BooleanAttribute { key, value, invert } => (attribute(key, Test::Is(*value)), *invert),
+            Rule::StatusCode { codes } => (Question::StatusCode(codes.clone()), false),
+            Rule::TraceState { key, values } => {
+                let values = values.iter().map(|value| value.clone().into_bytes()).collect();
+                (Question::TraceState { key: key.clone().into_bytes(), values }, false)
+            }
+            Rule::TraceFlags => (Question::Sampled, false),
+        };
+        Self::Answer { bit: questions.add(question), invert }
+    }
+
+    fn all(policies: &[PolicySettings], questions: &mut Questions) -> Vec<Self> {
+        policies.iter().map(|policy| Self::new(policy, questions)).collect()
+    }
+
+    fn ask(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> Verdict {
+        let yes = match self {
+            Self::Always => true,
+            Self::Latency { threshold_ms, upper_threshold_ms: 0 } => facts.duration_ms() >= *threshold_ms,
+            Self::Latency { threshold_ms, upper_threshold_ms } => {
+                *threshold_ms < facts.duration_ms() && facts.duration_ms() <= *upper_threshold_ms
+            }
+            Self::Answer { bit, invert: true } => {
+                return if facts.answers & *bit == 0 { Verdict::InvertSampled } else { Verdict::InvertNotSampled };
+            }
+            Self::Answer { bit, invert: false } => facts.answers & *bit != 0,
+            Self::SpanCount { min, max } => facts.spans >= *min && (*max == 0 || facts.spans <= *max),
+            Self::Probabilistic { salt, threshold } => hash(salt, id) <= *threshold,
+            Self::Rate(rate) => rate.take(facts.spans, arrived),
+            Self::Bytes(rate) => rate.take(facts.bytes, arrived),
+            // The first no settles it; those behind it, which may limit rates, are not asked.
+            Self::And(policies) => policies.iter_mut().all(|policy| policy.wants(id, facts, arrived)),
+            Self::Not(policy) => !policy.wants(id, facts, arrived),
+            Self::Drop(policies) => {
+                let all = policies.iter_mut().all(|policy| policy.wants(id, facts, arrived));
+                return if all { Verdict::Dropped } else { Verdict::NotSampled };
+            }
+            // The first that wants the trace settles it, also where its share is used up.
+            Self::Composite { policies } => policies
+                .iter_mut()
+                .find_map(|(policy, rate)| policy.wants(id, facts, arrived).then(|| rate.take(facts.spans, arrived)))
+                .unwrap_or(false),
+        };
+        if yes { Verdict::Sampled } else { Verdict::NotSampled }
+    }
+
+    /// As part of another policy, where an inverted answer is an answer.
+    fn wants(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> bool {
+        matches!(self.ask(id, facts, arrived), Verdict::Sampled | Verdict::InvertSampled)
+    }
+}
+
+fn attribute(key: &str, test: Test) -> Question {
+    Question::Attribute { key: key.as_bytes().to_vec(), test }
+}
+
+/// Spans that pass in a second. A trace that does not fit leaves its room to a smaller one.
+#[derive(Debug, Clone)]
+struct SpanRate {
+    spans_per_second: u64,
+    second: u64,
+    passed: u64,
+}
+
+impl SpanRate {
+    fn new(spans_per_second: u64) -> Self {
+        Self { spans_per_second, second: 0, passed: 0 }
+    }
+
+    fn take(&mut self, spans: u64, arrived: u64) -> bool {
+        let second = arrived / NANOS_PER_SECOND;
+        if second != self.second {
+            (self.second, self.passed) = (second, 0);
+        }
+        let passed = self.passed.saturating_add(spans);
+        let fits = passed <= self.spans_per_second;
+        if fits {
+            self.passed = passed;
+        }
+        fits
+    }
+}
+
+/// A bucket that fills with time and starts full.
+#[derive(Debug, Clone)]
+struct ByteRate {
+    bytes_per_second: u64,
+    capacity: u64,
+    level: u64,
+    /// Unix nanoseconds; 0: nothing was taken yet.
+    filled: u64,
+}
+
+impl ByteRate {
+    fn new(bytes_per_second: u64, capacity: u64) -> Self {
+        Self { bytes_per_second, capacity, level: capacity, filled: 0 }
+    }
+
+    fn take(&mut self, bytes: u64, arrived: u64) -> bool {
+        if self.filled == 0 {
+            self.filled = arrived;
+        }
+        let since = u128::from(arrived.saturating_sub(self.filled));
+        let gained = since * u128::from(self.bytes_per_second) / u128::from(NANOS_PER_SECOND);
+        // Less than a byte stays in the time that has passed.
+        if gained > 0 {
+            self.level = self.capacity.min(self.level.saturating_add(u64::try_from(gained).unwrap_or(u64::MAX)));
+            self.filled = arrived;
+        }
+        let fits = bytes <= self.level;
+        if fits {
+            self.level -= bytes;
+        }
+        fits
+    }
+}
+
+/// FNV-1a, 64 bits, of the salt and the id: the Collector's.
+pub(super) fn hash(salt: &[u8], id: TraceId) -> u64 {
+    salt.iter()
+        .chain(&id.0)
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// `ratio` of all 64-bit numbers, as the Collector computes it: the product with 64 bits of mantissa, cut to a whole
+/// number.
+pub(super) fn threshold(ratio: f64) -> u64 {
+    if ratio.is_nan() || ratio <= 0.0 {
+        return 0;
+    }
+    if ratio >= 1.0 {
+        return u64::MAX;
+    }
+    // A double is `mantissa * 2^exponent`; subnormal ones are 0 here anyway.
+    let bits = ratio.to_bits();
+    let mantissa = (bits & ((1 << 52) - 1)) | (1 << 52);
+    let exponent = (bits >> 52) as i32 - 1075;
+    let product = u128::from(u64::MAX) * u128::from(mantissa);
+    let excess = (u128::BITS - product.leading_zeros()).saturating_sub(u64::BITS);
+    // To the nearest, ties to even.
+    let (head, tail) = (product >> excess, product & ((1 << excess) - 1));
+    let half = 1u128 << excess.saturating_sub(1);
+    let rounded = head + u128::from(excess > 0 && (tail > half || (tail == half && head & 1 == 1)));
+    let shift = exponent + excess as i32;
+    let whole =
+        if shift >= 0 { rounded << shift.min(63) } else { rounded.checked_shr(shift.unsigned_abs()).unwrap_or(0) };
+    u64::try_from(whole).unwrap_or(u64::MAX)
+}

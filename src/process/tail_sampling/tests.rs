@@ -1,0 +1,236 @@
+use super::settings::{PolicySettings, Rule, TailSamplingSettings};
+use super::*;
+use crate::otlp::TraceId;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use proptest::prelude::*;
+use prost::Message;
+use std::time::Duration;
+
+const SECOND: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn sampler(rules: Vec<Rule>) -> Sampler {
+    let name = |number: usize| format!("policy {number}");
+    let policies = rules.into_iter().enumerate().map(|(number, rule)| PolicySettings { name: name(number), rule });
+    Sampler::new(&TailSamplingSettings {
+        decision_wait: Duration::from_secs(30),
+        num_traces: 100,
+        sample_on_first_match: false,
+        policies: policies.collect(),
+    })
+}
+
+fn part(rule: Rule) -> PolicySettings {
+    PolicySettings { name: "part".to_owned(), rule }
+}
+
+fn attribute(key: &str, value: any_value::Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
+}
+
+fn text(value: &str) -> any_value::Value {
+    any_value::Value::StringValue(value.to_owned())
+}
+
+/// A span of trace `trace`, from 0 for `millis`.
+fn span(trace: u8, millis: u64, attributes: Vec<KeyValue>) -> Span {
+    Span {
+        trace_id: vec![trace; 16],
+        span_id: vec![1; 8],
+        start_time_unix_nano: SECOND,
+        end_time_unix_nano: SECOND + millis * MS,
+        attributes,
+        ..Span::default()
+    }
+}
+
+fn request(resource: Vec<KeyValue>, spans: Vec<Span>) -> Vec<u8> {
+    let resource = Some(Resource { attributes: resource, ..Resource::default() });
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+}
+
+/// Whether a trace of these spans is kept by these rules.
+fn keeps(rules: Vec<Rule>, resource: Vec<KeyValue>, spans: Vec<Span>) -> bool {
+    let mut sampler = sampler(rules);
+    let traces = sampler.questions().look(&request(resource, spans));
+    let (id, facts) = traces[0];
+    sampler.decide(id, &facts, SECOND).is_kept
+}
+
+#[test]
+fn latency_is_from_the_first_start_to_the_last_end() {
+    let spans = || vec![span(1, 30, vec![]), Span { start_time_unix_nano: SECOND - 70 * MS, ..span(1, 0, vec![]) }];
+    let latency = |threshold_ms, upper_threshold_ms| vec![Rule::Latency { threshold_ms, upper_threshold_ms }];
+    assert!(keeps(latency(100, 0), vec![], spans()));
+    assert!(!keeps(latency(101, 0), vec![], spans()));
+    assert!(keeps(latency(99, 100), vec![], spans()));
+    assert!(!keeps(latency(100, 200), vec![], spans()), "with an upper bound the lower one is out");
+}
+
+#[test]
+fn attributes_of_spans_and_of_resources_count() {
+    let numeric = || vec![Rule::NumericAttribute { key: "n".to_owned(), min: 5, max: 9, invert: false }];
+    let int = |value| vec![attribute("n", any_value::Value::IntValue(value))];
+    assert!(keeps(numeric(), int(9), vec![span(1, 1, vec![])]));
+    assert!(keeps(numeric(), vec![], vec![span(1, 1, vec![]), span(1, 1, int(5))]));
+    assert!(!keeps(numeric(), int(10), vec![span(1, 1, int(4))]));
+    assert!(!keeps(numeric(), vec![], vec![span(1, 1, vec![attribute("n", text("7"))])]));
+    assert!(keeps(numeric(), vec![], vec![span(1, 1, vec![attribute("n", any_value::Value::DoubleValue(5.5))])]));
+
+    let boolean = |value| vec![Rule::BooleanAttribute { key: "b".to_owned(), value, invert: false }];
+    let yes = || vec![span(1, 1, vec![attribute("b", any_value::Value::BoolValue(true))])];
+    assert!(keeps(boolean(true), vec![], yes()));
+    assert!(!keeps(boolean(false), vec![], yes()));
+
+    let string = |values: &[&str], regex, invert| {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        vec![Rule::StringAttribute { key: "s".to_owned(), values, regex, invert }]
+    };
+    let health = || vec![span(1, 1, vec![attribute("s", text("/health/live"))])];
+    assert!(!keeps(string(&["/health"], false, false), vec![], health()));
+    assert!(keeps(string(&["x", "^/health"], true, false), vec![], health()));
+    assert!(!keeps(string(&["^/health"], true, true), vec![], health()));
+    assert!(keeps(string(&["^/other"], true, true), vec![], health()));
+}
+
+#[test]
+fn status_flags_and_trace_state_of_any_span_count() {
+    let status = |code| Some(Status { code, ..Status::default() });
+    let failed = || vec![span(1, 1, vec![]), Span { status: status(2), ..span(1, 1, vec![]) }];
+    assert!(keeps(vec![Rule::StatusCode { codes: vec![2] }], vec![], failed()));
+    assert!(keeps(vec![Rule::StatusCode { codes: vec![0] }], vec![], failed()), "a span without status is UNSET");
+    assert!(!keeps(vec![Rule::StatusCode { codes: vec![1] }], vec![], failed()));
+
+    assert!(!keeps(vec![Rule::TraceFlags], vec![], failed()));
+    assert!(keeps(vec![Rule::TraceFlags], vec![], vec![Span { flags: 0x101, ..span(1, 1, vec![]) }]));
+
+    let state = |key: &str| Rule::TraceState { key: key.to_owned(), values: vec!["x".to_owned(), "y".to_owned()] };
+    let stated = || vec![Span { trace_state: "a=z, b=y,cb=x".to_owned(), ..span(1, 1, vec![]) }];
+    assert!(keeps(vec![state("b")], vec![], stated()));
+    assert!(!keeps(vec![state("a")], vec![], stated()));
+}
+
+#[test]
+fn span_counts_have_both_bounds() {
+    let spans = || vec![span(1, 1, vec![]), span(1, 1, vec![])];
+    let count = |min, max| vec![Rule::SpanCount { min, max }];
+    assert!(keeps(count(2, 0), vec![], spans()) && keeps(count(1, 2), vec![], spans()));
+    assert!(!keeps(count(3, 0), vec![], spans()) && !keeps(count(0, 1), vec![], spans()));
+}
+
+#[test]
+fn drop_wins_and_inverted_answers_count_where_nothing_else_says_no() {
+    let long = |threshold_ms| Rule::Latency { threshold_ms, upper_threshold_ms: 0 };
+    let one = || vec![span(1, 10, vec![])];
+    assert!(!keeps(vec![Rule::AlwaysSample, Rule::Drop(vec![part(long(5))])], vec![], one()));
+    assert!(keeps(vec![Rule::AlwaysSample, Rule::Drop(vec![part(long(50))])], vec![], one()));
+    assert!(!keeps(vec![long(50)], vec![], one()));
+    assert!(keeps(vec![Rule::Not(Box::new(part(long(50))))], vec![], one()));
+    assert!(!keeps(vec![Rule::And(vec![part(Rule::AlwaysSample), part(long(50))])], vec![], one()));
+    assert!(keeps(vec![Rule::And(vec![part(Rule::AlwaysSample), part(long(10))])], vec![], one()));
+
+    let inverted = || Rule::BooleanAttribute { key: "b".to_owned(), value: true, invert: true };
+    assert!(keeps(vec![inverted()], vec![], one()));
+    assert!(!keeps(vec![inverted(), long(50)], vec![], one()), "an inverted yes yields to a plain no");
+    let marked = vec![span(1, 10, vec![attribute("b", any_value::Value::BoolValue(true))])];
+    assert!(!keeps(vec![Rule::AlwaysSample, inverted()], vec![], marked), "an inverted no is final");
+}
+
+#[test]
+fn rates_are_per_second_of_arrival() {
+    let mut sampler = sampler(vec![Rule::RateLimiting { spans_per_second: 5 }]);
+    let facts = Facts { spans: 2, ..Facts::NONE };
+    let mut keeps = |arrived| sampler.decide(TraceId([1; 16]), &facts, arrived).is_kept;
+    assert_eq!([0, 1, 2, 3].map(|nanos| keeps(SECOND + nanos)), [true, true, false, false]);
+    assert!(keeps(2 * SECOND));
+}
+
+#[test]
+fn bytes_pass_by_a_bucket_that_fills() {
+    let mut sampler = sampler(vec![Rule::BytesLimiting { bytes_per_second: 100, burst_capacity: 150 }]);
+    let facts = |bytes| Facts { bytes, ..Facts::NONE };
+    let mut keeps = |bytes, arrived| sampler.decide(TraceId([1; 16]), &facts(bytes), arrived).is_kept;
+    assert!(keeps(150, SECOND));
+    assert!(!keeps(1, SECOND));
+    assert!(keeps(50, SECOND + SECOND / 2));
+    assert!(!keeps(151, 100 * SECOND), "more than the burst never passes");
+}
+
+#[test]
+fn a_composite_policy_gives_each_part_its_share() {
+    let long = Rule::Latency { threshold_ms: 100, upper_threshold_ms: 0 };
+    let policies = vec![(part(long), 2), (part(Rule::AlwaysSample), 1)];
+    let mut sampler = sampler(vec![Rule::Composite { spans_per_second: 3, policies }]);
+    let slow = Facts { spans: 1, min_start: 1, max_end: 200 * MS, ..Facts::NONE };
+    let fast = Facts { max_end: 2, ..slow };
+    let mut keeps = |facts: &Facts| sampler.decide(TraceId([1; 16]), facts, SECOND).is_kept;
+    assert_eq!([&slow, &slow, &slow].map(&mut keeps), [true, true, false], "a used share is not filled up by others");
+    assert_eq!([&fast, &fast].map(&mut keeps), [true, false]);
+}
+
+#[test]
+fn probabilities_are_the_collectors() {
+    // The expected numbers come from Go's math/big and hash/fnv, which the Collector uses.
+    for (percentage, expected) in [
+        (0.0, 0),
+        (1e-15, 184),
+        (0.001, 184_467_440_737_095),
+        (0.1, 18_446_744_073_709_551),
+        (1.0, 184_467_440_737_095_519),
+        (3.7, 682_529_530_727_253_503),
+        (10.0, 1_844_674_407_370_955_263),
+        (33.333_333, 6_148_914_629_747_371_007),
+        (50.0, 9_223_372_036_854_775_807),
+        (66.6, 12_285_531_553_090_559_999),
+        (99.999, 18_446_559_606_268_813_311),
+        (100.0, u64::MAX),
+        (250.0, u64::MAX),
+    ] {
+        assert_eq!(policy::threshold(percentage / 100.0), expected, "{percentage} %");
+    }
+    let id = TraceId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+    assert_eq!(policy::hash(b"default-hash-seed", id), 15_838_989_281_584_434_349);
+    assert_eq!(policy::hash(b"salt", id), 5_761_461_898_446_907_153);
+    // 85.86 % of all hashes are below the first one.
+    for (percentage, is_kept) in [(85.8, false), (85.9, true)] {
+        let mut sampler = sampler(vec![Rule::Probabilistic { salt: String::new(), percentage }]);
+        assert_eq!(sampler.decide(id, &Facts::NONE, SECOND).is_kept, is_kept, "{percentage} %");
+    }
+}
+
+proptest! {
+    /// However spans are spread over requests, the facts of a trace are the same.
+    #[test]
+    fn facts_of_parts_join_to_those_of_the_whole(
+        spans in proptest::collection::vec((0u8..4, 0u64..500, any::<bool>(), 0i32..3), 1..40),
+        cut in 0usize..40,
+    ) {
+        let spans: Vec<Span> = spans
+            .into_iter()
+            .map(|(trace, millis, marked, code)| Span {
+                status: Some(Status { code, ..Status::default() }),
+                ..span(trace + 1, millis, vec![attribute("b", any_value::Value::BoolValue(marked))])
+            })
+            .collect();
+        let rules = vec![
+            Rule::BooleanAttribute { key: "b".to_owned(), value: true, invert: false },
+            Rule::StatusCode { codes: vec![2] },
+        ];
+        let sampler = sampler(rules);
+        let (first, second) = spans.split_at(cut.min(spans.len()));
+        let whole = sampler.questions().look(&request(vec![], spans.clone()));
+        let mut joined = sampler.questions().look(&request(vec![], first.to_vec()));
+        for (id, facts) in sampler.questions().look(&request(vec![], second.to_vec())) {
+            match joined.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, known)) => known.join(&facts),
+                None => joined.push((id, facts)),
+            }
+        }
+        prop_assert_eq!(whole, joined);
+    }
+}
