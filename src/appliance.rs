@@ -20,7 +20,9 @@ mod intake;
 mod introspection;
 mod memory;
 mod pipelines;
+mod remote_write;
 mod samplings;
+mod scraped;
 pub mod spanreel;
 mod ways;
 
@@ -43,6 +45,7 @@ use components::{Components, spanreel_settings};
 use introspection::{Process, ReadinessFlag};
 use memory::Memory;
 use prometheus_client::registry::Registry;
+use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -158,7 +161,7 @@ impl Appliance {
         if let Some(life) = &life {
             life.register(&mut registry);
         }
-        let red = start_red(settings, &mut registry, &serving, &serving_tasks);
+        let red = start_red(settings, &mut registry, &serving, &serving_tasks)?;
         let shared = Shared {
             spool: spool.clone(),
             admission: Admission::new(memory.intake_bytes),
@@ -350,8 +353,9 @@ fn start_red(
     registry: &mut Registry,
     serving: &CancellationToken,
     tasks: &TaskTracker,
-) -> Option<Arc<Red>> {
-    let red = Arc::new(Red::new(settings.metrics_from_spans.engine()?));
+) -> Result<Option<Arc<Red>>, StartError> {
+    let Some(engine) = settings.metrics_from_spans.engine() else { return Ok(None) };
+    let red = Arc::new(Red::new(engine));
     registry.register_collector(Box::new(RedCollector(Arc::clone(&red))));
     tasks.spawn({
         let (red, serving) = (Arc::clone(&red), serving.clone());
@@ -361,7 +365,12 @@ fn start_red(
             }
         }
     });
-    Some(red)
+    if let Some(settings) = &settings.remote_write {
+        let problem = |problem| StartError::Exporter { exporter: "remote_write".to_owned(), problem };
+        let remote_write = RemoteWrite::new(Arc::clone(&red), settings.clone(), registry).map_err(problem)?;
+        tasks.spawn(remote_write.run(serving.clone()));
+    }
+    Ok(Some(red))
 }
 
 async fn open_runs(spool: &spool::Spool, memory: runs::Memory, registry: &mut Registry) -> Result<Runs, StartError> {

@@ -196,7 +196,7 @@ impl Cluster {
         let listen = |source| StartError::Listen { endpoint, source };
         let listener = TcpListener::bind(endpoint).await.map_err(listen)?;
         let webhook_address = listener.local_addr().map_err(listen)?;
-        let served = Arc::new(Served::default());
+        let served = Arc::new(Served::new(metrics.certificate_expiry.clone()));
         let acceptor = webhook::tls_acceptor(Arc::clone(&served))?;
 
         let index = Arc::new(Index::default());

@@ -28,6 +28,8 @@ mod link;
 mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+mod post;
+pub mod prometheus;
 mod request;
 mod retry;
 mod sampling;
@@ -41,6 +43,7 @@ pub use budget::{Budget, Memory};
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;
+pub use post::{Posted, Poster};
 pub use sampling::{Feed, Sampling, SamplingMetrics};
 pub use status::{LastError, State, Status};
 
@@ -51,6 +54,7 @@ use engine::Engine;
 use link::Link;
 use otlp_http::settings::Encoding;
 use settings::{Compression, ExporterSettings, RetrySettings};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// One exporter of one pipeline, at work once it runs.
@@ -62,6 +66,7 @@ enum Kind {
     Grpc(Engine<Feed, otlp_grpc::Client>),
     Http(Engine<Feed, otlp_http::Client>),
     Debug(Engine<Feed, debug::Printer>),
+    Prometheus(Engine<Feed, prometheus::Shower>),
 }
 
 impl Destination {
@@ -80,6 +85,7 @@ impl Destination {
         metrics: &Metrics,
         budget: &Budget,
     ) -> Result<Self, BuildError> {
+        let pages = metrics.pages.clone();
         let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
@@ -105,6 +111,13 @@ impl Destination {
                 // One at a time: lines in the order of the spool.
                 Kind::Debug(Engine::new(feed, link, batch, 1))
             }
+            ExporterSettings::Prometheus(settings) => {
+                let shower = prometheus::Shower(pages.page(settings));
+                let retry = RetrySettings::default();
+                let link = Link::new(name, shower, Dialect::Plain, Compression::None, retry, metrics, budget);
+                // One at a time: later points after earlier ones.
+                Kind::Prometheus(Engine::new(feed, link, batch, 1))
+            }
         };
         Ok(Self { kind })
     }
@@ -115,6 +128,7 @@ impl Destination {
             Kind::Grpc(engine) => engine.run(shutdown).await,
             Kind::Http(engine) => engine.run(shutdown).await,
             Kind::Debug(engine) => engine.run(shutdown).await,
+            Kind::Prometheus(engine) => engine.run(shutdown).await,
         }
     }
 
@@ -123,6 +137,15 @@ impl Destination {
             Kind::Grpc(engine) => engine.link.status(),
             Kind::Http(engine) => engine.link.status(),
             Kind::Debug(engine) => engine.link.status(),
+            Kind::Prometheus(engine) => engine.link.status(),
+        }
+    }
+
+    /// What is to be served for whoever scrapes, if this destination has such a thing.
+    pub fn page(&self) -> Option<Arc<prometheus::Page>> {
+        match &self.kind {
+            Kind::Prometheus(engine) => Some(Arc::clone(&engine.link.transport().0)),
+            Kind::Grpc(_) | Kind::Http(_) | Kind::Debug(_) => None,
         }
     }
 }

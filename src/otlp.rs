@@ -15,6 +15,7 @@ pub mod edit;
 pub mod ids;
 pub mod items;
 pub mod json;
+pub mod plain;
 pub mod resource;
 pub mod scan;
 pub mod schema;

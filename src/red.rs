@@ -11,12 +11,15 @@
 //! Invariants: nothing is allocated for a span of a known series; the number of series, of pairs that wait, and the length
 //! of a label are bounded, and what did not fit is counted. The room does no I/O; sending is [`remote_write`]'s.
 
+pub mod connector;
 pub mod exposition;
 pub mod facts;
 pub mod graph;
 pub mod histogram;
 pub mod labels;
 pub mod metrics;
+pub mod otlp;
+pub mod remote_write;
 pub mod settings;
 pub mod spans;
 pub mod symbols;
@@ -31,6 +34,7 @@ use graph::ServiceGraph;
 use histogram::{Bounds, Histogram};
 use labels::Labels;
 use spans::SpanMetrics;
+use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -57,7 +61,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// Without the suffixes of samples.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// As UCUM has it: `1`, `s`, `ms`, `By`.
     pub unit: &'static str,
     pub kind: Kind,
@@ -122,6 +126,11 @@ impl Red {
     pub fn tidy(&self) {
         let now = self.now();
         self.engine().tidy(now);
+    }
+
+    /// Looks at the engine and may begin anew.
+    pub fn with_engine_mut<T>(&self, change: impl FnOnce(&mut Engine) -> T) -> T {
+        change(&mut self.engine())
     }
 
     pub fn census(&self) -> Census {
@@ -197,6 +206,16 @@ impl Engine {
         }
         if let Some(graph) = &mut self.graph {
             graph.forget(seen_since);
+        }
+    }
+
+    /// Every series goes; what waits for the other side of a call waits on. For those who report differences.
+    pub fn clear(&mut self) {
+        if let Some(spans) = &mut self.spans {
+            spans.forget(u64::MAX);
+        }
+        if let Some(graph) = &mut self.graph {
+            graph.forget(u64::MAX);
         }
     }
 

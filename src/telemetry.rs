@@ -4,6 +4,7 @@
 
 pub mod logs;
 pub mod process;
+pub mod text;
 
 use prometheus_client::registry::Registry;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use super::spanreel::settings::SpanreelSettings;
 use super::{file_storage, health_check, spanreel};
 use crate::config::{ComponentId, Config, Declaration, Kit, Report};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{debug, otlp_grpc, otlp_http};
+use crate::forward::{debug, otlp_grpc, otlp_http, prometheus};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{batch, memory_limiter, tail_sampling};
 use crate::receive::otlp;
@@ -34,10 +34,15 @@ const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATIO
 const PROCESSORS: &[Declaration<ProcessorSettings>] =
     &[batch::settings::DECLARATION, memory_limiter::settings::DECLARATION, tail_sampling::settings::DECLARATION];
 
-const EXPORTERS: &[Declaration<ExporterSettings>] =
-    &[debug::settings::DECLARATION, otlp_grpc::settings::DECLARATION, otlp_http::settings::DECLARATION];
+const EXPORTERS: &[Declaration<ExporterSettings>] = &[
+    debug::settings::DECLARATION,
+    otlp_grpc::settings::DECLARATION,
+    otlp_http::settings::DECLARATION,
+    prometheus::settings::DECLARATION,
+];
 
-const CONNECTORS: &[Declaration<ConnectorSettings>] = &[connectors::FORWARD];
+const CONNECTORS: &[Declaration<ConnectorSettings>] =
+    &[connectors::FORWARD, connectors::SERVICE_GRAPH, connectors::SPAN_METRICS];
 
 const EXTENSIONS: &[Declaration<ExtensionSettings>] =
     &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];

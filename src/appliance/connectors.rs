@@ -7,6 +7,9 @@ use super::intake::{PipelineIntake, items_append};
 use crate::config::{Declaration, Stability};
 use crate::otlp::Signal;
 use crate::process::connector::{Connector, EmitError, Outlet, Task};
+use crate::red;
+use crate::red::connector::settings::{ServiceGraphConnectorSettings, SpanMetricsConnectorSettings};
+use crate::red::connector::{How, MetricsConnector};
 use crate::spool::Spool;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -15,6 +18,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq)]
 pub enum ConnectorSettings {
     Forward,
+    SpanMetrics(Box<SpanMetricsConnectorSettings>),
+    ServiceGraph(Box<ServiceGraphConnectorSettings>),
 }
 
 /// The `forward` connector.
@@ -28,13 +33,37 @@ pub const FORWARD: Declaration<ConnectorSettings> =
         (Signal::Logs, Signal::Logs),
     ]);
 
+/// The `span_metrics` connector.
+pub const SPAN_METRICS: Declaration<ConnectorSettings> = Declaration::new(
+    "span_metrics",
+    Stability::Alpha,
+    "Counts spans and measures their duration, by service and operation.",
+    |section| ConnectorSettings::SpanMetrics(Box::new(SpanMetricsConnectorSettings::decode(section))),
+)
+.with_aliases(&["spanmetrics"])
+.connecting(&[(Signal::Traces, Signal::Metrics)]);
+
+/// The `service_graph` connector.
+pub const SERVICE_GRAPH: Declaration<ConnectorSettings> =
+    Declaration::new("service_graph", Stability::Alpha, "Counts and measures calls between services.", |section| {
+        ConnectorSettings::ServiceGraph(Box::new(ServiceGraphConnectorSettings::decode(section)))
+    })
+    .with_aliases(&["servicegraph"])
+    .connecting(&[(Signal::Traces, Signal::Metrics)]);
+
 impl ConnectorSettings {
     /// What runs; `None` for what is wiring alone.
     pub(super) fn build(&self) -> Option<Arc<dyn Connector>> {
         match self {
             Self::Forward => None,
+            Self::SpanMetrics(settings) => Some(at_work(settings.build())),
+            Self::ServiceGraph(settings) => Some(at_work(settings.build())),
         }
     }
+}
+
+fn at_work((engine, how): (red::Engine, How)) -> Arc<dyn Connector> {
+    Arc::new(MetricsConnector::new(engine, how))
 }
 
 /// Where a connector's own requests go.

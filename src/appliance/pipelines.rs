@@ -12,7 +12,9 @@ use super::health_check::settings::HealthCheckSettings;
 use super::http_server::{self, HttpServer};
 use super::intake::{Intake, ItemIntake, PipelineIntake};
 use super::samplings::{PlannedSampling, Samplings};
+use super::scraped;
 use super::ways;
+
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
 use crate::forward::settings::ExporterSettings;
@@ -432,6 +434,9 @@ impl PipelineSet {
         running.task = Task::child_of(&self.forwarding);
         let (destination, task) = (Arc::clone(&running.destination), running.task.clone());
         self.destinations.push(running);
+        if let Some(page) = destination.page() {
+            self.forwarding_tasks.spawn(scraped::serve(page, task.stop.clone()));
+        }
         self.forwarding_tasks.spawn(async move {
             keep_running(&log_name, &task.stop, || destination.run(task.stop.clone())).await;
             task.ended.cancel();

@@ -2,4 +2,5 @@
 
 pub mod catch_up;
 mod injection;
+pub mod remote_write;
 pub mod settings;

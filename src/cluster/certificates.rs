@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use prometheus_client::metrics::gauge::Gauge;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -187,10 +188,18 @@ impl Certificates {
 #[derive(Debug, Default)]
 pub(super) struct Served {
     current: ArcSwapOption<CertifiedKey>,
+    /// When it expires, Unix time in seconds.
+    expiry: Gauge,
 }
 
 impl Served {
+    pub(super) fn new(expiry: Gauge) -> Self {
+        Self { current: ArcSwapOption::empty(), expiry }
+    }
+
     pub(super) fn replace(&self, key: CertifiedKey) {
+        let leaf = key.cert.first().and_then(|leaf| parsed(leaf).ok().map(|leaf| validity(&leaf).1));
+        self.expiry.set(leaf.map_or(0, |expiry| seconds(expiry) as i64));
         self.current.store(Some(Arc::new(key)));
     }
 }

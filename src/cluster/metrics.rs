@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -25,6 +26,8 @@ pub struct Metrics {
     refusals: Family<RefusalLabels, Counter>,
     catch_up: CatchUp,
     events: Family<EventLabels, Counter>,
+    /// Of the certificate that is served.
+    pub(super) certificate_expiry: Gauge,
 }
 
 /// What became of an Event.
@@ -65,6 +68,7 @@ impl Default for Metrics {
             refusals: Family::default(),
             catch_up: CatchUp::default(),
             events: Family::default(),
+            certificate_expiry: Gauge::default(),
         }
     }
 }
@@ -92,6 +96,11 @@ impl Metrics {
             "spanreel_events",
             "Kubernetes Events: written, dropped because there were too many at once, or failed to be written",
             self.events.clone(),
+        );
+        registry.register(
+            "spanreel_webhook_certificate_expiry_timestamp_seconds",
+            "When the webhook's certificate expires, Unix time; 0 while there is none",
+            self.certificate_expiry.clone(),
         );
         self.catch_up.register(registry);
     }

@@ -103,6 +103,11 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// Bytes that are compressed already.
+    pub(super) fn of_block(block: Bytes, codec: Codec) -> Self {
+        Self { codec, segments: vec![block], spans: 0 }
+    }
+
     pub(super) fn encoded_bytes(&self) -> usize {
         self.segments.iter().map(Bytes::len).sum()
     }

@@ -163,6 +163,10 @@ impl<T: Transport> Link<T> {
         self.gate.is_waiting(order)
     }
 
+    pub(super) fn transport(&self) -> &T {
+        &self.transport
+    }
+
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -311,10 +315,6 @@ impl<T: Transport> Link<T> {
 
 #[cfg(test)]
 impl<T: Transport> Link<T> {
-    pub(super) fn transport(&self) -> &T {
-        &self.transport
-    }
-
     pub(super) fn use_codec_for_test(&self, codec: Codec) {
         while self.codec() != codec {
             self.codec.lower(self.codec());

@@ -1,5 +1,6 @@
 //! Metrics of the room. Spans sent and lost are not here: the spool's ledger counts them, exactly.
 
+use super::prometheus::Pages;
 use super::status::State;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,8 @@ pub struct Metrics {
     retries: Family<DestinationLabels, Counter>,
     last_success: Family<DestinationLabels, Gauge>,
     state: Family<StateLabels, Gauge>,
+    /// What is shown to whoever scrapes.
+    pub(super) pages: Pages,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +51,11 @@ impl Metrics {
             "spanreel_forward_last_success_timestamp_seconds",
             "When the destination last took a request, Unix time; 0 if never since the start",
             self.last_success.clone(),
+        );
+        registry.register(
+            "spanreel_prometheus_left_out_points",
+            "Data points that a prometheus exporter does not show, by reason",
+            self.pages.left_out.clone(),
         );
         registry.register("spanreel_forward_state", "1 for the state the destination is in", self.state.clone());
     }

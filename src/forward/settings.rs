@@ -11,6 +11,7 @@ pub enum ExporterSettings {
     OtlpGrpc(super::otlp_grpc::settings::OtlpGrpcSettings),
     OtlpHttp(super::otlp_http::settings::OtlpHttpSettings),
     Debug(super::debug::settings::DebugSettings),
+    Prometheus(super::prometheus::settings::PrometheusSettings),
 }
 
 /// TLS towards a destination (`configtls.ClientConfig`, the part that is supported).

@@ -1,8 +1,9 @@
 //! The series as OpenMetrics text, a page at a time, so that neither memory nor the lock is held for long.
 
-use super::histogram::{Exemplar, canonical};
+use super::histogram::Exemplar;
 use super::labels::Labels;
 use super::{Engine, Family, Kind, Reading, Red};
+use crate::telemetry::text::{canonical, write_escaped};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ fn write_head(page: &mut String, family: &Family) {
 }
 
 fn write_series(page: &mut String, engine: &Engine, about: &Family, family: usize, slots: std::ops::Range<usize>) {
-    let name = about.name;
+    let name = &about.name;
     let mut labels = String::new();
     for (of_series, reading) in slots.filter_map(|slot| engine.read(family, slot)) {
         labels.clear();
@@ -101,18 +102,6 @@ fn write_labels(out: &mut String, labels: Labels<'_>) {
         let _ = write!(out, "{name}=\"");
         write_escaped(out, &value);
         out.push('"');
-    }
-}
-
-/// A label value as it stands between quotes.
-pub fn write_escaped(out: &mut String, value: &str) {
-    for char in value.chars() {
-        match char {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            char => out.push(char),
-        }
     }
 }
 

@@ -325,6 +325,8 @@ impl ServiceGraph {
         let bounds = &self.plan.bounds;
         let reading = match figure {
             Figure::Requests => Reading::Counter(series.state.requests),
+            // With a label that tells them apart, calls that went well have no failures to show.
+            Figure::Failed if self.plan.failed_label && series.state.failed == 0 => return None,
             Figure::Failed => Reading::Counter(series.state.failed),
             Figure::Server => Reading::Histogram(&series.state.server, bounds),
             Figure::Client => Reading::Histogram(&series.state.client, bounds),

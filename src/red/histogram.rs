@@ -1,5 +1,6 @@
 //! Histograms with fixed buckets, and the traces that stand for their buckets.
 
+use crate::telemetry::text::canonical;
 use std::sync::Arc;
 
 /// More buckets than this help nobody and cost every series.
@@ -22,11 +23,6 @@ impl Bounds {
     pub fn doubling(first: f64, count: i32) -> Self {
         Self::new(&(0..count).map(|power| first * 2f64.powi(power)).collect::<Vec<_>>())
     }
-}
-
-/// A number as OpenMetrics writes it: whole ones with `.0`.
-pub fn canonical(number: f64) -> String {
-    if number.fract() == 0.0 && number.abs() < 1e15 { format!("{number:.1}") } else { format!("{number}") }
 }
 
 /// A trace that fell into a bucket.

@@ -65,7 +65,7 @@ pub struct ServiceGraphSettings {
 }
 
 /// More labels than this make no metric.
-const DIMENSIONS_MAX: usize = 16;
+pub(super) const DIMENSIONS_MAX: usize = 16;
 const SERIES_MAX: u64 = 100_000;
 const WAITING_MAX: u64 = 1_000_000;
 
@@ -292,7 +292,7 @@ impl ServiceGraphSettings {
 }
 
 fn family(name: &'static str, unit: &'static str, kind: Kind, help: &'static str) -> Family {
-    Family { name, unit, kind, help }
+    Family { name: name.into(), unit, kind, help }
 }
 
 /// As Tempo names the label of an attribute: one that is called like a label of its own gets two underscores in front.

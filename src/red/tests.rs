@@ -19,7 +19,7 @@ const PRODUCER: i32 = 4;
 const CONSUMER: i32 = 5;
 const MILLIS: u64 = 1_000_000;
 
-fn at(uptime_millis: u64) -> Now {
+pub(super) fn at(uptime_millis: u64) -> Now {
     Now { uptime_millis, unix_millis: 1_700_000_000_123 + uptime_millis }
 }
 
@@ -32,7 +32,7 @@ fn attributes(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
 }
 
 /// A span of trace 1 that took so many milliseconds.
-fn span(kind: i32, id: u8, parent: u8, millis: u64) -> Span {
+pub(super) fn span(kind: i32, id: u8, parent: u8, millis: u64) -> Span {
     Span {
         trace_id: vec![1; 16],
         span_id: vec![id; 8],
@@ -43,6 +43,10 @@ fn span(kind: i32, id: u8, parent: u8, millis: u64) -> Span {
         end_time_unix_nano: (1_000 + millis) * MILLIS,
         ..Span::default()
     }
+}
+
+pub(super) fn named(span: Span, name: &str) -> Span {
+    Span { name: name.to_owned(), ..span }
 }
 
 fn failed(mut span: Span) -> Span {
@@ -62,11 +66,11 @@ fn of(resource: &[(&str, &str)], spans: Vec<Span>) -> Vec<u8> {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
-fn sent_by(service: &str, spans: Vec<Span>) -> Vec<u8> {
+pub(super) fn sent_by(service: &str, spans: Vec<Span>) -> Vec<u8> {
     of(&[("service.name", service)], spans)
 }
 
-fn tempo() -> Engine {
+pub(super) fn tempo() -> Engine {
     RedSettings::default().engine().unwrap()
 }
 

@@ -18,6 +18,7 @@ mod full_disk;
 mod inject;
 mod malformed;
 mod metrics_from_spans;
+mod monitoring;
 mod outage;
 mod pipelines;
 mod ports;

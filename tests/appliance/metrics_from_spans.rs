@@ -1,12 +1,18 @@
 //! Metrics from spans, as a real Prometheus sees them and as Grafana's Tempo data source asks for them.
 
 use crate::support::compression::Compression;
+use crate::support::eventually;
 use crate::support::otlp::{Client, Protocol, Signal};
-use crate::support::prometheus::Prometheus;
+use crate::support::prometheus::{Prometheus, Sample};
 use crate::support::spanreel::{Options, Spanreel};
 use crate::support::traces::{attribute, hex, mix, request_of};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, number_data_point,
+};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::SpanKind};
 use prost::Message;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -73,7 +79,7 @@ async fn visit(spanreel: &Spanreel, visits: std::ops::Range<u64>) {
 }
 
 /// Visits go on until Prometheus has seen the counters rise.
-async fn keep_visiting(spanreel: &Spanreel, prometheus: &Prometheus) -> u64 {
+pub async fn keep_visiting(spanreel: &Spanreel, prometheus: &Prometheus) -> u64 {
     let mut visited = 0;
     let query = "rate(traces_service_graph_request_failed_total{client=\"frontend\"}[1m]) > 0";
     let deadline = std::time::Instant::now() + SEEN_BOUND;
@@ -134,8 +140,7 @@ async fn grafanas_service_graph_and_table_are_answered_by_a_real_prometheus() {
 
     // Nothing is counted twice or left out.
     let spans = (visited * Visit::SPANS as u64) as f64;
-    let all =
-        |samples: &[crate::support::prometheus::Sample]| samples.first().is_some_and(|sample| sample.value == spans);
+    let all = |samples: &[Sample]| samples.first().is_some_and(|sample| sample.value == spans);
     prometheus.until("sum(traces_spanmetrics_calls_total)", SEEN_BOUND, all).await;
     prometheus.until("sum(traces_spanmetrics_latency_count)", SEEN_BOUND, all).await;
     prometheus.until("sum(spanreel_spans_stored_total)", SEEN_BOUND, all).await;
@@ -183,4 +188,112 @@ async fn metrics_from_spans_can_be_bounded_and_turned_off() {
     let spanreel = Spanreel::start(&with("{enabled: false}")).await;
     visit(&spanreel, 0..1).await;
     assert!(spanreel.metrics().await.0.iter().all(|series| !series.name.starts_with("traces_")));
+}
+
+/// A configuration beside the one that [`Spanreel`] has.
+fn overlay(folder: &tempfile::TempDir, text: &str) -> Vec<String> {
+    let path = folder.path().join("more.yaml");
+    std::fs::write(&path, text).unwrap();
+    vec!["--config".to_owned(), path.display().to_string()]
+}
+
+/// One data point of a counter.
+fn counter(name: &str, value: i64) -> Vec<u8> {
+    let point = NumberDataPoint {
+        value: Some(number_data_point::Value::AsInt(value)),
+        time_unix_nano: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
+        ..NumberDataPoint::default()
+    };
+    let sum = Sum { data_points: vec![point], aggregation_temporality: 2, is_monotonic: true };
+    let metric =
+        Metric { name: name.to_owned(), unit: "By".to_owned(), data: Some(Data::Sum(sum)), ..Metric::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
+    let resource = request_of("shop", Vec::new()).resource_spans.remove(0).resource;
+    let resource_metrics = vec![ResourceMetrics { resource, scope_metrics, ..ResourceMetrics::default() }];
+    ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
+}
+
+#[tokio::test]
+async fn connectors_report_into_pipelines_that_prometheus_scrapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = crate::support::ports::free();
+    let text = format!(
+        "connectors:
+  span_metrics: {{metrics_flush_interval: 1s, exemplars: {{enabled: true}}, dimensions: [{{name: tier, default: none}}]}}
+  servicegraph: {{metrics_flush_interval: 1s}}
+exporters:
+  prometheus: {{endpoint: '127.0.0.1:{port}', enable_open_metrics: true, const_labels: {{region: eu}}}}
+service:
+  pipelines:
+    traces: {{exporters: [span_metrics, servicegraph]}}
+    metrics: {{receivers: [otlp], exporters: [prometheus]}}
+    metrics/spans: {{receivers: [span_metrics, servicegraph], exporters: [prometheus]}}
+"
+    );
+    let options = Options { arguments: overlay(&folder, &text), ..Options::default() };
+    let mut spanreel = Spanreel::start(&options).await;
+    let prometheus = Prometheus::start(&[port]).await;
+    visit(&spanreel, 0..10).await;
+    let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+    let request = counter("cache.read", 4_096);
+    assert!(client.export_bytes(Signal::Metrics, &request, Compression::Identity).await.unwrap().is_ok());
+
+    let one = |value: f64| move |samples: &[Sample]| samples.first().is_some_and(|sample| sample.value == value);
+    let spans = 10.0 * Visit::SPANS as f64;
+    let calls = "sum(traces_span_metrics_calls_total{region=\"eu\",tier=\"none\"})";
+    prometheus.until(calls, SEEN_BOUND, one(spans)).await;
+    prometheus.until("sum(traces_span_metrics_duration_milliseconds_count)", SEEN_BOUND, one(spans)).await;
+    let labels = "count by (service_name, span_kind, status_code, otel_scope_name) \
+                  (traces_span_metrics_calls_total{span_name=\"POST /checkout\",status_code=\"STATUS_CODE_ERROR\"})";
+    let labels = prometheus.query(labels).await;
+    assert_eq!(labels[0].label("service_name"), "checkout");
+    assert_eq!(labels[0].label("span_kind"), "SPAN_KIND_SERVER");
+    assert_eq!(labels[0].label("otel_scope_name"), "spanmetricsconnector");
+    let failed = "traces_service_graph_request_failed_total{client=\"frontend\",server=\"checkout\",failed=\"true\"}";
+    prometheus.until(failed, SEEN_BOUND, one(5.0)).await;
+    let database = "traces_service_graph_request_server_seconds_count{server=\"orders\",connection_type=\"database\"}";
+    prometheus.until(database, SEEN_BOUND, one(10.0)).await;
+    // A scrape has a job of its own; the one in the page moves aside.
+    prometheus.until("cache_read_bytes_total{exported_job=\"shop\"}", SEEN_BOUND, one(4_096.0)).await;
+    assert_eq!(prometheus.scrape_errors().await, [""; 0]);
+    let exemplars = prometheus.exemplars("traces_span_metrics_duration_milliseconds_bucket").await;
+    let known: Vec<String> = (0..10).map(|number| hex(&Visit(number).trace_id())).collect();
+    assert!(!exemplars.is_empty());
+    for exemplar in exemplars {
+        assert!(known.iter().any(|id| *id == exemplar["trace_id"].as_str().unwrap()), "{exemplar}");
+    }
+    assert!(spanreel.stop().success());
+}
+
+#[tokio::test]
+async fn remote_write_waits_for_a_receiver_that_is_away_and_loses_nothing() {
+    let port = crate::support::ports::free();
+    let settings = format!(
+        "metrics_from_spans: {{remote_write: {{endpoint: 'http://127.0.0.1:{port}/api/v1/write', interval: 1s, \
+         external_labels: {{cluster: a}}}}}}"
+    );
+    let mut spanreel = Spanreel::start(&Options { appliance: vec![settings], ..Options::default() }).await;
+    visit(&spanreel, 0..4).await;
+    let queued =
+        async || spanreel.metrics().await.sum("spanreel_remote_write_queued_bytes", &[]).is_some_and(|it| it > 0.0);
+    eventually("reports wait", SEEN_BOUND, queued).await;
+
+    let prometheus = Prometheus::start_on(port, &[]).await;
+    let spans = 4.0 * Visit::SPANS as f64;
+    let all = |samples: &[Sample]| samples.first().is_some_and(|sample| sample.value == spans);
+    prometheus.until("sum(traces_spanmetrics_calls_total{cluster=\"a\"})", SEEN_BOUND, all).await;
+    prometheus.until("sum(traces_spanmetrics_latency_bucket{le=\"+Inf\"})", SEEN_BOUND, all).await;
+    let graph = "sum by (client, server) (traces_service_graph_request_total)";
+    prometheus.until(graph, SEEN_BOUND, |edges| edges.len() == 4).await;
+    assert!(!prometheus.exemplars("traces_spanmetrics_latency_bucket").await.is_empty());
+    let metrics = spanreel.metrics().await;
+    assert!(metrics.sum("spanreel_remote_write_samples_total", &[("outcome", "sent")]).unwrap() > 0.0);
+    for outcome in ["lost", "refused"] {
+        assert_eq!(metrics.sum("spanreel_remote_write_samples_total", &[("outcome", outcome)]), None);
+    }
+    // The last report goes out with the stop.
+    visit(&spanreel, 4..5).await;
+    assert!(spanreel.stop().success());
+    let all = |samples: &[Sample]| samples.first().is_some_and(|sample| sample.value == 5.0 * Visit::SPANS as f64);
+    prometheus.until("sum(traces_spanmetrics_calls_total)", SEEN_BOUND, all).await;
 }

@@ -32,8 +32,12 @@ impl Sample {
 impl Prometheus {
     /// One that scrapes these ports of this machine twice a second, and takes remote writes.
     pub async fn start(scraped: &[u16]) -> Self {
+        Self::start_on(ports::free(), scraped).await
+    }
+
+    /// The same, at a port of one's own choice.
+    pub async fn start_on(port: u16, scraped: &[u16]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = ports::free();
         let targets: Vec<String> = scraped.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
         let config = format!(
             "global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\n\

@@ -3,9 +3,10 @@
 use super::catch_up::CatchUpSettings;
 use super::injection;
 pub use super::injection::SilentAfter;
+use super::remote_write::RemoteWriteSettings;
 use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
-use crate::config::{Declaration, Secrecy, Section, Stability};
+use crate::config::{Declaration, Secrecy, Section, Stability, WhenNull};
 use crate::inject;
 use crate::query::Tempo;
 use crate::red::RedSettings;
@@ -43,6 +44,8 @@ pub struct SpanreelSettings {
     pub silent_after: SilentAfter,
     pub catch_up: CatchUpSettings,
     pub metrics_from_spans: RedSettings,
+    /// `metrics_from_spans::remote_write`; default none.
+    pub remote_write: Option<RemoteWriteSettings>,
 }
 
 /// `extensions::spanreel::spool`.
@@ -141,6 +144,10 @@ impl SpanreelSettings {
             section.error("query_upstream", error.to_string(), "the address of Tempo's HTTP port, usually 3200");
         }
         let (injection, silent_after) = section.section("injection", injection::decode);
+        let (metrics_from_spans, remote_write) = section.section("metrics_from_spans", |section| {
+            let settings = RedSettings::decode(section);
+            (settings, section.optional("remote_write", WhenNull::Absent, RemoteWriteSettings::decode))
+        });
         let words = [("discard", OtherSignals::Discard), ("refuse", OtherSignals::Refuse)];
         Self {
             data_directory,
@@ -155,7 +162,8 @@ impl SpanreelSettings {
             injection,
             silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
-            metrics_from_spans: section.section("metrics_from_spans", RedSettings::decode),
+            metrics_from_spans,
+            remote_write,
         }
     }
 }

@@ -39,6 +39,25 @@ pub struct OtlpHttpSettings {
 }
 
 impl OtlpHttpSettings {
+    /// What posting finished bodies to one URL takes.
+    pub(in crate::forward) fn for_posts(
+        url: &str,
+        headers: Vec<(String, String)>,
+        tls: ClientTlsSettings,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            urls: vec![(Signal::Metrics, url.to_owned())],
+            tls,
+            compression: Compression::None,
+            encoding: Encoding::Proto,
+            headers,
+            timeout,
+            retry: RetrySettings::default(),
+            queue: QueueSettings::default(),
+        }
+    }
+
     fn decode(section: &mut Section<'_>) -> Self {
         let settings = Self {
             urls: urls(section),

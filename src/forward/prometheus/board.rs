@@ -1,0 +1,460 @@
+//! What is shown to whoever scrapes: the latest value of every series, a bounded number of them, for a bounded time.
+
+use super::decode::{Exemplar, Metric, MetricKind, Origin, Point, for_each_point, point_attributes};
+use super::names::{Shape, label_name, metric_name};
+use crate::otlp::plain::{Value, attributes};
+use crate::telemetry::text::{canonical, plain, write_escaped};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+/// Series beyond this are left out and counted.
+pub const SERIES_MAX: usize = 20_000;
+/// Labels of one series, as text.
+const LABELS_BYTES_MAX: usize = 8 * 1024;
+const BUCKETS_MAX: usize = 256;
+
+/// How metrics are named and shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Style {
+    pub namespace: String,
+    pub const_labels: Vec<(String, String)>,
+    pub send_timestamps: bool,
+    /// A series that no point came for goes after so long.
+    pub expiration_millis: u64,
+    /// All attributes of the resource become labels.
+    pub resource_labels: bool,
+    /// Units and `_total` are part of names.
+    pub with_suffixes: bool,
+}
+
+/// Why a point is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// Exponential histograms have no place in the text formats.
+    ExponentialHistogram,
+    /// A difference of something that also falls.
+    Delta,
+    /// Another metric of this name has another type.
+    TypeConflict,
+    /// [`SERIES_MAX`], or labels or buckets beyond all measure.
+    TooMany,
+}
+
+impl LeftOut {
+    pub const ALL: [Self; 4] = [Self::ExponentialHistogram, Self::Delta, Self::TypeConflict, Self::TooMany];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExponentialHistogram => "exponential_histogram",
+            Self::Delta => "delta",
+            Self::TypeConflict => "type_conflict",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+}
+
+#[derive(Debug)]
+struct Family {
+    kind: Type,
+    help: String,
+    /// By labels as they are shown, without braces.
+    series: HashMap<Box<str>, Series, foldhash::fast::RandomState>,
+}
+
+#[derive(Debug)]
+struct Series {
+    data: Data,
+    /// Unix milliseconds of the point; when it came.
+    time_millis: u64,
+    came_millis: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Data {
+    Number(f64, Option<Exemplar>),
+    /// Counts are of one bucket each; there is one more than bounds.
+    Histogram {
+        bounds: Vec<f64>,
+        counts: Vec<u64>,
+        sum: f64,
+        exemplar: Option<Exemplar>,
+    },
+    Summary {
+        quantiles: Vec<(f64, f64)>,
+        sum: f64,
+        count: u64,
+    },
+}
+
+/// The text formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    OpenMetrics,
+}
+
+#[derive(Debug)]
+pub struct Board {
+    style: Style,
+    families: BTreeMap<String, Family>,
+    series: usize,
+    left_out: BTreeMap<LeftOut, u64>,
+    labels: String,
+}
+
+impl Board {
+    pub fn new(style: Style) -> Self {
+        Self { style, families: BTreeMap::new(), series: 0, left_out: BTreeMap::new(), labels: String::new() }
+    }
+
+    /// Points that are not shown, by reason.
+    pub fn left_out(&self) -> &BTreeMap<LeftOut, u64> {
+        &self.left_out
+    }
+
+    pub fn series(&self) -> usize {
+        self.series
+    }
+
+    /// Takes in every point of a request.
+    pub fn take(&mut self, request: &[u8], now_millis: u64) {
+        for_each_point(request, |origin, metric, point| {
+            if let Err(why) = self.take_point(origin, metric, point, now_millis) {
+                *self.left_out.entry(why).or_default() += 1;
+            }
+        });
+    }
+
+    fn take_point(
+        &mut self,
+        origin: &Origin<'_>,
+        metric: &Metric<'_>,
+        point: Point<'_>,
+        now_millis: u64,
+    ) -> Result<(), LeftOut> {
+        let (kind, shape) = match metric.kind {
+            MetricKind::ExponentialHistogram => return Err(LeftOut::ExponentialHistogram),
+            MetricKind::Sum { is_monotonic: false, is_delta: true } => return Err(LeftOut::Delta),
+            MetricKind::Sum { is_monotonic: true, .. } => (Type::Counter, Shape::Counter),
+            MetricKind::Gauge | MetricKind::Sum { .. } => (Type::Gauge, Shape::Gauge),
+            MetricKind::Histogram { .. } => (Type::Histogram, Shape::Other),
+            MetricKind::Summary => (Type::Summary, Shape::Other),
+        };
+        // Only gauges proper are ratios.
+        let shape =
+            if matches!(metric.kind, MetricKind::Sum { is_monotonic: false, .. }) { Shape::Other } else { shape };
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        let name =
+            metric_name(&text(metric.name), &text(metric.unit), shape, &self.style.namespace, self.style.with_suffixes);
+        self.write_labels(origin, metric.kind, &point);
+        self.show_target(origin, point.time / 1_000_000, now_millis)?;
+        let data = match metric.kind {
+            MetricKind::Histogram { .. } => {
+                if point.bounds.len() > BUCKETS_MAX {
+                    return Err(LeftOut::TooMany);
+                }
+                let mut counts = point.bucket_counts.clone();
+                if counts.len() != point.bounds.len() + 1 {
+                    // Without buckets there is one for everything.
+                    counts = vec![0; point.bounds.len()];
+                    counts.push(point.count);
+                }
+                Data::Histogram { bounds: point.bounds.clone(), counts, sum: point.sum, exemplar: point.exemplar }
+            }
+            MetricKind::Summary => {
+                let quantiles = point.quantiles.iter().copied().take(BUCKETS_MAX).collect();
+                Data::Summary { quantiles, sum: point.sum, count: point.count }
+            }
+            _ => Data::Number(point.value, point.exemplar),
+        };
+        let is_delta =
+            matches!(metric.kind, MetricKind::Sum { is_delta: true, .. } | MetricKind::Histogram { is_delta: true });
+        let labels = std::mem::take(&mut self.labels);
+        let help = text(metric.description).into_owned();
+        let put = self.put(
+            name,
+            kind,
+            help,
+            &labels,
+            data,
+            is_delta,
+            (point.time / 1_000_000, now_millis),
+            point.has_no_value,
+        );
+        self.labels = labels;
+        put
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one point, taken apart")]
+    fn put(
+        &mut self,
+        name: String,
+        kind: Type,
+        help: String,
+        labels: &str,
+        data: Data,
+        is_delta: bool,
+        (time_millis, came_millis): (u64, u64),
+        ends: bool,
+    ) -> Result<(), LeftOut> {
+        if labels.len() > LABELS_BYTES_MAX || name.len() > LABELS_BYTES_MAX {
+            return Err(LeftOut::TooMany);
+        }
+        let new = || Family { kind, help, series: HashMap::default() };
+        if self.series >= SERIES_MAX && !self.families.get(&name).is_some_and(|it| it.series.contains_key(labels)) {
+            return Err(LeftOut::TooMany);
+        }
+        let family = self.families.entry(name).or_insert_with(new);
+        if family.kind != kind {
+            return Err(LeftOut::TypeConflict);
+        }
+        if ends {
+            self.series -= usize::from(family.series.remove(labels).is_some());
+            return Ok(());
+        }
+        match family.series.get_mut(labels) {
+            // An older point must not undo a newer one.
+            Some(series) if time_millis < series.time_millis && !is_delta => {}
+            Some(series) => {
+                let data = if is_delta { series.data.plus(data) } else { data };
+                *series = Series { data, time_millis, came_millis };
+            }
+            None => {
+                family.series.insert(labels.into(), Series { data, time_millis, came_millis });
+                self.series += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// `target_info`: the attributes of a resource that can be told from others.
+    fn show_target(&mut self, origin: &Origin<'_>, time_millis: u64, now_millis: u64) -> Result<(), LeftOut> {
+        let mut target = Labels::default();
+        target.identity(origin.resource);
+        if target.pairs.is_empty() {
+            return Ok(());
+        }
+        let identity = target.pairs.len();
+        for (key, value) in attributes(origin.resource, 1) {
+            if !matches!(key, b"service.name" | b"service.namespace" | b"service.instance.id") {
+                target.add(key, value);
+            }
+        }
+        if target.pairs.len() == identity {
+            return Ok(());
+        }
+        let mut labels = String::new();
+        target.constant(&self.style.const_labels);
+        target.write(&mut labels);
+        let name = metric_name("target_info", "", Shape::Other, &self.style.namespace, false);
+        let help = "Target metadata".to_owned();
+        self.put(name, Type::Gauge, help, &labels, Data::Number(1.0, None), false, (time_millis, now_millis), false)
+    }
+
+    fn write_labels(&mut self, origin: &Origin<'_>, kind: MetricKind, point: &Point<'_>) {
+        let mut labels = Labels::default();
+        point_attributes(kind, point).for_each(|(key, value)| labels.add(key, value));
+        if self.style.resource_labels {
+            attributes(origin.resource, 1).for_each(|(key, value)| labels.add(key, value));
+        }
+        labels.identity(origin.resource);
+        labels.add(b"otel_scope_name", Some(Value::Text(origin.scope_name)));
+        labels.add(b"otel_scope_version", Some(Value::Text(origin.scope_version)));
+        labels.constant(&self.style.const_labels);
+        self.labels.clear();
+        labels.write(&mut self.labels);
+    }
+
+    /// Removes series for which nothing came for long.
+    pub fn expire(&mut self, now_millis: u64) {
+        if self.style.expiration_millis == 0 {
+            return;
+        }
+        let oldest = now_millis.saturating_sub(self.style.expiration_millis);
+        for family in self.families.values_mut() {
+            family.series.retain(|_, series| series.came_millis >= oldest);
+        }
+        self.families.retain(|_, family| !family.series.is_empty());
+        self.series = self.families.values().map(|family| family.series.len()).sum();
+    }
+
+    /// The names of families, to be shown one after the other.
+    pub fn family_after(&self, name: Option<&str>) -> Option<&str> {
+        use std::ops::Bound;
+        let after = name.map_or(Bound::Unbounded, |name| Bound::Excluded(name.to_owned()));
+        self.families.range((after, Bound::Unbounded)).next().map(|(name, _)| name.as_str())
+    }
+
+    /// One family as text.
+    pub fn text(&self, name: &str, format: Format) -> String {
+        let mut out = String::new();
+        let Some(family) = self.families.get(name) else { return out };
+        // Of a counter, OpenMetrics names the family without its ending.
+        let head = match (format, family.kind) {
+            (Format::OpenMetrics, Type::Counter) => name.strip_suffix("_total").unwrap_or(name),
+            _ => name,
+        };
+        let kind = match family.kind {
+            // OpenMetrics knows no counter of another name.
+            Type::Counter if format == Format::OpenMetrics && !name.ends_with("_total") => "unknown",
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
+            Type::Summary => "summary",
+        };
+        // Writing into memory does not fail.
+        let _ = write!(out, "# HELP {head} ");
+        write_escaped(&mut out, &family.help);
+        let _ = write!(out, "\n# TYPE {head} {kind}\n");
+        for (labels, series) in &family.series {
+            self.write_series(&mut out, name, labels, series, format);
+        }
+        out
+    }
+
+    fn write_series(&self, out: &mut String, name: &str, labels: &str, series: &Series, format: Format) {
+        let number = |number| if format == Format::OpenMetrics { canonical(number) } else { plain(number) };
+        let time = match (self.style.send_timestamps, format) {
+            (false, _) => String::new(),
+            (true, Format::Text) => format!(" {}", series.time_millis),
+            (true, Format::OpenMetrics) => format!(" {}.{:03}", series.time_millis / 1_000, series.time_millis % 1_000),
+        };
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let comma = if labels.is_empty() { "" } else { "," };
+        let exemplar_in = |exemplar: &Option<Exemplar>, above: f64, upto: f64| {
+            let exemplar = exemplar.filter(|it| format == Format::OpenMetrics && above < it.value && it.value <= upto);
+            exemplar.map_or_else(String::new, |it| exemplar_text(&it))
+        };
+        let _ = match &series.data {
+            Data::Number(value, exemplar) => {
+                let counts = name.ends_with("_total");
+                let exemplar =
+                    if counts { exemplar_in(exemplar, f64::NEG_INFINITY, f64::INFINITY) } else { String::new() };
+                writeln!(out, "{name}{braced} {}{time}{exemplar}", number(*value))
+            }
+            Data::Histogram { bounds, counts, sum, exemplar } => {
+                let (mut total, mut below) = (0u64, f64::NEG_INFINITY);
+                for (count, bound) in counts.iter().zip(bounds.iter().copied().chain([f64::INFINITY])) {
+                    total = total.saturating_add(*count);
+                    let (le, exemplar) = (number(bound), exemplar_in(exemplar, below, bound));
+                    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{le}\"}} {total}{time}{exemplar}");
+                    below = bound;
+                }
+                writeln!(out, "{name}_sum{braced} {}{time}\n{name}_count{braced} {total}{time}", number(*sum))
+            }
+            Data::Summary { quantiles, sum, count } => {
+                for (quantile, value) in quantiles {
+                    let (quantile, value) = (number(*quantile), number(*value));
+                    let _ = writeln!(out, "{name}{{{labels}{comma}quantile=\"{quantile}\"}} {value}{time}");
+                }
+                writeln!(out, "{name}_sum{braced} {}{time}\n{name}_count{braced} {count}{time}", number(*sum))
+            }
+        };
+    }
+}
+
+impl Data {
+    /// This and what came since.
+    fn plus(&self, more: Self) -> Self {
+        match (self, more) {
+            (Self::Number(before, _), Self::Number(more, exemplar)) => Self::Number(before + more, exemplar),
+            (
+                Self::Histogram { bounds: of_before, counts: before, sum: sum_before, .. },
+                Self::Histogram { bounds, mut counts, sum, exemplar },
+            ) if *of_before == bounds => {
+                counts.iter_mut().zip(before).for_each(|(count, before)| *count = count.saturating_add(*before));
+                Self::Histogram { bounds, counts, sum: sum + sum_before, exemplar }
+            }
+            (_, more) => more,
+        }
+    }
+}
+
+fn exemplar_text(exemplar: &Exemplar) -> String {
+    let mut ids = String::new();
+    let mut put = |name: &str, id: &[u8]| {
+        if id.iter().any(|byte| *byte != 0) {
+            let _ = write!(ids, "{}{name}=\"", if ids.is_empty() { "" } else { "," });
+            for byte in id {
+                let _ = write!(ids, "{byte:02x}");
+            }
+            ids.push('"');
+        }
+    };
+    put("trace_id", &exemplar.trace_id);
+    put("span_id", &exemplar.span_id);
+    let millis = exemplar.time / 1_000_000;
+    format!(" # {{{ids}}} {} {}.{:03}", canonical(exemplar.value), millis / 1_000, millis % 1_000)
+}
+
+/// The labels of one series, by name.
+#[derive(Default)]
+struct Labels {
+    pairs: BTreeMap<String, String>,
+}
+
+impl Labels {
+    /// Two attributes that become one label share it, as in the Collector.
+    fn add(&mut self, key: &[u8], value: Option<Value<'_>>) {
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return };
+        let mut text = Vec::new();
+        value.write(&mut text);
+        let text = String::from_utf8_lossy(&text);
+        let place = self.pairs.entry(label_name(&String::from_utf8_lossy(key))).or_default();
+        if !place.is_empty() {
+            place.push(';');
+        }
+        place.push_str(&text);
+    }
+
+    /// `job` and `instance`.
+    fn identity(&mut self, resource: &[u8]) {
+        let (mut name, mut namespace, mut instance) = (None, None, None);
+        for (key, value) in attributes(resource, 1) {
+            match key {
+                b"service.name" => name = value,
+                b"service.namespace" => namespace = value,
+                b"service.instance.id" => instance = value,
+                _ => {}
+            }
+        }
+        let text = |value: Value<'_>| {
+            let mut text = Vec::new();
+            value.write(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        if let Some(name) = name.map(text).filter(|name| !name.is_empty()) {
+            let job = match namespace.map(text).filter(|namespace| !namespace.is_empty()) {
+                Some(namespace) => format!("{namespace}/{name}"),
+                None => name,
+            };
+            self.pairs.insert("job".to_owned(), job);
+        }
+        if let Some(instance) = instance.map(text).filter(|instance| !instance.is_empty()) {
+            self.pairs.insert("instance".to_owned(), instance);
+        }
+    }
+
+    fn constant(&mut self, labels: &[(String, String)]) {
+        labels.iter().for_each(|(name, value)| drop(self.pairs.insert(name.clone(), value.clone())));
+    }
+
+    fn write(&self, out: &mut String) {
+        for (name, value) in &self.pairs {
+            let _ = write!(out, "{}{name}=\"", if out.is_empty() { "" } else { "," });
+            write_escaped(out, value);
+            out.push('"');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
