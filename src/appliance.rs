@@ -8,11 +8,15 @@
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
 mod archive;
+mod authenticators;
 mod banner;
+mod collector_metrics;
 pub mod components;
 pub mod connectors;
+mod dead_letters;
 mod doors;
 pub mod file_storage;
+mod forecast;
 pub mod health_check;
 mod host;
 mod http_server;
@@ -25,6 +29,7 @@ mod samplings;
 mod scraped;
 pub mod spanreel;
 mod ways;
+pub mod zpages;
 
 pub use host::Host;
 pub use pipelines::StartError;
@@ -40,8 +45,11 @@ use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store};
 use crate::telemetry::Metrics;
-use crate::{forward, receive, spool, telemetry};
+use crate::{forward, process, receive, spool, telemetry};
+use collector_metrics::CollectorMetrics;
 use components::{Components, spanreel_settings};
+use dead_letters::Letters;
+use forecast::Forecast;
 use introspection::{Process, ReadinessFlag};
 use memory::Memory;
 use prometheus_client::registry::Registry;
@@ -49,7 +57,7 @@ use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -94,6 +102,8 @@ struct Shared {
     pub witness: Option<Arc<dyn receive::Witness>>,
     /// Metrics from spans, unless they are turned off.
     pub red: Option<Arc<Red>>,
+    /// What processors may ask.
+    pub surroundings: process::Surroundings,
     readiness: ReadinessFlag,
 }
 
@@ -101,6 +111,8 @@ struct Shared {
 pub struct Appliance {
     running: Running,
     host: Arc<Host>,
+    /// `extensions::spanreel` and `service::telemetry` as the process was started with them: they hold until it ends.
+    fixed: (SpanreelSettings, TelemetrySettings),
     readiness: ReadinessFlag,
 }
 
@@ -118,6 +130,7 @@ impl Appliance {
     /// Starts everything; on an error nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let settings = spanreel_settings(&options.config);
+        let fixed = (settings.clone(), options.config.service.telemetry.clone());
         let mut registry = Registry::default();
         telemetry::process::register(&mut registry);
         let spool = open_spool(&options, &settings, &mut registry).await?;
@@ -129,7 +142,7 @@ impl Appliance {
             serving_tasks: TaskTracker::new(),
         };
         match Self::start_rooms(options, &settings, registry, &mut running).await {
-            Ok((host, readiness)) => Ok(Self { running, host, readiness }),
+            Ok((host, readiness)) => Ok(Self { running, host, fixed, readiness }),
             Err(error) => {
                 running.stop().await;
                 Err(error)
@@ -172,10 +185,14 @@ impl Appliance {
             forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),
+            surroundings: surroundings(options.cluster.as_ref()),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
         running.host = Some(Arc::clone(&host));
+        let forecast = Forecast::default();
+        forecast.register(&mut registry);
+        serving_tasks.spawn(forecast.clone().watch(spool.clone(), serving.clone()));
         let cluster_metrics = cluster::Metrics::default();
         cluster_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
@@ -195,6 +212,7 @@ impl Appliance {
             metrics.clone(),
             Arc::clone(&host),
             life.clone(),
+            forecast,
         ));
         let query_address = if query_endpoint.is_empty() {
             None
@@ -214,10 +232,15 @@ impl Appliance {
             }
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone(), beside: &[archive::NAME] });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
+            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
-        serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;
+        let collector =
+            CollectorMetrics { spool: spool.clone(), receive: shared.receive_metrics.clone(), started: Instant::now() };
+        let telemetry = &options.config.service.telemetry;
+        serve_own_metrics(telemetry, (&metrics, &collector), &serving, &serving_tasks).await;
 
         host.start_base(options.config, options.built_in).await?;
         warn_of_stranded(&spool, in_cluster);
@@ -226,11 +249,11 @@ impl Appliance {
             let (spool, serving) = (spool.clone(), serving.clone());
             async move { spool.housekeep(serving).await }
         });
+        serving_tasks.spawn({
+            let (host, serving) = (Arc::clone(&host), serving.clone());
+            async move { host.tidy(serving).await }
+        });
         if let (Some(access), Some(life)) = (&options.cluster, life) {
-            serving_tasks.spawn({
-                let (host, serving) = (Arc::clone(&host), serving.clone());
-                async move { host.tidy(serving).await }
-            });
             let cluster =
                 start_cluster(access, settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await?;
             process.set_doctor(Arc::clone(cluster.doctor()));
@@ -246,6 +269,26 @@ impl Appliance {
         self.readiness.set_stopping();
         self.running.stop().await;
         tracing::info!("stopped");
+    }
+
+    /// Has another configuration run in the place of the one it was started with; ports, connections and destinations that
+    /// are the same in both are not disturbed. Returns what is worth a warning.
+    ///
+    /// # Errors
+    /// The new configuration cannot run; the old one goes on.
+    pub async fn reload(&self, config: Config<Components>) -> Result<Vec<String>, StartError> {
+        let (own, telemetry) = (spanreel_settings(&config), config.service.telemetry.clone());
+        // What pipelines take from there is not fixed.
+        let own = SpanreelSettings { delivery: self.fixed.0.delivery.clone(), ..own };
+        let mut remarks = self.host.replace_base(config).await?;
+        for (is_changed, path) in
+            [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")]
+        {
+            if is_changed {
+                remarks.push(format!("{path} has changed: that takes a restart, and the old settings hold until then"));
+            }
+        }
+        Ok(remarks)
     }
 
     /// Every listener of receivers, for tests and status.
@@ -299,6 +342,14 @@ fn warn_of_stranded(spool: &spool::Spool, in_cluster: bool) {
             );
         }
     }
+}
+
+fn surroundings(cluster: Option<&ClusterAccess>) -> process::Surroundings {
+    let view = cluster.map(|access| match access {
+        ClusterAccess::InCluster => cluster::View::new(None),
+        ClusterAccess::Kubeconfig(path) => cluster::View::new(Some(path.clone())),
+    });
+    process::Surroundings { cluster: view.map(|view| Arc::new(view) as _) }
 }
 
 async fn start_cluster(
@@ -410,15 +461,15 @@ fn start_sealing(
 /// same text is on the query port.
 async fn serve_own_metrics(
     telemetry: &TelemetrySettings,
-    metrics: &Metrics,
+    (metrics, collector): (&Metrics, &CollectorMetrics),
     serving: &CancellationToken,
     tasks: &TaskTracker,
 ) {
     for endpoint in &telemetry.metrics_endpoints {
         match http_server::bind(endpoint).await {
             Ok(server) => {
-                let metrics = metrics.clone();
-                let text = move || async move { http_server::open_metrics(metrics.text()) };
+                let (metrics, collector) = (metrics.clone(), collector.clone());
+                let text = move || async move { http_server::plain_text(metrics.text() + &collector.text()) };
                 let router = axum::Router::new().route("/metrics", axum::routing::get(text));
                 tasks.spawn(server.serve(router, serving.clone()));
             }

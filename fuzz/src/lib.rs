@@ -1,14 +1,27 @@
-//! The modules that read bytes from outside, as the targets see them.
+//! The modules that read what comes from outside, as the targets see them.
 
 #[path = "../../src"]
 mod sources {
+    pub mod config;
+    pub mod otlp;
     pub mod traceql;
-}
-#[path = "../../src/otlp/ids.rs"]
-mod ids;
+    /// Without the processors, which need a runtime.
+    pub mod process {
+        pub mod ottl;
+        pub mod pattern;
 
-pub use sources::traceql;
-
-pub mod otlp {
-    pub use crate::ids::{SpanId, TraceId};
+        #[derive(Debug)]
+        pub struct Failed(pub String);
+    }
+    pub mod receive {
+        pub mod jaeger {
+            pub mod convert;
+        }
+        pub mod thrift;
+        pub mod zipkin {
+            pub mod convert;
+        }
+    }
 }
+
+pub use sources::{config, otlp, process, receive, traceql};

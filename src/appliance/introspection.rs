@@ -1,6 +1,7 @@
 //! What the query port tells about the process: readiness, metrics, status, diagnosis.
 
 use super::Shared;
+use super::forecast::Forecast;
 use super::host::Host;
 
 use crate::cluster::{Doctor, DoctorError, LifeLine};
@@ -53,6 +54,7 @@ pub(super) struct Process {
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
+    forecast: Forecast,
     started: Instant,
 }
 
@@ -64,6 +66,7 @@ impl Process {
         metrics: Metrics,
         host: Arc<Host>,
         life: Option<Arc<LifeLine>>,
+        forecast: Forecast,
     ) -> Self {
         Self {
             spool: shared.spool.clone(),
@@ -75,6 +78,7 @@ impl Process {
             metrics,
             readiness: shared.readiness.clone(),
             host,
+            forecast,
             started: Instant::now(),
         }
     }
@@ -117,6 +121,7 @@ impl Introspection for Process {
     /// The figures of `/metrics` in the shape that `spanreel status` prints; times are Unix seconds, sizes bytes.
     fn status(&self) -> Value {
         let snapshot = self.spool.snapshot();
+        let outlook = self.forecast.outlook(snapshot.bytes_max);
         let view = self.host.view();
         let listeners: Vec<Value> = view
             .listeners
@@ -125,7 +130,7 @@ impl Introspection for Process {
                 json!({
                     "receiver": listening.receiver,
                     "owner": owner,
-                    "protocol": listening.protocol,
+                    "protocol": if listening.protocol.is_empty() { "http" } else { listening.protocol },
                     "address": listening.address.to_string(),
                 })
             })
@@ -139,6 +144,7 @@ impl Introspection for Process {
                     account.dropped.iter().map(|(reason, spans)| (reason.as_str().to_owned(), json!(spans))).collect();
                 json!({
                     "pipeline": account.name,
+                    "signal": account.signal,
                     "received": account.received,
                     "stored": account.stored,
                     "sampled_out": account.sampled_out,
@@ -206,6 +212,8 @@ impl Introspection for Process {
                 "raw_bytes": snapshot.raw_bytes,
                 "batches": snapshot.batches,
                 "oldest_age_seconds": snapshot.oldest_age().as_secs(),
+                "full_in_seconds": outlook.until_full.map(|left| left.as_secs()),
+                "written_per_day_bytes": outlook.written_per_day,
                 "disk_free_bytes": snapshot.free_bytes,
                 "disk_full": snapshot.disk_full,
                 "disk_error": snapshot.disk_error,
