@@ -8,22 +8,28 @@
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
 mod archive;
+mod authenticators;
 mod banner;
+mod collector_metrics;
 pub mod components;
 pub mod connectors;
+mod dead_letters;
 mod doors;
 pub mod file_storage;
+mod forecast;
 pub mod health_check;
 mod host;
 mod http_server;
 mod intake;
 mod introspection;
+mod memory;
 mod pipelines;
 mod remote_write;
 mod samplings;
 mod scraped;
 pub mod spanreel;
 mod ways;
+pub mod zpages;
 
 pub use host::Host;
 pub use pipelines::StartError;
@@ -31,30 +37,31 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryLimits, QueryMetrics, QueryState, Tempo};
+use crate::query::{QueryMetrics, QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
-use crate::store::{Keeper, Store, TailSettings};
+use crate::store::{Keeper, Store};
 use crate::telemetry::Metrics;
-use crate::{forward, receive, spool, telemetry};
+use crate::{forward, process, receive, spool, telemetry};
+use collector_metrics::CollectorMetrics;
 use components::{Components, spanreel_settings};
+use dead_letters::Letters;
+use forecast::Forecast;
 use introspection::{Process, ReadinessFlag};
+use memory::Memory;
 use prometheus_client::registry::Registry;
 use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Bytes between socket and disk, all listeners together. Group commit needs a few megabytes to be efficient; more only
-/// makes memory peaks.
-const IN_FLIGHT_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Everything has stopped by then, or is abandoned: what was acknowledged is on disk since long.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How late, at most, a span is given up that waits for the other side of its call; Tempo looks as often.
@@ -95,15 +102,25 @@ struct Shared {
     pub witness: Option<Arc<dyn receive::Witness>>,
     /// Metrics from spans, unless they are turned off.
     pub red: Option<Arc<Red>>,
+    /// What processors may ask.
+    pub surroundings: process::Surroundings,
     readiness: ReadinessFlag,
 }
 
 /// The running appliance.
 pub struct Appliance {
+    running: Running,
     host: Arc<Host>,
-    spool: spool::Spool,
-    sealing: Arc<Sealing>,
+    /// `extensions::spanreel` and `service::telemetry` as the process was started with them: they hold until it ends.
+    fixed: (SpanreelSettings, TelemetrySettings),
     readiness: ReadinessFlag,
+}
+
+/// What is to be stopped, as far as it was started.
+struct Running {
+    spool: spool::Spool,
+    host: Option<Arc<Host>>,
+    sealing: Option<Arc<Sealing>>,
     /// Ends what serves the outside besides receivers: query port, cluster.
     serving: CancellationToken,
     serving_tasks: TaskTracker,
@@ -113,19 +130,39 @@ impl Appliance {
     /// Starts everything; on an error nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let settings = spanreel_settings(&options.config);
-        let in_cluster = options.cluster.is_some();
-        let serving = CancellationToken::new();
-        let serving_tasks = TaskTracker::new();
-
+        let fixed = (settings.clone(), options.config.service.telemetry.clone());
         let mut registry = Registry::default();
         telemetry::process::register(&mut registry);
         let spool = open_spool(&options, &settings, &mut registry).await?;
-        let runs = open_runs(&spool, &mut registry).await?;
-        let sealing = start_sealing(&spool, &runs, &settings)?;
-        serving_tasks.spawn({
-            let (spool, serving) = (spool.clone(), serving.clone());
-            async move { spool.housekeep(serving).await }
-        });
+        let mut running = Running {
+            spool,
+            host: None,
+            sealing: None,
+            serving: CancellationToken::new(),
+            serving_tasks: TaskTracker::new(),
+        };
+        match Self::start_rooms(options, &settings, registry, &mut running).await {
+            Ok((host, readiness)) => Ok(Self { running, host, fixed, readiness }),
+            Err(error) => {
+                running.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts what stands on the spool; what has started is in `running`, also after an error.
+    async fn start_rooms(
+        options: Options,
+        settings: &SpanreelSettings,
+        mut registry: Registry,
+        running: &mut Running,
+    ) -> Result<(Arc<Host>, ReadinessFlag), StartError> {
+        let in_cluster = options.cluster.is_some();
+        let (spool, serving, serving_tasks) =
+            (running.spool.clone(), running.serving.clone(), running.serving_tasks.clone());
+        let memory = Memory::of(settings.memory);
+        let runs = open_runs(&spool, memory.runs, &mut registry).await?;
+        running.sealing = Some(start_sealing(&spool, &runs, settings, memory.sealing_raw_bytes)?);
         let receive_metrics = receive::Metrics::default();
         receive_metrics.register(&mut registry);
         let forward_metrics = forward::Metrics::default();
@@ -137,20 +174,25 @@ impl Appliance {
         if let Some(life) = &life {
             life.register(&mut registry);
         }
-        let red = start_red(&settings, &mut registry, &serving, &serving_tasks)?;
+        let red = start_red(settings, &mut registry, &serving, &serving_tasks)?;
         let shared = Shared {
             spool: spool.clone(),
-            admission: Admission::new(IN_FLIGHT_BYTES_MAX),
+            admission: Admission::new(memory.intake_bytes),
             other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
             receive_metrics,
             forward_metrics,
             sampling_metrics,
-            forward_budget: forward::Budget::default(),
+            forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),
+            surroundings: surroundings(options.cluster.as_ref()),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
+        running.host = Some(Arc::clone(&host));
+        let forecast = Forecast::default();
+        forecast.register(&mut registry);
+        serving_tasks.spawn(forecast.clone().watch(spool.clone(), serving.clone()));
         let cluster_metrics = cluster::Metrics::default();
         cluster_metrics.register(&mut registry);
         let query_metrics = QueryMetrics::default();
@@ -165,14 +207,21 @@ impl Appliance {
             let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
             format!("{host}:3200")
         });
-        let process =
-            Arc::new(Process::new(&shared, cluster_metrics.clone(), metrics.clone(), Arc::clone(&host), life.clone()));
+        let process = Arc::new(Process::new(
+            &shared,
+            runs.clone(),
+            cluster_metrics.clone(),
+            metrics.clone(),
+            Arc::clone(&host),
+            life.clone(),
+            forecast,
+        ));
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
-            let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
+            let store = Store::new(spool.clone(), Arc::new(runs.clone()), memory.tail);
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
-            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default())
+            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, memory.query)
                 .with_metrics(query_metrics.clone());
             if let Some(url) = &settings.query_upstream {
                 let tempo = Tempo::new(url, Handle::current());
@@ -184,66 +233,100 @@ impl Appliance {
                 let grpc = http_server::bind(endpoint).await?.counting(&query_metrics.stalled);
                 serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
             }
-            let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
+            let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone(), beside: &[archive::NAME] });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
+            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
-        serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;
+        let collector =
+            CollectorMetrics { spool: spool.clone(), receive: shared.receive_metrics.clone(), started: Instant::now() };
+        let telemetry = &options.config.service.telemetry;
+        serve_own_metrics(telemetry, (&metrics, &collector), &serving, &serving_tasks).await;
 
-        if let Err(error) = host.start_base(options.config, options.built_in).await {
-            serving.cancel();
-            spool.close().await;
-            return Err(error);
-        }
+        host.start_base(options.config, options.built_in).await?;
         warn_of_stranded(&spool, in_cluster);
+        // Budgets are looked after once it is known who still wants something.
+        serving_tasks.spawn({
+            let (spool, serving) = (spool.clone(), serving.clone());
+            async move { spool.housekeep(serving).await }
+        });
+        serving_tasks.spawn({
+            let (host, serving) = (Arc::clone(&host), serving.clone());
+            async move { host.tidy(serving).await }
+        });
         if let (Some(access), Some(life)) = (&options.cluster, life) {
-            serving_tasks.spawn({
-                let (host, serving) = (Arc::clone(&host), serving.clone());
-                async move { host.tidy(serving).await }
-            });
-            let started =
-                start_cluster(access, &settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await;
-            match started {
-                Ok(cluster) => process.set_doctor(Arc::clone(cluster.doctor())),
-                Err(error) => {
-                    host.stop_listening().await;
-                    spool.close().await;
-                    host.stop_forwarding().await;
-                    return Err(error);
-                }
-            }
+            let cluster =
+                start_cluster(access, settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await?;
+            process.set_doctor(Arc::clone(cluster.doctor()));
         }
         serving_tasks.close();
         readiness.set_ready();
         banner::print(&host, query_address, spool.database().directory(), options.text_banner);
-        Ok(Self { host, spool, sealing, readiness, serving, serving_tasks })
+        Ok((host, readiness))
     }
 
     /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
     pub async fn stop(self) {
         self.readiness.set_stopping();
-        let orderly = async {
-            self.host.stop_listening().await;
-            self.spool.close().await;
-            let sealing = Arc::clone(&self.sealing);
-            let sealed = tokio::task::spawn_blocking(move || sealing.stop());
-            // Each may have to wait for somebody who says nothing more.
-            let serving = async {
-                self.serving.cancel();
-                self.serving_tasks.wait().await;
-            };
-            let _ = tokio::join!(self.host.stop_forwarding(), serving, sealed);
-        };
-        if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
-            tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
-        }
+        self.running.stop().await;
         tracing::info!("stopped");
+    }
+
+    /// Has another configuration run in the place of the one it was started with; ports, connections and destinations that
+    /// are the same in both are not disturbed. Returns what is worth a warning.
+    ///
+    /// # Errors
+    /// The new configuration cannot run; the old one goes on.
+    pub async fn reload(&self, config: Config<Components>) -> Result<Vec<String>, StartError> {
+        let (own, telemetry) = (spanreel_settings(&config), config.service.telemetry.clone());
+        // What pipelines take from there is not fixed.
+        let own = SpanreelSettings { delivery: self.fixed.0.delivery.clone(), ..own };
+        let mut remarks = self.host.replace_base(config).await?;
+        for (is_changed, path) in
+            [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")]
+        {
+            if is_changed {
+                remarks.push(format!("{path} has changed: that takes a restart, and the old settings hold until then"));
+            }
+        }
+        Ok(remarks)
     }
 
     /// Every listener of receivers, for tests and status.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+}
+
+impl Running {
+    async fn stop(&self) {
+        let orderly = async {
+            if let Some(host) = &self.host {
+                host.stop_listening().await;
+            }
+            self.spool.close().await;
+            let sealed = async {
+                let Some(sealing) = self.sealing.clone() else { return };
+                let _ = tokio::task::spawn_blocking(move || sealing.stop()).await;
+            };
+            // Each may have to wait for somebody who says nothing more.
+            let serving = async {
+                self.serving.cancel();
+                self.serving_tasks.close();
+                self.serving_tasks.wait().await;
+            };
+            let forwarding = async {
+                if let Some(host) = &self.host {
+                    host.stop_forwarding().await;
+                }
+            };
+            let _ = tokio::join!(forwarding, serving, sealed);
+        };
+        if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
+            tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
+        }
     }
 }
 
@@ -262,6 +345,14 @@ fn warn_of_stranded(spool: &spool::Spool, in_cluster: bool) {
             );
         }
     }
+}
+
+fn surroundings(cluster: Option<&ClusterAccess>) -> process::Surroundings {
+    let view = cluster.map(|access| match access {
+        ClusterAccess::InCluster => cluster::View::new(None),
+        ClusterAccess::Kubeconfig(path) => cluster::View::new(Some(path.clone())),
+    });
+    process::Surroundings { cluster: view.map(|view| Arc::new(view) as _) }
 }
 
 async fn start_cluster(
@@ -298,6 +389,7 @@ async fn open_spool(
         age_max: settings.spool.max_age,
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
         sync_interval: settings.spool.sync_interval,
+        memory: Memory::of(settings.memory).spool,
         trace_keys,
     };
     let metrics = spool::Metrics::default();
@@ -335,24 +427,29 @@ fn start_red(
     Ok(Some(red))
 }
 
-async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs, StartError> {
+async fn open_runs(spool: &spool::Spool, memory: runs::Memory, registry: &mut Registry) -> Result<Runs, StartError> {
     let metrics = runs::Metrics::default();
     metrics.register(registry);
     let database = spool.database().clone();
-    tokio::task::spawn_blocking(move || Runs::open(database, metrics))
+    tokio::task::spawn_blocking(move || Runs::open(database, metrics, memory))
         .await
         .map_err(|error| StartError::Internal(error.to_string()))?
         .map_err(|error| StartError::Internal(format!("sealed runs cannot be opened: {error}")))
 }
 
-fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings) -> Result<Arc<Sealing>, StartError> {
+fn start_sealing(
+    spool: &spool::Spool,
+    runs: &Runs,
+    settings: &SpanreelSettings,
+    raw_bytes: u64,
+) -> Result<Arc<Sealing>, StartError> {
     const MIB: u64 = 1024 * 1024;
     let retention = RetentionSettings {
         age_max: Some(settings.store.max_age).filter(|age| !age.is_zero()),
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };
-    let mut sealing = SealSettings::default();
+    let mut sealing = SealSettings { raw_bytes, ..SealSettings::default() };
     if let Some(age_max) = settings.spool.max_age {
         // What the spool drops by age must be in a run long before.
         sealing.age_max = sealing.age_max.min(age_max / 4);
@@ -367,15 +464,15 @@ fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings)
 /// same text is on the query port.
 async fn serve_own_metrics(
     telemetry: &TelemetrySettings,
-    metrics: &Metrics,
+    (metrics, collector): (&Metrics, &CollectorMetrics),
     serving: &CancellationToken,
     tasks: &TaskTracker,
 ) {
     for endpoint in &telemetry.metrics_endpoints {
         match http_server::bind(endpoint).await {
             Ok(server) => {
-                let metrics = metrics.clone();
-                let text = move || async move { http_server::open_metrics(metrics.text()) };
+                let (metrics, collector) = (metrics.clone(), collector.clone());
+                let text = move || async move { http_server::plain_text(metrics.text() + &collector.text()) };
                 let router = axum::Router::new().route("/metrics", axum::routing::get(text));
                 tasks.spawn(server.serve(router, serving.clone()));
             }

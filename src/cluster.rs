@@ -50,6 +50,7 @@ mod sidecar;
 mod status;
 mod template;
 mod upgrade;
+mod view;
 mod webhook;
 mod workloads;
 
@@ -77,6 +78,7 @@ pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
 pub use metrics::Metrics;
 pub use settings::{ClusterSettings, SettingsError};
+pub use view::View;
 
 use crate::inject::{self, Delivery, Instrumentation};
 use certificates::{Certificates, Served};
@@ -149,6 +151,8 @@ pub struct ListenerPort {
     /// Component id and protocol as the operator names Service ports, e.g. `otlp-grpc`.
     pub name: String,
     pub port: u16,
+    /// Instead of TCP.
+    pub udp: bool,
     /// `grpc` or `http`.
     pub app_protocol: Option<String>,
 }

@@ -31,7 +31,9 @@ pub use component::{ComponentId, Declaration, IdError, Kit, Role, Stability};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Report, Severity, nearest};
 pub use effective::{Effective, Format, Secrets};
 pub use json::to_json;
-pub use section::{Secrecy, Section, Shape, WhenNull};
+#[cfg(test)]
+pub(crate) use section::decode_for_test;
+pub use section::{Item, ListText, Plain, Secrecy, Section, Shape, WhenNull};
 pub use source::{Files, Reach, Source};
 pub use telemetry::TelemetrySettings;
 

@@ -7,19 +7,42 @@
 //! share one reading of the request ([`crate::otlp::edit`]), and only what they change is written anew. The room must not
 //! know where requests come from or go.
 
+pub mod actions;
+pub mod attributes;
 pub mod batch;
 pub mod chain;
 pub mod client;
 pub mod connector;
+pub mod filter;
+pub mod k8s_attributes;
 pub mod memory_limiter;
+pub mod ottl;
+pub mod pattern;
+pub mod probabilistic_sampler;
+pub mod queue_batch;
+pub mod resource;
+pub mod resource_detection;
 pub mod settings;
+pub mod surroundings;
 pub mod tail_sampling;
+#[cfg(test)]
+mod testing;
+pub mod text;
+pub mod transform;
 
 pub use chain::{Chain, ProcessError, Processed};
 pub use client::{Client, ClientMetadata};
+pub use surroundings::Surroundings;
 
+use self::attributes::Attributes;
+use self::filter::Filter;
+use self::k8s_attributes::K8sAttributes;
 use self::memory_limiter::MemoryLimiter;
+use self::probabilistic_sampler::ProbabilisticSampler;
+use self::resource::Resource;
+use self::resource_detection::ResourceDetection;
 use self::settings::ProcessorSettings;
+use self::transform::Transform;
 use crate::otlp::edit::Traces;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -82,13 +105,23 @@ impl AddAssign for Removed {
     }
 }
 
+/// A processor cannot run here. The text stands on one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BuildError(pub String);
+
 impl Chain {
-    /// Builds the processors in order; those that need a task get one on `tasks`, until `shutdown`.
-    pub fn build<'a>(
-        settings: impl IntoIterator<Item = &'a ProcessorSettings>,
+    /// Builds the processors in order; those that need a task get one on `tasks`, until `shutdown`. May wait for the
+    /// surroundings, as long as the settings say.
+    ///
+    /// # Errors
+    /// The surroundings lack what a processor needs.
+    pub async fn build(
+        settings: &[&ProcessorSettings],
+        surroundings: &Surroundings,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, BuildError> {
         let mut chain = Self::default();
         for settings in settings {
             match settings {
@@ -97,12 +130,31 @@ impl Chain {
                     tasks.spawn(Arc::clone(&limiter).watch(shutdown.clone()));
                     chain.push(limiter);
                 }
+                ProcessorSettings::Attributes(settings) => chain.push(Arc::new(Attributes::new(settings))),
+                ProcessorSettings::Filter(settings) => chain.push(Arc::new(Filter::new(settings))),
+                ProcessorSettings::Transform(settings) => chain.push(Arc::new(Transform::new(settings))),
+                ProcessorSettings::K8sAttributes(settings) => {
+                    let started = K8sAttributes::start(settings, surroundings, tasks, shutdown).await;
+                    let failed = |problem| BuildError(format!("k8s_attributes: {problem}"));
+                    chain.push(Arc::new(started.map_err(failed)?));
+                }
+                ProcessorSettings::ProbabilisticSampler(settings) => {
+                    chain.push(Arc::new(ProbabilisticSampler::new(settings)));
+                }
+                ProcessorSettings::Resource(settings) => chain.push(Arc::new(Resource::new(settings))),
+                ProcessorSettings::ResourceDetection(settings) => {
+                    let detected = ResourceDetection::detect(settings, surroundings).await;
+                    let failed = |problem| BuildError(format!("resource_detection: {problem}"));
+                    chain.push(Arc::new(detected.map_err(failed)?));
+                }
                 // Of several, the last one groups what is sent, as in a Collector.
-                ProcessorSettings::Batch(settings) => chain.batch = Some(settings.clone()),
+                ProcessorSettings::Batch(settings) | ProcessorSettings::QueueBatch(settings) => {
+                    chain.batch = Some(settings.clone());
+                }
                 // Decides about what lies in the spool: requests pass.
                 ProcessorSettings::TailSampling(settings) => chain.tail_sampling = Some(settings.clone()),
             }
         }
-        chain
+        Ok(chain)
     }
 }

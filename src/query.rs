@@ -17,6 +17,7 @@
 mod admission;
 mod asked;
 mod call;
+mod dead_letters;
 mod encode;
 mod engine;
 mod error;
@@ -39,6 +40,7 @@ mod upkeep;
 mod upstream;
 
 pub use admission::Metrics as QueryMetrics;
+pub use dead_letters::{DeadLetters, NoLetter, routes as dead_letter_routes};
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use parameters::{ParameterError, ValueError};

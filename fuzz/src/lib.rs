@@ -1,21 +1,28 @@
-//! The modules that read bytes from outside, as the targets see them. Of the rooms only what needs neither RocksDB nor
+//! The modules that read what comes from outside, as the targets see them. Of the rooms only what needs neither RocksDB nor
 //! sockets.
 
 #[path = "../../src"]
 mod sources {
+    pub mod config;
+    pub mod otlp;
     pub mod traceql;
 
-    pub mod config {
-        pub mod duration;
+    /// Without the processors, which need a runtime.
+    pub mod process {
+        pub mod ottl;
+        pub mod pattern;
+
+        #[derive(Debug)]
+        pub struct Failed(pub String);
     }
-
-    pub mod otlp {
-        pub mod ids;
-        pub mod scan;
-        pub mod view;
-        pub mod wire;
-
-        pub use ids::{SpanId, TraceId};
+    pub mod receive {
+        pub mod jaeger {
+            pub mod convert;
+        }
+        pub mod thrift;
+        pub mod zipkin {
+            pub mod convert;
+        }
     }
 
     pub mod query {
@@ -45,4 +52,4 @@ mod sources {
     }
 }
 
-pub use sources::{config, otlp, query, store, traceql};
+pub use sources::{config, otlp, process, query, receive, store, traceql};

@@ -1,11 +1,14 @@
 //! What the query port tells about the process: readiness, metrics, status, diagnosis.
 
 use super::Shared;
+use super::forecast::Forecast;
 use super::host::Host;
 
 use crate::cluster::{Doctor, DoctorError, LifeLine};
+use crate::otlp::Signal;
 use crate::query::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
-use crate::spool::Spool;
+use crate::spool::{Snapshot, Spool};
+use crate::store::runs::Runs;
 use crate::telemetry::{self, Metrics};
 use crate::{cluster, receive};
 use futures_util::future::BoxFuture;
@@ -42,6 +45,7 @@ impl ReadinessFlag {
 /// Answers for the whole process.
 pub(super) struct Process {
     spool: Spool,
+    runs: Runs,
     receive: receive::Metrics,
     cluster: cluster::Metrics,
     life: Option<Arc<LifeLine>>,
@@ -50,19 +54,23 @@ pub(super) struct Process {
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
+    forecast: Forecast,
     started: Instant,
 }
 
 impl Process {
     pub fn new(
         shared: &Shared,
+        runs: Runs,
         cluster: cluster::Metrics,
         metrics: Metrics,
         host: Arc<Host>,
         life: Option<Arc<LifeLine>>,
+        forecast: Forecast,
     ) -> Self {
         Self {
             spool: shared.spool.clone(),
+            runs,
             receive: shared.receive_metrics.clone(),
             cluster,
             life,
@@ -70,6 +78,7 @@ impl Process {
             metrics,
             readiness: shared.readiness.clone(),
             host,
+            forecast,
             started: Instant::now(),
         }
     }
@@ -78,6 +87,27 @@ impl Process {
         let _ = self.doctor.set(doctor);
     }
 }
+
+impl Process {
+    fn store_status(&self, snapshot: &Snapshot) -> Value {
+        let store = self.runs.view().summary();
+        let of_traces = snapshot.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+        let waiting: u64 = of_traces.map(|(id, account)| account.stored.saturating_sub(store.accounted(id))).sum();
+        json!({
+            "runs": store.runs,
+            "spans": store.spans,
+            "bytes": store.bytes,
+            "raw_bytes": store.raw_bytes,
+            "damaged_runs": store.damaged_runs,
+            "oldest_received": store.oldest_received.map(|nanos| nanos / NANOS_PER_SECOND),
+            "sealed_until": store.newest_received.map(|nanos| nanos / NANOS_PER_SECOND),
+            "waiting_spans": waiting,
+            "pinned_traces": self.runs.pinned().len(),
+        })
+    }
+}
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 impl Introspection for Process {
     fn metrics(&self) -> telemetry::Pages {
@@ -91,6 +121,7 @@ impl Introspection for Process {
     /// The figures of `/metrics` in the shape that `spanreel status` prints; times are Unix seconds, sizes bytes.
     fn status(&self) -> Value {
         let snapshot = self.spool.snapshot();
+        let outlook = self.forecast.outlook(snapshot.bytes_max);
         let view = self.host.view();
         let listeners: Vec<Value> = view
             .listeners
@@ -99,7 +130,7 @@ impl Introspection for Process {
                 json!({
                     "receiver": listening.receiver,
                     "owner": owner,
-                    "protocol": listening.protocol,
+                    "protocol": if listening.protocol.is_empty() { "http" } else { listening.protocol },
                     "address": listening.address.to_string(),
                 })
             })
@@ -113,6 +144,7 @@ impl Introspection for Process {
                     account.dropped.iter().map(|(reason, spans)| (reason.as_str().to_owned(), json!(spans))).collect();
                 json!({
                     "pipeline": account.name,
+                    "signal": account.signal,
                     "received": account.received,
                     "stored": account.stored,
                     "sampled_out": account.sampled_out,
@@ -180,6 +212,8 @@ impl Introspection for Process {
                 "raw_bytes": snapshot.raw_bytes,
                 "batches": snapshot.batches,
                 "oldest_age_seconds": snapshot.oldest_age().as_secs(),
+                "full_in_seconds": outlook.until_full.map(|left| left.as_secs()),
+                "written_per_day_bytes": outlook.written_per_day,
                 "disk_free_bytes": snapshot.free_bytes,
                 "disk_full": snapshot.disk_full,
                 "disk_error": snapshot.disk_error,
@@ -188,6 +222,7 @@ impl Introspection for Process {
                 "sync_mean_micros": syncs.mean_micros,
                 "sync_max_micros": syncs.max_micros,
             },
+            "store": self.store_status(&snapshot),
             "injections": injections,
             "life": self.life.as_ref().map(|life| life.summary()),
             "catch_up": self.life.as_ref().map(|_| (*self.cluster.catch_up().report()).clone()),

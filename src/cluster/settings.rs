@@ -1,7 +1,7 @@
 //! How the cluster side is set up.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -93,17 +93,7 @@ impl ClusterSettings {
 
     /// A client and the namespace that its credentials name. Does not talk to the API server.
     pub(super) async fn client(&self) -> Result<(Client, String), StartError> {
-        let failed = |e: &dyn std::fmt::Display| StartError::Client(e.to_string());
-        let mut config = match &self.kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path).map_err(|e| failed(&format!("{}: {e}", path.display())))?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|e| failed(&e))?
-            }
-            None => Config::incluster().map_err(|e| failed(&e))?,
-        };
-        config.connect_timeout = Some(CONNECT_TIMEOUT);
-        let namespace = config.default_namespace.clone();
-        Ok((Client::try_from(config).map_err(|e| failed(&e))?, namespace))
+        connect(self.kubeconfig.as_deref()).await
     }
 
     pub(super) fn address(&self, namespace: &str) -> Address {
@@ -130,6 +120,21 @@ impl ClusterSettings {
     pub(super) fn own_endpoint(&self, namespace: &str) -> String {
         format!("http://{}.{namespace}:{OWN_OTLP_PORT}", self.service)
     }
+}
+
+/// A client and the namespace that its credentials name. Does not talk to the API server.
+pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, String), StartError> {
+    let failed = |e: &dyn std::fmt::Display| StartError::Client(e.to_string());
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|e| failed(&format!("{}: {e}", path.display())))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|e| failed(&e))?
+        }
+        None => Config::incluster().map_err(|e| failed(&e))?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).map_err(|e| failed(&e))?, namespace))
 }
 
 /// The host of an https URL, without the brackets of an IPv6 address.

@@ -43,8 +43,7 @@ pub struct Traces<'a> {
 /// The spans of one resource.
 #[derive(Debug)]
 pub struct ResourceSpans<'a> {
-    /// Only its schema URL is changed here.
-    record: Record<'a>,
+    pub schema_url: SchemaUrl<'a>,
     pub resource: Resource<'a>,
     pub scopes: Kept<ScopeSpans<'a>>,
 }
@@ -52,7 +51,7 @@ pub struct ResourceSpans<'a> {
 /// The spans of one instrumentation scope.
 #[derive(Debug)]
 pub struct ScopeSpans<'a> {
-    record: Record<'a>,
+    pub schema_url: SchemaUrl<'a>,
     pub scope: Scope<'a>,
     pub spans: Kept<Span<'a>>,
 }
@@ -64,6 +63,10 @@ pub struct Resource<'a>(Record<'a>);
 /// An instrumentation scope. One that is absent reads as empty, and appears when something is put in.
 #[derive(Debug)]
 pub struct Scope<'a>(Record<'a>);
+
+/// The schema URL of an envelope, apart from what else is in it: so it can be borrowed beside resource, scope and spans.
+#[derive(Debug)]
+pub struct SchemaUrl<'a>(Record<'a>);
 
 /// Messages of which some can be taken out, and none put in: a slice with [`Kept::retain`].
 #[derive(Debug)]
@@ -163,7 +166,7 @@ impl<'a> Traces<'a> {
                 out.extend_from_slice(field.raw);
                 continue;
             };
-            let Some(resource_spans) = kept.next_if(|kept| kept.record.is_of(payload)) else { continue };
+            let Some(resource_spans) = kept.next_if(|kept| kept.schema_url.0.is_of(payload)) else { continue };
             if !resource_spans.is_changed() {
                 out.extend_from_slice(field.raw);
             } else if !resource_spans.is_emptied() {
@@ -177,18 +180,10 @@ impl<'a> Traces<'a> {
 impl<'a> ResourceSpans<'a> {
     fn parse(raw: &'a [u8]) -> Self {
         Self {
-            record: Record::plain(raw),
+            schema_url: SchemaUrl(Record::plain(raw)),
             resource: Resource(Record::new(messages(raw, RESOURCE).next().unwrap_or_default(), 1)),
             scopes: Kept::new(messages(raw, SCOPE_SPANS).map(ScopeSpans::parse)),
         }
-    }
-
-    pub fn schema_url(&self) -> Cow<'_, str> {
-        self.record.text(SCHEMA_URL)
-    }
-
-    pub fn set_schema_url(&mut self, url: Cow<'a, str>) {
-        self.record.set(SCHEMA_URL, Scalar::text(url));
     }
 
     pub fn span_count(&self) -> u64 {
@@ -196,7 +191,7 @@ impl<'a> ResourceSpans<'a> {
     }
 
     fn is_changed(&self) -> bool {
-        self.record.is_changed()
+        self.schema_url.0.is_changed()
             || self.resource.0.is_changed()
             || self.scopes.removed
             || self.scopes.iter().any(ScopeSpans::is_changed)
@@ -210,9 +205,9 @@ impl<'a> ResourceSpans<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut kept = self.scopes.iter().peekable();
         let mut resource = self.resource.0.is_changed().then_some(&self.resource.0);
-        self.record.encode(out, |out, field| {
+        self.schema_url.0.encode(out, |out, field| {
             if let Some(payload) = field.bytes(SCOPE_SPANS) {
-                let Some(scope) = kept.next_if(|kept| kept.record.is_of(payload)) else { return true };
+                let Some(scope) = kept.next_if(|kept| kept.schema_url.0.is_of(payload)) else { return true };
                 if scope.is_emptied() {
                     return true;
                 }
@@ -230,22 +225,14 @@ impl<'a> ResourceSpans<'a> {
 impl<'a> ScopeSpans<'a> {
     fn parse(raw: &'a [u8]) -> Self {
         Self {
-            record: Record::plain(raw),
+            schema_url: SchemaUrl(Record::plain(raw)),
             scope: Scope(Record::new(messages(raw, SCOPE).next().unwrap_or_default(), 3)),
             spans: Kept::new(messages(raw, SPANS).map(Span::parse)),
         }
     }
 
-    pub fn schema_url(&self) -> Cow<'_, str> {
-        self.record.text(SCHEMA_URL)
-    }
-
-    pub fn set_schema_url(&mut self, url: Cow<'a, str>) {
-        self.record.set(SCHEMA_URL, Scalar::text(url));
-    }
-
     fn is_changed(&self) -> bool {
-        self.record.is_changed()
+        self.schema_url.0.is_changed()
             || self.scope.0.is_changed()
             || self.spans.removed
             || self.spans.iter().any(Span::is_changed)
@@ -258,7 +245,7 @@ impl<'a> ScopeSpans<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut kept = self.spans.iter().peekable();
         let mut scope = self.scope.0.is_changed().then_some(&self.scope.0);
-        self.record.encode(out, |out, field| {
+        self.schema_url.0.encode(out, |out, field| {
             if let Some(payload) = field.bytes(SPANS) {
                 let Some(span) = kept.next_if(|kept| kept.is_of(payload)) else { return true };
                 if span.is_changed() {
@@ -284,6 +271,16 @@ fn replaces(out: &mut Vec<u8>, changed: &mut Option<&Record<'_>>, old: Option<&[
 fn put_absent(out: &mut Vec<u8>, number: u32, changed: Option<&Record<'_>>) {
     if let Some(record) = changed {
         put_message(out, number, 0, |out| record.encode(out, |_, _| false));
+    }
+}
+
+impl<'a> SchemaUrl<'a> {
+    pub fn get(&self) -> Cow<'_, str> {
+        self.0.text(SCHEMA_URL)
+    }
+
+    pub fn set(&mut self, url: Cow<'a, str>) {
+        self.0.set(SCHEMA_URL, Scalar::text(url));
     }
 }
 

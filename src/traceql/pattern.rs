@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use regex::{Regex, RegexBuilder};
 
 /// A compiled pattern is refused beyond this: `(.{500}){500}` must not eat the memory.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
+pub const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// A regular expression of a query. It is compiled when that is first asked for, and clones share what came of it.
 #[derive(Clone)]
@@ -64,6 +64,14 @@ pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
         .size_limit(COMPILED_BYTES_MAX)
         .dfa_size_limit(COMPILED_BYTES_MAX)
         .build()
+}
+
+/// Compiles a pattern that may match anywhere in a text, as Go's `regexp` means it: a dot matches no line feed.
+///
+/// # Errors
+/// It is no valid pattern, or needs more than a mebibyte when compiled.
+pub fn search(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(&translate(pattern)).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(COMPILED_BYTES_MAX).build()
 }
 
 fn closes_too_much(translated: &str) -> bool {
@@ -227,6 +235,16 @@ mod tests {
         assert!(!matches("a|bc", "ac"));
         assert!(!matches("a", "a\n"));
         assert!(matches("(?i)get", "GET"));
+    }
+
+    #[test]
+    fn a_search_matches_anywhere_and_a_dot_matches_no_line_feed() {
+        let found = |pattern: &str, text: &str| search(pattern).unwrap().is_match(text);
+        assert!(found("b", "abc"));
+        assert!(found("^/users/{id}$", "/users/{id}"));
+        assert!(!found("a.b", "a\nb"));
+        assert!(search("a)(b").is_err());
+        assert!(search("(.{500}){500}").is_err());
     }
 
     #[test]

@@ -6,25 +6,36 @@
 
 #[path = "../support/destination.rs"]
 mod destination;
+#[path = "../../src/receive/thrift/write.rs"]
+#[allow(dead_code, reason = "the library's own tests use the rest")]
+mod thrift;
+
 #[path = "../support/scripts.rs"]
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admittance;
+mod collector_config;
 mod commands;
 mod config;
 mod crash;
+mod delivery;
+mod foreign;
 mod full_disk;
 mod inject;
 mod malformed;
 mod metrics_from_spans;
 mod monitoring;
+mod ottl;
 mod outage;
 mod pipelines;
 mod ports;
+mod processors;
 mod reload;
 mod rig;
 mod seal;
+mod sighup;
 mod signals;
 mod start;
 mod tail_sampling;

@@ -72,6 +72,8 @@ async fn the_installation_applies_twice_and_its_service_account_may_do_what_it_n
         (false, "patch", "opentelemetry.io", "opentelemetrycollectors", "anywhere"),
         (true, "watch", "", "namespaces", ""),
         (true, "watch", "", "pods", ""),
+        (true, "watch", "", "nodes", ""),
+        (false, "patch", "", "nodes", ""),
         (true, "get", "apps", "statefulsets", "anywhere"),
         (true, "get", "batch", "cronjobs", "anywhere"),
         (false, "list", "policy", "poddisruptionbudgets", "anywhere"),

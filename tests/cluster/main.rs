@@ -19,6 +19,7 @@ mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attributes;
 mod catch_up;
 mod certificates;
 mod collectors;

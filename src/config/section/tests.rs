@@ -3,11 +3,21 @@ use crate::config::duration;
 use crate::config::yaml;
 use std::sync::Arc;
 
+/// Reads `text` as a section at `path`; what was read and what was said.
+pub(super) fn decode<T>(text: &str, path: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+    let (value, _, said) = at(text, path, read);
+    (value, said)
+}
+
 /// Reads `text` by `read`; what it returned and what was said.
 fn with<T>(text: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Effective, Vec<String>) {
+    at(text, "a", read)
+}
+
+fn at<T>(text: &str, path: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Effective, Vec<String>) {
     let report = Report::default();
     let root = yaml::parse(&Arc::from("t"), text).unwrap();
-    let mut section = Section::over(&report, Some(&root), root.position.clone(), "a".to_owned());
+    let mut section = Section::over(&report, Some(&root), root.position.clone(), path.to_owned());
     let value = read(&mut section);
     let effective = section.finish().0;
     let said = match report.into_result() {
@@ -126,4 +136,19 @@ fn secrets_are_not_repeated_in_errors() {
     let said = with("h: {authorization: 12345}", |s| s.pairs("h", Secrecy::Secret)).2;
     assert_eq!(said, ["t:1:20: a::h::authorization: expected text, got a number (put it in quotes)"]);
     assert_eq!(duration::format(Duration::from_secs(90)), "1m30s");
+}
+
+#[test]
+fn plain_values_keep_their_types() {
+    let (value, effective, said) = with("v: {a: [1, 1.5, true], b: \"1\", c: }", |s| s.plain("v"));
+    let list = Plain::List(vec![Plain::Int(1), Plain::Float(1.5), Plain::Bool(true)]);
+    let entries = [("a", list), ("b", Plain::Text("1".to_owned())), ("c", Plain::Null)];
+    assert_eq!(value, Some(Plain::Map(entries.map(|(key, value)| (key.to_owned(), value)).into())));
+    assert!(matches!(effective, Effective::Map(entries) if entries.len() == 1));
+    assert!(said.is_empty());
+    assert_eq!(with("v:", |s| s.plain("v")).0, None);
+    assert_eq!(
+        with("v: 99999999999999999999", |s| s.plain("v")).2,
+        ["t:1:4: a::v: holds a number of more than 64 bits (put it in quotes)"]
+    );
 }

@@ -191,8 +191,9 @@ impl<'s, 'a> IntoIterator for &'s Attributes<'a> {
 }
 
 /// Maps are equal when they say the same of every key, in any order.
-impl PartialEq for Attributes<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len() && self.iter().all(|attribute| other.get(&attribute.key) == Some(&attribute.value))
+impl<'b> PartialEq<Attributes<'b>> for Attributes<'_> {
+    fn eq(&self, other: &Attributes<'b>) -> bool {
+        let has = |attribute: &Attribute<'_>| other.get(&attribute.key).is_some_and(|value| attribute.value == *value);
+        self.len() == other.len() && self.iter().all(has)
     }
 }

@@ -1,6 +1,6 @@
 //! Attribute values: every kind that `AnyValue` has.
 
-use super::attributes::Attributes;
+use super::attributes::{Attribute, Attributes};
 use super::lazy::Lazy;
 use super::write::put_message;
 use crate::otlp::view::messages;
@@ -8,7 +8,7 @@ use crate::otlp::wire::{Fields, Payload, put_bytes, put_double_field, put_uint};
 use std::borrow::Cow;
 
 /// A value. Doubles compare as numbers do: NaN is not equal to itself.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub enum Value<'a> {
     #[default]
     Empty,
@@ -95,15 +95,20 @@ impl<'a> From<Attributes<'a>> for Map<'a> {
     }
 }
 
-impl PartialEq for List<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.items() == other.items()
-    }
-}
-
-impl PartialEq for Map<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.entries() == other.entries()
+// Written out, because what is compared need not live equally long.
+impl<'b> PartialEq<Value<'b>> for Value<'_> {
+    fn eq(&self, other: &Value<'b>) -> bool {
+        match (self, other) {
+            (Self::Empty, Value::Empty) => true,
+            (Self::Text(this), Value::Text(other)) => this == other,
+            (Self::Bool(this), Value::Bool(other)) => this == other,
+            (Self::Int(this), Value::Int(other)) => this == other,
+            (Self::Double(this), Value::Double(other)) => this == other,
+            (Self::Bytes(this), Value::Bytes(other)) => this == other,
+            (Self::List(this), Value::List(other)) => this.items() == other.items(),
+            (Self::Map(this), Value::Map(other)) => this.entries() == other.entries(),
+            _ => false,
+        }
     }
 }
 
@@ -137,12 +142,20 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A value that borrows from this one.
-    pub fn borrowed(&'a self) -> Value<'a> {
+    /// A copy that borrows nothing.
+    pub fn detached<'b>(&self) -> Value<'b> {
         match self {
-            Self::Text(text) => Self::Text(Cow::Borrowed(text)),
-            Self::Bytes(bytes) => Self::Bytes(Cow::Borrowed(bytes)),
-            other => other.clone(),
+            Self::Empty => Value::Empty,
+            Self::Text(text) => Value::Text(Cow::Owned(text.to_string())),
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Int(value) => Value::Int(*value),
+            Self::Double(value) => Value::Double(*value),
+            Self::Bytes(bytes) => Value::Bytes(Cow::Owned(bytes.to_vec())),
+            Self::List(list) => Value::List(list.items().iter().map(Value::detached).collect::<Vec<_>>().into()),
+            Self::Map(map) => {
+                let entry = |entry: &Attribute<'_>| (Cow::Owned(entry.key().to_owned()), entry.value().detached());
+                Value::Map(map.entries().iter().map(entry).collect::<Attributes<'b>>().into())
+            }
         }
     }
 

@@ -1,11 +1,15 @@
 //! What policies ask about a trace, collected from the bytes of the requests that hold its spans.
 
-use super::settings::pattern;
+use super::settings::{OttlCondition, pattern};
 use crate::otlp::TraceId;
+use crate::otlp::edit::{ResourceSpans, ScopeSpans, Traces, whole};
 use crate::otlp::view::messages;
 use crate::otlp::wire::{Fields, Payload};
+use crate::process::ottl::View;
+use crate::process::ottl::settings::{Complaints, Failing, any_holds};
 use regex::bytes::Regex;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The part of a trace that one request holds, or several together: facts of parts join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub(super) enum Question {
     },
     /// The sampled flag of `flags`.
     Sampled,
+    /// What is written in OTTL, about the span or one of its events.
+    Ottl(OttlCondition),
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +73,7 @@ pub(super) enum Test {
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
     questions: Vec<Question>,
+    complaints: Arc<Complaints>,
 }
 
 impl Questions {
@@ -110,7 +117,49 @@ impl Questions {
                 }
             }
         }
+        if self.questions.iter().any(|question| matches!(question, Question::Ottl(_))) {
+            self.ask_in_ottl(request, |id, answers| {
+                if let Some((_, facts)) = places.get(&id).and_then(|place| traces.get_mut(*place)) {
+                    facts.answers |= answers;
+                }
+            });
+        }
         traces
+    }
+
+    /// Asks the questions in OTTL about every span, for which the request is read anew.
+    fn ask_in_ottl(&self, request: &[u8], mut answered: impl FnMut(TraceId, u64)) {
+        let joined = whole(request);
+        let traces = Traces::parse(joined.as_deref().unwrap_or(request));
+        for ResourceSpans { resource, scopes, schema_url } in traces.resources.iter() {
+            for ScopeSpans { scope, spans, schema_url: scope_url } in scopes.iter() {
+                let view = View {
+                    resource: (resource, schema_url),
+                    scope: Some((scope, scope_url)),
+                    span: None,
+                    event: None,
+                    cache: None,
+                };
+                for span in spans.iter() {
+                    let Some(id) = TraceId::from_wire(span.trace_id()) else { continue };
+                    let asked = self.numbered().filter_map(|(bit, question)| match question {
+                        Question::Ottl(condition) => Some((bit, condition)),
+                        _ => None,
+                    });
+                    let yes = asked.filter(|(_, condition)| self.holds(condition, View { span: Some(span), ..view }));
+                    answered(id, yes.fold(0, |answers, (bit, _)| answers | bit));
+                }
+            }
+        }
+    }
+
+    /// What cannot be said is no, whatever `error_mode` is: a Collector passes over the policy then.
+    fn holds(&self, condition: &OttlCondition, view: View<'_, '_>) -> bool {
+        let failing = Failing { processor: "tail_sampling", mode: condition.error_mode, complaints: &self.complaints };
+        let holds = |conditions, view| any_holds(conditions, view, &failing).unwrap_or(false);
+        let events = if condition.span_event.is_empty() { 0 } else { view.span.map_or(0, |span| span.events().len()) };
+        holds(&condition.span, view)
+            || (0..events).any(|event| holds(&condition.span_event, View { event: Some(event), ..view }))
     }
 
     fn of_span(&self, span: &[u8]) -> Option<(TraceId, Facts)> {
@@ -130,7 +179,7 @@ impl Questions {
         }
         for (bit, question) in self.numbered() {
             let yes = match question {
-                Question::Attribute { .. } => false,
+                Question::Attribute { .. } | Question::Ottl(_) => false,
                 Question::StatusCode(codes) => codes.contains(&status),
                 Question::TraceState { key, values } => has_entry(trace_state, key, values),
                 Question::Sampled => flags & 1 == 1,

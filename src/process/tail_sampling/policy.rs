@@ -138,6 +138,7 @@ impl Policy {
                 (attribute(key, Questions::string_test(values, *regex)), *invert)
             }
             Rule::BooleanAttribute { key, value, invert } => (attribute(key, Test::Is(*value)), *invert),
+            Rule::OttlCondition(condition) => (Question::Ottl(condition.clone()), false),
             Rule::StatusCode { codes } => (Question::StatusCode(codes.clone()), false),
             Rule::TraceState { key, values } => {
                 let values = values.iter().map(|value| value.clone().into_bytes()).collect();

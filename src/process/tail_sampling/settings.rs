@@ -1,8 +1,11 @@
 //! Settings of the `tail_sampling` processor, with the Collector's names, defaults and checks.
 
 use crate::config::{Declaration, Section, Shape, Stability};
+use crate::process::ottl::settings::{ErrorMode, condition};
+use crate::process::ottl::{Condition, Context, Prefixes};
 use crate::process::settings::ProcessorSettings;
 use regex::bytes::Regex;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The `tail_sampling` processor.
@@ -34,6 +37,14 @@ pub struct TailSamplingSettings {
 pub struct PolicySettings {
     pub name: String,
     pub rule: Rule,
+}
+
+/// Conditions in OTTL, of which one must hold for a span or one of its events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OttlCondition {
+    pub error_mode: ErrorMode,
+    pub span: Arc<[Condition]>,
+    pub span_event: Arc<[Condition]>,
 }
 
 /// What a policy asks.
@@ -73,6 +84,7 @@ pub enum Rule {
     },
     /// Any span with the sampled flag.
     TraceFlags,
+    OttlCondition(OttlCondition),
     /// `max` 0: no upper bound.
     SpanCount {
         min: u64,
@@ -227,11 +239,7 @@ impl PolicySettings {
                 value: attribute.bool("value", false),
                 invert: invert(attribute),
             }),
-            Type::OttlCondition => {
-                section.accept("ottl_condition", Shape::Map);
-                section.error("type", "not supported yet: conditions in OTTL", "use the attribute policies");
-                Rule::AlwaysSample
-            }
+            Type::OttlCondition => section.section("ottl_condition", ottl_condition),
             Type::And | Type::Not | Type::Drop | Type::Composite => compound(section, kind, level),
         };
         accept_unused(section, kind);
@@ -310,6 +318,19 @@ fn status_code(section: &mut Section<'_>) -> Rule {
         }
     });
     Rule::StatusCode { codes: codes.collect() }
+}
+
+fn ottl_condition(section: &mut Section<'_>) -> Rule {
+    let error_mode = ErrorMode::decode(section, ErrorMode::Ignore);
+    let mut conditions = |context: Context| -> Arc<[Condition]> {
+        let texts = section.texts(context.word());
+        texts.iter().filter_map(|text| condition(section, text, context, Prefixes::Optional)).collect()
+    };
+    let (span, span_event) = (conditions(Context::Span), conditions(Context::SpanEvent));
+    if section.is_sound() && span.is_empty() && span_event.is_empty() {
+        section.error("", "expected at least one condition", "e.g. span: ['attributes[\"http.route\"] == \"/pay\"']");
+    }
+    Rule::OttlCondition(OttlCondition { error_mode, span, span_event })
 }
 
 fn string_attribute(section: &mut Section<'_>) -> Rule {
@@ -404,7 +425,8 @@ impl Rule {
             | Self::BooleanAttribute { .. }
             | Self::StatusCode { .. }
             | Self::TraceState { .. }
-            | Self::TraceFlags => 1,
+            | Self::TraceFlags
+            | Self::OttlCondition(_) => 1,
             Self::And(policies) | Self::Drop(policies) => policies.iter().map(|policy| policy.rule.conditions()).sum(),
             Self::Not(policy) => policy.rule.conditions(),
             Self::Composite { policies, .. } => policies.iter().map(|(policy, _)| policy.rule.conditions()).sum(),

@@ -1,10 +1,13 @@
-use super::settings::{PolicySettings, Rule, TailSamplingSettings};
+use super::settings::{DECLARATION, OttlCondition, PolicySettings, Rule, TailSamplingSettings};
 use super::*;
+use crate::config::decode_for_test;
 use crate::otlp::TraceId;
+use crate::process::ottl::settings::ErrorMode;
+use crate::process::ottl::{Condition, Context, Prefixes};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use opentelemetry_proto::tonic::trace::v1::{self as trace, ResourceSpans, ScopeSpans, Span, Status};
 use proptest::prelude::*;
 use prost::Message;
 use std::time::Duration;
@@ -70,6 +73,48 @@ fn latency_is_from_the_first_start_to_the_last_end() {
     assert!(!keeps(latency(101, 0), vec![], spans()));
     assert!(keeps(latency(99, 100), vec![], spans()));
     assert!(!keeps(latency(100, 200), vec![], spans()), "with an upper bound the lower one is out");
+}
+
+#[test]
+fn one_condition_in_ottl_on_one_span_or_event_is_enough() {
+    let ottl = |span: &str, event: &str| {
+        let parse = |text: &str, context| {
+            let text = Some(text).filter(|text| !text.is_empty());
+            text.map(|text| Condition::parse(text, context, Prefixes::Optional).unwrap().value).into_iter().collect()
+        };
+        vec![Rule::OttlCondition(OttlCondition {
+            error_mode: ErrorMode::Silent,
+            span: parse(span, Context::Span),
+            span_event: parse(event, Context::SpanEvent),
+        })]
+    };
+    let service = || vec![attribute("service.name", text("shop"))];
+    let event = trace::span::Event { name: "boom".to_owned(), ..Default::default() };
+    let spans = || {
+        vec![span(1, 5, vec![]), Span { events: vec![event.clone()], ..span(1, 50, vec![attribute("a", text("b"))]) }]
+    };
+    let kept = |span: &str, event: &str| keeps(ottl(span, event), service(), spans());
+    assert!(kept("attributes[\"a\"] == \"b\"", ""));
+    assert!(kept(
+        "end_time - start_time > Duration(\"40ms\") and resource.attributes[\"service.name\"] == \"shop\"",
+        ""
+    ));
+    assert!(!kept("attributes[\"a\"] == \"c\"", ""));
+    assert!(kept("false", "name == \"boom\""));
+    assert!(!kept("", "name == \"x\""));
+    assert!(!kept("attributes[\"a\"] / 0 == 1", ""));
+
+    let (_, mut said) = decode_for_test(
+        "{policies: [{name: p, type: ottl_condition, ottl_condition: {span: ['nmae == \"a\"']}}]}",
+        |section| {
+            (DECLARATION.decode)(section);
+        },
+    );
+    let said = said.remove(0);
+    assert!(
+        said.ends_with("ottl_condition::span::0: at column 1: a span has no nmae (did you mean \"name\"?)"),
+        "{said}"
+    );
 }
 
 #[test]

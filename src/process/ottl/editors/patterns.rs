@@ -1,0 +1,206 @@
+//! Editors that replace by regular expression or glob.
+
+use std::borrow::Cow;
+
+use regex::{Captures, Regex};
+
+use crate::otlp::edit::{self, Attributes};
+use crate::process::ottl::evaluate;
+use crate::process::ottl::failure::Failure;
+use crate::process::ottl::frame::{Frame, View};
+use crate::process::ottl::functions::{Arguments, Convert, Function, Parameter, Wants, editor, optional, required};
+use crate::process::ottl::value::{Types, Value};
+
+const TEXT: Wants = Wants::Value(Types::TEXT);
+const FUNCTION: Parameter = optional("function", Wants::Function);
+const FORMAT: Parameter = optional("replacement_format", Wants::Format);
+
+pub(super) const REPLACE_PATTERN: Function = editor(
+    "replace_pattern",
+    &[
+        required("target", Wants::Target),
+        required("regex_pattern", Wants::Pattern),
+        required("replacement", TEXT),
+        FUNCTION,
+        FORMAT,
+    ],
+    replace_pattern,
+);
+
+pub(super) const REPLACE_MATCH: Function = editor(
+    "replace_match",
+    &[
+        required("target", Wants::Target),
+        required("pattern", Wants::Glob),
+        required("replacement", TEXT),
+        FUNCTION,
+        FORMAT,
+    ],
+    replace_match,
+);
+
+pub(super) const REPLACE_ALL_PATTERNS: Function = editor(
+    "replace_all_patterns",
+    &[
+        required("target", Wants::MapTarget),
+        required("mode", Wants::Word(&["key", "value"])),
+        required("regex_pattern", Wants::Pattern),
+        required("replacement", TEXT),
+        FUNCTION,
+        FORMAT,
+    ],
+    replace_all_patterns,
+);
+
+pub(super) const REPLACE_ALL_MATCHES: Function = editor(
+    "replace_all_matches",
+    &[
+        required("target", Wants::MapTarget),
+        required("pattern", Wants::Glob),
+        required("replacement", TEXT),
+        FUNCTION,
+        FORMAT,
+    ],
+    replace_all_matches,
+);
+
+/// Replaces every match within a text; what is no text stays.
+fn replace_pattern<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
+    let target = arguments.target(0)?;
+    let replacer = Replacer::new(arguments, 1, frame.view())?;
+    let replaced = match frame.view().get(target)? {
+        Value::Text(text) => replacer.replaced(&text, frame.view())?,
+        _ => None,
+    };
+    match replaced {
+        Some(text) => frame.set(target, Value::text(text)),
+        None => Ok(()),
+    }
+}
+
+fn replace_all_patterns<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
+    let target = arguments.target(0)?;
+    let replacer = Replacer::new(arguments, 2, frame.view())?;
+    let of_keys = arguments.word(1) == Some("key");
+    let mut changes = Vec::new();
+    if let Value::Map(map) = frame.view().get(target)? {
+        for (index, entry) in map.iter().enumerate() {
+            let text = if of_keys { Some(entry.key()) } else { entry.value().as_text() };
+            // What the function refuses stays, as in a Collector.
+            if let Some(Ok(Some(new))) = text.map(|text| replacer.replaced(text, frame.view())) {
+                changes.push((index, new));
+            }
+        }
+    }
+    frame.edit_map(target, |map| change_at(map, changes, of_keys))
+}
+
+/// Replaces a text that the glob matches as a whole.
+fn replace_match<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
+    let target = arguments.target(0)?;
+    let replacer = Replacer::new(arguments, 1, frame.view())?;
+    let matches = match frame.view().get(target)? {
+        Value::Text(text) => replacer.pattern.is_match(&text),
+        _ => false,
+    };
+    if !matches {
+        return Ok(());
+    }
+    let new = replacer.whole(frame.view())?;
+    frame.set(target, Value::text(new))
+}
+
+fn replace_all_matches<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
+    let target = arguments.target(0)?;
+    let replacer = Replacer::new(arguments, 1, frame.view())?;
+    let mut changes = Vec::new();
+    if let Value::Map(map) = frame.view().get(target)? {
+        for (index, entry) in map.iter().enumerate() {
+            if entry.value().as_text().is_some_and(|text| replacer.pattern.is_match(text)) {
+                changes.push((index, replacer.whole(frame.view())?));
+            }
+        }
+    }
+    frame.edit_map(target, |map| change_at(map, changes, false))
+}
+
+/// Gives the keys or values at these places, which ascend, new texts.
+fn change_at(map: &mut Attributes<'_>, changes: Vec<(usize, String)>, of_keys: bool) {
+    if changes.is_empty() {
+        return;
+    }
+    if of_keys {
+        let mut changes = changes.into_iter().peekable();
+        let mut index = 0;
+        map.rename(|_| {
+            let new = changes.next_if(|(at, _)| *at == index).map(|(_, new)| Cow::Owned(new));
+            index += 1;
+            new
+        });
+        return;
+    }
+    let keys: Vec<String> = changes.iter().filter_map(|(at, _)| Some(map.iter().nth(*at)?.key().to_owned())).collect();
+    for (key, (_, new)) in keys.iter().zip(changes) {
+        map.update(key, edit::Value::from(new));
+    }
+}
+
+/// The pattern at an argument, and what stands behind it.
+struct Replacer<'p> {
+    pattern: &'p Regex,
+    replacement: String,
+    function: Option<Convert>,
+    format: Option<&'p str>,
+}
+
+impl<'p> Replacer<'p> {
+    fn new(arguments: &'p Arguments, pattern: usize, view: View<'_, '_>) -> Result<Self, Failure> {
+        Ok(Self {
+            pattern: arguments.pattern(pattern)?,
+            replacement: evaluate::text(arguments.expr(pattern + 1)?, view)?.into_owned(),
+            function: arguments.function(pattern + 2),
+            format: arguments.word(pattern + 3),
+        })
+    }
+
+    /// The text with every match replaced. None: nothing matched.
+    fn replaced(&self, text: &str, view: View<'_, '_>) -> Result<Option<String>, Failure> {
+        if !self.pattern.is_match(text) {
+            return Ok(None);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut done = 0;
+        for captures in self.pattern.captures_iter(text) {
+            let Some(found) = captures.get(0) else { continue };
+            out.push_str(text.get(done..found.start()).unwrap_or_default());
+            out.push_str(&self.expanded(&captures, view)?);
+            done = found.end();
+        }
+        out.push_str(text.get(done..).unwrap_or_default());
+        Ok(Some(out))
+    }
+
+    fn expanded(&self, captures: &Captures<'_>, view: View<'_, '_>) -> Result<String, Failure> {
+        let mut new = String::new();
+        captures.expand(&self.replacement, &mut new);
+        self.converted(new, view)
+    }
+
+    /// What a whole match becomes: the replacement as it is, `$1` means nothing.
+    fn whole(&self, view: View<'_, '_>) -> Result<String, Failure> {
+        self.converted(self.replacement.clone(), view)
+    }
+
+    fn converted(&self, text: String, view: View<'_, '_>) -> Result<String, Failure> {
+        let Some(function) = self.function else { return Ok(text) };
+        let arguments = Arguments::of_text(text);
+        let converted = match function(&arguments, view)? {
+            Value::Text(text) => text.into_owned(),
+            other => return Err(Failure::of_type(Types::TEXT, &other)),
+        };
+        Ok(match self.format {
+            Some(format) => format.replacen("%s", &converted, 1),
+            None => converted,
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! `k8s_attributes` and `resource_detection`: the whole program beside a real API server, with the rights of
+//! `deploy/install.yaml`; the test is kubelet and agent.
+
+use crate::installed::{Installed, PODS, SOON};
+use crate::kube_rig::wait_until;
+use crate::support::compression::Compression;
+use crate::support::http;
+use crate::support::otlp::{Client, Protocol};
+use crate::support::spanreel::Options;
+use crate::support::traces::{Traces, attribute, hex};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
+use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const TRACES: Traces = Traces { seed: 31, spans_per_trace: 1 };
+
+struct Scene(Installed);
+
+impl Scene {
+    async fn set(settings: &str) -> Self {
+        let processors = vec![("k8s_attributes".to_owned(), settings.to_owned())];
+        let mut installed = Installed::prepare_with(&[], Options { processors, ..Options::default() }).await;
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": "node-1", "labels": {"topology.kubernetes.io/zone": "z1"}},
+        });
+        installed.kube.create("/api/v1/nodes", &node).await.unwrap();
+        installed.patch("/api/v1/namespaces/shop", &json!({"metadata": {"labels": {"tier": "gold"}}})).await;
+        installed.start().await;
+        Self(installed)
+    }
+
+    /// A pod of a ReplicaSet that runs; its uid.
+    async fn run_pod(&self, name: &str, address: &str) -> String {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name, "labels": {"team": "blue"},
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6c45f8d6f6",
+                    "uid": "11111111-2222-3333-4444-555555555555",
+                }],
+            },
+            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "registry.example/app:1.0"}]},
+        });
+        let stored = self.0.kube.create(PODS, &pod).await.unwrap();
+        let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
+        self.0.patch(&format!("{PODS}/{name}/status"), &status).await;
+        stored["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends trace `index` with these resource attributes and reads it back as JSON.
+    async fn stored(&self, index: u64, attributes: &[(&str, &str)]) -> String {
+        let ports = self.0.spanreel.ports;
+        let mut request = TRACES.request("shop", index..index + 1);
+        let resource = request.resource_spans[0].resource.as_mut().unwrap();
+        let text = |(key, value): &(&str, &str)| attribute(key, Attribute::StringValue((*value).to_owned()));
+        resource.attributes.extend(attributes.iter().map(text));
+        let mut client = Client::connect(ports.grpc, Protocol::Grpc).await.unwrap();
+        let answer = client.export(&request, Compression::ALL[0]).await.unwrap();
+        assert!(answer.is_ok(), "{answer:?}");
+        let path = format!("/api/traces/{}", hex(&TRACES.id(index)));
+        http::get(ports.query, &path, &[("accept", "application/json")]).await.unwrap().text()
+    }
+
+    /// Sends until what is stored says this; watches take their time.
+    async fn wait_for(&self, first: u64, attributes: &[(&str, &str)], expected: &[(&str, &str)]) {
+        let next = AtomicU64::new(first + 1);
+        wait_until(&format!("{expected:?}"), SOON, || async {
+            let stored = self.stored(next.fetch_add(1, Ordering::Relaxed), attributes).await;
+            let says = |(key, value): &(&str, &str)| {
+                stored.contains(&format!("{{\"key\":\"{key}\",\"value\":{{\"stringValue\":\"{value}\"}}}}"))
+            };
+            expected.iter().all(says).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_get_what_the_cluster_knows_of_their_pod() {
+    let scene = Scene::set(
+        "{pod_association: [{sources: [{from: resource_attribute, name: k8s.pod.uid}]}, {sources: [{from: connection}]}], \
+         extract: {metadata: [k8s.pod.name, k8s.namespace.name, k8s.deployment.name, k8s.node.name, k8s.node.uid, \
+         k8s.cluster.uid, container.image.tag], \
+         labels: [{tag_name: team, key: team}, {tag_name: tier, key: tier, from: namespace}, \
+         {tag_name: zone, key: topology.kubernetes.io/zone, from: node}]}}",
+    )
+    .await;
+    let uid = scene.run_pod("web-1", "10.9.8.7").await;
+    scene.run_pod("web-2", "127.0.0.1").await;
+    let system = scene.0.kube.get("/api/v1/namespaces/kube-system").await.unwrap();
+    let cluster_uid = system["metadata"]["uid"].as_str().unwrap().to_owned();
+    let common = [
+        ("k8s.namespace.name", "shop"),
+        ("k8s.deployment.name", "web"),
+        ("k8s.node.name", "node-1"),
+        ("container.image.tag", "1.0"),
+        ("team", "blue"),
+        ("tier", "gold"),
+        ("zone", "z1"),
+        ("k8s.cluster.uid", cluster_uid.as_str()),
+    ];
+    let named = |name: &'static str| [&[("k8s.pod.name", name)][..], &common].concat();
+    scene.wait_for(0, &[("k8s.pod.uid", &uid)], &named("web-1")).await;
+    // The test's own connection comes from the second pod's address.
+    scene.wait_for(1000, &[], &named("web-2")).await;
+    // What a span says of itself stays.
+    let stored = scene.stored(2000, &[("k8s.pod.uid", &uid), ("k8s.node.name", "mine")]).await;
+    assert!(stored.contains("\"mine\"") && !stored.contains("\"node-1\""), "{stored}");
+}
