@@ -1,4 +1,4 @@
-//! The modules that read bytes from outside, as the targets see them. Of the rooms only what needs neither RocksDB nor
+//! The modules that read what comes from outside, as the targets see them. Of the rooms only what needs neither RocksDB nor
 //! sockets.
 
 #[path = "../../src"]
@@ -6,6 +6,7 @@ mod sources {
     pub mod config;
     pub mod otlp;
     pub mod traceql;
+
     /// Without the processors, which need a runtime.
     pub mod process {
         pub mod ottl;

@@ -103,6 +103,7 @@ mod tests {
 
     use super::*;
     use crate::query::admission::Admission;
+    use crate::query::router::QueryLimits;
 
     #[tokio::test]
     async fn a_body_arrives_whole_whatever_its_length() {
@@ -116,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_nobody_reads_gives_its_room_back_and_is_counted() {
-        let admission = Admission::new();
+        let admission = Admission::new(&QueryLimits::default());
         let all = admission.room_left();
         let room = admission.room_for(10 * PIECE_BYTES).await.unwrap();
         assert!(admission.room_left() < all);

@@ -15,7 +15,7 @@ use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
-use super::source::TraceSource;
+use super::source::{FoundTrace, TraceSource};
 use super::trace_id::parse_trace_id;
 use super::upstream::{Away, Unanswered, Upstream, has_root};
 use crate::otlp::TraceId;
@@ -49,6 +49,11 @@ pub(super) async fn v2(
     state.admission().run(Lane::Trace, move |control| lookup.answer_v2(&*source, control)).await
 }
 
+/// Traces of up to so many bytes are read without booking them.
+const SMALL_BYTES_MAX: usize = 512 * 1024;
+/// How many times the bytes of a trace are held at once: its fragments, the whole, and the answer, which is larger in JSON.
+const COPIES_OF_LARGE: usize = 4;
+
 /// A request that was understood.
 struct Lookup {
     id: TraceId,
@@ -80,8 +85,21 @@ impl Lookup {
         })
     }
 
+    /// Nearly all traces are small, and cost next to nothing: only a large one is booked, before it is read as a whole.
+    fn read(&self, source: &dyn TraceSource, control: &Control) -> Result<FoundTrace, QueryError> {
+        if self.limits.trace_bytes_max > SMALL_BYTES_MAX {
+            let found = source.trace(self.id, &AssembleLimits { trace_bytes_max: SMALL_BYTES_MAX })?;
+            if found.completeness == Completeness::Complete {
+                return Ok(found);
+            }
+        }
+        let bytes = self.limits.trace_bytes_max.saturating_mul(COPIES_OF_LARGE);
+        control.reserve(bytes.min(control.bytes_max()))?;
+        Ok(source.trace(self.id, &self.limits)?)
+    }
+
     fn find(&self, source: &dyn TraceSource, control: &Control) -> Result<Found, QueryError> {
-        let here = source.trace(self.id, &self.limits)?;
+        let here = self.read(source, control)?;
         let mut trace = self.assembled(&here.fragments)?;
         let inspected_bytes = here.inspected_bytes;
         let truncated = here.completeness == Completeness::Truncated;
