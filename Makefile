@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: run build test lint bench
+.PHONY: run build test lint bench web
 
 # Arguments of `make run`, e.g. make run ARGS='--config my.yaml'.
 ARGS ?=
@@ -40,10 +40,16 @@ test:
 	.ci/step "Python agent" .ci/python-agent
 	.ci/step "Node.js agent" .ci/node-agent
 	.ci/step "Kubernetes" .ci/kube
+	.ci/step "web UI" .ci/web check
 	.ci/step "clippy" cargo clippy --release --locked --all-targets -- -D warnings
 	.ci/step "build" cargo test --release --locked --no-run
 	.ci/step "tests" cargo test --release --locked
+	.ci/step "browser" .ci/web browser
 	.ci/step "fuzzing" .ci/fuzz 60
+
+# Builds web/dist from the sources in web/; commit both.
+web:
+	.ci/web build
 
 bench:
 	.ci/tools

@@ -25,11 +25,12 @@ use serde::Deserialize as _;
 use sink::Sink;
 use spanreel::appliance::components::Components;
 use spanreel::cluster::LifeLine;
-use spanreel::config::{self, Files, Input, Source};
-use spanreel::forward::Destination;
+use spanreel::config::{self, Config, Files, Input, Source};
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::forward::{self, Destination};
 use spanreel::inject::{self, Catalog, Instrumentation, OwnerMap, PodRequest, Settings, View};
+use spanreel::otlp::Signal;
 use spanreel::otlp::resource::speakers;
 use spanreel::otlp::scan::{scan, trace_keys};
 use spanreel::process::{Chain, Client, Surroundings};
@@ -38,6 +39,7 @@ use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use support::traces::attribute;
@@ -64,50 +66,6 @@ fn scan_request(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
     group.bench_function("request of 100 spans", |bencher| bencher.iter(|| scan(black_box(&request)).unwrap()));
-    group.finish();
-}
-
-/// Conditions that hold for no span.
-const FILTER: &str = r#"{trace_conditions: ['IsMatch(span.name, "^GET /(health|ready)z?$$")', 'span.attributes["http.route"] == "/healthz"', 'resource.attributes["service.name"] == "loadgenerator"']}"#;
-const TRANSFORM_ONE: &str = r#"{trace_statements: ['set(span.attributes["deployment.environment"], "prod")']}"#;
-const TRANSFORM_FOUR: &str = r#"{trace_statements: ['set(span.attributes["deployment.environment"], "prod")', 'set(span.name, Concat([span.attributes["http.request.method"], span.attributes["http.route"]], " ")) where span.kind == SPAN_KIND_SERVER', 'delete_key(span.attributes, "user.id")', 'replace_pattern(span.attributes["http.route"], "/[0-9]+", "/{id}")']}"#;
-
-/// What processors that look inside add to a request, each alone.
-fn process_request(criterion: &mut Criterion) {
-    let cases = [
-        ("resource", "resource", "{attributes: [{key: deployment.environment, value: prod, action: upsert}]}"),
-        (
-            "attributes",
-            "attributes",
-            "{actions: [{key: http.route, action: delete}, {key: team, value: shop, action: insert}]}",
-        ),
-        ("probabilistic_sampler", "probabilistic_sampler", "{sampling_percentage: 50}"),
-        ("k8s_attributes", "k8s_attributes", "{passthrough: true}"),
-        ("filter, three conditions", "filter", FILTER),
-        ("transform, one statement", "transform", TRANSFORM_ONE),
-        ("transform, four statements", "transform", TRANSFORM_FOUR),
-    ];
-    let request = request(0);
-    let scanned = scan(&request).unwrap();
-    let client = Client::of(std::net::IpAddr::from([10, 0, 0, 7]));
-    let runtime = Runtime::new().unwrap();
-    let mut group = criterion.benchmark_group("process");
-    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
-    for (name, kind, settings) in cases {
-        let text = format!(
-            "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors: {{{kind}: {settings}}}\nexporters: {{debug: }}\n\
-             service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
-        );
-        let sources = [Source::Text { name: kind.to_owned(), text }];
-        let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
-        let loaded = config::load::<Components>(&input).map_err(|errors| errors.lines()).unwrap();
-        let settings: Vec<_> = loaded.config.processors.values().map(|component| &component.settings).collect();
-        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let chain = runtime.block_on(Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown)).unwrap();
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| runtime.block_on(chain.process(request.clone(), scanned.clone(), &client)).unwrap());
-        });
-    }
     group.finish();
 }
 
@@ -155,6 +113,71 @@ fn count_request(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What processors that look into a request add to it: reading, changing, writing, scanning again.
+fn process_request(criterion: &mut Criterion) {
+    let request = request(0);
+    let scanned = scan(&request).unwrap();
+    let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("process");
+    group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));
+    let cases = [
+        ("resource", "resource: {attributes: [{key: deployment.environment, value: prod, action: upsert}]}"),
+        (
+            "attributes",
+            "attributes: {actions: [{key: http.route, action: delete}, {key: team, value: shop, action: insert}]}",
+        ),
+        ("probabilistic_sampler", "probabilistic_sampler: {sampling_percentage: 50}"),
+        ("k8s_attributes", "k8s_attributes: {passthrough: true}"),
+        ("filter, nothing goes", r#"filter: {trace_conditions: ['span.attributes["http.route"] == "/healthz"']}"#),
+        (
+            "filter, three conditions, nothing goes",
+            r#"filter: {trace_conditions: ['IsMatch(span.name, "^GET /(health|ready)z?$$")', 'span.attributes["http.route"] == "/healthz"', 'resource.attributes["service.name"] == "loadgenerator"']}"#,
+        ),
+        (
+            "filter, every second span goes",
+            r#"filter: {trace_conditions: ['span.start_time_unix_nano / 2 * 2 == span.start_time_unix_nano']}"#,
+        ),
+        (
+            "transform, nothing changes",
+            r#"transform: {trace_statements: ['set(span.name, "x") where span.attributes["absent"] != nil']}"#,
+        ),
+        (
+            "transform, one attribute set on each span",
+            r#"transform: {trace_statements: ['set(span.attributes["deployment.environment"], "prod")']}"#,
+        ),
+        (
+            "transform, four statements on each span",
+            r#"transform: {trace_statements: ['set(span.attributes["deployment.environment"], "prod")', 'set(span.name, Concat([span.attributes["http.request.method"], span.attributes["http.route"]], " ")) where span.kind == SPAN_KIND_SERVER', 'delete_key(span.attributes, "user.id")', 'replace_pattern(span.attributes["http.route"], "/[0-9]+", "/{id}")']}"#,
+        ),
+    ];
+    for (name, processor) in cases {
+        let chain = runtime.block_on(chain(processor));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let scanned = scanned.clone();
+                runtime.block_on(chain.process(black_box(request.clone()), scanned, &client)).unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The chain of a pipeline with one processor, given as its line in the configuration.
+async fn chain(processor: &str) -> Chain {
+    let kind = processor.split(':').next().unwrap();
+    let text = format!(
+        "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {processor}\nexporters: {{debug: }}\n\
+         service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
+    );
+    let sources = [Source::Text { name: "bench".to_owned(), text }];
+    let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
+    let config: Config<Components> = config::load(&input).map_err(|errors| errors.lines()).unwrap().config;
+    let settings: Vec<_> = config.processors.values().map(|component| &component.settings).collect();
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown).await.unwrap()
+}
+
 fn append_requests(criterion: &mut Criterion) {
     let runtime = runtime();
     let folder = tempfile::tempdir().unwrap();
@@ -197,8 +220,16 @@ fn forward_backlog(criterion: &mut Criterion) {
     let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
     let sink = runtime.block_on(Sink::start()).unwrap();
     let consumer = spool.consumer("otlp", pipeline).unwrap();
-    let (metrics, budget) = Default::default();
-    let destination = Destination::build("otlp", &to(sink.port), None, consumer.clone(), &metrics, &budget).unwrap();
+    let (metrics, budget, delivery) = Default::default();
+    let around = forward::Surroundings {
+        signal: Signal::Traces,
+        batch: None,
+        delivery: &delivery,
+        credentials: None,
+        metrics: &metrics,
+        budget: &budget,
+    };
+    let destination = Destination::build("otlp", &to(sink.port), consumer.clone(), around).unwrap();
     let mut group = criterion.benchmark_group("forward");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64 * BACKLOG_REQUESTS));
     group.sample_size(10);
@@ -268,6 +299,7 @@ fn to(port: u16) -> ExporterSettings {
         timeout: Duration::from_secs(30),
         retry: RetrySettings::default(),
         queue: QueueSettings::default(),
+        authenticator: None,
     })
 }
 
@@ -329,9 +361,9 @@ fn review_pod(criterion: &mut Criterion) {
 criterion_group!(
     parts,
     scan_request,
-    process_request,
     hear_request,
     count_request,
+    process_request,
     append_requests,
     forward_backlog,
     review_pod

@@ -8,11 +8,15 @@
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
 mod archive;
+mod authenticators;
 mod banner;
+mod collector_metrics;
 pub mod components;
 pub mod connectors;
+mod dead_letters;
 mod doors;
 pub mod file_storage;
+mod forecast;
 pub mod health_check;
 mod host;
 mod http_server;
@@ -24,6 +28,7 @@ mod samplings;
 mod scraped;
 pub mod spanreel;
 mod ways;
+pub mod zpages;
 
 pub use host::Host;
 pub use pipelines::StartError;
@@ -40,14 +45,17 @@ use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store, TailSettings};
 use crate::telemetry::Metrics;
 use crate::{forward, process, receive, spool, telemetry};
+use collector_metrics::CollectorMetrics;
 use components::{Components, spanreel_settings};
+use dead_letters::Letters;
+use forecast::Forecast;
 use introspection::{Process, ReadinessFlag};
 use prometheus_client::registry::Registry;
 use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -103,6 +111,8 @@ struct Shared {
 /// The running appliance.
 pub struct Appliance {
     host: Arc<Host>,
+    /// `extensions::spanreel` and `service::telemetry` as the process was started with them: they hold until it ends.
+    fixed: (SpanreelSettings, TelemetrySettings),
     spool: spool::Spool,
     sealing: Arc<Sealing>,
     readiness: ReadinessFlag,
@@ -115,6 +125,7 @@ impl Appliance {
     /// Starts everything; on an error nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let settings = spanreel_settings(&options.config);
+        let fixed = (settings.clone(), options.config.service.telemetry.clone());
         let in_cluster = options.cluster.is_some();
         let serving = CancellationToken::new();
         let serving_tasks = TaskTracker::new();
@@ -154,6 +165,9 @@ impl Appliance {
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
+        let forecast = Forecast::default();
+        forecast.register(&mut registry);
+        serving_tasks.spawn(forecast.clone().watch(spool.clone(), serving.clone()));
         let cluster_metrics = cluster::Metrics::default();
         cluster_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
@@ -166,8 +180,14 @@ impl Appliance {
             let host = if in_cluster { "0.0.0.0" } else { "127.0.0.1" };
             format!("{host}:3200")
         });
-        let process =
-            Arc::new(Process::new(&shared, cluster_metrics.clone(), metrics.clone(), Arc::clone(&host), life.clone()));
+        let process = Arc::new(Process::new(
+            &shared,
+            cluster_metrics.clone(),
+            metrics.clone(),
+            Arc::clone(&host),
+            life.clone(),
+            forecast,
+        ));
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
@@ -186,10 +206,15 @@ impl Appliance {
             }
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
+            let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
+            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
-        serve_own_metrics(&options.config.service.telemetry, &metrics, &serving, &serving_tasks).await;
+        let collector =
+            CollectorMetrics { spool: spool.clone(), receive: shared.receive_metrics.clone(), started: Instant::now() };
+        let telemetry = &options.config.service.telemetry;
+        serve_own_metrics(telemetry, (&metrics, &collector), &serving, &serving_tasks).await;
 
         if let Err(error) = host.start_base(options.config, options.built_in).await {
             serving.cancel();
@@ -197,11 +222,11 @@ impl Appliance {
             return Err(error);
         }
         warn_of_stranded(&spool, in_cluster);
+        serving_tasks.spawn({
+            let (host, serving) = (Arc::clone(&host), serving.clone());
+            async move { host.tidy(serving).await }
+        });
         if let (Some(access), Some(life)) = (&options.cluster, life) {
-            serving_tasks.spawn({
-                let (host, serving) = (Arc::clone(&host), serving.clone());
-                async move { host.tidy(serving).await }
-            });
             let started =
                 start_cluster(access, &settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await;
             match started {
@@ -217,7 +242,7 @@ impl Appliance {
         serving_tasks.close();
         readiness.set_ready();
         banner::print(&host, query_address, spool.database().directory(), options.text_banner);
-        Ok(Self { host, spool, sealing, readiness, serving, serving_tasks })
+        Ok(Self { host, fixed, spool, sealing, readiness, serving, serving_tasks })
     }
 
     /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
@@ -239,6 +264,26 @@ impl Appliance {
             tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
         }
         tracing::info!("stopped");
+    }
+
+    /// Has another configuration run in the place of the one it was started with; ports, connections and destinations that
+    /// are the same in both are not disturbed. Returns what is worth a warning.
+    ///
+    /// # Errors
+    /// The new configuration cannot run; the old one goes on.
+    pub async fn reload(&self, config: Config<Components>) -> Result<Vec<String>, StartError> {
+        let (own, telemetry) = (spanreel_settings(&config), config.service.telemetry.clone());
+        // What pipelines take from there is not fixed.
+        let own = SpanreelSettings { delivery: self.fixed.0.delivery.clone(), ..own };
+        let mut remarks = self.host.replace_base(config).await?;
+        for (is_changed, path) in
+            [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")]
+        {
+            if is_changed {
+                remarks.push(format!("{path} has changed: that takes a restart, and the old settings hold until then"));
+            }
+        }
+        Ok(remarks)
     }
 
     /// Every listener of receivers, for tests and status.
@@ -375,15 +420,15 @@ fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings)
 /// same text is on the query port.
 async fn serve_own_metrics(
     telemetry: &TelemetrySettings,
-    metrics: &Metrics,
+    (metrics, collector): (&Metrics, &CollectorMetrics),
     serving: &CancellationToken,
     tasks: &TaskTracker,
 ) {
     for endpoint in &telemetry.metrics_endpoints {
         match http_server::bind(endpoint).await {
             Ok(server) => {
-                let metrics = metrics.clone();
-                let text = move || async move { http_server::open_metrics(metrics.text()) };
+                let (metrics, collector) = (metrics.clone(), collector.clone());
+                let text = move || async move { http_server::plain_text(metrics.text() + &collector.text()) };
                 let router = axum::Router::new().route("/metrics", axum::routing::get(text));
                 tasks.spawn(server.serve(router, serving.clone()));
             }

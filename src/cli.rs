@@ -5,6 +5,7 @@
 
 mod client;
 pub mod components;
+mod dead_letters;
 mod doctor;
 pub mod outcome;
 mod place;
@@ -20,6 +21,7 @@ pub mod validate;
 
 use crate::config::{Diagnostic, Files, Format, Input, Reach, Secrets, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dead_letters::Handling;
 use outcome::Outcome;
 use place::Place;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -66,6 +68,8 @@ enum Command {
     Show(ShowArgs),
     /// Print spans as they come, until it is stopped
     Tail(TailArgs),
+    /// What destinations refused for good: list, show, retry, drop
+    DeadLetters(DeadLetterArgs),
     /// Keep a trace whatever retention says; without an id, list the kept ones
     Pin(PinArgs),
     /// Read everything that is stored, and say what is damaged and where
@@ -125,6 +129,36 @@ struct StatusArgs {
     endpoint: String,
     #[arg(short, long, value_enum, default_value_t = StatusFormat::Text)]
     output: StatusFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct DeadLetterArgs {
+    #[command(subcommand)]
+    command: Option<DeadLetterCommand>,
+    #[command(flatten)]
+    asked: StatusArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLetterCommand {
+    /// One a line: its name, what is in it, and what the destination said (the default)
+    List(StatusArgs),
+    /// One of them with its content as OTLP JSON
+    Show(LetterArgs),
+    /// Send one once more; it goes if the destination takes it
+    Retry(LetterArgs),
+    /// Remove one; its spans stay booked as lost
+    Drop(LetterArgs),
+}
+
+#[derive(Debug, Args)]
+struct LetterArgs {
+    /// As listed: exporter@pipeline:batch-number
+    #[arg(value_name = "NAME")]
+    id: String,
+    #[command(flatten)]
+    asked: StatusArgs,
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +289,16 @@ pub fn main() -> u8 {
         }
         Some(Command::Tail(TailArgs { query, asked })) => {
             tail::tail(&Place::Running(asked.endpoint), &query, form(asked.output))
+        }
+        Some(Command::DeadLetters(DeadLetterArgs { command, asked })) => {
+            let (handling, asked) = match &command {
+                None => (Handling::List, &asked),
+                Some(DeadLetterCommand::List(asked)) => (Handling::List, asked),
+                Some(DeadLetterCommand::Show(letter)) => (Handling::Show(&letter.id), &letter.asked),
+                Some(DeadLetterCommand::Retry(letter)) => (Handling::Retry(&letter.id), &letter.asked),
+                Some(DeadLetterCommand::Drop(letter)) => (Handling::Drop(&letter.id), &letter.asked),
+            };
+            finish(dead_letters::dead_letters(&Place::Running(asked.endpoint.clone()), handling, form(asked.output)))
         }
         Some(Command::Pin(PinArgs { id, remove, asked })) => {
             let pinning = if remove { Pinning::Remove } else { Pinning::Pin };

@@ -151,6 +151,8 @@ pub struct ListenerPort {
     /// Component id and protocol as the operator names Service ports, e.g. `otlp-grpc`.
     pub name: String,
     pub port: u16,
+    /// Instead of TCP.
+    pub udp: bool,
     /// `grpc` or `http`.
     pub app_protocol: Option<String>,
 }

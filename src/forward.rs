@@ -18,10 +18,14 @@ mod answer;
 mod body;
 mod budget;
 mod connect;
+pub mod credentials;
 mod cutter;
+pub mod dead_letter;
 pub mod debug;
 mod deliver;
+pub mod delivery;
 mod engine;
+pub mod file;
 mod gate;
 mod headers;
 mod link;
@@ -30,6 +34,7 @@ pub mod otlp_grpc;
 pub mod otlp_http;
 mod post;
 pub mod prometheus;
+mod proxy;
 mod request;
 mod retry;
 mod sampling;
@@ -50,6 +55,9 @@ pub use status::{LastError, State, Status};
 use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
 use body::Dialect;
+use credentials::Credentials;
+use dead_letter::DeadFrame;
+use delivery::DeliverySettings;
 use engine::Engine;
 use link::Link;
 use otlp_http::settings::Encoding;
@@ -66,42 +74,56 @@ enum Kind {
     Grpc(Engine<Feed, otlp_grpc::Client>),
     Http(Engine<Feed, otlp_http::Client>),
     Debug(Engine<Feed, debug::Printer>),
+    File(Engine<Feed, file::Writer>),
     Prometheus(Engine<Feed, prometheus::Shower>),
 }
 
+/// What a destination needs besides its own settings.
+#[derive(Clone)]
+pub struct Surroundings<'a> {
+    /// Its pipeline's.
+    pub signal: Signal,
+    /// The settings of the pipeline's `batch` processor, if it has one.
+    pub batch: Option<&'a BatchSettings>,
+    pub delivery: &'a DeliverySettings,
+    /// What it says it is, where its settings name an authenticator.
+    pub credentials: Option<Arc<dyn Credentials>>,
+    pub metrics: &'a Metrics,
+    /// The memory that all destinations share.
+    pub budget: &'a Budget,
+}
+
 impl Destination {
-    /// `name` is what logs and metrics call it; `signal` is its pipeline's. `batch` are the settings of the pipeline's
-    /// `batch` processor, if it has one; `feed` is what it reads; `budget` is the memory that all destinations share. Opens
-    /// no connection.
+    /// `name` is what logs and metrics call it; `feed` is what it reads. Opens no connection and no file.
     ///
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
     pub fn build(
         name: &str,
         settings: &ExporterSettings,
-        signal: Signal,
-        batch: Option<&BatchSettings>,
         feed: impl Into<Feed>,
-        metrics: &Metrics,
-        budget: &Budget,
+        around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
-        let pages = metrics.pages.clone();
+        let pages = around.metrics.pages.clone();
+        let Surroundings { signal, batch, delivery, credentials, metrics, budget } = around;
         let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
             ExporterSettings::OtlpGrpc(settings) => {
-                let client = otlp_grpc::Client::new(settings, signal)?;
+                let client = otlp_grpc::Client::new(settings, signal, credentials)?;
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, Dialect::Grpc, settings.compression, retry, metrics, budget);
+                let link = link.delivering(delivery);
                 Kind::Grpc(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::OtlpHttp(settings) => {
-                let client = otlp_http::Client::new(settings, signal)?;
+                let client = otlp_http::Client::new(settings, signal, credentials)?;
                 let dialect = match settings.encoding {
                     Encoding::Proto => Dialect::HttpProtobuf,
                     Encoding::Json => Dialect::HttpJson,
                 };
                 let retry = settings.retry.clone();
                 let link = Link::new(name, client, dialect, settings.compression, retry, metrics, budget);
+                let link = link.delivering(delivery);
                 Kind::Http(Engine::new(feed, link, batch, settings.queue.num_consumers))
             }
             ExporterSettings::Debug(settings) => {
@@ -109,14 +131,21 @@ impl Destination {
                 let retry = RetrySettings::default();
                 let link = Link::new(name, printer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.
-                Kind::Debug(Engine::new(feed, link, batch, 1))
+                Kind::Debug(Engine::new(feed, link.delivering(delivery), batch, 1))
+            }
+            ExporterSettings::File(settings) => {
+                let writer = file::Writer::new(settings, signal);
+                let retry = RetrySettings::default();
+                let link = Link::new(name, writer, Dialect::Plain, Compression::None, retry, metrics, budget);
+                // One at a time: lines in the order of the spool.
+                Kind::File(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
             ExporterSettings::Prometheus(settings) => {
                 let shower = prometheus::Shower(pages.page(settings));
                 let retry = RetrySettings::default();
                 let link = Link::new(name, shower, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: later points after earlier ones.
-                Kind::Prometheus(Engine::new(feed, link, batch, 1))
+                Kind::Prometheus(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
         };
         Ok(Self { kind })
@@ -128,7 +157,22 @@ impl Destination {
             Kind::Grpc(engine) => engine.run(shutdown).await,
             Kind::Http(engine) => engine.run(shutdown).await,
             Kind::Debug(engine) => engine.run(shutdown).await,
+            Kind::File(engine) => engine.run(shutdown).await,
             Kind::Prometheus(engine) => engine.run(shutdown).await,
+        }
+    }
+
+    /// Tries once more what was refused for good, beside everything else. `Ok`: taken, but for so many spans.
+    ///
+    /// # Errors
+    /// It was not taken, in the destination's words, or could not be sent in time.
+    pub async fn retry(&self, letter: DeadFrame) -> Result<u64, String> {
+        match &self.kind {
+            Kind::Grpc(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::Http(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::Debug(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::File(engine) => dead_letter::retry(&engine.link, letter).await,
+            Kind::Prometheus(engine) => dead_letter::retry(&engine.link, letter).await,
         }
     }
 
@@ -137,6 +181,7 @@ impl Destination {
             Kind::Grpc(engine) => engine.link.status(),
             Kind::Http(engine) => engine.link.status(),
             Kind::Debug(engine) => engine.link.status(),
+            Kind::File(engine) => engine.link.status(),
             Kind::Prometheus(engine) => engine.link.status(),
         }
     }
@@ -145,7 +190,7 @@ impl Destination {
     pub fn page(&self) -> Option<Arc<prometheus::Page>> {
         match &self.kind {
             Kind::Prometheus(engine) => Some(Arc::clone(&engine.link.transport().0)),
-            Kind::Grpc(_) | Kind::Http(_) | Kind::Debug(_) => None,
+            Kind::Grpc(_) | Kind::Http(_) | Kind::Debug(_) | Kind::File(_) => None,
         }
     }
 }

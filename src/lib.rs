@@ -13,6 +13,7 @@
 //! owns every task; [`cli`] is the public face of everything.
 
 pub mod appliance;
+pub mod auth;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -16,6 +16,7 @@
 
 mod admission;
 mod call;
+mod dead_letters;
 mod encode;
 mod engine;
 mod error;
@@ -36,6 +37,7 @@ mod trace_id;
 mod upkeep;
 mod upstream;
 
+pub use dead_letters::{DeadLetters, NoLetter, routes as dead_letter_routes};
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use parameters::{ParameterError, ValueError};

@@ -1,11 +1,13 @@
 //! The door: listeners, protocol detection, limits, answers.
 //!
-//! In: OTLP over gRPC, HTTP with protobuf, HTTP with JSON, in any listed compression, all of them on every port.
+//! In: OTLP over gRPC, HTTP with protobuf, HTTP with JSON, in any listed compression, all of them on every port of the
+//! `otlp` receiver; Zipkin's and Jaeger's formats on the ports of theirs, converted here.
 //! Out: request bytes that passed the structural scan, handed to a [`TraceSink`] or [`items::ItemSink`]; the client's
 //! answer is sent only when the sink says that they are durable.
 //!
 //! ```text
 //! listener ─▶ HTTP/1.1 or h2 ─▶ grpc | http ─▶ body (limits) ─▶ inflate (limits) ─▶ traces (scan) ─▶ TraceSink
+//!                                 zipkin | jaeger ─────────────▶ foreign (convert) ──▲
 //! ```
 //!
 //! Invariants: no byte is held that was not reserved ([`admission`]); a refusal that may be retried says when; a client's
@@ -16,22 +18,28 @@ pub mod accept;
 pub mod admission;
 pub mod answer;
 mod body;
+mod foreign;
 mod grpc;
 mod http;
 pub mod inflate;
 pub mod items;
+pub mod jaeger;
 pub mod listener;
 pub mod metrics;
 pub mod other_signals;
 pub mod otlp;
+pub mod policy;
 pub mod settings;
+pub mod thrift;
 mod tls;
 mod traces;
 pub mod witness;
+pub mod zipkin;
 
 pub use answer::Refusal;
 pub use listener::{Door, Endpoint, Limits, ListenError, Listener};
 pub use metrics::Metrics;
+pub use policy::Policy;
 pub use witness::Witness;
 
 use crate::otlp::scan::Scanned;
@@ -55,10 +63,19 @@ pub trait TraceSink: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
 }
 
+/// What is spoken on a receiver's ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Otlp,
+    Zipkin(zipkin::Rules),
+    Jaeger,
+}
+
 /// What the connections of one receiver share. Looked up per request, so that it may be exchanged behind open connections.
 pub struct Receiver {
     /// The component id, e.g. `otlp` or `otlp/2`.
     pub name: String,
+    pub dialect: Dialect,
     pub sink: Arc<dyn TraceSink>,
     /// Pipelines of metrics and logs; without one, `other_signals` says what becomes of them.
     pub items: items::ItemSinks,

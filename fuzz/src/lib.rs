@@ -13,6 +13,15 @@ mod sources {
         #[derive(Debug)]
         pub struct Failed(pub String);
     }
+    pub mod receive {
+        pub mod jaeger {
+            pub mod convert;
+        }
+        pub mod thrift;
+        pub mod zipkin {
+            pub mod convert;
+        }
+    }
 }
 
-pub use sources::{config, otlp, process, traceql};
+pub use sources::{config, otlp, process, receive, traceql};

@@ -7,17 +7,21 @@ use super::connectors::{self, ConnectorSettings};
 use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
-use super::{file_storage, health_check, spanreel};
+use super::zpages::settings::ZPagesSettings;
+use super::{file_storage, health_check, spanreel, zpages};
+use crate::auth::basic::BasicAuthSettings;
+use crate::auth::bearer::BearerTokenSettings;
+use crate::auth::{basic, bearer};
 use crate::config::{ComponentId, Config, Declaration, Diagnostic, Kit, Report, Severity};
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{debug, otlp_grpc, otlp_http, prometheus};
+use crate::forward::{debug, file, otlp_grpc, otlp_http, prometheus};
 use crate::process::settings::ProcessorSettings;
 use crate::process::{
     attributes, batch, filter, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource,
     resource_detection, tail_sampling, transform,
 };
-use crate::receive::otlp;
 use crate::receive::settings::ReceiverSettings;
+use crate::receive::{jaeger, otlp, zipkin};
 
 /// Spanreel's components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +32,15 @@ pub struct Components;
 pub enum ExtensionSettings {
     HealthCheck(HealthCheckSettings),
     FileStorage(FileStorageSettings),
+    ZPages(ZPagesSettings),
+    BasicAuth(BasicAuthSettings),
+    BearerTokenAuth(BearerTokenSettings),
     /// Boxed: it is far larger than the others.
     Spanreel(Box<SpanreelSettings>),
 }
 
-const RECEIVERS: &[Declaration<ReceiverSettings>] = &[otlp::settings::DECLARATION];
+const RECEIVERS: &[Declaration<ReceiverSettings>] =
+    &[jaeger::settings::DECLARATION, otlp::settings::DECLARATION, zipkin::settings::DECLARATION];
 
 const PROCESSORS: &[Declaration<ProcessorSettings>] = &[
     attributes::settings::DECLARATION,
@@ -50,6 +58,7 @@ const PROCESSORS: &[Declaration<ProcessorSettings>] = &[
 
 const EXPORTERS: &[Declaration<ExporterSettings>] = &[
     debug::settings::DECLARATION,
+    file::settings::DECLARATION,
     otlp_grpc::settings::DECLARATION,
     otlp_http::settings::DECLARATION,
     prometheus::settings::DECLARATION,
@@ -58,8 +67,14 @@ const EXPORTERS: &[Declaration<ExporterSettings>] = &[
 const CONNECTORS: &[Declaration<ConnectorSettings>] =
     &[connectors::FORWARD, connectors::SERVICE_GRAPH, connectors::SPAN_METRICS];
 
-const EXTENSIONS: &[Declaration<ExtensionSettings>] =
-    &[file_storage::settings::DECLARATION, health_check::settings::DECLARATION, spanreel::settings::DECLARATION];
+const EXTENSIONS: &[Declaration<ExtensionSettings>] = &[
+    basic::DECLARATION,
+    bearer::DECLARATION,
+    file_storage::settings::DECLARATION,
+    health_check::settings::DECLARATION,
+    spanreel::settings::DECLARATION,
+    zpages::settings::DECLARATION,
+];
 
 impl Kit for Components {
     type Receiver = ReceiverSettings;
@@ -90,6 +105,7 @@ impl Kit for Components {
 
     fn check(config: &Config<Self>, report: &Report) {
         check_own_settings(config, report);
+        check_authenticators(config, report);
         check_tail_sampling(config, report);
         check_urls(config, report);
         check_order(config, report);
@@ -179,11 +195,39 @@ fn check_order(config: &Config<Components>, report: &Report) {
     }
 }
 
+/// What receivers name to let clients in must be able to, and must run.
+fn check_authenticators(config: &Config<Components>, report: &Report) {
+    for (id, receiver) in &config.receivers {
+        for authenticator in receiver.settings.ports().iter().filter_map(|port| port.policy.authenticator.as_ref()) {
+            // That it exists is checked where references are.
+            let Some((known, extension)) =
+                config.extensions.iter().find(|(known, _)| known.to_string() == *authenticator)
+            else {
+                continue;
+            };
+            let server = match &extension.settings {
+                ExtensionSettings::BasicAuth(settings) => settings.htpasswd.is_some(),
+                ExtensionSettings::BearerTokenAuth(_) => true,
+                _ => false,
+            };
+            let path = format!("receivers::{id}");
+            if !server {
+                let reason = format!("extension {authenticator} cannot let clients in");
+                let remedy = "name a bearertokenauth, or a basicauth with htpasswd";
+                report.error(&receiver.position, &path, reason, remedy);
+            } else if !config.service.extensions.contains(known) {
+                let reason = format!("authenticator {authenticator} is not among service::extensions");
+                report.error(&receiver.position, &path, reason, "add it there");
+            }
+        }
+    }
+}
+
 /// `extensions::spanreel` of a configuration, or its defaults. It holds whether or not the service lists it.
 pub fn spanreel_settings(config: &Config<Components>) -> SpanreelSettings {
     let configured = config.extensions.values().find_map(|extension| match &extension.settings {
         ExtensionSettings::Spanreel(settings) => Some((**settings).clone()),
-        ExtensionSettings::HealthCheck(_) | ExtensionSettings::FileStorage(_) => None,
+        _ => None,
     });
     configured.unwrap_or_default()
 }

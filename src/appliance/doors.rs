@@ -4,8 +4,8 @@
 //! prepared first (ports bound, certificates read), which can fail and disturbs nobody, and carried out then.
 
 use crate::cluster::ListenerPort;
-use crate::receive::listener::DoorChange;
-use crate::receive::{Door, Endpoint, ListenError, Listener, Receiver};
+use crate::receive::listener::{Behind, DoorChange, Transport};
+use crate::receive::{Door, Endpoint, ListenError, Listener};
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,10 +19,10 @@ pub(super) type Holder = Option<String>;
 /// A port as configured, and what is to stand behind it.
 #[derive(Clone)]
 pub(super) struct Wanted {
-    /// `grpc` or `http`, as configured; both are spoken on each.
+    /// `grpc`, `http`, ..., as configured; both are spoken on each. Empty where the receiver has but one port.
     pub protocol: &'static str,
     pub endpoint: Endpoint,
-    pub receiver: Arc<Receiver>,
+    pub behind: Behind,
 }
 
 /// An open port, for status.
@@ -30,6 +30,7 @@ pub(super) struct Wanted {
 pub(super) struct Listening {
     pub receiver: String,
     pub protocol: &'static str,
+    pub udp: bool,
     pub address: SocketAddr,
 }
 
@@ -81,22 +82,23 @@ impl Doors {
             // Port 0 is another port for everybody.
             let same = |open: &&Open| {
                 open.wanted.endpoint.address == *address
+                    && open.wanted.endpoint.transport == wanted.endpoint.transport
                     && (port_of(address).is_some() || open.holder == prepared.holder)
             };
             match available().filter(|open| !taken.contains(&open.id)).find(same) {
                 Some(open) => {
                     taken.insert(open.id);
-                    let change = Door::prepare(&wanted.endpoint, Arc::clone(&wanted.receiver))?;
+                    let change = Door::prepare(&wanted.endpoint, wanted.behind.clone())?;
                     prepared.changed.push((open.id, change, wanted));
                 }
                 None => others.push(wanted),
             }
         }
         for wanted in others {
-            let address = &wanted.endpoint.address;
+            let name = wanted.endpoint.name();
             let before = prepared.in_the_way.len();
             let free = available().filter(|open| !taken.contains(&open.id));
-            let in_the_way = free.filter(|open| overlap(&open.wanted.endpoint.address, address)).map(|open| open.id);
+            let in_the_way = free.filter(|open| overlap(&open.wanted.endpoint.name(), &name)).map(|open| open.id);
             prepared.in_the_way.extend(in_the_way);
             if prepared.in_the_way.len() > before {
                 prepared.moved.push(wanted);
@@ -154,7 +156,7 @@ impl Doors {
 
     fn serve(&mut self, holder: Holder, wanted: Wanted, listener: Listener) -> u64 {
         let (stop, ended, address) = (self.shutdown.child_token(), CancellationToken::new(), listener.address());
-        let (door, serving) = listener.open(Arc::clone(&wanted.receiver), stop.clone());
+        let (door, serving) = listener.open(wanted.behind.clone(), stop.clone());
         let done = ended.clone();
         self.tasks.spawn(async move {
             serving.await;
@@ -179,9 +181,9 @@ impl Doors {
     pub async fn close_all_of(&mut self, owner: &str, heirs: &[Wanted]) {
         let of_owner = |open: &Open| open.holder.as_deref() == Some(owner);
         for heir in heirs {
-            let same = |open: &&Open| of_owner(open) && open.wanted.endpoint.address == heir.endpoint.address;
+            let same = |open: &&Open| of_owner(open) && open.wanted.endpoint.name() == heir.endpoint.name();
             let Some(id) = self.open.iter().find(same).map(|open| open.id) else { continue };
-            match Door::prepare(&heir.endpoint, Arc::clone(&heir.receiver)) {
+            match Door::prepare(&heir.endpoint, heir.behind.clone()) {
                 Ok(change) => self.hand_over(id, change, None, heir.clone()),
                 Err(error) => tracing::error!(%error, "a port that was lent could not be taken back"),
             }
@@ -192,10 +194,8 @@ impl Doors {
     /// The process's own configuration listens again where nobody else does.
     pub async fn take_back(&mut self, wanted: &[Wanted]) {
         for wanted in wanted {
-            let address = &wanted.endpoint.address;
-            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.address, address))
-                || port_of(address).is_none()
-            {
+            let name = wanted.endpoint.name();
+            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.name(), &name)) || port_of(&name).is_none() {
                 continue;
             }
             match Listener::bind(&wanted.endpoint).await {
@@ -217,8 +217,9 @@ impl Doors {
 
     pub fn listening(&self) -> impl Iterator<Item = (Holder, Listening)> {
         self.open.iter().map(|open| {
-            let Wanted { protocol, receiver, .. } = &open.wanted;
-            let listening = Listening { receiver: receiver.name.clone(), protocol, address: open.address };
+            let Wanted { protocol, behind, endpoint } = &open.wanted;
+            let udp = endpoint.transport != Transport::Tcp;
+            let listening = Listening { receiver: behind.receiver.name.clone(), protocol, udp, address: open.address };
             (open.holder.clone(), listening)
         })
     }
@@ -227,10 +228,20 @@ impl Doors {
     pub fn service_ports(&self, owner: &str) -> Vec<ListenerPort> {
         let of_owner = self.listening().filter(|(holder, _)| holder.as_deref() == Some(owner));
         let mut ports: Vec<ListenerPort> = of_owner
-            .map(|(_, listening)| ListenerPort {
-                name: format!("{}-{}", listening.receiver.replace(['/', '_'], "-"), listening.protocol),
-                port: listening.address.port(),
-                app_protocol: Some(listening.protocol.to_owned()),
+            .map(|(_, listening)| {
+                let parts = [listening.receiver.as_str(), listening.protocol];
+                let name = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+                let app_protocol = match listening.protocol {
+                    _ if listening.udp => None,
+                    "grpc" => Some("grpc"),
+                    _ => Some("http"),
+                };
+                ListenerPort {
+                    name: name.replace(['/', '_'], "-"),
+                    port: listening.address.port(),
+                    udp: listening.udp,
+                    app_protocol: app_protocol.map(str::to_owned),
+                }
             })
             .collect();
         ports.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
@@ -243,8 +254,14 @@ fn port_of(address: &str) -> Option<u16> {
     address.rsplit(':').next()?.parse().ok().filter(|port| *port != 0)
 }
 
-/// Whether two configured addresses cannot be listened on at once. A name of a host may be any address.
+/// Whether two configured addresses ([`Endpoint::name`]) cannot be listened on at once. A name of a host may be any address.
 pub(super) fn overlap(a: &str, b: &str) -> bool {
+    const UDP: &str = "udp ";
+    match (a.strip_prefix(UDP), b.strip_prefix(UDP)) {
+        (Some(a), Some(b)) => return overlap(a, b),
+        (None, None) => {}
+        _ => return false,
+    }
     let host = |address: &str| -> Option<IpAddr> {
         let (host, _) = address.rsplit_once(':')?;
         host.trim_start_matches('[').trim_end_matches(']').parse().ok()
@@ -279,6 +296,8 @@ mod tests {
             ("[::]:4317", "[::1]:4317", true),
             ("localhost:4317", "127.0.0.2:4317", true),
             ("0.0.0.0:0", "0.0.0.0:0", false),
+            ("udp 0.0.0.0:6831", "127.0.0.1:6831", false),
+            ("udp 0.0.0.0:6831", "udp 127.0.0.1:6831", true),
         ] {
             assert_eq!(overlap(a, b), expected, "{a} {b}");
             assert_eq!(overlap(b, a), expected, "{b} {a}");

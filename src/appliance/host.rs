@@ -90,6 +90,34 @@ impl Host {
         Ok(())
     }
 
+    /// Puts another configuration in the place of the process's own. On an error everything runs on as before.
+    pub(super) async fn replace_base(&self, config: Config<Components>) -> Result<Vec<String>, StartError> {
+        let mut sets = self.sets.lock().await;
+        let Some(mut base) = sets.base.take() else { return Ok(Vec::new()) };
+        let planned = plan(&self.shared, &sets.doors, None, &config, &base.running, &BTreeSet::new()).await;
+        let changed = match planned {
+            Ok((plan, prepared)) => match sets.doors.carry_out(prepared).await {
+                Ok(()) => Ok(plan),
+                Err(error) => {
+                    plan.abandon(&base.running);
+                    Err(error.into())
+                }
+            },
+            Err(error) => Err(error),
+        };
+        let result = match changed {
+            Ok(plan) => {
+                log_extensions(&config);
+                base.addresses = addresses(&config);
+                Ok(base.running.replace(&self.shared, plan).await)
+            }
+            Err(error) => Err(error),
+        };
+        sets.base = Some(base);
+        self.look(&sets);
+        result
+    }
+
     pub(super) async fn stop_listening(&self) {
         let mut sets = self.sets.lock().await;
         sets.doors.stop().await;
@@ -123,6 +151,9 @@ impl Host {
                 sets.draining.iter().filter(|(_, set)| set.is_drained()).map(|(owner, _)| owner.clone()).collect();
             for owned in sets.by_owner.values_mut() {
                 owned.running.tidy().await;
+            }
+            if let Some(base) = &mut sets.base {
+                base.running.tidy().await;
             }
             for owner in drained {
                 if let Some(set) = sets.draining.remove(&owner) {

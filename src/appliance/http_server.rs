@@ -3,6 +3,7 @@
 use super::StartError;
 use crate::query::Peer;
 use crate::receive::accept;
+use crate::receive::listener::bindable;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use http::Request;
@@ -31,14 +32,15 @@ pub(super) struct HttpServer {
 
 pub(super) async fn bind(endpoint: &str) -> Result<HttpServer, StartError> {
     let failed = |problem| StartError::Bind { address: endpoint.to_owned(), problem };
-    let socket = TcpListener::bind(super::pipelines::bindable(endpoint)).await.map_err(failed)?;
+    let socket = TcpListener::bind(bindable(endpoint)).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
     Ok(HttpServer { socket, address })
 }
 
-/// A response in the format that Prometheus negotiates first.
-pub(super) fn open_metrics(text: String) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A response in Prometheus' older text format, in which a Collector's names stand as they are. Without exemplars,
+/// OpenMetrics reads the same.
+pub(super) fn plain_text(text: String) -> Response {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(http::header::CONTENT_TYPE, content_type)], text).into_response()
 }
 

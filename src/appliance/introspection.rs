@@ -1,6 +1,7 @@
 //! What the query port tells about the process: readiness, metrics, status, diagnosis.
 
 use super::Shared;
+use super::forecast::Forecast;
 use super::host::Host;
 
 use crate::cluster::{Doctor, DoctorError, LifeLine};
@@ -50,6 +51,7 @@ pub(super) struct Process {
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
+    forecast: Forecast,
     started: Instant,
 }
 
@@ -60,6 +62,7 @@ impl Process {
         metrics: Metrics,
         host: Arc<Host>,
         life: Option<Arc<LifeLine>>,
+        forecast: Forecast,
     ) -> Self {
         Self {
             spool: shared.spool.clone(),
@@ -70,6 +73,7 @@ impl Process {
             metrics,
             readiness: shared.readiness.clone(),
             host,
+            forecast,
             started: Instant::now(),
         }
     }
@@ -91,6 +95,7 @@ impl Introspection for Process {
     /// The figures of `/metrics` in the shape that `spanreel status` prints; times are Unix seconds, sizes bytes.
     fn status(&self) -> Value {
         let snapshot = self.spool.snapshot();
+        let outlook = self.forecast.outlook(snapshot.bytes_max);
         let view = self.host.view();
         let listeners: Vec<Value> = view
             .listeners
@@ -99,7 +104,7 @@ impl Introspection for Process {
                 json!({
                     "receiver": listening.receiver,
                     "owner": owner,
-                    "protocol": listening.protocol,
+                    "protocol": if listening.protocol.is_empty() { "http" } else { listening.protocol },
                     "address": listening.address.to_string(),
                 })
             })
@@ -113,6 +118,7 @@ impl Introspection for Process {
                     account.dropped.iter().map(|(reason, spans)| (reason.as_str().to_owned(), json!(spans))).collect();
                 json!({
                     "pipeline": account.name,
+                    "signal": account.signal,
                     "received": account.received,
                     "stored": account.stored,
                     "sampled_out": account.sampled_out,
@@ -180,6 +186,8 @@ impl Introspection for Process {
                 "raw_bytes": snapshot.raw_bytes,
                 "batches": snapshot.batches,
                 "oldest_age_seconds": snapshot.oldest_age().as_secs(),
+                "full_in_seconds": outlook.until_full.map(|left| left.as_secs()),
+                "written_per_day_bytes": outlook.written_per_day,
                 "disk_free_bytes": snapshot.free_bytes,
                 "disk_full": snapshot.disk_full,
                 "disk_error": snapshot.disk_error,

@@ -4,7 +4,8 @@
 //! the same in both. Ports are the [`super::doors`]'.
 
 use super::Shared;
-use super::components::{Components, ExtensionSettings};
+use super::authenticators::Authenticators;
+use super::components::{Components, ExtensionSettings, spanreel_settings};
 use super::connectors::ConnectorOutlet;
 use super::doors::{Wanted, overlap};
 use super::health_check;
@@ -14,19 +15,21 @@ use super::intake::{Intake, ItemIntake, PipelineIntake};
 use super::samplings::{PlannedSampling, Samplings};
 use super::scraped;
 use super::ways;
-
+use super::zpages::Pages;
+use crate::auth::AuthError;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
+use crate::forward::delivery::DeliverySettings;
 use crate::forward::settings::ExporterSettings;
-use crate::forward::{self, Destination, Feed, Sampling};
+use crate::forward::{self, Destination, Feed, Sampling, Surroundings};
 use crate::otlp::Signal;
 use crate::process::batch::settings::BatchSettings;
 use crate::process::connector::{Connector, Outlet};
 use crate::process::{self, Chain};
 use crate::receive::items::{ItemSink, ItemSinks};
-use crate::receive::otlp::settings::OtlpReceiverSettings;
-use crate::receive::settings::ReceiverSettings;
-use crate::receive::{Endpoint, ListenError, Receiver};
+use crate::receive::listener::{Behind, bindable};
+use crate::receive::settings::Port;
+use crate::receive::{ListenError, Receiver};
 use crate::spool::{AppendError, Consumer, OpenError, ReadError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -53,6 +56,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("cannot listen on {address}: {problem}; stop what uses the port, or change the endpoint")]
     Bind { address: String, problem: std::io::Error },
+    #[error("extensions::{extension}: {problem}")]
+    Auth { extension: String, problem: AuthError },
     #[error("exporters::{exporter}: {problem}")]
     Exporter { exporter: String, problem: forward::BuildError },
     #[error("service::pipelines::{pipeline}: {problem}")]
@@ -100,6 +105,7 @@ pub(super) struct RunningDestination {
     pub destination: Arc<Destination>,
     settings: ExporterSettings,
     batch: Option<BatchSettings>,
+    delivery: DeliverySettings,
     /// It gets what tail sampling lets pass.
     is_sampled: bool,
     consumer: Consumer,
@@ -108,9 +114,32 @@ pub(super) struct RunningDestination {
     leaving: bool,
 }
 
-/// A health check at work.
+/// A small server of an extension: a health check, or pages for people.
+#[derive(Debug, Clone, PartialEq)]
+enum ProbeSettings {
+    HealthCheck(HealthCheckSettings),
+    Pages(Pages),
+}
+
+impl ProbeSettings {
+    fn endpoint(&self) -> &str {
+        match self {
+            Self::HealthCheck(settings) => &settings.endpoint,
+            Self::Pages(pages) => &pages.settings.endpoint,
+        }
+    }
+
+    fn router(&self, shared: &Shared) -> axum::Router {
+        match self {
+            Self::HealthCheck(settings) => health_check::router(settings.clone(), shared.readiness.clone()),
+            Self::Pages(pages) => pages.router(),
+        }
+    }
+}
+
+/// One of them at work.
 struct Probe {
-    settings: HealthCheckSettings,
+    settings: ProbeSettings,
     task: Task,
 }
 
@@ -160,9 +189,9 @@ enum PlannedDestination {
 }
 
 enum PlannedProbe {
-    Bound(HealthCheckSettings, HttpServer),
+    Bound(ProbeSettings, HttpServer),
     /// It runs already, or its port is free only once something else has stopped.
-    Later(HealthCheckSettings),
+    Later(ProbeSettings),
 }
 
 impl Plan {
@@ -208,11 +237,12 @@ impl Plan {
             let outlet: Arc<dyn Outlet> = Arc::new(ConnectorOutlet { spool: shared.spool.clone(), pipelines });
             plan.connectors.push((connector, outlet));
         }
+        let mut authenticators = Authenticators::default();
         for (id, component) in &config.receivers {
             if !config.service.pipelines.iter().any(|pipeline| pipeline.receivers.contains(id)) {
                 continue;
             }
-            let ReceiverSettings::Otlp(settings) = &component.settings;
+            let settings = &component.settings;
             let items = |signal| -> Result<Option<Arc<dyn ItemSink>>, StartError> {
                 let pipelines = ways.from_receiver(id, signal)?;
                 let intake = ItemIntake { signal, spool: shared.spool.clone(), pipelines };
@@ -221,6 +251,7 @@ impl Plan {
             let pipelines = ways.from_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
+                dialect: settings.dialect(),
                 sink: Arc::new(Intake {
                     spool: shared.spool.clone(),
                     pipelines,
@@ -234,12 +265,11 @@ impl Plan {
                 metrics: shared.receive_metrics.clone(),
                 witness: shared.witness.clone(),
             });
-            let wanted = endpoints(settings).into_iter().map(|(protocol, endpoint)| Wanted {
-                protocol,
-                endpoint,
-                receiver: Arc::clone(&receiver),
-            });
-            plan.wanted.extend(wanted);
+            for Port { protocol, endpoint, policy } in settings.ports() {
+                let policy = Arc::new(authenticators.policy(config, &policy)?);
+                let behind = Behind { receiver: Arc::clone(&receiver), policy };
+                plan.wanted.push(Wanted { protocol, endpoint, behind });
+            }
         }
         drop(ways);
         plan.pipelines = config
@@ -265,12 +295,12 @@ impl Plan {
         running: &PipelineSet,
         others_give_way: bool,
     ) -> Result<(), StartError> {
-        for settings in health_checks(config) {
-            let same_port = |probe: &Probe| overlap(&probe.settings.endpoint, &settings.endpoint);
+        for settings in probes(config) {
+            let same_port = |probe: &Probe| overlap(probe.settings.endpoint(), settings.endpoint());
             let planned = if running.probes.iter().any(same_port) {
                 PlannedProbe::Later(settings)
             } else {
-                match http_server::bind(&settings.endpoint).await {
+                match http_server::bind(settings.endpoint()).await {
                     Ok(server) => PlannedProbe::Bound(settings, server),
                     Err(_) if others_give_way => PlannedProbe::Later(settings),
                     Err(error) => return Err(error),
@@ -291,6 +321,7 @@ impl Plan {
         running: &PipelineSet,
         is_wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), StartError> {
+        let own = spanreel_settings(config);
         for PlannedPipeline { name, signal, intake, exporters } in &self.pipelines {
             let sampling = running.samplings.plan(shared, name, intake).await?;
             for id in exporters {
@@ -300,25 +331,25 @@ impl Plan {
                     continue;
                 }
                 let batch = intake.chain.batch();
+                let mut delivery = own.delivery.get(&exporter).cloned().unwrap_or_default();
+                if sampling.is_some() && !delivery.resend.is_zero() {
+                    // Verdicts go once they are carried out; without them spans that were sampled out would go.
+                    tracing::warn!(exporter, pipeline = name, "delivery::resend does not work behind tail_sampling");
+                    delivery.resend = Duration::ZERO;
+                }
                 let known = running.destinations.iter().find(|running| {
                     running.is_of(name, &exporter)
                         && running.settings == component.settings
                         && running.batch.as_ref() == batch
+                        && running.delivery == delivery
                         && running.is_sampled == sampling.is_some()
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
                     None => {
                         let sampling = sampling.as_ref().map(|planned| &planned.sampling);
-                        new_destination(
-                            shared,
-                            owner,
-                            (name, *signal),
-                            (intake, sampling),
-                            exporter,
-                            &component.settings,
-                        )
-                        .await
+                        let settings = (&component.settings, delivery);
+                        new_destination(shared, owner, (name, *signal), (intake, sampling), exporter, settings).await
                     }
                 };
                 match built {
@@ -367,7 +398,7 @@ async fn new_destination(
     (pipeline, signal): (&str, Signal),
     (intake, sampling): (&PipelineIntake, Option<&Sampling>),
     exporter: String,
-    settings: &ExporterSettings,
+    (settings, delivery): (&ExporterSettings, DeliverySettings),
 ) -> Result<PlannedDestination, StartError> {
     let consumer = {
         let (spool, exporter, id) = (shared.spool.clone(), exporter.clone(), intake.id);
@@ -381,8 +412,9 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
+    let around = Surroundings { signal, batch, delivery: &delivery, credentials: None, metrics, budget };
     let feed = sampling.map_or_else(|| Feed::from(consumer.clone()), |sampling| sampling.feed(consumer.clone()));
-    let built = Destination::build(&log_name, settings, signal, batch, feed, metrics, budget);
+    let built = Destination::build(&log_name, settings, feed, around);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
     let running = RunningDestination {
         exporter,
@@ -390,6 +422,7 @@ async fn new_destination(
         destination: Arc::new(destination),
         settings: settings.clone(),
         batch: batch.cloned(),
+        delivery,
         is_sampled: sampling.is_some(),
         consumer,
         task: Task::default(),
@@ -483,17 +516,17 @@ impl PipelineSet {
         for planned in planned {
             let (settings, server) = match planned {
                 PlannedProbe::Later(settings) if self.probes.iter().any(|probe| probe.settings == settings) => continue,
-                PlannedProbe::Later(settings) => match http_server::bind(&settings.endpoint).await {
+                PlannedProbe::Later(settings) => match http_server::bind(settings.endpoint()).await {
                     Ok(server) => (settings, server),
                     Err(error) => {
-                        problems.push(format!("extensions::health_check does not answer: {error}"));
+                        problems.push(format!("a health check or a page does not answer: {error}"));
                         continue;
                     }
                 },
                 PlannedProbe::Bound(settings, server) => (settings, server),
             };
             let task = Task::child_of(&self.forwarding);
-            let router = health_check::router(settings.clone(), shared.readiness.clone());
+            let router = settings.router(shared);
             self.probes.push(Probe { settings, task: task.clone() });
             // It answers until the listeners have drained, so that a stopping process is seen to be stopping.
             self.forwarding_tasks.spawn(async move {
@@ -521,7 +554,7 @@ impl PipelineSet {
 
     fn let_go(&mut self, wanted: Vec<Wanted>) {
         self.outgoing.retain(|receiver| receiver.strong_count() > 0);
-        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.receiver)));
+        self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.behind.receiver)));
     }
 
     /// Whether no request under way can store anything in a pipeline that is no more.
@@ -552,9 +585,16 @@ impl PipelineSet {
 
     /// Ports of health checks, as Services name them.
     pub fn probe_ports(&self) -> Vec<ListenerPort> {
-        let port = |probe: &Probe| probe.settings.endpoint.rsplit(':').next()?.parse().ok();
-        let named =
-            |port| ListenerPort { name: "health-check".to_owned(), port, app_protocol: Some("http".to_owned()) };
+        let port = |probe: &Probe| match &probe.settings {
+            ProbeSettings::HealthCheck(settings) => settings.endpoint.rsplit(':').next()?.parse().ok(),
+            ProbeSettings::Pages(_) => None,
+        };
+        let named = |port| ListenerPort {
+            name: "health-check".to_owned(),
+            port,
+            udp: false,
+            app_protocol: Some("http".to_owned()),
+        };
         self.probes.iter().filter_map(port).map(named).collect()
     }
 
@@ -630,18 +670,16 @@ fn owned(owner: Option<&str>, name: &ComponentId) -> String {
 pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
-    let receivers = used.flat_map(|(_, component)| {
-        let ReceiverSettings::Otlp(settings) = &component.settings;
-        endpoints(settings).into_iter().map(|(_, endpoint)| endpoint.address)
-    });
-    let probes = health_checks(config).map(|settings| bindable(&settings.endpoint));
+    let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.name());
+    let probes = probes(config).map(|settings| bindable(settings.endpoint()));
     receivers.chain(probes).collect()
 }
 
-fn health_checks(config: &Config<Components>) -> impl Iterator<Item = HealthCheckSettings> {
+fn probes(config: &Config<Components>) -> impl Iterator<Item = ProbeSettings> {
     config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
-        ExtensionSettings::HealthCheck(settings) => Some(settings.clone()),
-        ExtensionSettings::FileStorage(_) | ExtensionSettings::Spanreel(_) => None,
+        ExtensionSettings::HealthCheck(settings) => Some(ProbeSettings::HealthCheck(settings.clone())),
+        ExtensionSettings::ZPages(settings) => Some(ProbeSettings::Pages(Pages::new(settings, config))),
+        _ => None,
     })
 }
 
@@ -655,25 +693,4 @@ pub(super) fn log_extensions(config: &Config<Components>) {
             );
         }
     }
-}
-
-/// The ports of a receiver. Where both protocols name the same address, it is one port: each speaks both anyway.
-fn endpoints(settings: &OtlpReceiverSettings) -> Vec<(&'static str, Endpoint)> {
-    let mut endpoints: Vec<(&'static str, Endpoint)> = Vec::new();
-    if let Some(grpc) = &settings.grpc {
-        endpoints.push(("grpc", Endpoint { address: bindable(&grpc.endpoint), tls: grpc.tls.clone() }));
-    }
-    if let Some(http) = &settings.http {
-        let endpoint = Endpoint { address: bindable(&http.endpoint), tls: http.tls.clone() };
-        let fixed_port = !endpoint.address.ends_with(":0");
-        if !(fixed_port && endpoints.iter().any(|(_, other)| other.address == endpoint.address)) {
-            endpoints.push(("http", endpoint));
-        }
-    }
-    endpoints
-}
-
-/// `:4317` means every interface, as in Go.
-pub(super) fn bindable(endpoint: &str) -> String {
-    if endpoint.starts_with(':') { format!("0.0.0.0{endpoint}") } else { endpoint.to_owned() }
 }

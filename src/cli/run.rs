@@ -4,7 +4,7 @@ use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, RunArgs, input, sources};
 use crate::appliance::components::Components;
 use crate::appliance::{Appliance, ClusterAccess, Options};
 use crate::config::telemetry::{LogEncoding, LogLevel};
-use crate::config::{self, Loaded, Reach, Severity, Source};
+use crate::config::{self, Diagnostic, Loaded, Reach, Severity, Source};
 use crate::telemetry::logs;
 use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,7 +16,7 @@ const BLOCKING_THREADS_MAX: usize = 16;
 /// Where a pod finds the credentials of its service account.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-pub fn run(args: RunArgs) -> u8 {
+pub fn run(mut args: RunArgs) -> u8 {
     let cluster = cluster_access(&args);
     let (loaded, built_in) = match load(&args, cluster.is_some()) {
         Ok(loaded) => loaded,
@@ -37,12 +37,7 @@ pub fn run(args: RunArgs) -> u8 {
     if let Err(error) = logs::init(args.log_level.as_deref(), level, format) {
         return failed(EXIT_USAGE, &[error.to_string()]);
     }
-    for note in &loaded.notes {
-        match note.severity {
-            Severity::Info => tracing::info!("{note}"),
-            _ => tracing::warn!("{note}"),
-        }
-    }
+    loaded.notes.iter().for_each(log_note);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(WORKER_THREADS_MAX))
@@ -56,20 +51,63 @@ pub fn run(args: RunArgs) -> u8 {
     let options = Options {
         config: loaded.config,
         built_in,
-        data_directory: args.data,
+        data_directory: args.data.take(),
         cluster,
         text_banner: format == logs::Format::Text,
     };
-    let code = runtime.block_on(serve(options));
+    let reload = Reload { args, in_cluster: options.cluster.is_some() };
+    let code = runtime.block_on(serve(options, &reload));
     // Whatever still blocks a thread (a slow disk) is not waited for: all that was acknowledged is synced.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(options: Options) -> u8 {
+/// How the configuration is read again.
+struct Reload {
+    args: RunArgs,
+    in_cluster: bool,
+}
+
+impl Reload {
+    /// As in a Collector, SIGHUP reads everything again; other than there, a bad configuration changes nothing.
+    async fn reload(&self, appliance: &Appliance) {
+        let loaded = match load(&self.args, self.in_cluster) {
+            Ok((loaded, _)) => loaded,
+            Err(lines) => {
+                for line in lines {
+                    tracing::error!("SIGHUP: {line}");
+                }
+                tracing::error!("SIGHUP: the new configuration is not valid; the old one goes on");
+                return;
+            }
+        };
+        loaded.notes.iter().for_each(log_note);
+        match appliance.reload(loaded.config).await {
+            Ok(remarks) => {
+                remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+                tracing::info!("SIGHUP: the configuration was read again and runs");
+            }
+            Err(error) => tracing::error!("SIGHUP: {error}; the old configuration goes on"),
+        }
+    }
+}
+
+fn log_note(note: &Diagnostic) {
+    match note.severity {
+        Severity::Info => tracing::info!("{note}"),
+        _ => tracing::warn!("{note}"),
+    }
+}
+
+async fn serve(options: Options, reload: &Reload) -> u8 {
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => return failed(EXIT_FAILED, &[format!("signals: {error}")]),
+    };
+    // Taken from the start, so that one that comes too early does not end the process.
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return failed(EXIT_FAILED, &[format!("signals: {error}")]),
     };
     let appliance = tokio::select! {
         started = Appliance::start(options) => match started {
@@ -78,7 +116,12 @@ async fn serve(options: Options) -> u8 {
         },
         _ = either(&mut interrupt, &mut terminate) => return EXIT_OK,
     };
-    let name = either(&mut interrupt, &mut terminate).await;
+    let name = loop {
+        tokio::select! {
+            name = either(&mut interrupt, &mut terminate) => break name,
+            _ = hangup.recv() => reload.reload(&appliance).await,
+        }
+    };
     tracing::info!(signal = name, "stopping; a second signal stops at once");
     tokio::select! {
         () = appliance.stop() => EXIT_OK,

@@ -49,6 +49,12 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
         bytes(number(&spool["disk_free_bytes"])),
         if spool["disk_full"] == true { "  DISK FULL: intake is refused" } else { "" },
     )?;
+    if let Some(left) = spool["full_in_seconds"].as_u64() {
+        writeln!(out, "          full in {} at the last hour's rate", duration(Duration::from_secs(left)))?;
+    }
+    if let Some(written) = spool["written_per_day_bytes"].as_u64() {
+        writeln!(out, "          {} written to disk per day at the last hour's rate", bytes(written))?;
+    }
     if let Some(problem) = spool["disk_error"].as_str() {
         writeln!(out, "          THE DISK REFUSES WRITES: intake is refused: {problem}")?;
     }

@@ -273,7 +273,8 @@ fn ports(listeners: &[ListenerPort], given: Option<&Value>) -> Vec<Port> {
     let mut listeners: Vec<&ListenerPort> = listeners.iter().collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
     for listener in listeners {
-        if ports.iter().any(|port| port.port == listener.port && port.protocol == "TCP") {
+        let protocol = if listener.udp { "UDP" } else { "TCP" };
+        if ports.iter().any(|port| port.port == listener.port && port.protocol == protocol) {
             continue;
         }
         let mut name = port_name(&listener.name, listener.port);
@@ -282,7 +283,7 @@ fn ports(listeners: &[ListenerPort], given: Option<&Value>) -> Vec<Port> {
         }
         let app_protocol = listener.app_protocol.clone();
         let (port, target) = (listener.port, listener.port);
-        ports.push(Port { name, port, target, protocol: "TCP".to_owned(), app_protocol });
+        ports.push(Port { name, port, target, protocol: protocol.to_owned(), app_protocol });
     }
     // Two that still share a name would make the Service invalid.
     let mut seen = BTreeSet::new();
@@ -334,7 +335,7 @@ mod tests {
     use super::*;
 
     fn listener(name: &str, port: u16) -> ListenerPort {
-        ListenerPort { name: name.to_owned(), port, app_protocol: None }
+        ListenerPort { name: name.to_owned(), port, udp: false, app_protocol: None }
     }
 
     #[test]

@@ -219,6 +219,35 @@ impl<'a> Section<'a> {
         values
     }
 
+    /// A map from the ids of other components to nested sections, in the order of the source. Ids are checked when all
+    /// components are read.
+    pub fn sections_by_id<T>(
+        &mut self,
+        key: &'static str,
+        role: Role,
+        mut read: impl FnMut(&mut Section<'a>) -> T,
+    ) -> Vec<(String, T)> {
+        let Some((_, entries)) = self.free_map(key) else { return Vec::new() };
+        let (mut values, mut effective) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let path = format!("{}::{}", self.child_path(key), entry.key);
+            let position = entry.position.clone();
+            self.report.refer(Reference {
+                role,
+                id: entry.key.clone(),
+                position: position.clone(),
+                path: path.clone(),
+            });
+            let mut inner = Section::over(self.report, Some(&entry.node), position, path);
+            values.push((entry.key.trim().to_owned(), read(&mut inner)));
+            effective.push((entry.key.clone(), inner.finish().0));
+        }
+        if !effective.is_empty() {
+            self.record(key, Effective::Map(effective));
+        }
+        values
+    }
+
     /// A list of texts; one text is split at commas, as in the Collector.
     pub fn list(&mut self, key: &'static str) -> Vec<String> {
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key)
@@ -232,6 +261,33 @@ impl<'a> Section<'a> {
             return texts;
         }
         self.located_list(key).into_iter().map(|located| located.text).collect()
+    }
+
+    /// A list of texts that `print-config` does not show.
+    pub fn secret_list(&mut self, key: &'static str) -> Vec<String> {
+        let Some(entry) = self.value(key) else { return Vec::new() };
+        let Value::List(items) = &entry.node.value else {
+            self.report.error(
+                &entry.node.position,
+                &self.child_path(key),
+                "expected a list of texts",
+                "begin each with a dash",
+            );
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for item in items {
+            match text_of(item) {
+                Some(text) => texts.push(text),
+                // The value may be a secret: say what it is, not what it says.
+                None => {
+                    let reason = format!("expected text in this list, got {}", item.describe_kind());
+                    self.report.error(&item.position, &self.child_path(key), reason, quotes(item));
+                }
+            }
+        }
+        self.record(key, Effective::List(texts.iter().cloned().map(Effective::Secret).collect()));
+        texts
     }
 
     /// A list of texts with the place of each; one text is no list, as where the Collector wants ids.

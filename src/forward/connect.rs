@@ -1,13 +1,13 @@
 //! Connections to destinations: addresses, TCP, TLS.
 
-use super::settings::ClientTlsSettings;
+use super::proxy::Proxy;
+use super::settings::{ClientTlsSettings, Pem};
 use rustls::RootCertStore;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +32,8 @@ pub(super) struct Target {
 pub enum TargetError {
     #[error("endpoint {0:?}: expected host:port, http://host:port or https://host:port")]
     Endpoint(String),
+    #[error("proxy_url: expected http://[user:password@]host:port")]
+    Proxy,
     #[error("endpoint {0:?}: Unix sockets are not supported; use a TCP address")]
     UnixSocket(String),
     #[error("tls {path}: {problem}")]
@@ -86,6 +88,7 @@ impl std::fmt::Display for Target {
 pub(super) struct Connector {
     target: Target,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    proxy: Option<Proxy>,
 }
 
 /// A connection, plain or not.
@@ -112,7 +115,20 @@ impl Connector {
                 Some((Arc::new(config), name))
             }
         };
-        Ok(Self { target, tls })
+        let environment = |name: &str| std::env::var(name).ok();
+        let proxy = Proxy::of_environment(&target, tls.is_some(), environment);
+        Ok(Self { target, tls, proxy })
+    }
+
+    /// By `proxy_url` in place of what the environment says.
+    ///
+    /// # Errors
+    /// It is no URL of an HTTP proxy.
+    pub(super) fn through(mut self, proxy_url: Option<&str>) -> Result<Self, TargetError> {
+        if let Some(url) = proxy_url {
+            self.proxy = Some(Proxy::parse(url).ok_or(TargetError::Proxy)?);
+        }
+        Ok(self)
     }
 
     pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
@@ -138,8 +154,17 @@ impl Connector {
     }
 
     async fn tcp(&self) -> io::Result<TcpStream> {
+        let Some(proxy) = &self.proxy else { return Self::dial(&self.target).await };
+        let mut stream = Self::dial(&proxy.address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("proxy {}: {error}", proxy.address)))?;
+        proxy.open(&mut stream, &self.target).await?;
+        Ok(stream)
+    }
+
+    async fn dial(target: &Target) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in tokio::net::lookup_host((self.target.host.as_str(), self.target.port)).await? {
+        for address in tokio::net::lookup_host((target.host.as_str(), target.port)).await? {
             match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
@@ -160,48 +185,55 @@ fn tls_config(settings: &ClientTlsSettings) -> Result<rustls::ClientConfig, Targ
     let builder = if settings.insecure_skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyServer { provider }))
     } else {
-        builder.with_root_certificates(roots(settings.ca_file.as_deref())?)
+        builder.with_root_certificates(roots(settings)?)
     };
-    match (&settings.cert_file, &settings.key_file) {
+    match (&settings.certificate, &settings.key) {
         (None, None) => Ok(builder.with_no_client_auth()),
-        (Some(cert_file), Some(key_file)) => {
-            let certificates = certificates(cert_file)?;
-            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| file_error(key_file, &error))?;
+        (Some(certificate), Some(key)) => {
+            let certificates = certificates(certificate, "cert_pem")?;
+            let key = match key {
+                Pem::File(path) => PrivateKeyDer::from_pem_file(path),
+                Pem::Text(text) => PrivateKeyDer::from_pem_slice(text.as_bytes()),
+            }
+            .map_err(|error| pem_error(key, "key_pem", &error))?;
             Ok(builder.with_client_auth_cert(certificates, key)?)
         }
         _ => Err(TargetError::HalfAKeyPair),
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TargetError> {
+fn roots(settings: &ClientTlsSettings) -> Result<RootCertStore, TargetError> {
     let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate)?;
-            }
+    if let Some(ca) = &settings.ca {
+        for certificate in certificates(ca, "ca_pem")? {
+            roots.add(certificate)?;
         }
+    }
+    if settings.ca.is_none() || settings.include_system_roots {
         // A single odd certificate among the system's does not matter; none at all does.
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() { Err(TargetError::NoRoots) } else { Ok(roots) }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| file_error(path, &error));
+fn certificates(pem: &Pem, key: &str) -> Result<Vec<CertificateDer<'static>>, TargetError> {
+    let found: Result<Vec<_>, _> = match pem {
+        Pem::File(path) => CertificateDer::pem_file_iter(path).and_then(Iterator::collect),
+        Pem::Text(text) => CertificateDer::pem_slice_iter(text.as_bytes()).collect(),
+    };
     match found {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(TargetError::TlsFile { path: path.display().to_string(), problem: "holds no certificate".to_owned() })
-        }
-        found => found,
+        Ok(certificates) if certificates.is_empty() => Err(pem_error(pem, key, &"holds no certificate")),
+        found => found.map_err(|error| pem_error(pem, key, &error)),
     }
 }
 
-fn file_error(path: &Path, problem: &dyn std::fmt::Display) -> TargetError {
-    TargetError::TlsFile { path: path.display().to_string(), problem: problem.to_string() }
+/// Names the file, or the key of the configuration where the text stands.
+fn pem_error(pem: &Pem, key: &str, problem: &dyn std::fmt::Display) -> TargetError {
+    let path = match pem {
+        Pem::File(path) => path.display().to_string(),
+        Pem::Text(_) => key.to_owned(),
+    };
+    TargetError::TlsFile { path, problem: problem.to_string() }
 }
 
 /// `insecure_skip_verify`: the connection is encrypted, to whomever.
@@ -274,11 +306,11 @@ mod tests {
     #[test]
     fn missing_files_are_named() {
         let target = || Target { host: "localhost".to_owned(), port: 1 };
-        let settings = ClientTlsSettings { ca_file: Some("/nowhere/ca.pem".into()), ..Default::default() };
+        let settings = ClientTlsSettings { ca: Some(Pem::File("/nowhere/ca.pem".into())), ..Default::default() };
         let error = Connector::new(target(), Some(&settings), b"h2").err().unwrap();
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
         let settings = ClientTlsSettings {
-            cert_file: Some("/nowhere/cert.pem".into()),
+            certificate: Some(Pem::File("/nowhere/cert.pem".into())),
             insecure_skip_verify: true,
             ..Default::default()
         };

@@ -8,10 +8,11 @@
 use super::budget::Share;
 use super::cutter::{Cut, Cutter, spans_max};
 use super::deliver::deliver;
-use super::link::{Link, Transport};
+use super::link::{Link, Transport, Verdict};
+use super::request::Piece;
 use super::window::{Booking, RequestId, Sending, Window};
 use crate::process::batch::settings::BatchSettings;
-use crate::spool::{Chunk, Outcome, ReadError, ReadLimits, Seq};
+use crate::spool::{Batch, Chunk, Outcome, ReadError, ReadLimits, Seq};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,6 +36,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long requests under way may still take when the process stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the hours of a destination have begun.
+const HOURS_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Batches that are looked at for a resend, back from the cursor: bounds the look, not the resend's worth.
+const RESEND_BATCHES_MAX: u64 = 16 * 1024;
 
 /// The pause after the spool could not be read or moved on.
 const SPOOL_RETRY: Duration = Duration::from_secs(1);
@@ -72,6 +79,8 @@ struct Run<'a, S, T> {
     last_booking: Instant,
     /// What the spool could not book yet: taken from the window, tried again before anything else.
     unbooked: Option<Booking>,
+    /// What goes again after the destination was away.
+    resending: JoinSet<()>,
 }
 
 impl<S: Source, T: Transport> Engine<S, T> {
@@ -92,6 +101,7 @@ impl<S: Source, T: Transport> Engine<S, T> {
             next_id: RequestId(0),
             last_booking: Instant::now(),
             unbooked: None,
+            resending: JoinSet::new(),
         };
         while !shutdown.is_cancelled() {
             let step = run.step();
@@ -110,6 +120,12 @@ impl<S: Source, T: Transport> Engine<S, T> {
 impl<S: Source, T: Transport> Run<'_, S, T> {
     /// Sends what can be sent, then waits for the next thing to happen and deals with it.
     async fn step(&mut self) -> Result<(), ReadError> {
+        if let Some(left) = self.engine.link.closed_for() {
+            return self.wait_for_hours(left).await;
+        }
+        if let Some(since) = self.engine.link.resend_since() {
+            self.resend(since);
+        }
         let mut wait_at_most = None;
         let is_away = self.engine.link.is_away();
         if is_away {
@@ -177,6 +193,37 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         }
         self.engine.link.show_state();
         Ok(())
+    }
+
+    /// Nothing new goes out; what is under way ends and is booked.
+    async fn wait_for_hours(&mut self, left: Duration) -> Result<(), ReadError> {
+        let book_at = self.last_booking + BOOKING_INTERVAL;
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            Some(done) = self.deliveries.join_next(), if !self.deliveries.is_empty() => drop(self.finish(done)),
+            () = tokio::time::sleep_until(book_at), if self.unbooked.is_some() || self.window.is_ready() => self.book().await?,
+            // Clocks are set now and then.
+            () = tokio::time::sleep(left.min(HOURS_LOOK_INTERVAL)) => {}
+        }
+        self.engine.link.show_state();
+        Ok(())
+    }
+
+    /// What was sent from `since` on goes again, beside what is new. Accounts know nothing of it: it was sent before.
+    fn resend(&mut self, since: u64) {
+        let (source, link, shutdown) =
+            (self.engine.source.clone(), Arc::clone(&self.engine.link), self.shutdown.clone());
+        let end = self.window.first().unwrap_or(self.cutter.start());
+        // A destination that comes and goes has its resends one after the other, the older one given up.
+        self.resending.abort_all();
+        self.resending.spawn(async move {
+            let sent = resend(source, &link, since, end, &shutdown).await;
+            info!(
+                destination = link.name,
+                sent, "what was sent shortly before the destination went away was sent again"
+            );
+        });
     }
 
     /// Whether another request may be read and sent. The first always may; further ones need a share of the memory,
@@ -279,10 +326,47 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             self.finish(done);
         }
         self.deliveries.abort_all();
+        self.resending.abort_all();
         if let Err(error) = self.book().await {
             error!(destination = self.engine.link.name, %error, "the cursor could not be moved; requests will be sent again");
         }
     }
+}
+
+/// Sends what the spool still has of what became durable from `since` on, up to `end`; how many spans the destination took.
+async fn resend<S: Source, T: Transport>(
+    source: S,
+    link: &Link<T>,
+    since: u64,
+    end: Seq,
+    shutdown: &CancellationToken,
+) -> u64 {
+    let mut next = Seq(end.0.saturating_sub(RESEND_BATCHES_MAX));
+    let mut sent = 0;
+    while next < end {
+        let from = next;
+        let limits = ReadLimits { raw_bytes_max: link.request_raw_bytes_max(), spans_max: u64::MAX, batches_max: 512 };
+        let source = source.clone();
+        let read = tokio::task::spawn_blocking(move || source.read(from, limits)).await;
+        let Ok(Ok(chunk)) = read else { break };
+        if chunk.next <= from {
+            break;
+        }
+        next = chunk.next;
+        let batches: Vec<Batch> =
+            chunk.batches.into_iter().filter(|batch| batch.seq < end && batch.header.received >= since).collect();
+        if batches.is_empty() {
+            continue;
+        }
+        let piece = Piece::Batches(batches);
+        // Behind everything that is new: a closed gate lets the oldest through first.
+        match link.attempt(Seq(u64::MAX), shutdown, &piece).await {
+            Some(Verdict::Delivered { rejected_spans }) => sent += piece.spans().saturating_sub(rejected_spans),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    sent
 }
 
 fn unix_nanos() -> u64 {

@@ -3,6 +3,7 @@
 use super::answer::{Answer, bounded};
 use super::body::{self, Body, Codec, CodecChoice, Dialect};
 use super::budget::{Budget, Lane};
+use super::delivery::{DeliverySettings, Pace, second_of_day};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
 use super::request::Piece;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -101,6 +102,12 @@ pub(super) struct Link<T> {
     budget: Budget,
     /// Whether the last attempt got an answer, whatever it was.
     is_answering: AtomicBool,
+    delivery: DeliverySettings,
+    pace: Pace,
+    /// When the destination went silent in the midst of its work; until somebody asks.
+    went_silent: Mutex<Option<SystemTime>>,
+    /// It is back since then, and what it was sent shortly before may be lost.
+    came_back: AtomicBool,
 }
 
 impl<T: Transport> Link<T> {
@@ -129,9 +136,49 @@ impl<T: Transport> Link<T> {
             metrics,
             budget: budget.clone(),
             is_answering: AtomicBool::new(false),
+            delivery: DeliverySettings::default(),
+            pace: Pace::new(None),
+            went_silent: Mutex::new(None),
+            came_back: AtomicBool::new(false),
         };
         link.show_state();
         link
+    }
+
+    /// With what the Collector has no word for.
+    pub(super) fn delivering(mut self, delivery: &DeliverySettings) -> Self {
+        self.pace = Pace::new(delivery.bytes_per_second_max);
+        self.delivery = delivery.clone();
+        self
+    }
+
+    /// How long nothing may be sent, because these are not the hours for it.
+    pub(super) fn closed_for(&self) -> Option<Duration> {
+        self.delivery.hours?.closed_for(second_of_day())
+    }
+
+    /// From when on what was sent should go again, once after each time the destination was gone; Unix nanoseconds.
+    pub(super) fn resend_since(&self) -> Option<u64> {
+        if !self.came_back.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let silent_since = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let since = silent_since.checked_sub(self.delivery.resend)?.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok()
+    }
+
+    /// Keeps in mind when a destination that had answered is silent, and when it answers again.
+    fn watch_silence(&self, is_answer: bool) {
+        let was_answering = self.is_answering.swap(is_answer, Ordering::Relaxed);
+        if self.delivery.resend.is_zero() {
+            return;
+        }
+        let mut went_silent = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match (was_answering, is_answer) {
+            (true, false) => drop(went_silent.get_or_insert_with(SystemTime::now)),
+            (false, true) if went_silent.is_some() => self.came_back.store(true, Ordering::Relaxed),
+            _ => {}
+        }
     }
 
     pub(super) fn codec(&self) -> Codec {
@@ -149,7 +196,14 @@ impl<T: Transport> Link<T> {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.journal.status(self.gate.state())
+        self.journal.status(self.state())
+    }
+
+    fn state(&self) -> State {
+        match (self.gate.state(), self.closed_for()) {
+            (State::Idle, Some(left)) => State::OutsideHours { until: SystemTime::now() + left },
+            (state, _) => state,
+        }
     }
 
     /// Whether the destination is away or may be (it was never asked): one request at a time goes out, as a probe.
@@ -172,7 +226,7 @@ impl<T: Transport> Link<T> {
     }
 
     pub(super) fn show_state(&self) {
-        self.metrics.state(&self.gate.state());
+        self.metrics.state(&self.state());
     }
 
     /// A request of `raw_bytes` was too large: later ones are made half as large, within reason.
@@ -189,8 +243,15 @@ impl<T: Transport> Link<T> {
     pub(super) async fn attempt(&self, order: Seq, shutdown: &CancellationToken, piece: &Piece) -> Option<Verdict> {
         let mut tried = None;
         loop {
-            let pass = self.gate.enter(order, shutdown).await?;
             let codec = self.codec();
+            // Before anything is held for it.
+            if let Some(turn) = self.pace.turn(piece.body_bytes(self.dialect, codec), Instant::now()) {
+                tokio::select! {
+                    () = tokio::time::sleep_until(turn) => {}
+                    () = shutdown.cancelled() => return None,
+                }
+            }
+            let pass = self.gate.enter(order, shutdown).await?;
             let lane = if self.is_answering.load(Ordering::Relaxed) { Lane::Answering } else { Lane::Silent };
             let _share = tokio::select! {
                 share = self.budget.sending(lane, piece.body_bytes(self.dialect, codec)) => share,
@@ -268,7 +329,7 @@ impl<T: Transport> Link<T> {
         let _in_flight = self.metrics.sending(body.encoded_bytes());
         self.show_state();
         let reply = self.transport.send(body).await;
-        self.is_answering.store(reply.name != NO_ANSWER, Ordering::Relaxed);
+        self.watch_silence(reply.name != NO_ANSWER);
         self.metrics.answered(reply.name);
         match &reply.answer {
             Answer::Delivered { .. } => {}

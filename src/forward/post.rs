@@ -39,7 +39,7 @@ impl Poster {
         timeout: Duration,
     ) -> Result<Self, HeaderError> {
         let settings = OtlpHttpSettings::for_posts(url, headers, tls, timeout);
-        Client::new(&settings, Signal::Metrics).map(Self)
+        Client::new(&settings, Signal::Metrics, None).map(Self)
     }
 
     pub async fn post(&self, body: Bytes) -> Posted {

@@ -2,6 +2,7 @@
 
 use crate::config::duration;
 use crate::config::{Role, Secrecy, Section, Shape, WhenNull};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ pub enum ExporterSettings {
     OtlpGrpc(super::otlp_grpc::settings::OtlpGrpcSettings),
     OtlpHttp(super::otlp_http::settings::OtlpHttpSettings),
     Debug(super::debug::settings::DebugSettings),
+    File(super::file::settings::FileSettings),
     Prometheus(super::prometheus::settings::PrometheusSettings),
 }
 
@@ -21,10 +23,32 @@ pub struct ClientTlsSettings {
     pub insecure: bool,
     pub insecure_skip_verify: bool,
     pub server_name_override: Option<String>,
-    pub ca_file: Option<PathBuf>,
-    /// Both or none: the client's own certificate.
-    pub cert_file: Option<PathBuf>,
-    pub key_file: Option<PathBuf>,
+    /// `ca_file` or `ca_pem`: whom to trust instead of the system's certificates.
+    pub ca: Option<Pem>,
+    /// `include_system_ca_certs_pool`: trust the system's certificates besides `ca`.
+    pub include_system_roots: bool,
+    /// `cert_file` or `cert_pem`; both this and the key or none: the client's own certificate.
+    pub certificate: Option<Pem>,
+    /// `key_file` or `key_pem`.
+    pub key: Option<Pem>,
+}
+
+/// Where PEM comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    File(PathBuf),
+    /// In the configuration itself.
+    Text(String),
+}
+
+/// What stands in the text may be a secret.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Text(_) => f.write_str("Text"),
+        }
+    }
 }
 
 /// How bodies are compressed on the way out.
@@ -79,6 +103,20 @@ impl Default for QueueSettings {
     }
 }
 
+/// A file or a text, not both.
+fn pem(section: &mut Section<'_>, file_key: &'static str, text_key: &'static str) -> Option<Pem> {
+    let file = section.file_path(file_key);
+    let text = section.optional_text(text_key, Secrecy::Secret).filter(|text| !text.is_empty());
+    match (file, text) {
+        (Some(_), Some(_)) => {
+            section.error(text_key, format!("must not be given together with {file_key}"), "remove one of them");
+            None
+        }
+        (Some(path), None) => Some(Pem::File(path)),
+        (None, text) => text.map(Pem::Text),
+    }
+}
+
 impl ClientTlsSettings {
     /// Reads a `tls` block of a destination; absent means TLS with the system's certificates.
     pub fn decode(section: &mut Section<'_>) -> Self {
@@ -88,28 +126,20 @@ impl ClientTlsSettings {
             server_name_override: section
                 .optional_text("server_name_override", Secrecy::Open)
                 .filter(|name| !name.is_empty()),
-            ca_file: section.file_path("ca_file"),
-            cert_file: section.file_path("cert_file"),
-            key_file: section.file_path("key_file"),
+            ca: pem(section, "ca_file", "ca_pem"),
+            include_system_roots: section.bool("include_system_ca_certs_pool", false),
+            certificate: pem(section, "cert_file", "cert_pem"),
+            key: pem(section, "key_file", "key_pem"),
         };
-        for (key, file) in [("ca_pem", "ca_file"), ("cert_pem", "cert_file"), ("key_pem", "key_file")] {
-            section.unsupported(key, "certificates are read from files", &format!("use {file}"));
-        }
         section.only("min_version", &["", "1.2"], "TLS 1.2 and 1.3 are spoken", "remove it");
         section.only("max_version", &["", "1.3"], "TLS 1.2 and 1.3 are spoken", "remove it");
         section.inert("cipher_suites", Shape::List, "the suites are fixed, all of them with forward secrecy");
         section.only("include_insecure_cipher_suites", &["false"], "insecure suites do not exist here", "remove it");
         section.inert("curve_preferences", Shape::List, "the key exchange groups are fixed");
         section.inert("reload_interval", Shape::Duration, "certificates are read when the configuration is loaded");
-        section.only(
-            "include_system_ca_certs_pool",
-            &["false"],
-            "with ca_file only that CA is trusted",
-            "put all CAs into ca_file",
-        );
         section.unsupported("tpm", "keys are read from files", "use key_file");
-        if settings.cert_file.is_some() != settings.key_file.is_some() {
-            let missing = if settings.cert_file.is_some() { "key_file" } else { "cert_file" };
+        if settings.certificate.is_some() != settings.key.is_some() {
+            let missing = if settings.certificate.is_some() { "key_file" } else { "cert_file" };
             section.error(missing, "cert_file and key_file come together", format!("give {missing} too, or none"));
         }
         settings
@@ -154,6 +184,17 @@ impl RetrySettings {
             "accepted, without effect: retries never end by time; what an outage may cost is \
              extensions::spanreel::spool::max_size_mib and max_age",
         );
+    }
+}
+
+impl ExporterSettings {
+    /// The extension that says who this exporter is.
+    pub fn authenticator(&self) -> Option<&str> {
+        match self {
+            Self::OtlpGrpc(settings) => settings.authenticator.as_deref(),
+            Self::OtlpHttp(settings) => settings.authenticator.as_deref(),
+            Self::Debug(_) | Self::File(_) | Self::Prometheus(_) => None,
+        }
     }
 }
 
@@ -229,12 +270,18 @@ impl Compression {
     }
 }
 
+/// Reads `auth`; null says nothing.
+pub(super) fn authenticator(section: &mut Section<'_>) -> Option<String> {
+    let named = section.optional("auth", WhenNull::Absent, |auth| {
+        if !auth.has("authenticator") {
+            auth.error("", "names no authenticator", "e.g. authenticator: basicauth/client");
+        }
+        auth.reference("authenticator", Role::Extension)
+    });
+    named.flatten()
+}
+
 /// Keys by which exporters of the Collector call extensions, of which there are none here.
 pub(super) fn refuse_extensions(section: &mut Section<'_>) {
-    section.unsupported(
-        "auth",
-        "there are no authenticator extensions yet",
-        "give the credentials under headers, e.g. authorization: Bearer ${env:TOKEN}",
-    );
     section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
 }

@@ -29,6 +29,10 @@ pub enum State {
         until: SystemTime,
         because: String,
     },
+    /// Not before `until`: these are not the hours of its settings.
+    OutsideHours {
+        until: SystemTime,
+    },
     /// Someone has to change a configuration; tried again at `until`.
     Held {
         until: SystemTime,
@@ -38,7 +42,7 @@ pub enum State {
 
 impl State {
     /// Every value of the label `state` of `spanreel_forward_state`.
-    pub const LABELS: [&'static str; 4] = ["idle", "sending", "backing_off", "held"];
+    pub const LABELS: [&'static str; 5] = ["idle", "sending", "backing_off", "held", "outside_hours"];
 
     pub fn label(&self) -> &'static str {
         match self {
@@ -46,6 +50,7 @@ impl State {
             Self::Sending => Self::LABELS[1],
             Self::BackingOff { .. } => Self::LABELS[2],
             Self::Held { .. } => Self::LABELS[3],
+            Self::OutsideHours { .. } => Self::LABELS[4],
         }
     }
 }
@@ -76,6 +81,10 @@ impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Idle | Self::Sending => f.write_str(self.label()),
+            Self::OutsideHours { until } => {
+                let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+                write!(f, "outside its hours for another {} min", left.as_secs().div_ceil(60))
+            }
             Self::BackingOff { because, .. } => write!(f, "backing off: {because}"),
             Self::Held { because, .. } => write!(f, "held: {because}"),
         }

@@ -38,6 +38,25 @@ impl SpanId {
     }
 }
 
+/// Bytes written as exactly their hexadecimal digits, in any case.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    (text.len() == 2 * N).then(|| from_hex_padded(text))?
+}
+
+/// As [`from_hex`], where leading zeros may be missing; at least one digit.
+pub fn from_hex_padded<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.is_empty() || text.len() > 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().rev().zip(text.as_bytes().rchunks(2)) {
+        for digit in digits {
+            *byte = *byte << 4 | char::from(*digit).to_digit(16)? as u8;
+        }
+    }
+    Some(bytes)
+}
+
 fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
@@ -63,5 +82,21 @@ impl fmt::Display for SpanId {
 impl fmt::Debug for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_is_read_with_its_leading_zeros_or_without() {
+        assert_eq!(from_hex("00Ff0a"), Some([0, 255, 10]));
+        assert_eq!(from_hex::<3>("ff0a"), None);
+        assert_eq!(from_hex_padded("f0a"), Some([0, 15, 10]));
+        assert_eq!(from_hex_padded::<2>(""), None);
+        assert_eq!(from_hex_padded::<2>("12345"), None);
+        assert_eq!(from_hex_padded::<2>("-1"), None);
+        assert_eq!(from_hex_padded::<2>("é"), None);
     }
 }

@@ -76,7 +76,7 @@ pub fn routes(upkeep: Arc<dyn Upkeep>) -> Router {
 }
 
 /// Why not, as JSON of the kind that all of Spanreel's own API answers.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -85,13 +85,15 @@ impl IntoResponse for Refusal {
 }
 
 impl Refusal {
-    fn failed(message: String) -> Self {
+    pub(super) fn failed(message: String) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 }
 
 /// Work that blocks, off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Refusal> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(Refusal::failed),
         Err(_) => Err(Refusal::failed("it failed inside Spanreel; its log says more".to_owned())),
@@ -119,10 +121,10 @@ async fn unpin(State(state): State<UpkeepState>, Path(id): Path<String>) -> Resu
     Ok(Json(json!({ "unpinned": trace.to_string() })))
 }
 
-fn only_from_here(peer: Option<Extension<Peer>>) -> Result<(), Refusal> {
+pub(super) fn only_from_here(peer: Option<Extension<Peer>>) -> Result<(), Refusal> {
     let local = peer.is_some_and(|Extension(Peer(address))| address.ip().to_canonical().is_loopback());
     let message = "this is answered only to the same machine or pod; in a cluster: kubectl exec deployment/spanreel -- \
-                   spanreel verify (or snapshot)";
+                   spanreel verify (or snapshot, dead-letters)";
     if local { Ok(()) } else { Err(Refusal(StatusCode::FORBIDDEN, message.to_owned())) }
 }
 

@@ -43,6 +43,12 @@ impl Admission {
         self.reserve_within(bytes, ROOM_WAIT_MAX).await
     }
 
+    /// Room for `bytes` if there is some now: for what cannot be asked to wait.
+    pub fn try_reserve(&self, bytes: usize) -> Result<Reservation, NoRoom> {
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(bytes)).map_err(|_| NoRoom)?;
+        Ok(Reservation { admission: self.clone(), permit })
+    }
+
     async fn reserve_within(&self, bytes: usize, wait_max: Duration) -> Result<Reservation, NoRoom> {
         let permits = Arc::clone(&self.room).acquire_many_owned(self.units_of(bytes));
         match tokio::time::timeout(wait_max, permits).await {
@@ -76,6 +82,12 @@ impl Reservation {
         }
     }
 
+    /// Gives back what is above `bytes` in all.
+    pub fn lower(&mut self, bytes: usize) {
+        let kept = self.admission.units_of(bytes) as usize;
+        drop(self.permit.split(self.permit.num_permits().saturating_sub(kept)));
+    }
+
     /// Raises the reservation to `bytes` in all, without waiting.
     pub fn try_raise(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let wanted = self.admission.units_of(bytes) as usize;
@@ -99,13 +111,19 @@ mod tests {
         assert_eq!(refused.err(), Some(NoRoom));
         assert_eq!(first.try_raise(11 * UNIT_BYTES), Ok(()), "more than everything is everything");
         assert_eq!(admission.bytes_in_flight(), 10 * UNIT_BYTES);
+        assert_eq!(admission.try_reserve(1).err(), Some(NoRoom));
+        first.lower(10 * UNIT_BYTES);
+        assert_eq!(admission.bytes_in_flight(), 10 * UNIT_BYTES, "nothing was above");
         let second = admission.reserve(UNIT_BYTES);
         let release = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             drop(first);
         };
         let (second, ()) = tokio::join!(second, release);
-        assert!(second.is_ok());
+        let mut second = second.unwrap();
+        second.raise(8 * UNIT_BYTES).await.unwrap();
+        second.lower(2 * UNIT_BYTES);
+        assert_eq!(admission.bytes_in_flight(), 2 * UNIT_BYTES);
         drop(second);
         assert_eq!(admission.bytes_in_flight(), 0);
     }

@@ -19,6 +19,7 @@ pub enum Code {
     Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
+    Unauthenticated = 16,
 }
 
 /// Why a request was not taken.
@@ -36,6 +37,9 @@ pub enum Refusal {
     /// No such service or signal: 404, UNIMPLEMENTED.
     #[error("{0}")]
     Unimplemented(String),
+    /// Not let in: 401, UNAUTHENTICATED; `challenge` says what is asked for.
+    #[error("{message}")]
+    Unauthenticated { message: String, challenge: &'static str },
     /// Come back: 503, UNAVAILABLE, with the time to wait.
     #[error("{message}")]
     Unavailable { message: String, retry_after: Duration },
@@ -62,6 +66,7 @@ impl Refusal {
             Self::TooLarge(_) => Code::ResourceExhausted,
             Self::BadData(_) => Code::InvalidArgument,
             Self::UnsupportedEncoding(_) | Self::Unimplemented(_) => Code::Unimplemented,
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
             Self::Unavailable { .. } => Code::Unavailable,
         }
     }
@@ -71,6 +76,7 @@ impl Refusal {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadData(_) | Self::UnsupportedEncoding(_) => StatusCode::BAD_REQUEST,
             Self::Unimplemented(_) => StatusCode::NOT_FOUND,
+            Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -89,6 +95,7 @@ impl Refusal {
             Self::BadData(_) => "bad_data",
             Self::UnsupportedEncoding(_) => "unsupported_encoding",
             Self::Unimplemented(_) => "unimplemented",
+            Self::Unauthenticated { .. } => "unauthenticated",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -127,12 +134,27 @@ impl Refusal {
             BodyEncoding::Json => self.status_json(),
         };
         let mut response = http_answer(self.http_status(), encoding, body);
+        self.advise(&mut response);
+        response
+    }
+
+    /// In plain text, for formats that have no form of their own for it.
+    pub fn to_plain(&self) -> Response<AnswerBody> {
+        let mut response = plain(self.http_status(), &self.to_string());
+        self.advise(&mut response);
+        response
+    }
+
+    /// What the client should do, in headers.
+    fn advise(&self, response: &mut Response<AnswerBody>) {
+        if let Self::Unauthenticated { challenge, .. } = self {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if let Some(delay) = self.retry_after() {
             // Whole seconds, rounded up: never earlier than meant.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        response
     }
 
     /// A trailers-only gRPC response.
@@ -231,6 +253,20 @@ pub fn plain(status: StatusCode, text: &str) -> Response<AnswerBody> {
     response
 }
 
+/// 202 without a body: taken.
+pub fn accepted() -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+/// For requests that are no POST, where nothing else is served.
+pub fn only_post() -> Response<AnswerBody> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed, supported: [POST]");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
 /// At most one piece of data, then perhaps trailers.
 #[derive(Debug)]
 pub struct AnswerBody {
@@ -239,7 +275,7 @@ pub struct AnswerBody {
 }
 
 impl AnswerBody {
-    fn empty() -> Self {
+    pub fn empty() -> Self {
         Self { data: None, trailers: None }
     }
 }

@@ -1,13 +1,13 @@
-//! OTLP/gRPC: unary calls over HTTP/2, framed here (gRPC over HTTP/2: "Length-Prefixed-Message").
+//! OTLP/gRPC, and Jaeger's: unary calls over HTTP/2, framed here (gRPC over HTTP/2: "Length-Prefixed-Message").
 
 use super::answer::{Accepted, AnswerBody, Refusal};
 use super::body::{HeldBody, decompress, read};
 use super::inflate::Encoding;
 use super::other_signals::Signal;
-use super::{Receiver, items, traces};
+use super::{Dialect, Receiver, foreign, items, jaeger, traces};
+use crate::process::Client;
 use ::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -17,22 +17,28 @@ const PREFIX_LEN: usize = 5;
 
 pub async fn serve(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> (Response<AnswerBody>, &'static str) {
-    match call(receiver, peer, request).await {
+    match call(receiver, client, request).await {
         Ok(accepted) => (accepted.to_grpc(), "ok"),
         Err(refusal) => (refusal.to_grpc(), refusal.outcome()),
     }
 }
 
-async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> Result<Accepted, Refusal> {
+async fn call(receiver: &Receiver, client: &Client, request: Request<Incoming>) -> Result<Accepted, Refusal> {
     let (head, body) = request.into_parts();
-    let signal = match head.uri.path() {
-        TRACES => None,
-        METRICS => Some(Signal::Metrics),
-        LOGS => Some(Signal::Logs),
-        path => {
+    let signal = match (receiver.dialect, head.uri.path()) {
+        (Dialect::Otlp, TRACES) => None,
+        (Dialect::Otlp, METRICS) => Some(Signal::Metrics),
+        (Dialect::Otlp, LOGS) => Some(Signal::Logs),
+        (Dialect::Jaeger, jaeger::POST_SPANS) => {
+            receiver.sink.admit()?;
+            let message = message(receiver, body, &head.headers).await?;
+            let convert = |batch: &[u8], max| jaeger::to_request(jaeger::Format::Protobuf, batch, max);
+            return foreign::accept(receiver, client, message, convert).await;
+        }
+        (_, path) => {
             let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
             return Err(Refusal::Unimplemented(format!("unknown service {service}")));
         }
@@ -44,24 +50,28 @@ async fn call(receiver: &Receiver, peer: IpAddr, request: Request<Incoming>) -> 
             None => receiver.other_signals.admit_grpc(signal)?,
         },
     }
-    let max = receiver.limits.grpc_message_bytes_max;
-    let held =
-        read(receiver, body, &head.headers, max.saturating_add(PREFIX_LEN)).await.map_err(|refusal| match refusal {
-            Refusal::TooLarge(_) => too_large(max),
-            other => other,
-        })?;
-    let message = unframe(held, &head.headers, max)?;
+    let message = message(receiver, body, &head.headers).await?;
     match signal {
-        None => traces::accept(receiver, peer, message.bytes.clone()).await,
+        None => traces::accept(receiver, client, message.bytes.clone()).await,
         Some(signal) => {
             let accepted = items::accept(receiver, signal, &message.bytes).await?;
             if accepted.is_none() {
                 receiver.other_signals.discard_protobuf(signal, &message.bytes);
             }
-            receiver.saw_other_signal(peer, signal);
+            receiver.saw_other_signal(client.peer, signal);
             Ok(accepted.unwrap_or_default())
         }
     }
+}
+
+async fn message(receiver: &Receiver, body: Incoming, headers: &HeaderMap) -> Result<HeldBody, Refusal> {
+    let max = receiver.limits.grpc_message_bytes_max;
+    let held =
+        read(receiver, body, headers, max.saturating_add(PREFIX_LEN)).await.map_err(|refusal| match refusal {
+            Refusal::TooLarge(_) => too_large(max),
+            other => other,
+        })?;
+    unframe(held, headers, max)
 }
 
 /// The one message of a unary call, decompressed.

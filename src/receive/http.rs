@@ -9,13 +9,13 @@ use super::{Receiver, items, traces};
 use crate::otlp;
 use crate::otlp::items::request_of;
 use crate::otlp::json::{JsonLimits, message_from_json};
+use crate::process::Client;
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 
 pub async fn serve(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> (Response<AnswerBody>, &'static str) {
     let path = request.uri().path();
@@ -42,7 +42,7 @@ pub async fn serve(
         let text = "415 unsupported media type, supported: [application/json, application/x-protobuf]";
         return (plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text), "content_type");
     };
-    match export(receiver, peer, signal, encoding, request).await {
+    match export(receiver, client, signal, encoding, request).await {
         Ok(accepted) => (accepted.to_http(encoding), "ok"),
         Err(refusal) => (refusal.to_http(encoding), refusal.outcome()),
     }
@@ -71,7 +71,7 @@ pub fn protocol(headers: &HeaderMap) -> &'static str {
 
 async fn export(
     receiver: &Receiver,
-    peer: IpAddr,
+    client: &Client,
     signal: Option<Signal>,
     body_encoding: BodyEncoding,
     request: Request<Incoming>,
@@ -94,8 +94,8 @@ async fn export(
             .map_err(|error| Refusal::BadData(format!("not an {} in JSON: {error}", message.name)))?;
         held.bytes = request.into();
     }
-    let Some(signal) = signal else { return traces::accept(receiver, peer, held.bytes.clone()).await };
-    receiver.saw_other_signal(peer, signal);
+    let Some(signal) = signal else { return traces::accept(receiver, client, held.bytes.clone()).await };
+    receiver.saw_other_signal(client.peer, signal);
     if let Some(accepted) = items::accept(receiver, signal, &held.bytes).await? {
         return Ok(accepted);
     }
@@ -107,16 +107,21 @@ async fn export(
 }
 
 /// `None`: a media type that OTLP does not know. Parameters such as charset are ignored.
-fn body_encoding(headers: &HeaderMap) -> Option<BodyEncoding> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    match value.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+pub(super) fn body_encoding(headers: &HeaderMap) -> Option<BodyEncoding> {
+    match media_type(headers)?.as_str() {
         "application/x-protobuf" => Some(BodyEncoding::Protobuf),
         "application/json" => Some(BodyEncoding::Json),
         _ => None,
     }
 }
 
-fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+/// The media type of the body, in lower case and without parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
     let name = value.to_str().unwrap_or("(not text)");
     Encoding::from_name(name).ok_or_else(|| {

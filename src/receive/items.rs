@@ -40,7 +40,9 @@ pub async fn accept(receiver: &Receiver, signal: Signal, request: &Bytes) -> Res
     let items =
         items::count(signal.into(), request).map_err(|error| Refusal::BadData(format!("not an {name}: {error}")))?;
     if items > 0 {
-        sink.store(request.clone(), items).await?;
+        let stored = sink.store(request.clone(), items).await;
+        receiver.metrics.count_items(&receiver.name, signal.into(), stored.is_ok(), items);
+        stored?;
     }
     Ok(Some(Accepted::default()))
 }

@@ -1,10 +1,14 @@
 //! A bound port: accepts connections, tells the protocols apart, and ends in order. What stands behind it can change.
 
+use super::answer::{AnswerBody, Refusal};
+use super::jaeger::udp::{self, UdpSettings};
 use super::settings::ServerTlsSettings;
-use super::{Receiver, accept, grpc, http, tls};
-use crate::receive::answer::AnswerBody;
+use super::{Dialect, Policy, Receiver, accept, grpc, http, jaeger, tls, zipkin};
+use crate::process::Client;
 use ::http::{HeaderMap, Request, Response, header};
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 /// Connections served at once by one listener; the next wait in the kernel's queue.
@@ -47,7 +51,7 @@ pub struct Limits {
     pub paths: Paths,
 }
 
-/// URL paths by signal.
+/// URL paths of OTLP by signal.
 #[derive(Debug, Clone)]
 pub struct Paths {
     pub traces: String,
@@ -55,12 +59,52 @@ pub struct Paths {
     pub logs: String,
 }
 
-/// Where to listen.
+impl Default for Paths {
+    fn default() -> Self {
+        Self { traces: "/v1/traces".to_owned(), metrics: "/v1/metrics".to_owned(), logs: "/v1/logs".to_owned() }
+    }
+}
+
+/// Where to listen, and how.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// `host:port`.
     pub address: String,
     pub tls: Option<ServerTlsSettings>,
+    pub transport: Transport,
+}
+
+/// What comes in at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP and gRPC.
+    Tcp,
+    /// Packets of Jaeger's clients.
+    Udp(UdpSettings),
+}
+
+impl Endpoint {
+    /// As configured: `:4317` means every interface, as in Go.
+    pub fn tcp(endpoint: &str, tls: Option<ServerTlsSettings>) -> Self {
+        Self { address: bindable(endpoint), tls, transport: Transport::Tcp }
+    }
+
+    pub fn udp(endpoint: &str, settings: UdpSettings) -> Self {
+        Self { address: bindable(endpoint), tls: None, transport: Transport::Udp(settings) }
+    }
+
+    /// The address, told apart from the same one of the other transport: `udp 127.0.0.1:6831`.
+    pub fn name(&self) -> String {
+        match self.transport {
+            Transport::Tcp => self.address.clone(),
+            Transport::Udp(_) => format!("udp {}", self.address),
+        }
+    }
+}
+
+/// An address as the system takes it.
+pub fn bindable(endpoint: &str) -> String {
+    if endpoint.starts_with(':') { format!("0.0.0.0{endpoint}") } else { endpoint.to_owned() }
 }
 
 /// A port could not be opened.
@@ -74,34 +118,46 @@ pub enum ListenError {
 
 /// A port that is bound, so that nothing that is sent to it from now on is refused.
 pub struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     handshake: Handshake,
     address: SocketAddr,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Udp(UdpSocket, UdpSettings),
 }
 
 /// How connections begin.
 struct Handshake {
     /// `None`: in the clear.
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    tls: Option<tls::Acceptor>,
 }
 
 /// What stands behind a served port. It can be exchanged while connections are open: the next request of each meets the
 /// new receiver, requests under way end with the one that they began with.
 pub struct Door {
-    receiver: ArcSwap<Receiver>,
+    behind: ArcSwap<Behind>,
     handshake: ArcSwap<(Handshake, CancellationToken)>,
     shutdown: CancellationToken,
 }
 
+/// What a request meets: the port's policy, then the receiver.
+#[derive(Clone)]
+pub struct Behind {
+    pub receiver: Arc<Receiver>,
+    pub policy: Arc<Policy>,
+}
+
 /// What a door is changed to; nothing can fail any more.
 pub struct DoorChange {
-    receiver: Arc<Receiver>,
+    behind: Behind,
     handshake: Handshake,
 }
 
 impl Handshake {
     fn of(endpoint: &Endpoint) -> Result<Self, ListenError> {
-        let tls = endpoint.tls.as_ref().map(tls::acceptor).transpose();
+        let tls = endpoint.tls.as_ref().map(tls::Acceptor::new).transpose();
         let tls = tls.map_err(|problem| ListenError::Tls { address: endpoint.address.clone(), problem })?;
         Ok(Self { tls })
     }
@@ -109,50 +165,65 @@ impl Handshake {
 
 impl Listener {
     pub async fn bind(endpoint: &Endpoint) -> Result<Self, ListenError> {
-        let failed = |problem| ListenError::Bind { address: endpoint.address.clone(), problem };
+        let failed = |problem| ListenError::Bind { address: endpoint.name(), problem };
         let handshake = Handshake::of(endpoint)?;
-        let socket = TcpListener::bind(&endpoint.address).await.map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, handshake, address })
+        let (socket, address) = match endpoint.transport {
+            Transport::Tcp => {
+                let socket = TcpListener::bind(&endpoint.address).await.map_err(failed)?;
+                let address = socket.local_addr();
+                (Socket::Tcp(socket), address)
+            }
+            Transport::Udp(settings) => {
+                let socket = udp::bind(&endpoint.address, settings).await.map_err(failed)?;
+                let address = socket.local_addr();
+                (Socket::Udp(socket, settings), address)
+            }
+        };
+        Ok(Self { socket, handshake, address: address.map_err(failed)? })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The door to `receiver`, and the task that serves it until `shutdown`; then there are no more connections, and
-    /// those that are open finish what they have begun.
-    pub fn open(
-        self,
-        receiver: Arc<Receiver>,
-        shutdown: CancellationToken,
-    ) -> (Arc<Door>, impl Future<Output = ()> + Send + 'static) {
+    /// The door to `behind`, and the task that serves it until `shutdown`; then there are no more connections, and those
+    /// that are open finish what they have begun.
+    pub fn open(self, behind: Behind, shutdown: CancellationToken) -> (Arc<Door>, BoxFuture<'static, ()>) {
         let handshake = (self.handshake, shutdown.child_token());
-        let door = Door {
-            receiver: ArcSwap::new(receiver),
+        let door = Arc::new(Door {
+            behind: ArcSwap::from_pointee(behind),
             handshake: ArcSwap::from_pointee(handshake),
             shutdown: shutdown.clone(),
-        };
-        let door = Arc::new(door);
-        let (socket, address, behind) = (self.socket, self.address, Arc::clone(&door));
-        let serve = move |stream, peer: SocketAddr| {
-            let from = Origin { port: address.port(), peer: peer.ip().to_canonical() };
-            serve_stream(stream, Arc::clone(&behind), from)
-        };
-        (door, accept::accept(socket, address, CONNECTIONS_MAX, shutdown, serve))
+        });
+        let (address, opened) = (self.address, Arc::clone(&door));
+        match self.socket {
+            Socket::Tcp(socket) => {
+                let serve = move |stream, peer: SocketAddr| {
+                    let from = Origin { port: address.port(), peer: peer.ip().to_canonical() };
+                    serve_stream(stream, Arc::clone(&opened), from)
+                };
+                (door, accept::accept(socket, address, CONNECTIONS_MAX, shutdown, serve).boxed())
+            }
+            Socket::Udp(socket, settings) => (door, udp::serve(socket, address, settings, opened, shutdown).boxed()),
+        }
     }
 }
 
 impl Door {
     /// Reads the certificates again, which is what can fail.
-    pub fn prepare(endpoint: &Endpoint, receiver: Arc<Receiver>) -> Result<DoorChange, ListenError> {
-        Ok(DoorChange { receiver, handshake: Handshake::of(endpoint)? })
+    pub fn prepare(endpoint: &Endpoint, behind: Behind) -> Result<DoorChange, ListenError> {
+        Ok(DoorChange { behind, handshake: Handshake::of(endpoint)? })
+    }
+
+    /// The receiver right now.
+    pub(super) fn receiver(&self) -> Arc<Receiver> {
+        Arc::clone(&self.behind.load().receiver)
     }
 
     /// From the next request on, `change` holds. `keep_connections` says whether those that are open began as new ones
     /// would; otherwise they finish what they have begun, and end.
     pub fn change(&self, change: DoorChange, keep_connections: bool) {
-        self.receiver.store(change.receiver);
+        self.behind.store(Arc::new(change.behind));
         let before = self.handshake.load_full();
         let stop = if keep_connections { before.1.clone() } else { self.shutdown.child_token() };
         self.handshake.store(Arc::new((change.handshake, stop)));
@@ -173,15 +244,15 @@ pub(super) struct Origin {
 async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
     let handshake = door.handshake.load_full();
     let (Handshake { tls }, stop) = &*handshake;
-    let metrics = door.receiver.load().metrics.clone();
+    let metrics = door.receiver().metrics.clone();
     metrics.connections.inc();
-    if let Some(witness) = &door.receiver.load().witness {
+    if let Some(witness) = &door.receiver().witness {
         witness.connected(from.peer);
     }
     match tls {
         None => serve_connection(stream, door, from, stop).await,
         Some(tls) => {
-            let accepted = tokio::time::timeout(TLS_HANDSHAKE_MAX, tls.accept(stream));
+            let accepted = tokio::time::timeout(TLS_HANDSHAKE_MAX, tls.get().accept(stream));
             match stop.run_until_cancelled(accepted).await {
                 // Nothing was begun that could be finished.
                 None => {}
@@ -190,7 +261,7 @@ async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
                     if let Ok(Err(error)) = failed {
                         tracing::debug!(%error, port = from.port, "TLS handshake failed");
                     }
-                    door.receiver.load().count(from, "tls", "handshake");
+                    door.receiver().count(from, "tls", "handshake");
                 }
             }
         }
@@ -202,7 +273,7 @@ async fn serve_connection<S>(stream: S, door: Arc<Door>, from: Origin, stop: &Ca
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let streams_max = door.receiver.load().limits.streams_max.unwrap_or(STREAMS_MAX);
+    let streams_max = door.receiver().limits.streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
     server
@@ -216,21 +287,58 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT_MAX);
     let service = service_fn(move |request| {
-        let receiver = door.receiver.load_full();
-        async move { Ok::<_, Infallible>(answer(&receiver, from, request).await) }
+        let behind = door.behind.load_full();
+        async move { Ok::<_, Infallible>(answer(&behind, from, request).await) }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service);
     accept::drive(connection, stop, DRAIN_MAX, |connection| connection.graceful_shutdown()).await;
 }
 
-async fn answer(receiver: &Receiver, from: Origin, request: Request<Incoming>) -> Response<AnswerBody> {
-    let (protocol, (response, outcome)) = if is_grpc(request.headers()) {
-        ("grpc", grpc::serve(receiver, from.peer, request).await)
-    } else {
-        (http::protocol(request.headers()), http::serve(receiver, from.peer, request).await)
+async fn answer(behind: &Behind, from: Origin, request: Request<Incoming>) -> Response<AnswerBody> {
+    let Behind { receiver, policy } = behind;
+    if let Some(answer) = policy.preflight(&request) {
+        return answer;
+    }
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = match policy.client(from.peer, &request).await {
+        Ok(client) => serve(receiver, from, &client, request).await,
+        Err(refusal) => {
+            receiver.count(from, protocol(receiver, request.headers()), refusal.outcome());
+            refused(receiver, &refusal, request.headers())
+        }
+    };
+    policy.finish(origin.as_ref(), &mut response);
+    response
+}
+
+async fn serve(receiver: &Receiver, from: Origin, client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
+    let grpc = is_grpc(request.headers());
+    let (protocol, (response, outcome)) = match receiver.dialect {
+        _ if grpc => ("grpc", grpc::serve(receiver, client, request).await),
+        Dialect::Otlp => (http::protocol(request.headers()), http::serve(receiver, client, request).await),
+        Dialect::Zipkin(rules) => zipkin::http::serve(receiver, rules, client, request).await,
+        Dialect::Jaeger => (jaeger::http::PROTOCOL, jaeger::http::serve(receiver, client, request).await),
     };
     receiver.count(from, protocol, outcome);
     response
+}
+
+/// The label `protocol` of a request that is not read.
+fn protocol(receiver: &Receiver, headers: &HeaderMap) -> &'static str {
+    match receiver.dialect {
+        _ if is_grpc(headers) => "grpc",
+        Dialect::Otlp => http::protocol(headers),
+        Dialect::Zipkin(_) => "http/other",
+        Dialect::Jaeger => jaeger::http::PROTOCOL,
+    }
+}
+
+fn refused(receiver: &Receiver, refusal: &Refusal, headers: &HeaderMap) -> Response<AnswerBody> {
+    match http::body_encoding(headers) {
+        _ if is_grpc(headers) => refusal.to_grpc(),
+        Some(encoding) if receiver.dialect == Dialect::Otlp => refusal.to_http(encoding),
+        _ => refusal.to_plain(),
+    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -1,11 +1,12 @@
 //! What receivers count.
 
+use crate::otlp::Signal;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Services told apart among discarded signals; the rest is `other`, so that a client cannot grow the registry.
@@ -21,16 +22,34 @@ pub struct RequestLabels {
     pub outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PortLabels {
+    pub receiver: String,
+    pub port: u16,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
 pub struct DiscardedLabels {
     pub signal: &'static str,
     pub service: String,
 }
 
+/// What became of spans, data points or log records at a receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ItemLabels {
+    pub receiver: String,
+    pub signal: &'static str,
+    /// Durable; otherwise refused, and perhaps sent again.
+    pub accepted: bool,
+}
+
 /// Clones share the same figures.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
+    /// Bounded by the receivers that were ever configured. Shown under the Collector's names only.
+    items: Arc<Mutex<BTreeMap<ItemLabels, u64>>>,
+    kernel_drops: Family<PortLabels, Counter>,
     discarded: Family<DiscardedLabels, Counter>,
     services: Arc<Mutex<BTreeSet<DiscardedLabels>>>,
     pub connections: Gauge,
@@ -44,6 +63,11 @@ impl Metrics {
             self.requests.clone(),
         );
         registry.register(
+            "spanreel_receiver_kernel_dropped_packets",
+            "UDP packets that the kernel dropped because those before had not been read yet, by port",
+            self.kernel_drops.clone(),
+        );
+        registry.register(
             "spanreel_discarded",
             "Requests of signals that no pipeline takes, answered OK and discarded, by signal and service",
             self.discarded.clone(),
@@ -54,6 +78,23 @@ impl Metrics {
     pub fn count_request(&self, receiver: &str, port: u16, protocol: &'static str, outcome: &'static str) {
         let labels = RequestLabels { receiver: receiver.to_owned(), port, protocol, outcome };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn count_items(&self, receiver: &str, signal: Signal, accepted: bool, items: u32) {
+        let labels = ItemLabels { receiver: receiver.to_owned(), signal: signal.as_str(), accepted };
+        let mut counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(labels).or_default() += u64::from(items);
+    }
+
+    /// What became of items since the start.
+    pub fn items(&self) -> Vec<(ItemLabels, u64)> {
+        let counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|(labels, count)| (labels.clone(), *count)).collect()
+    }
+
+    pub fn count_kernel_drops(&self, receiver: &str, port: u16, packets: u64) {
+        let labels = PortLabels { receiver: receiver.to_owned(), port };
+        self.kernel_drops.get_or_create(&labels).inc_by(packets);
     }
 
     pub fn count_discarded(&self, signal: &'static str, service: &str) {

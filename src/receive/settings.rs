@@ -1,51 +1,364 @@
 //! What receivers can be configured, and the blocks they share.
 
-use crate::config::{Section, Shape};
+use super::jaeger::settings::JaegerReceiverSettings;
+use super::listener::{Endpoint, Limits, Paths};
+use super::otlp::settings::OtlpReceiverSettings;
+use super::zipkin::settings::ZipkinReceiverSettings;
+use super::{Dialect, zipkin};
+use crate::config::{Role, Secrecy, Section, Shape, WhenNull};
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// A gRPC message carries its length in 32 bits.
+const MESSAGE_MIB_MAX: u64 = 4095;
+/// What the Collector's `max_request_body_size` is unless told otherwise, bytes.
+const BODY_BYTES_MAX: i64 = 20 << 20;
+/// What `client_ca_file_reload` means where there is no `reload_interval`.
+const CLIENT_CA_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// What grpc-go accepts where nothing is configured.
+const GRPC_MESSAGE_MIB: u64 = 4;
 
 /// The settings of one configured receiver.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReceiverSettings {
-    Otlp(super::otlp::settings::OtlpReceiverSettings),
+    Otlp(OtlpReceiverSettings),
+    Zipkin(ZipkinReceiverSettings),
+    Jaeger(JaegerReceiverSettings),
+}
+
+/// A port that a receiver's configuration asks for.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// As configured, for status and Services; empty where the receiver has but one.
+    pub protocol: &'static str,
+    pub endpoint: Endpoint,
+    pub policy: PolicySettings,
+}
+
+/// What a port asks of requests and adds to answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicySettings {
+    /// The id of the extension that lets clients in; `None`: everybody.
+    pub authenticator: Option<String>,
+    pub cors: Option<CorsSettings>,
+    pub response_headers: Vec<(String, String)>,
+    /// Whether processors may see a request's headers.
+    pub include_metadata: bool,
+}
+
+/// `cors` of a server of HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsSettings {
+    /// With `*` for any part; none: no other origin may send here.
+    pub allowed_origins: Vec<String>,
+    /// Beside those that browsers may always send; empty: the usual ones.
+    pub allowed_headers: Vec<String>,
+    pub exposed_headers: Vec<String>,
+    /// How long browsers may remember the answer; 0: as long as they like.
+    pub max_age_seconds: u32,
+}
+
+impl CorsSettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self {
+            allowed_origins: section.list("allowed_origins"),
+            allowed_headers: section.list("allowed_headers"),
+            exposed_headers: section.list("exposed_headers"),
+            max_age_seconds: section.u32("max_age", 0),
+        };
+        if settings.allowed_origins.is_empty() {
+            let remedy = "name origins, or remove the section";
+            section.warn("allowed_origins", "without origins nothing is allowed to any", remedy);
+        }
+        for origin in settings.allowed_origins.iter().filter(|origin| origin.matches('*').count() > 1) {
+            section.error("allowed_origins", format!("{origin:?} has more than one *"), "one * stands for any text");
+        }
+        settings
+    }
+}
+
+/// A server of HTTP (`confighttp.ServerConfig`, the part that is supported).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpServerSettings {
+    /// `host:port`.
+    pub endpoint: String,
+    /// Bytes on the wire and after decompression; 0 or less means 20 MiB.
+    pub max_request_body_size: i64,
+    pub tls: Option<ServerTlsSettings>,
+    pub policy: PolicySettings,
+}
+
+/// A server of gRPC (`configgrpc.ServerConfig`, the part that is supported).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrpcServerSettings {
+    /// `host:port`.
+    pub endpoint: String,
+    /// MiB on the wire and after decompression; 0 means 4, as in grpc-go.
+    pub max_recv_msg_size_mib: u64,
+    /// Per connection; 0 means the appliance's own bound.
+    pub max_concurrent_streams: u32,
+    pub tls: Option<ServerTlsSettings>,
+    pub policy: PolicySettings,
+}
+
+impl ReceiverSettings {
+    /// What it listens on.
+    pub fn ports(&self) -> Vec<Port> {
+        match self {
+            Self::Otlp(settings) => settings.ports(),
+            Self::Zipkin(settings) => vec![settings.http.port("")],
+            Self::Jaeger(settings) => settings.ports(),
+        }
+    }
+
+    /// Sizes and paths for every port of the receiver.
+    pub fn limits(&self) -> Limits {
+        match self {
+            Self::Otlp(settings) => settings.limits(),
+            Self::Zipkin(settings) => Limits::of(None, Some(&settings.http)),
+            Self::Jaeger(settings) => Limits::of(settings.grpc.as_ref(), settings.thrift_http.as_ref()),
+        }
+    }
+
+    /// What is spoken on its ports.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Otlp(_) => Dialect::Otlp,
+            Self::Zipkin(settings) => Dialect::Zipkin(zipkin::Rules { parse_string_tags: settings.parse_string_tags }),
+            Self::Jaeger(_) => Dialect::Jaeger,
+        }
+    }
+}
+
+impl HttpServerSettings {
+    /// Reads the keys of a block, which may have others.
+    pub fn decode(section: &mut Section<'_>, endpoint: &str) -> Self {
+        let settings = Self {
+            endpoint: section.endpoint("endpoint", endpoint),
+            max_request_body_size: section.i64("max_request_body_size", BODY_BYTES_MAX),
+            tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
+            policy: PolicySettings {
+                cors: section.optional("cors", WhenNull::Absent, CorsSettings::decode),
+                response_headers: response_headers(section),
+                ..PolicySettings::decode(section)
+            },
+        };
+        section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
+        section.inert("compression_algorithms", Shape::List, "every supported compression is always accepted");
+        for key in ["read_timeout", "read_header_timeout", "write_timeout", "idle_timeout"] {
+            section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
+        }
+        section.inert("keep_alives_enabled", Shape::Bool, "connections are kept while clients keep them");
+        section.inert("keepalive", Shape::Map, "connections are kept while clients keep them");
+        section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+        settings
+    }
+
+    pub fn port(&self, protocol: &'static str) -> Port {
+        let endpoint = Endpoint::tcp(&self.endpoint, self.tls.clone());
+        Port { protocol, endpoint, policy: self.policy.clone() }
+    }
+}
+
+impl GrpcServerSettings {
+    /// Reads the keys of a block.
+    pub fn decode(section: &mut Section<'_>, endpoint: &str) -> Self {
+        let settings = Self {
+            endpoint: section.endpoint("endpoint", endpoint),
+            max_recv_msg_size_mib: section.u64("max_recv_msg_size_mib", 0),
+            max_concurrent_streams: section.u32("max_concurrent_streams", 0),
+            tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
+            policy: PolicySettings::decode(section),
+        };
+        if settings.max_recv_msg_size_mib > MESSAGE_MIB_MAX {
+            section.error("max_recv_msg_size_mib", format!("must not be above {MESSAGE_MIB_MAX}"), "the unit is MiB");
+        }
+        section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
+        section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        section.inert("keepalive", Shape::Map, "idle connections cost next to nothing and are kept");
+        section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
+        settings
+    }
+
+    pub fn port(&self, protocol: &'static str) -> Port {
+        let endpoint = Endpoint::tcp(&self.endpoint, self.tls.clone());
+        Port { protocol, endpoint, policy: self.policy.clone() }
+    }
+}
+
+impl PolicySettings {
+    /// Of one port that two blocks share.
+    pub fn with(self, other: &Self) -> Self {
+        Self {
+            authenticator: self.authenticator.or_else(|| other.authenticator.clone()),
+            include_metadata: self.include_metadata || other.include_metadata,
+            ..self
+        }
+    }
+
+    /// What both kinds of server have.
+    fn decode(section: &mut Section<'_>) -> Self {
+        let authenticator = section.optional("auth", WhenNull::Absent, |auth| {
+            auth.only("request_params", &["[]"], "tokens are read from headers only", "remove it");
+            let id = auth.reference("authenticator", Role::Extension);
+            if id.is_none() && auth.is_sound() {
+                auth.error("authenticator", "is missing", "name an extension, e.g. basicauth or bearertokenauth");
+            }
+            id
+        });
+        Self {
+            authenticator: authenticator.flatten(),
+            include_metadata: section.bool("include_metadata", false),
+            ..Self::default()
+        }
+    }
+}
+
+/// Names and values that every answer carries.
+fn response_headers(section: &mut Section<'_>) -> Vec<(String, String)> {
+    let headers = section.pairs("response_headers", Secrecy::Secret);
+    for (name, value) in &headers {
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            section.error("response_headers", format!("{name:?} is no name of a header"), "");
+        } else if http::HeaderValue::from_str(value).is_err() {
+            section.error("response_headers", format!("the value of {name} cannot be sent in a header"), "");
+        }
+    }
+    headers
+}
+
+impl Limits {
+    /// The sizes of these blocks. Both protocols are spoken on each port, so one that is not configured has its defaults.
+    pub fn of(grpc: Option<&GrpcServerSettings>, http: Option<&HttpServerSettings>) -> Self {
+        let mib = grpc.map_or(0, |grpc| grpc.max_recv_msg_size_mib);
+        let mib = if mib == 0 { GRPC_MESSAGE_MIB } else { mib };
+        let body_bytes = http.and_then(|http| usize::try_from(http.max_request_body_size).ok());
+        Self {
+            grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
+            http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(BODY_BYTES_MAX as usize),
+            streams_max: grpc.map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
+            paths: Paths::default(),
+        }
+    }
 }
 
 /// TLS of a listener (`configtls.ServerConfig`, the part that is supported).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTlsSettings {
-    pub cert_file: PathBuf,
-    pub key_file: PathBuf,
+    pub certificate: Pem,
+    pub key: Pem,
     /// Given: clients must present a certificate signed by it.
     pub client_ca_file: Option<PathBuf>,
+    pub versions: TlsVersions,
+    /// How old what was read of the files may be when a client comes; `None`: as old as the configuration.
+    pub reload_interval: Option<Duration>,
+}
+
+/// PEM, in a file or in the configuration itself.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    File(PathBuf),
+    Inline(String),
+}
+
+/// The versions that are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersions {
+    Both,
+    Only12,
+    Only13,
+}
+
+/// A key is no business of logs.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "File({path:?})"),
+            Self::Inline(_) => f.write_str("Inline"),
+        }
+    }
 }
 
 impl ServerTlsSettings {
     /// Reads a `tls` block of a listener.
     pub fn decode(section: &mut Section<'_>) -> Self {
-        let cert_file = section.file_path("cert_file");
-        let key_file = section.file_path("key_file");
+        let certificate = Pem::decode(section, "cert_file", "cert_pem");
+        let key = Pem::decode(section, "key_file", "key_pem");
         let client_ca_file = section.file_path("client_ca_file");
-        for (key, file) in [("cert_pem", "cert_file"), ("key_pem", "key_file"), ("ca_pem", "client_ca_file")] {
-            section.unsupported(key, "certificates are read from files", &format!("use {file}"));
-        }
+        section.unsupported("ca_pem", "a listener trusts client_ca_file only", "remove it");
         section.inert("ca_file", Shape::Text, "a listener trusts client_ca_file only");
-        section.only("min_version", &["", "1.2"], "TLS 1.2 and 1.3 are served", "remove it");
-        section.only("max_version", &["", "1.3"], "TLS 1.2 and 1.3 are served", "remove it");
+        let versions = TlsVersions::decode(section);
         section.inert("cipher_suites", Shape::List, "the suites are fixed, all of them with forward secrecy");
         section.only("include_insecure_cipher_suites", &["false"], "insecure suites do not exist here", "remove it");
         section.inert("curve_preferences", Shape::List, "the key exchange groups are fixed");
-        section.inert("reload_interval", Shape::Duration, "certificates are read when the configuration is loaded");
-        section.inert("client_ca_file_reload", Shape::Bool, "certificates are read when the configuration is loaded");
+        let reload_interval = section.duration("reload_interval", Duration::ZERO);
+        let reload_interval = Some(reload_interval).filter(|interval| !interval.is_zero());
+        let reload_ca = section.bool("client_ca_file_reload", false).then_some(CLIENT_CA_RELOAD_INTERVAL);
         section.inert("include_system_ca_certs_pool", Shape::Bool, "a listener trusts client_ca_file only");
         section.unsupported("tpm", "keys are read from files", "use key_file");
-        for (key, file, inline) in [("cert_file", &cert_file, "cert_pem"), ("key_file", &key_file, "key_pem")] {
-            if file.is_none() && !section.has(inline) {
+        for (given, file, inline) in [(&certificate, "cert_file", "cert_pem"), (&key, "key_file", "key_pem")] {
+            if given.is_none() && !section.has(file) && !section.has(inline) {
                 section.error(
-                    key,
+                    file,
                     "a TLS listener needs cert_file and key_file",
-                    "PEM files; or remove the tls section",
+                    "PEM files, or their text as cert_pem and key_pem; or remove the tls section",
                 );
             }
         }
-        Self { cert_file: cert_file.unwrap_or_default(), key_file: key_file.unwrap_or_default(), client_ca_file }
+        let none = || Pem::Inline(String::new());
+        Self {
+            certificate: certificate.unwrap_or_else(none),
+            key: key.unwrap_or_else(none),
+            client_ca_file,
+            versions,
+            reload_interval: reload_interval.or(reload_ca),
+        }
+    }
+}
+
+impl Pem {
+    fn decode(section: &mut Section<'_>, file: &'static str, inline: &'static str) -> Option<Self> {
+        let path = section.file_path(file);
+        let text = section.optional_text(inline, Secrecy::Secret).filter(|text| !text.is_empty());
+        if path.is_some() && text.is_some() {
+            section.error(inline, format!("{file} and {inline} exclude each other"), "remove one of them");
+        }
+        path.map(Self::File).or(text.map(Self::Inline))
+    }
+
+    /// Its bytes; the error names where they are.
+    pub fn read(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::File(path) => std::fs::read(path).map_err(|error| format!("{}: {error}", path.display())),
+            Self::Inline(text) => Ok(text.clone().into_bytes()),
+        }
+    }
+
+    /// For errors.
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Inline(_) => "the PEM in the configuration".to_owned(),
+        }
+    }
+}
+
+impl TlsVersions {
+    /// Older ones than 1.2 are not among the words.
+    fn decode(section: &mut Section<'_>) -> Self {
+        let words = [("", None), ("1.2", Some(12)), ("1.3", Some(13))];
+        let min = section.word("min_version", &words, None);
+        let max = section.word("max_version", &words, None);
+        match (min, max) {
+            (Some(13), Some(12)) => {
+                section.error("max_version", "is below min_version", "exchange them");
+                Self::Both
+            }
+            (Some(13), _) => Self::Only13,
+            (_, Some(12)) => Self::Only12,
+            _ => Self::Both,
+        }
     }
 }

@@ -1,24 +1,62 @@
-//! TLS of a listener.
+//! TLS of a listener. Certificates are read when a port opens and, where an interval is set, again when a client comes
+//! and they may have changed; connections that are open stay as they began.
 
-use super::settings::ServerTlsSettings;
+use super::settings::{Pem, ServerTlsSettings, TlsVersions};
+use arc_swap::ArcSwap;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
-/// Builds the acceptor; the error names the file.
-pub fn acceptor(settings: &ServerTlsSettings) -> Result<tokio_rustls::TlsAcceptor, String> {
+/// The acceptor of a port.
+pub struct Acceptor {
+    settings: ServerTlsSettings,
+    current: ArcSwap<ServerConfig>,
+    read: Mutex<Instant>,
+}
+
+impl Acceptor {
+    /// Reads the certificates; the error names the file.
+    pub fn new(settings: &ServerTlsSettings) -> Result<Self, String> {
+        let current = ArcSwap::new(server_config(settings)?);
+        Ok(Self { settings: settings.clone(), current, read: Mutex::new(Instant::now()) })
+    }
+
+    /// For the next handshake.
+    pub fn get(&self) -> TlsAcceptor {
+        if let Some(interval) = self.settings.reload_interval
+            && let Ok(mut read) = self.read.try_lock()
+            && read.elapsed() >= interval
+        {
+            *read = Instant::now();
+            match server_config(&self.settings) {
+                Ok(config) => self.current.store(config),
+                Err(error) => tracing::warn!(error, "a certificate could not be read again; the one before is shown"),
+            }
+        }
+        TlsAcceptor::from(self.current.load_full())
+    }
+}
+
+fn server_config(settings: &ServerTlsSettings) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions: &[&SupportedProtocolVersion] = match settings.versions {
+        TlsVersions::Both => &[&TLS13, &TLS12],
+        TlsVersions::Only12 => &[&TLS12],
+        TlsVersions::Only13 => &[&TLS13],
+    };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
     let builder = match &settings.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
+            for certificate in certificates(&Pem::File(path.clone()))? {
                 roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -27,16 +65,16 @@ pub fn acceptor(settings: &ServerTlsSettings) -> Result<tokio_rustls::TlsAccepto
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let key = PrivateKeyDer::from_pem_file(&settings.key_file)
-        .map_err(|error| format!("{}: {error}", settings.key_file.display()))?;
+    let key = PrivateKeyDer::from_pem_slice(&settings.key.read()?)
+        .map_err(|error| format!("{}: {error}", settings.key.place()))?;
     let mut config = builder
-        .with_single_cert(certificates(&settings.cert_file)?, key)
-        .map_err(|error| format!("{}: {error}", settings.cert_file.display()))?;
+        .with_single_cert(certificates(&settings.certificate)?, key)
+        .map_err(|error| format!("{}: {error}", settings.certificate.place()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config).into())
+    Ok(Arc::new(config))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let failed = |error: rustls_pki_types::pem::Error| format!("{}: {error}", path.display());
-    CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
+    let failed = |error: rustls_pki_types::pem::Error| format!("{}: {error}", pem.place());
+    CertificateDer::pem_slice_iter(&pem.read()?).collect::<Result<_, _>>().map_err(failed)
 }

@@ -2,13 +2,13 @@
 
 use super::Receiver;
 use super::answer::{Accepted, Refusal};
+use crate::otlp::Signal;
 use crate::otlp::scan::{is_valid, scan};
 use crate::otlp::view::{promote_legacy_scopes, retain_spans};
 use crate::process::Client;
 use bytes::Bytes;
-use std::net::IpAddr;
 
-pub async fn accept(receiver: &Receiver, peer: IpAddr, request: Bytes) -> Result<Accepted, Refusal> {
+pub async fn accept(receiver: &Receiver, client: &Client, request: Bytes) -> Result<Accepted, Refusal> {
     let scanned =
         scan(&request).map_err(|error| Refusal::BadData(format!("not an ExportTraceServiceRequest: {error}")))?;
     let rejected = scanned.invalid;
@@ -17,7 +17,10 @@ pub async fn accept(receiver: &Receiver, peer: IpAddr, request: Bytes) -> Result
     }
     let request = if scanned.legacy_scopes { promote_legacy_scopes(&request).into() } else { request };
     let request = if rejected > 0 { retain_spans(&request, is_valid).into() } else { request };
-    receiver.sink.store(request, scanned, Client::of(peer)).await?;
+    let spans = scanned.spans;
+    let stored = receiver.sink.store(request, scanned, client.clone()).await;
+    receiver.metrics.count_items(&receiver.name, Signal::Traces, stored.is_ok(), spans);
+    stored?;
     if rejected == 0 {
         return Ok(Accepted::default());
     }

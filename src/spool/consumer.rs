@@ -4,7 +4,7 @@ use super::committer::encode;
 use super::database::META;
 use super::ledger::ConsumerAccount;
 use super::state::State;
-use super::{Batch, PipelineId, ReadError, Seq, Shared};
+use super::{Batch, PipelineId, ReadError, Seq, Shared, dead_letter};
 use bytes::Bytes;
 use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch};
 use serde::{Deserialize, Serialize};
@@ -277,7 +277,8 @@ impl Consumer {
                 continue;
             }
             account.parked_bytes += parked.frame.len() as u64;
-            write.put_cf(meta, parked_key(&self.key, parked.seq, parked_count), parked_value(parked));
+            let value = dead_letter::value(parked.spans, &parked.answer, &parked.frame);
+            write.put_cf(meta, dead_letter::key(&self.key, parked.seq, parked_count), value);
             parked_count += 1;
         }
         for Note { key, value } in notes {
@@ -342,22 +343,4 @@ impl Consumer {
 fn cursor_key(state: &State, destination: &str, pipeline: PipelineId) -> String {
     let pipeline = state.ledger.account(pipeline).map_or("", |account| account.name.as_str());
     format!("cursor/{pipeline}>{destination}")
-}
-
-fn parked_key(cursor: &str, seq: Seq, number: u64) -> Vec<u8> {
-    let name = cursor.trim_start_matches("cursor/");
-    [b"parked/", name.as_bytes(), b"/", seq.key().as_slice(), &number.to_be_bytes()].concat()
-}
-
-/// One line of JSON, a line feed, the frame.
-fn parked_value(parked: &Parked) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Note<'a> {
-        spans: u64,
-        answer: &'a str,
-    }
-    let mut value = encode(&Note { spans: parked.spans, answer: &parked.answer });
-    value.push(b'\n');
-    value.extend_from_slice(&parked.frame);
-    value
 }

@@ -1,6 +1,6 @@
 //! Configurations as files, with everything that is said about them.
 //!
-//! Each file under `tests/data/config/{valid,invalid}` is a case. Comments in it say what surrounds it and what is
+//! Each file under `tests/data/config/{valid,invalid,real}` is a case; those under `real` are shaped as people have them. Comments in it say what surrounds it and what is
 //! expected, completely and in order:
 //!
 //! ```text
@@ -28,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A file with the comments that direct its test.
-struct Case {
-    path: PathBuf,
-    env: BTreeMap<String, String>,
+pub struct Case {
+    pub path: PathBuf,
+    pub env: BTreeMap<String, String>,
     sources: Vec<Source>,
-    sets: Vec<String>,
+    pub sets: Vec<String>,
     /// `error: 3:5: ...`, sorted as in the file.
     expected: Vec<String>,
 }
@@ -60,7 +60,7 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn cases(folder: &str) -> Vec<Case> {
+pub fn cases(folder: &str) -> Vec<Case> {
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(data().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -73,8 +73,16 @@ impl Case {
         then(&Input { sources: &self.sources, sets: &self.sets, env: &env, files: Files::Readable })
     }
 
+    /// The files, in the order in which they are merged.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::File(path) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// Whether the case loads, and everything that is said.
-    fn said(&self) -> (bool, Vec<String>) {
+    pub fn said(&self) -> (bool, Vec<String>) {
         let line = |diagnostic: &Diagnostic| {
             let severity = match diagnostic.severity {
                 Severity::Error => "error",
@@ -111,6 +119,11 @@ fn valid_configurations_load_and_say_what_is_worth_saying() {
 }
 
 #[test]
+fn configurations_as_people_have_them_load() {
+    check("real", true);
+}
+
+#[test]
 fn invalid_configurations_say_everything_that_is_wrong_and_where() {
     check("invalid", false);
 }
@@ -133,10 +146,10 @@ fn load_text(text: &str) -> Result<Loaded<Components>, String> {
 #[test]
 fn the_walk_through_means_what_it_says() {
     let config = load("walkthrough.yaml");
-    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings;
+    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings else { panic!() };
     assert_eq!(receiver.grpc.as_ref().unwrap().endpoint, "0.0.0.0:4317");
-    assert_eq!(receiver.http.as_ref().unwrap().endpoint, "0.0.0.0:4318");
-    assert_eq!(receiver.http.as_ref().unwrap().max_request_body_size, 20 << 20);
+    assert_eq!(receiver.http.as_ref().unwrap().server.endpoint, "0.0.0.0:4318");
+    assert_eq!(receiver.http.as_ref().unwrap().server.max_request_body_size, 20 << 20);
     let ProcessorSettings::MemoryLimiter(limiter) = &config.processors[&id("memory_limiter")].settings else {
         panic!()
     };
@@ -158,10 +171,10 @@ fn the_walk_through_means_what_it_says() {
 #[test]
 fn references_take_types_where_they_stand_alone_and_text_where_text_is_wanted() {
     let config = load("valid/environment.yaml");
-    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings;
+    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings else { panic!() };
     let grpc = receiver.grpc.as_ref().unwrap();
     assert_eq!((grpc.endpoint.as_str(), grpc.max_recv_msg_size_mib), ("10.1.2.3:4317", 16));
-    assert_eq!(receiver.http.as_ref().unwrap().endpoint, "0.0.0.0:4318");
+    assert_eq!(receiver.http.as_ref().unwrap().server.endpoint, "0.0.0.0:4318");
     let ExporterSettings::OtlpGrpc(exporter) = &config.exporters[&id("otlp")].settings else { panic!() };
     assert!(exporter.tls.insecure);
     assert_eq!(exporter.headers, [owned(("x-scope-orgid", "0042")), owned(("x-price", "$5"))]);
@@ -175,8 +188,8 @@ fn sources_merge_maps_and_replace_lists() {
     let config = load("valid/null_deletes_in_a_merge.yaml");
     assert!(config.processors.is_empty());
     let config = load("valid/set_arguments.yaml");
-    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings;
-    assert_eq!(receiver.http.as_ref().unwrap().endpoint, "0.0.0.0:4318");
+    let ReceiverSettings::Otlp(receiver) = &config.receivers[&id("otlp")].settings else { panic!() };
+    assert_eq!(receiver.http.as_ref().unwrap().server.endpoint, "0.0.0.0:4318");
 }
 
 #[test]
@@ -186,7 +199,7 @@ fn the_built_in_configuration_loads_without_a_word() {
         let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Readable };
         let loaded = config::load::<Components>(&input).unwrap();
         assert_eq!(loaded.notes, []);
-        let ReceiverSettings::Otlp(receiver) = &loaded.config.receivers[&id("otlp")].settings;
+        let ReceiverSettings::Otlp(receiver) = &loaded.config.receivers[&id("otlp")].settings else { panic!() };
         assert_eq!(receiver.grpc.as_ref().unwrap().endpoint, format!("{host}:4317"));
         assert!(loaded.config.service.pipelines[0].exporters.is_empty());
         assert_eq!(spanreel_settings(&loaded.config), Default::default());

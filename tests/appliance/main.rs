@@ -6,14 +6,22 @@
 
 #[path = "../support/destination.rs"]
 mod destination;
+#[path = "../../src/receive/thrift/write.rs"]
+#[allow(dead_code, reason = "the library's own tests use the rest")]
+mod thrift;
+
 #[path = "../support/scripts.rs"]
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admittance;
+mod collector_config;
 mod commands;
 mod config;
 mod crash;
+mod delivery;
+mod foreign;
 mod full_disk;
 mod inject;
 mod malformed;
@@ -27,6 +35,7 @@ mod processors;
 mod reload;
 mod rig;
 mod seal;
+mod sighup;
 mod signals;
 mod start;
 mod tail_sampling;

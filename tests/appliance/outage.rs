@@ -6,9 +6,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use spanreel::forward;
+use spanreel::forward::delivery::DeliverySettings;
 use spanreel::forward::otlp_grpc::settings::OtlpGrpcSettings;
 use spanreel::forward::otlp_http::settings::{Encoding, OtlpHttpSettings};
-use spanreel::forward::settings::{ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings};
+use spanreel::forward::settings::{
+    ClientTlsSettings, Compression, ExporterSettings, Pem, QueueSettings, RetrySettings,
+};
 use spanreel::otlp::Signal;
 use spanreel::spool::{Append, ConsumerAccount, LossReason, PipelineId, Spool, TimeRange};
 use std::net::SocketAddr;
@@ -24,17 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a test's destination is spoken to.
 #[derive(Clone)]
-struct Way {
-    is_grpc: bool,
-    compression: Compression,
-    encoding: Encoding,
-    retry: Duration,
-    timeout: Duration,
-    tls: ClientTlsSettings,
+pub struct Way {
+    pub is_grpc: bool,
+    pub compression: Compression,
+    pub encoding: Encoding,
+    pub retry: Duration,
+    pub timeout: Duration,
+    pub tls: ClientTlsSettings,
+    pub delivery: DeliverySettings,
 }
 
 impl Way {
-    fn grpc() -> Self {
+    pub fn grpc() -> Self {
         Self {
             is_grpc: true,
             compression: Compression::Auto,
@@ -42,14 +46,15 @@ impl Way {
             retry: Duration::from_millis(50),
             timeout: Duration::from_secs(10),
             tls: ClientTlsSettings { insecure: true, ..Default::default() },
+            delivery: DeliverySettings::default(),
         }
     }
 
-    fn http() -> Self {
+    pub fn http() -> Self {
         Self { is_grpc: false, ..Self::grpc() }
     }
 
-    fn both() -> [Self; 2] {
+    pub fn both() -> [Self; 2] {
         [Self::grpc(), Self::http()]
     }
 
@@ -66,6 +71,7 @@ impl Way {
                 timeout: self.timeout,
                 retry,
                 queue: QueueSettings::default(),
+                authenticator: None,
             })
         } else {
             let scheme = if self.tls.insecure { "http" } else { "https" };
@@ -78,22 +84,24 @@ impl Way {
                 timeout: self.timeout,
                 retry,
                 queue: QueueSettings::default(),
+                authenticator: None,
+                proxy_url: None,
             })
         }
     }
 }
 
 /// A spool with one destination at work.
-struct Forwarding {
-    spool: Spool,
+pub struct Forwarding {
+    pub spool: Spool,
     pipeline: PipelineId,
-    destination: Arc<forward::Destination>,
+    pub destination: Arc<forward::Destination>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Forwarding {
-    async fn start(directory: &Path, way: &Way, address: SocketAddr) -> Self {
+    pub async fn start(directory: &Path, way: &Way, address: SocketAddr) -> Self {
         let settings = spanreel::spool::Settings {
             directory: directory.to_owned(),
             bytes_max: u64::MAX,
@@ -107,8 +115,15 @@ impl Forwarding {
         let consumer = spool.consumer("otlp/test", pipeline).expect("a cursor");
         let exporter = way.exporter(address);
         let (metrics, budget) = Default::default();
-        let destination =
-            forward::Destination::build("otlp/test", &exporter, Signal::Traces, None, consumer, &metrics, &budget);
+        let around = forward::Surroundings {
+            signal: Signal::Traces,
+            batch: None,
+            delivery: &way.delivery,
+            credentials: None,
+            metrics: &metrics,
+            budget: &budget,
+        };
+        let destination = forward::Destination::build("otlp/test", &exporter, consumer, around);
         let destination = Arc::new(destination.expect("usable settings"));
         let shutdown = CancellationToken::new();
         let task = {
@@ -119,7 +134,7 @@ impl Forwarding {
     }
 
     /// Stores one request of spans with these names.
-    async fn append(&self, names: &[String]) {
+    pub async fn append(&self, names: &[String]) {
         let spans = names.iter().zip(1u64..).map(|(name, id)| Span {
             trace_id: [id.to_be_bytes(), [7; 8]].concat(),
             span_id: id.to_be_bytes().to_vec(),
@@ -142,7 +157,7 @@ impl Forwarding {
         self.spool.append(append).await.expect("stored");
     }
 
-    fn account(&self) -> ConsumerAccount {
+    pub fn account(&self) -> ConsumerAccount {
         let snapshot = self.spool.snapshot();
         for consumer in &snapshot.consumers {
             let stored = snapshot.ledger.account(consumer.account.pipeline).unwrap().stored;
@@ -151,12 +166,12 @@ impl Forwarding {
         snapshot.consumers[0].account.clone()
     }
 
-    fn lost(&self, reason: LossReason) -> u64 {
+    pub fn lost(&self, reason: LossReason) -> u64 {
         self.account().lost.get(&reason).copied().unwrap_or(0)
     }
 
     /// Waits until so many spans are accounted for.
-    async fn accounted(&self, spans: u64) {
+    pub async fn accounted(&self, spans: u64) {
         let began = Instant::now();
         while self.account().accounted() < spans {
             assert!(began.elapsed() < PATIENCE, "{:?} {:?}", self.account(), self.destination.status());
@@ -176,18 +191,18 @@ impl Forwarding {
         }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(5), self.task).await.expect("stops in time").expect("no panic");
         self.spool.close().await;
     }
 }
 
-fn names(prefix: &str, count: usize) -> Vec<String> {
+pub fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|index| format!("{prefix}-{index:04}")).collect()
 }
 
-fn take_all(_: &Received) -> Answer {
+pub fn take_all(_: &Received) -> Answer {
     Answer::Ok
 }
 
@@ -495,7 +510,7 @@ async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
         forwarding.stop().await;
 
         for tls in [
-            ClientTlsSettings { ca_file: Some(ca_file.clone()), ..Default::default() },
+            ClientTlsSettings { ca: Some(Pem::File(ca_file.clone())), ..Default::default() },
             ClientTlsSettings { insecure_skip_verify: true, ..Default::default() },
         ] {
             let spool = TempDir::new().unwrap();

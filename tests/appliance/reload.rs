@@ -493,3 +493,24 @@ async fn a_request_that_outlasts_the_wait_of_a_change_is_still_forwarded() {
     ledger(query).await.assert_balanced();
     appliance.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_shown_without_a_reload_and_a_broken_one_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (query, grpc, http) = (ports::free(), ports::free(), ports::free());
+    let appliance = start(directory.path(), query).await;
+    let (cert, key, first) = certificate(directory.path(), "tls");
+    let settings =
+        format!(", tls: {{cert_file: '{cert}', key_file: '{key}', min_version: '1.3', reload_interval: 1ms}}");
+    let secured = Collector { grpc_more: settings, ..Collector::new(grpc, http, 1) };
+    appliance.host().apply(secured.source()).await.unwrap();
+    let mut old = tls(grpc, &first).await.expect("TLS is spoken");
+    let (_, _, second) = certificate(directory.path(), "tls");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(tls(grpc, &second).await.is_some(), "new connections see the new certificate");
+    ask(&mut old).await.expect("the connection stays");
+    std::fs::write(&cert, "no certificate").unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(tls(grpc, &second).await.is_some(), "the one before is shown");
+    appliance.stop().await;
+}

@@ -10,6 +10,7 @@ use crate::support::spanreel::Options;
 use crate::support::traces::{Traces, attribute, hex};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const TRACES: Traces = Traces { seed: 31, spans_per_trace: 1 };
 
@@ -64,10 +65,9 @@ impl Scene {
 
     /// Sends until what is stored says this; watches take their time.
     async fn wait_for(&self, first: u64, attributes: &[(&str, &str)], expected: &[(&str, &str)]) {
-        let mut index = first;
-        wait_until(&format!("{expected:?}"), SOON, async || {
-            index += 1;
-            let stored = self.stored(index, attributes).await;
+        let next = AtomicU64::new(first + 1);
+        wait_until(&format!("{expected:?}"), SOON, || async {
+            let stored = self.stored(next.fetch_add(1, Ordering::Relaxed), attributes).await;
             let says = |(key, value): &(&str, &str)| {
                 stored.contains(&format!("{{\"key\":\"{key}\",\"value\":{{\"stringValue\":\"{value}\"}}}}"))
             };

@@ -39,6 +39,7 @@ fn applied() -> Applied {
     let port = |name: &str, port, protocol: &str| ListenerPort {
         name: name.to_owned(),
         port,
+        udp: false,
         app_protocol: Some(protocol.to_owned()),
     };
     let ports = vec![port("otlp-grpc", 4317, "grpc"), port("otlp-http", 4318, "http")];

@@ -62,6 +62,8 @@ pub struct Options {
     /// A bound on the decompressed request, answered as grpc-go and the Collector do.
     pub raw_bytes_max: Option<usize>,
     pub refused_encodings: Vec<&'static str>,
+    /// [`Destination::requests`] has what was sent in protobuf.
+    pub keep_requests: bool,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Instead of any free port.
     pub address: Option<SocketAddr>,
@@ -85,6 +87,8 @@ struct State {
     /// The names of the spans in requests that were answered OK.
     taken: Mutex<Vec<String>>,
     connections: AtomicUsize,
+    /// Decompressed, if [`Options::keep_requests`] says so.
+    requests: Mutex<Vec<ExportTraceServiceRequest>>,
 }
 
 impl Destination {
@@ -98,6 +102,7 @@ impl Destination {
             received: Mutex::default(),
             taken: Mutex::default(),
             connections: AtomicUsize::new(0),
+            requests: Mutex::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, server }
@@ -105,6 +110,12 @@ impl Destination {
 
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().unwrap().clone()
+    }
+
+    /// Every request in protobuf, whatever was answered.
+    #[allow(dead_code, reason = "not every test binary asks")]
+    pub fn requests(&self) -> Vec<ExportTraceServiceRequest> {
+        self.state.requests.lock().unwrap().clone()
     }
 
     /// Connections that were ever made to it.
@@ -179,7 +190,14 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     }
     let span_names = match content_type.as_str() {
         "application/json" => span_names_json(&serde_json::from_slice(&message).expect("JSON")),
-        _ => span_names(&ExportTraceServiceRequest::decode(message.as_slice()).expect("an ExportTraceServiceRequest")),
+        _ => {
+            let request = ExportTraceServiceRequest::decode(message.as_slice()).expect("an ExportTraceServiceRequest");
+            let names = span_names(&request);
+            if state.options.keep_requests {
+                state.requests.lock().unwrap().push(request);
+            }
+            names
+        }
     };
     let received =
         Received { at: Instant::now(), is_grpc, encoding, headers: head.headers, raw_bytes: message.len(), span_names };

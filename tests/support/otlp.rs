@@ -237,6 +237,8 @@ pub fn frame(compressed: bool, message: &[u8]) -> Bytes {
 #[derive(Clone)]
 pub struct GrpcConnection {
     port: u16,
+    /// Sent with every call.
+    pub metadata: Vec<(&'static str, String)>,
     sender: http2::SendRequest<Full<Bytes>>,
 }
 
@@ -252,7 +254,7 @@ impl GrpcConnection {
             .await?;
         // Ends with the connection; a failure shows in the answer that never comes.
         tokio::spawn(connection);
-        Ok(Self { port, sender })
+        Ok(Self { port, metadata: Vec::new(), sender })
     }
 
     /// Sends a body of gRPC frames and reads the one answer.
@@ -272,6 +274,9 @@ impl GrpcConnection {
             if let Some(value) = value {
                 request = request.header(name, value);
             }
+        }
+        for (name, value) in &self.metadata {
+            request = request.header(*name, value);
         }
         let request = request.body(Full::new(frames))?;
         let answer = async {

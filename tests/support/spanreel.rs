@@ -25,10 +25,14 @@ pub const PIPELINE: &str = "traces";
 pub struct Options {
     /// Where data lies; default: a temporary folder that goes with the [`Spanreel`].
     pub data: Option<PathBuf>,
+    /// Receivers beside `otlp`: component id and its settings as YAML in one line.
+    pub receivers: Vec<(String, String)>,
     /// Destinations: component id and its settings as YAML in one line, e.g. `("otlp/tempo", "{endpoint: ...}")`.
     pub exporters: Vec<(String, String)>,
     /// Processors in the order of the pipeline, as `exporters`.
     pub processors: Vec<(String, String)>,
+    /// Extensions beside `spanreel`: component id and its settings as YAML in one line.
+    pub extensions: Vec<(String, String)>,
     /// Lines under `extensions::spanreel`, e.g. `spool: {min_free_mib: 8}`.
     pub appliance: Vec<String>,
     /// Lines under `receivers::otlp::protocols::http`.
@@ -215,12 +219,14 @@ fn config_text(options: &Options, ports: Ports) -> String {
     text.push_str("extensions:\n  spanreel:\n");
     lines(&mut text, 4, &[format!("query_endpoint: 127.0.0.1:{}", ports.query)]);
     lines(&mut text, 4, &options.appliance);
+    lines(&mut text, 2, &named(&options.extensions));
     text.push_str("receivers:\n  otlp:\n    protocols:\n      grpc:\n");
     lines(&mut text, 8, &[format!("endpoint: 127.0.0.1:{}", ports.grpc)]);
     lines(&mut text, 8, &options.grpc);
     text.push_str("      http:\n");
     lines(&mut text, 8, &[format!("endpoint: 127.0.0.1:{}", ports.http)]);
     lines(&mut text, 8, &options.http);
+    lines(&mut text, 2, &named(&options.receivers));
     for (section, list) in [("processors", &options.processors), ("exporters", &options.exporters)] {
         if !list.is_empty() {
             let _ = writeln!(text, "{section}:");
@@ -228,8 +234,11 @@ fn config_text(options: &Options, ports: Ports) -> String {
         }
     }
     // The Collector's own metrics would be served on one fixed port, 8888, by every instance.
-    text.push_str("service:\n  extensions: [spanreel]\n  telemetry: {metrics: {level: none}}\n  pipelines:\n");
-    let _ = writeln!(text, "    {PIPELINE}:\n      receivers: [otlp]");
+    let extensions: String = options.extensions.iter().map(|(id, _)| format!(", {id}")).collect();
+    let _ = writeln!(text, "service:\n  extensions: [spanreel{extensions}]");
+    text.push_str("  telemetry: {metrics: {level: none}}\n  pipelines:\n");
+    let receivers: String = options.receivers.iter().map(|(id, _)| format!(", {id}")).collect();
+    let _ = writeln!(text, "    {PIPELINE}:\n      receivers: [otlp{receivers}]");
     let _ = writeln!(text, "      processors: [{}]", ids(&options.processors));
     let _ = writeln!(text, "      exporters: [{}]", ids(&options.exporters));
     text

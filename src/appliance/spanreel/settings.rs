@@ -6,10 +6,12 @@ pub use super::injection::SilentAfter;
 use super::remote_write::RemoteWriteSettings;
 use crate::appliance::components::ExtensionSettings;
 use crate::config::section::check_endpoint;
-use crate::config::{Declaration, Secrecy, Section, Stability, WhenNull};
+use crate::config::{Declaration, Role, Secrecy, Section, Stability, WhenNull};
+use crate::forward::delivery::DeliverySettings;
 use crate::inject;
 use crate::query::Tempo;
 use crate::red::RedSettings;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ pub struct SpanreelSettings {
     pub injection: inject::Settings,
     pub silent_after: SilentAfter,
     pub catch_up: CatchUpSettings,
+    /// `delivery`: by exporter, what the Collector has no word for.
+    pub delivery: BTreeMap<String, DeliverySettings>,
     pub metrics_from_spans: RedSettings,
     /// `metrics_from_spans::remote_write`; default none.
     pub remote_write: Option<RemoteWriteSettings>,
@@ -146,6 +150,10 @@ impl SpanreelSettings {
             injection,
             silent_after,
             catch_up: section.section("catch_up", CatchUpSettings::decode),
+            delivery: section
+                .sections_by_id("delivery", Role::Exporter, DeliverySettings::decode)
+                .into_iter()
+                .collect(),
             metrics_from_spans,
             remote_write,
         }

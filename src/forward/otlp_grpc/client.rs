@@ -5,6 +5,7 @@ use crate::forward::answer::Answer;
 use crate::forward::answer::{self, GrpcAnswer, bounded, classify_grpc, code};
 use crate::forward::body::{Body, Segments};
 use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
+use crate::forward::credentials::{self, Credentials};
 use crate::forward::headers::{self, HeaderError};
 use crate::forward::link::{Reply, Transport};
 use crate::otlp::Signal;
@@ -16,6 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -43,11 +45,14 @@ pub(in crate::forward) struct Client {
     uri: Uri,
     headers: HeaderMap,
     timeout: Duration,
+    credentials: Option<Arc<dyn Credentials>>,
     connection: Mutex<Option<SendRequest<Segments>>>,
 }
 
 /// Why a call has no gRPC status.
 enum CallError {
+    /// What the exporter says it is could not be had.
+    Credentials(String),
     Connect(ConnectError),
     /// The connection broke; `is_reused` if it had served before, so that a fresh one may well do.
     Broken {
@@ -59,7 +64,11 @@ enum CallError {
 impl Client {
     /// # Errors
     /// If the endpoint, a header, or a file that TLS needs is not usable.
-    pub(in crate::forward) fn new(settings: &OtlpGrpcSettings, signal: Signal) -> Result<Self, HeaderError> {
+    pub(in crate::forward) fn new(
+        settings: &OtlpGrpcSettings,
+        signal: Signal,
+        credentials: Option<Arc<dyn Credentials>>,
+    ) -> Result<Self, HeaderError> {
         let (target, is_tls) = endpoint(settings)?;
         let scheme = if is_tls { "https" } else { "http" };
         let authority = settings.authority.clone().unwrap_or_else(|| target.to_string());
@@ -80,7 +89,7 @@ impl Client {
         }
         let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"h2")?;
         let timeout = headers::attempt_timeout(settings.timeout);
-        Ok(Self { connector, uri, headers, timeout, connection: Mutex::new(None) })
+        Ok(Self { connector, uri, headers, timeout, credentials, connection: Mutex::new(None) })
     }
 
     /// The open connection, or a new one. The flag says whether it was open before.
@@ -112,14 +121,15 @@ impl Client {
     }
 
     async fn call(&self, body: &Body) -> Result<Reply, CallError> {
+        let request = self.request(body).map_err(CallError::Credentials)?;
         let (mut sender, is_reused) = self.connection().await?;
         let broken = |error: hyper::Error| CallError::Broken { why: describe(&error), is_reused };
         sender.ready().await.map_err(broken)?;
-        let response = sender.send_request(self.request(body)).await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
         self.read(response).await.map_err(|why| CallError::Broken { why, is_reused: false })
     }
 
-    fn request(&self, body: &Body) -> Request<Segments> {
+    fn request(&self, body: &Body) -> Result<Request<Segments>, String> {
         let encoding = body.codec.name();
         let mut prefix = BytesMut::with_capacity(PREFIX_LEN);
         prefix.put_u8(u8::from(encoding.is_some()));
@@ -130,10 +140,11 @@ impl Client {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        credentials::apply(self.credentials.as_ref(), request.headers_mut())?;
         if let Some(encoding) = encoding {
             request.headers_mut().insert("grpc-encoding", HeaderValue::from_static(encoding));
         }
-        request
+        Ok(request)
     }
 
     async fn read(&self, response: http::Response<Incoming>) -> Result<Reply, String> {
@@ -182,6 +193,9 @@ impl Transport for Client {
             Ok(Err(CallError::Connect(error @ ConnectError::Tls { .. }))) => {
                 Reply { name: "tls".into(), answer: Answer::Misconfigured { why: bounded(&error.to_string()) } }
             }
+            Ok(Err(CallError::Credentials(why))) => {
+                Reply { name: "credentials".into(), answer: Answer::Misconfigured { why: bounded(&why) } }
+            }
             Ok(Err(CallError::Connect(error))) => Reply::no_answer(&error.to_string()),
             Ok(Err(CallError::Broken { why, .. })) => {
                 self.forget_connection().await;
@@ -211,7 +225,7 @@ fn endpoint(settings: &OtlpGrpcSettings) -> Result<(Target, bool), TargetError> 
     };
     let authority = authority.trim_end_matches('/');
     let target = Target::parse(authority, None).ok_or_else(|| TargetError::Endpoint(endpoint.to_owned()))?;
-    let is_plain = settings.tls.insecure && settings.tls.ca_file.is_none();
+    let is_plain = settings.tls.insecure && settings.tls.ca.is_none();
     Ok((target, is_https || !is_plain))
 }
 
@@ -292,6 +306,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             retry: Default::default(),
             queue: Default::default(),
+            authenticator: None,
         }
     }
 

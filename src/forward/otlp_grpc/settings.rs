@@ -2,7 +2,7 @@
 
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
-    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
+    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, authenticator, refuse_extensions,
 };
 use crate::otlp::Signal;
 use std::net::IpAddr;
@@ -35,6 +35,8 @@ pub struct OtlpGrpcSettings {
     pub timeout: Duration,
     pub retry: RetrySettings,
     pub queue: QueueSettings,
+    /// `auth::authenticator`: the extension that says who this is.
+    pub authenticator: Option<String>,
 }
 
 impl OtlpGrpcSettings {
@@ -57,6 +59,7 @@ impl OtlpGrpcSettings {
             timeout: section.duration("timeout", TIMEOUT),
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
+            authenticator: authenticator(section),
         };
         let why = "one connection at a time to an address of the name";
         section.inert_word("balancer_name", &["round_robin", "pick_first"], why);

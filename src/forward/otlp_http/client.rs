@@ -4,6 +4,7 @@ use super::settings::{Encoding, OtlpHttpSettings};
 use crate::forward::answer::{Answer, HttpAnswer, bounded, classify_http};
 use crate::forward::body::{Body, Segments};
 use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
+use crate::forward::credentials::{self, Credentials};
 use crate::forward::headers::{self, HeaderError, with_sources};
 use crate::forward::link::{Reply, Transport};
 use crate::otlp::Signal;
@@ -14,7 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -37,10 +38,13 @@ pub(in crate::forward) struct Client {
     uri: Uri,
     headers: HeaderMap,
     timeout: Duration,
+    credentials: Option<Arc<dyn Credentials>>,
     idle: Mutex<Vec<SendRequest<Segments>>>,
 }
 
 enum ExchangeError {
+    /// What the exporter says it is could not be had.
+    Credentials(String),
     Connect(ConnectError),
     /// The connection broke before there was an answer; `is_reused` if it had served before.
     Broken {
@@ -52,7 +56,11 @@ enum ExchangeError {
 impl Client {
     /// # Errors
     /// If the URL, a header, or a file that TLS needs is not usable.
-    pub(in crate::forward) fn new(settings: &OtlpHttpSettings, signal: Signal) -> Result<Self, HeaderError> {
+    pub(in crate::forward) fn new(
+        settings: &OtlpHttpSettings,
+        signal: Signal,
+        credentials: Option<Arc<dyn Credentials>>,
+    ) -> Result<Self, HeaderError> {
         let url = settings.url(signal).unwrap_or_default();
         let unusable = || TargetError::Endpoint(url.to_owned());
         let parsed: Uri = url.parse().map_err(|_| unusable())?;
@@ -76,8 +84,9 @@ impl Client {
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"http/1.1")?;
+        let connector = connector.through(settings.proxy_url.as_deref())?;
         let timeout = headers::attempt_timeout(settings.timeout);
-        Ok(Self { connector, uri, headers, timeout, idle: Mutex::new(Vec::new()) })
+        Ok(Self { connector, uri, headers, timeout, credentials, idle: Mutex::new(Vec::new()) })
     }
 
     fn take_idle(&self) -> Option<SendRequest<Segments>> {
@@ -113,6 +122,7 @@ impl Client {
 
     /// `is_fresh`: on a new connection, whatever is idle.
     async fn exchange(&self, body: &Body, is_fresh: bool) -> Result<Reply, ExchangeError> {
+        let request = self.request(body).map_err(ExchangeError::Credentials)?;
         let idle = if is_fresh { None } else { self.take_idle() };
         let is_reused = idle.is_some();
         let mut connection = match idle {
@@ -120,7 +130,7 @@ impl Client {
             None => self.connect().await?,
         };
         let response = connection
-            .send_request(self.request(body))
+            .send_request(request)
             .await
             .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused })?;
         let (head, body) = response.into_parts();
@@ -131,15 +141,16 @@ impl Client {
         Ok(reply(head.status.as_u16(), &head.headers, &body))
     }
 
-    fn request(&self, body: &Body) -> Request<Segments> {
+    fn request(&self, body: &Body) -> Result<Request<Segments>, String> {
         let mut request = Request::new(Segments::new(body.segments.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        credentials::apply(self.credentials.as_ref(), request.headers_mut())?;
         if let Some(encoding) = body.codec.name() {
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
-        request
+        Ok(request)
     }
 }
 
@@ -156,6 +167,9 @@ impl Transport for Client {
             Ok(Ok(reply)) => reply,
             Ok(Err(ExchangeError::Connect(error @ ConnectError::Tls { .. }))) => {
                 Reply { name: "tls".into(), answer: Answer::Misconfigured { why: bounded(&error.to_string()) } }
+            }
+            Ok(Err(ExchangeError::Credentials(why))) => {
+                Reply { name: "credentials".into(), answer: Answer::Misconfigured { why: bounded(&why) } }
             }
             Ok(Err(ExchangeError::Connect(error))) => Reply::no_answer(&error.to_string()),
             Ok(Err(ExchangeError::Broken { why, .. })) => Reply::no_answer(&why),

@@ -2,7 +2,7 @@
 
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
-    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, refuse_extensions,
+    ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, authenticator, refuse_extensions,
 };
 use crate::otlp::Signal;
 use std::time::Duration;
@@ -36,6 +36,10 @@ pub struct OtlpHttpSettings {
     pub timeout: Duration,
     pub retry: RetrySettings,
     pub queue: QueueSettings,
+    /// `auth::authenticator`: the extension that says who this is.
+    pub authenticator: Option<String>,
+    /// An HTTP proxy in place of what the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) says.
+    pub proxy_url: Option<String>,
 }
 
 impl OtlpHttpSettings {
@@ -55,6 +59,8 @@ impl OtlpHttpSettings {
             timeout,
             retry: RetrySettings::default(),
             queue: QueueSettings::default(),
+            authenticator: None,
+            proxy_url: None,
         }
     }
 
@@ -72,7 +78,12 @@ impl OtlpHttpSettings {
             timeout: section.duration("timeout", Duration::from_secs(30)),
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
+            authenticator: authenticator(section),
+            proxy_url: section.optional_text("proxy_url", Secrecy::Secret).filter(|url| !url.is_empty()),
         };
+        if settings.proxy_url.as_deref().is_some_and(|url| !url.starts_with("http://") && url.contains("://")) {
+            section.error("proxy_url", "not supported: only HTTP proxies are spoken to", "e.g. http://proxy.corp:3128");
+        }
         section.inert("profiles_endpoint", Shape::Text, "profiles are not forwarded");
         section.inert("compression_params", Shape::Map, "what the spool compressed is passed on as it is");
         for key in ["read_buffer_size", "write_buffer_size"] {
@@ -87,7 +98,6 @@ impl OtlpHttpSettings {
         section.inert("force_attempt_http2", Shape::Bool, "HTTP/2 is spoken where TLS agrees on it");
         section.inert("disable_keep_alives", Shape::Bool, "connections are few and kept");
         section.inert("keepalive", Shape::Map, "connections are few and kept");
-        section.only("proxy_url", &[""], "there is no way through a proxy yet", "remove it");
         section.only("cookies", &["{}"], "cookies are not kept", "remove it");
         refuse_extensions(section);
         settings

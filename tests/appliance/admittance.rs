@@ -1,0 +1,203 @@
+//! Who may send: passwords, tokens, pages of other origins; and connections that do nothing.
+
+use crate::support::compression::Compression;
+use crate::support::http::Connection;
+use crate::support::otlp::{Client, GrpcConnection, Protocol, frame};
+use crate::support::ports;
+use crate::support::spanreel::{Options, PIPELINE, Spanreel};
+use crate::support::traces::Traces;
+use base64::Engine as _;
+use bytes::Bytes;
+use http::Method;
+use prost::Message;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const UNAUTHENTICATED: u32 = 16;
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+fn line(text: &str) -> Vec<String> {
+    vec![text.to_owned()]
+}
+
+async fn http(
+    port: u16,
+    method: Method,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> crate::support::http::Response {
+    Connection::open(port)
+        .await
+        .unwrap()
+        .send(method, "/v1/traces", headers, Bytes::from_static(body.as_bytes()))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn only_who_is_known_may_send_whatever_the_protocol() {
+    let zipkin = ports::free();
+    let extensions = [
+        // ann's password is 123456, bob's is myPassword (bcrypt).
+        (
+            "basicauth",
+            "{htpasswd: {inline: \"ann:{SHA}fEqNCco3Yq9h5ZUglD3CZJT4lBs=\\nbob:$$2y$$05$$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\"}}",
+        ),
+        ("bearertokenauth", "{tokens: [first, second]}"),
+    ];
+    let options = Options {
+        extensions: extensions.map(|(id, settings)| (id.to_owned(), settings.to_owned())).to_vec(),
+        http: line("auth: {authenticator: basicauth}"),
+        grpc: line("auth: {authenticator: bearertokenauth}"),
+        receivers: vec![(
+            "zipkin".to_owned(),
+            format!("{{endpoint: '127.0.0.1:{zipkin}', auth: {{authenticator: basicauth}}}}"),
+        )],
+        ..Options::default()
+    };
+    let spanreel = Spanreel::start(&options).await;
+    let json = ("content-type", "application/json");
+
+    for (authorization, expected) in [
+        (None, 401),
+        (Some(basic("ann", "12345")), 401),
+        (Some(basic("eve", "123456")), 401),
+        (Some("Bearer first".to_owned()), 401),
+        (Some(basic("ann", "123456")), 200),
+        (Some(basic("bob", "myPassword")), 200),
+        (Some(basic("bob", "myPassword")), 200),
+    ] {
+        let mut headers = vec![json];
+        headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
+        let answer = http(spanreel.ports.http, Method::POST, &headers, "{}").await;
+        assert_eq!(answer.status.as_u16(), expected, "{authorization:?}: {}", answer.text());
+        if expected == 401 {
+            assert!(answer.header("www-authenticate").starts_with("Basic"), "{:?}", answer.headers);
+            let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(status["code"], UNAUTHENTICATED);
+        }
+        let mut connection = Connection::open(zipkin).await.unwrap();
+        let answer = connection.send(Method::POST, "/api/v2/spans", &headers, Bytes::from_static(b"[]")).await.unwrap();
+        assert_eq!(answer.status.as_u16(), if expected == 200 { 202 } else { 401 });
+    }
+
+    let request = Traces { seed: 5, spans_per_trace: 2 }.request("known", 0..1).encode_to_vec();
+    for (authorization, expected) in
+        [("", UNAUTHENTICATED), ("Bearer third", UNAUTHENTICATED), ("Bearer second", 0), ("Bearer first", 0)]
+    {
+        let mut connection = GrpcConnection::open(spanreel.ports.grpc).await.unwrap();
+        if !authorization.is_empty() {
+            connection.metadata.push(("authorization", authorization.to_owned()));
+        }
+        let message = frame(false, &request);
+        let answer = connection.send(Method::POST, EXPORT, Some("application/grpc"), None, message).await.unwrap();
+        assert_eq!(answer.code, Some(expected), "{authorization}: {answer:?}");
+    }
+    // What the port of a block asks for holds for every protocol that is spoken there.
+    let headers = [json, ("authorization", "Bearer first")];
+    assert_eq!(http(spanreel.ports.grpc, Method::POST, &headers, "{}").await.status.as_u16(), 200);
+    assert_eq!(http(spanreel.ports.grpc, Method::POST, &[json], "{}").await.status.as_u16(), 401);
+
+    let ledger = spanreel.ledger().await;
+    ledger.assert_balanced();
+    assert_eq!(ledger.pipeline(PIPELINE).received, 4);
+    let refused = [("outcome", "unauthenticated")];
+    assert_eq!(spanreel.metrics().await.sum("spanreel_receiver_requests_total", &refused), Some(4.0 + 4.0 + 2.0 + 1.0));
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_send_where_cors_says_so() {
+    let cors = "cors: {allowed_origins: ['https://*.example.com'], allowed_headers: [X-Own, Content-Type], exposed_headers: [X-Served-By], max_age: 60}";
+    let http_lines = vec![cors.to_owned(), "response_headers: {X-Served-By: spanreel}".to_owned()];
+    let spanreel = Spanreel::start(&Options { http: http_lines, ..Options::default() }).await;
+    let port = spanreel.ports.http;
+    let ask = |origin: &'static str, headers: &'static str| async move {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", headers),
+        ];
+        http(port, Method::OPTIONS, &headers, "").await
+    };
+    let answer = ask("https://shop.example.com", "content-type,x-own").await;
+    assert_eq!(answer.status.as_u16(), 204);
+    assert_eq!(answer.header("access-control-allow-origin"), "https://shop.example.com");
+    assert_eq!(answer.header("access-control-allow-methods"), "POST");
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    assert_eq!(answer.header("access-control-max-age"), "60");
+    for (origin, headers) in [("https://evil.org", "x-own"), ("https://shop.example.com", "x-other")] {
+        let answer = ask(origin, headers).await;
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{origin} {headers}");
+    }
+    let json = ("content-type", "application/json");
+    let answer = http(port, Method::POST, &[json, ("origin", "https://shop.example.com")], "{}").await;
+    assert_eq!(answer.status.as_u16(), 200);
+    assert_eq!(answer.header("access-control-allow-origin"), "https://shop.example.com");
+    assert_eq!(answer.header("access-control-expose-headers"), "X-Served-By");
+    assert_eq!(answer.header("x-served-by"), "spanreel");
+    let answer = http(port, Method::POST, &[json, ("origin", "https://evil.org")], "{}").await;
+    assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ""));
+}
+
+/// Half of the connections say nothing, half stop in the middle of a request.
+#[tokio::test]
+async fn connections_that_do_nothing_cost_little_and_hold_nobody_up() {
+    /// As many as this process and the one under test may have open, within their usual limit of 20,000 files.
+    const IDLE: usize = 8_000;
+    /// Of the process, for all of them: a few KiB of buffers each.
+    const MEMORY_MAX: u64 = 220 * 1024 * 1024;
+    let mut spanreel = Spanreel::start(&Options::default()).await;
+    let mut idle = Vec::with_capacity(IDLE);
+    for at in 0..IDLE {
+        let port = if at % 2 == 0 { spanreel.ports.http } else { spanreel.ports.grpc };
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        if at % 4 == 0 {
+            let begun = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+            stream.write_all(begun).await.unwrap();
+        }
+        idle.push(stream);
+    }
+    let traces = Traces { seed: 77, spans_per_trace: 2 };
+    for protocol in Protocol::ALL {
+        let mut client = Client::connect(spanreel.ports.of(protocol), protocol).await.unwrap();
+        let answer = client.export(&traces.request("served", 0..1), Compression::Identity).await.unwrap();
+        assert!(answer.is_ok(), "{protocol:?}: {answer:?}");
+    }
+    let open = spanreel.metrics().await.sum("spanreel_receiver_connections", &[]);
+    assert!(open >= Some(IDLE as f64), "{open:?}");
+    let peak = spanreel.process().peak_memory();
+    assert!(peak < MEMORY_MAX, "it grew to {} MiB", peak >> 20);
+    spanreel.ledger().await.assert_balanced();
+    assert!(spanreel.stop().success(), "they do not hold up the end either");
+}
+
+/// A client that closes its sending half is still answered; one that goes away in the middle leaves nothing behind.
+#[tokio::test]
+async fn half_closed_connections_are_answered_and_broken_ones_are_forgotten() {
+    let spanreel = Spanreel::start(&Options::default()).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
+    let request =
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+
+    for cut in [10, 60, request.len() - 1] {
+        let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
+        stream.write_all(&request.as_bytes()[..cut]).await.unwrap();
+        drop(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while spanreel.metrics().await.sum("spanreel_receiver_connections", &[]) != Some(0.0) {
+        assert!(Instant::now() < deadline, "a connection that broke is still counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    spanreel.ledger().await.assert_balanced();
+}

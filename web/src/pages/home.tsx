@@ -1,0 +1,257 @@
+import { useMemo, useState } from "preact/hooks";
+import { METRICS_SECONDS_MAX, status } from "../api";
+import type { Status } from "../api";
+import { ago, bytes, count, duration, percent, rate } from "../format";
+import { useAnswer, useInterval, useTitle } from "../hooks";
+import { keepRange, range, step, tick } from "../range";
+import { change, href } from "../router";
+import { ENTRIES, figures } from "../spanmetrics";
+import type { Figures, ServiceFigures } from "../spanmetrics";
+import { quote } from "../traceql";
+import { Command, Empty, Failure, Service, Sparkline, Waiting } from "../ui";
+
+/** How often the page looks again: with data, and while the first span is awaited. */
+const LOOK_MS = 15_000;
+const AWAIT_MS = 2_000;
+const SAMPLES = 60;
+
+export default function Home() {
+  useTitle("");
+  const { start, end, since } = range.value;
+  const state = useAnswer(`status ${tick.value}`, status);
+  const received = state.data?.pipelines.reduce((sum, one) => sum + one.received, 0) ?? 0;
+  const isEmpty = state.data !== null && received === 0;
+  const seconds = step({ start, end }, SAMPLES);
+  const answer = useAnswer(state.data === null ? null : `figures ${start} ${end} ${isEmpty}`, (signal) => figures({ start, end }, seconds, signal));
+  // The ledger begins with the data directory: what it has not counted may still be there from elsewhere.
+  const nothing = isEmpty && (answer.data?.services.length ?? 0) === 0;
+  useInterval(() => (tick.value = Date.now()), since === null ? null : nothing ? AWAIT_MS : LOOK_MS);
+  return (
+    <div class="home">
+      {state.error && <Failure error={state.error} what="No status" retry={state.reload} />}
+      {state.data && <Strip status={state.data} />}
+      {answer.error && <Failure error={answer.error} what="No figures" retry={answer.reload} />}
+      {state.data && nothing && answer.data && <Guide status={state.data} />}
+      {!nothing && answer.data && <Overview figures={answer.data} seconds={Math.min(end - start, METRICS_SECONDS_MAX)} />}
+      {!answer.data && !answer.error && !state.error && <Waiting />}
+    </div>
+  );
+}
+
+export function Strip({ status }: { status: Status }) {
+  const { spool, destinations, life } = status;
+  const disk = spool.disk_full || spool.disk_error !== null;
+  const bad = destinations.filter((one) => one.configured && one.last_error && (one.last_success ?? 0) < one.last_error.at);
+  const asked = Number(life?.["workloads"] ?? 0);
+  const silent = Number(life?.["workloads_silent"] ?? 0);
+  const bare = Number(life?.["workloads_not_injected"] ?? 0);
+  return (
+    <div class="strip">
+      <span>
+        <i class={disk ? "lamp bad" : "lamp"} />
+        {disk ? <b class="bad-text">{spool.disk_error ?? "The disk is full: nothing is taken in"}</b> : <b>Receiving</b>}
+      </span>
+      <span>
+        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk
+      </span>
+      {destinations.length > 0 && (
+        <span>
+          <i class={bad.length > 0 ? "lamp bad" : "lamp"} />
+          {bad.length > 0 ? (
+            <b class="bad-text">{bad.map((one) => one.destination).join(", ")} does not take data; {count(bad.reduce((sum, one) => sum + one.queued, 0))} spans wait</b>
+          ) : (
+            <>
+              Forwarding to <b>{destinations.filter((one) => one.configured).length}</b>, {count(destinations.reduce((sum, one) => sum + one.queued, 0))} spans on their way
+            </>
+          )}
+        </span>
+      )}
+      {life && (
+        <a href={href("cluster")}>
+          <b>{asked}</b> workloads asked, <b>{Number(life["workloads_speaking"] ?? 0)}</b> speaking, <b class={silent + bare > 0 ? "bad-text" : ""}>{silent + bare}</b> silent{silent + bare > 0 ? ": why" : ""}
+        </a>
+      )}
+      <a class="sep" href={href("health")}>
+        Health
+      </a>
+    </div>
+  );
+}
+
+type Column = "service" | "requests" | "errors" | "p50" | "p95";
+
+function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
+  const [sort, setSort] = useState<Column>("requests");
+  const { services } = figures;
+  const totals = useMemo(
+    () => ({ requests: services.reduce((sum, one) => sum + one.requests, 0), failed: services.reduce((sum, one) => sum + one.failed, 0) }),
+    [services],
+  );
+  const sorted = useMemo(() => {
+    const by: Record<Column, (a: ServiceFigures, b: ServiceFigures) => number> = {
+      service: (a, b) => a.service.localeCompare(b.service),
+      requests: (a, b) => b.requests - a.requests,
+      errors: (a, b) => b.failed / Math.max(1, b.requests) - a.failed / Math.max(1, a.requests),
+      p50: (a, b) => b.p50 - a.p50,
+      p95: (a, b) => b.p95 - a.p95,
+    };
+    return [...services].sort(by[sort]);
+  }, [services, sort]);
+  if (services.length === 0) {
+    return (
+      <Empty title="No requests in this time">
+        <p>
+          <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
+            Look at the last 24 hours
+          </button>
+        </p>
+      </Empty>
+    );
+  }
+  const slowest = services.reduce((worst, one) => (one.p95 > worst.p95 ? one : worst));
+  const share = totals.failed / Math.max(1, totals.requests);
+  const head = (column: Column, title: string, number = true, hide = false) => (
+    <th scope="col" class={`${number ? "number" : ""}${hide ? " hide" : ""}`} aria-sort={sort === column ? "descending" : undefined}>
+      <button type="button" onClick={() => setSort(column)}>
+        {title}
+        {sort === column ? " ↓" : ""}
+      </button>
+    </th>
+  );
+  const traces = (service: string, more = "") => href("traces", { ...keepRange(), q: `{ resource.service.name = ${quote(service)}${more} }` });
+  return (
+    <>
+      <div class="cards">
+        <div class="card">
+          <h2>Requests</h2>
+          <span class="big">{rate(totals.requests / seconds)}</span> <small>per second</small>
+          <Sparkline values={figures.rates} label="Requests over time" />
+        </div>
+        <div class="card">
+          <h2>Errors</h2>
+          <a href={href("traces", { ...keepRange(), q: `{ status = error && (${ENTRIES}) }` })} class={share > 0 ? "big bad-text" : "big"}>
+            {percent(share)}
+          </a>{" "}
+          <small>
+            {count(totals.failed)} of {count(totals.requests)}
+          </small>
+          <Sparkline values={figures.failures.length > 0 ? figures.failures : figures.rates.map(() => 0)} label="Failed requests over time" tone="bad" />
+        </div>
+        <div class="card">
+          <h2>Slowest, p95</h2>
+          <a class="big" href={traces(slowest.service, ` && duration > ${Math.round(slowest.p95 / 1e3)}us`)}>
+            {duration(slowest.p95)}
+          </a>{" "}
+          <small>
+            <Service service={slowest.service} />
+          </small>
+          <Sparkline values={figures.p95s} label="p95 of all requests over time" />
+        </div>
+      </div>
+      <div class="table-wrap" tabIndex={0}>
+        <table class="data services-table">
+          <thead>
+            <tr>
+              {head("service", "Service", false)}
+              <th scope="col">
+                <span>Requests</span>
+              </th>
+              {head("requests", "Per second")}
+              {head("errors", "Errors")}
+              {head("p50", "p50", true, true)}
+              {head("p95", "p95")}
+              <th scope="col" class="number hide">
+                <span>Last seen</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {sorted.map((one) => {
+              const failed = one.failed / Math.max(1, one.requests);
+              return (
+                <tr key={one.service}>
+                  <td>
+                    <a href={traces(one.service)}>
+                      <Service service={one.service} />
+                    </a>
+                  </td>
+                  <td>
+                    <Sparkline values={one.rates} label={`Requests of ${one.service} over time`} />
+                  </td>
+                  <td class="number">{rate(one.requests / seconds)}</td>
+                  <td class="number">
+                    {one.failed > 0 ? (
+                      <a class="bad-text" href={traces(one.service, " && status = error")}>
+                        {percent(failed)}
+                      </a>
+                    ) : (
+                      "0%"
+                    )}
+                  </td>
+                  <td class="number hide">{duration(one.p50)}</td>
+                  <td class="number">{duration(one.p95)}</td>
+                  <td class="number hide">{one.seen > 0 ? ago(one.seen) : "?"}</td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
+      <p class="note">Requests are server and consumer spans, and the roots of traces. {seconds >= METRICS_SECONDS_MAX - 10 && "Figures are of the last 24 hours of the range at most."}</p>
+    </>
+  );
+}
+
+const port = (status: Status, protocol: string, fallback: string): string => status.listeners.find((one) => one.receiver === "otlp" && one.protocol === protocol)?.address.replace(/^.*:/, "") ?? fallback;
+
+/** What to do for the first trace. The page looks every two seconds and changes by itself. */
+function Guide({ status }: { status: Status }) {
+  const host = location.hostname || "127.0.0.1";
+  const http = port(status, "http", "4318");
+  const grpc = port(status, "grpc", "4317");
+  const isLoopback = status.listeners.length > 0 && status.listeners.every((one) => /^(127\.|\[::1\])/.test(one.address));
+  const curl = useMemo(() => {
+    const hex = (length: number) => Array.from(crypto.getRandomValues(new Uint8Array(length)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const span = `{"traceId":"${hex(16)}","spanId":"${hex(8)}","name":"hello","kind":2,"startTimeUnixNano":"'$(date +%s)'000000000","endTimeUnixNano":"'$(date +%s)'120000000"}`;
+    return `curl http://${host}:${http}/v1/traces -H 'content-type: application/json' -d \\\n  '{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"first"}}]},\n    "scopeSpans":[{"spans":[${span}]}]}]}'`;
+  }, [host, http]);
+  return (
+    <div class="guide">
+      <h1>Waiting for the first trace</h1>
+      <p class="listening" role="status">
+        <i class="pulse" />
+        Listening on {status.listeners.map((one) => one.address).join(", ") || "no port: no receiver is configured"}. This page changes by itself.
+      </p>
+      <ol>
+        {status.life && (
+          <li>
+            <b>In this cluster: annotate a workload's pods.</b>
+            <Command
+              what="the command"
+              text={`kubectl -n NAMESPACE patch deployment NAME -p \\\n  '{"spec":{"template":{"metadata":{"annotations":{"instrumentation.opentelemetry.io/inject-java":"true"}}}}}'`}
+            />
+            <small>Instead of java: nodejs, python, dotnet, go or sdk. Whole namespaces can be annotated too; running pods need a restart then.</small>
+          </li>
+        )}
+        <li>
+          <b>Send one span by hand.</b>
+          <Command what="the command" text={curl} />
+        </li>
+        <li>
+          <b>Or many, with the Collector's generator.</b>
+          <Command what="the command" text={`telemetrygen traces --otlp-insecure --otlp-endpoint ${host}:${grpc} --traces 100`} />
+        </li>
+        <li>
+          <b>Or point an instrumented program here.</b>
+          <Command what="the variable" text={`OTEL_EXPORTER_OTLP_ENDPOINT=http://${host}:${grpc}`} />
+          <small>
+            Both ports take gRPC, protobuf and JSON.{isLoopback && host !== "127.0.0.1" && host !== "localhost" ? " At the moment they listen on loopback only: programs on other machines cannot reach them." : ""}
+          </small>
+        </li>
+      </ol>
+      <p class="note">
+        Does a program send and nothing comes? <a href={href("health")}>Health</a> shows what arrived and why it was refused.
+      </p>
+    </div>
+  );
+}
