@@ -17,7 +17,6 @@ const EXPRESSIONS: &[&str] = &[
     "start_time_unix_nano",
     "dropped_attributes_count",
     "flags",
-    "attributes",
     "attributes[\"map\"]",
     "attributes[\"map\"][\"k\"]",
     "attributes[\"list\"][1]",
