@@ -310,6 +310,7 @@ fn open(folder: &tempfile::TempDir) -> Spool {
         age_max: None,
         free_bytes_min: 0,
         sync_interval: Duration::ZERO,
+        memory: spanreel::spool::Memory::default(),
         trace_keys,
     };
     Spool::open(settings, spool::Metrics::default()).unwrap()

@@ -23,6 +23,7 @@ mod host;
 mod http_server;
 mod intake;
 mod introspection;
+mod memory;
 mod pipelines;
 mod remote_write;
 mod samplings;
@@ -37,13 +38,13 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryLimits, QueryState, Tempo};
+use crate::query::{QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
-use crate::store::{Keeper, Store, TailSettings};
+use crate::store::{Keeper, Store};
 use crate::telemetry::Metrics;
 use crate::{forward, process, receive, spool, telemetry};
 use collector_metrics::CollectorMetrics;
@@ -51,6 +52,7 @@ use components::{Components, spanreel_settings};
 use dead_letters::Letters;
 use forecast::Forecast;
 use introspection::{Process, ReadinessFlag};
+use memory::Memory;
 use prometheus_client::registry::Registry;
 use remote_write::RemoteWrite;
 use spanreel::settings::SpanreelSettings;
@@ -61,9 +63,6 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Bytes between socket and disk, all listeners together. Group commit needs a few megabytes to be efficient; more only
-/// makes memory peaks.
-const IN_FLIGHT_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Everything has stopped by then, or is abandoned: what was acknowledged is on disk since long.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How late, at most, a span is given up that waits for the other side of its call; Tempo looks as often.
@@ -111,12 +110,18 @@ struct Shared {
 
 /// The running appliance.
 pub struct Appliance {
+    running: Running,
     host: Arc<Host>,
     /// `extensions::spanreel` and `service::telemetry` as the process was started with them: they hold until it ends.
     fixed: (SpanreelSettings, TelemetrySettings),
-    spool: spool::Spool,
-    sealing: Arc<Sealing>,
     readiness: ReadinessFlag,
+}
+
+/// What is to be stopped, as far as it was started.
+struct Running {
+    spool: spool::Spool,
+    host: Option<Arc<Host>>,
+    sealing: Option<Arc<Sealing>>,
     /// Ends what serves the outside besides receivers: query port, cluster.
     serving: CancellationToken,
     serving_tasks: TaskTracker,
@@ -127,19 +132,38 @@ impl Appliance {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let settings = spanreel_settings(&options.config);
         let fixed = (settings.clone(), options.config.service.telemetry.clone());
-        let in_cluster = options.cluster.is_some();
-        let serving = CancellationToken::new();
-        let serving_tasks = TaskTracker::new();
-
         let mut registry = Registry::default();
         telemetry::process::register(&mut registry);
         let spool = open_spool(&options, &settings, &mut registry).await?;
-        let runs = open_runs(&spool, &mut registry).await?;
-        let sealing = start_sealing(&spool, &runs, &settings)?;
-        serving_tasks.spawn({
-            let (spool, serving) = (spool.clone(), serving.clone());
-            async move { spool.housekeep(serving).await }
-        });
+        let mut running = Running {
+            spool,
+            host: None,
+            sealing: None,
+            serving: CancellationToken::new(),
+            serving_tasks: TaskTracker::new(),
+        };
+        match Self::start_rooms(options, &settings, registry, &mut running).await {
+            Ok((host, readiness)) => Ok(Self { running, host, fixed, readiness }),
+            Err(error) => {
+                running.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts what stands on the spool; what has started is in `running`, also after an error.
+    async fn start_rooms(
+        options: Options,
+        settings: &SpanreelSettings,
+        mut registry: Registry,
+        running: &mut Running,
+    ) -> Result<(Arc<Host>, ReadinessFlag), StartError> {
+        let in_cluster = options.cluster.is_some();
+        let (spool, serving, serving_tasks) =
+            (running.spool.clone(), running.serving.clone(), running.serving_tasks.clone());
+        let memory = Memory::of(settings.memory);
+        let runs = open_runs(&spool, memory.runs, &mut registry).await?;
+        running.sealing = Some(start_sealing(&spool, &runs, settings, memory.sealing_raw_bytes)?);
         let receive_metrics = receive::Metrics::default();
         receive_metrics.register(&mut registry);
         let forward_metrics = forward::Metrics::default();
@@ -151,21 +175,22 @@ impl Appliance {
         if let Some(life) = &life {
             life.register(&mut registry);
         }
-        let red = start_red(&settings, &mut registry, &serving, &serving_tasks)?;
+        let red = start_red(settings, &mut registry, &serving, &serving_tasks)?;
         let shared = Shared {
             spool: spool.clone(),
-            admission: Admission::new(IN_FLIGHT_BYTES_MAX),
+            admission: Admission::new(memory.intake_bytes),
             other_signals: receive::other_signals::OtherSignals::new(settings.other_signals, receive_metrics.clone()),
             receive_metrics,
             forward_metrics,
             sampling_metrics,
-            forward_budget: forward::Budget::default(),
+            forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),
             surroundings: surroundings(options.cluster.as_ref()),
             readiness: readiness.clone(),
         };
         let host = Arc::new(Host::new(shared.clone()));
+        running.host = Some(Arc::clone(&host));
         let forecast = Forecast::default();
         forecast.register(&mut registry);
         serving_tasks.spawn(forecast.clone().watch(spool.clone(), serving.clone()));
@@ -183,6 +208,7 @@ impl Appliance {
         });
         let process = Arc::new(Process::new(
             &shared,
+            runs.clone(),
             cluster_metrics.clone(),
             metrics.clone(),
             Arc::clone(&host),
@@ -192,9 +218,9 @@ impl Appliance {
         let query_address = if query_endpoint.is_empty() {
             None
         } else {
-            let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
+            let store = Store::new(spool.clone(), Arc::new(runs.clone()), memory.tail);
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
-            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, QueryLimits::default());
+            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, memory.query);
             if let Some(url) = &settings.query_upstream {
                 let tempo = Tempo::new(url, Handle::current());
                 state = state.with_upstream(Arc::new(tempo.map_err(|error| StartError::Internal(error.to_string()))?));
@@ -205,7 +231,7 @@ impl Appliance {
                 let grpc = http_server::bind(endpoint).await?;
                 serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
             }
-            let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone() });
+            let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone(), beside: &[archive::NAME] });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
             let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
             let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
@@ -217,53 +243,32 @@ impl Appliance {
         let telemetry = &options.config.service.telemetry;
         serve_own_metrics(telemetry, (&metrics, &collector), &serving, &serving_tasks).await;
 
-        if let Err(error) = host.start_base(options.config, options.built_in).await {
-            serving.cancel();
-            spool.close().await;
-            return Err(error);
-        }
+        host.start_base(options.config, options.built_in).await?;
         warn_of_stranded(&spool, in_cluster);
+        // Budgets are looked after once it is known who still wants something.
+        serving_tasks.spawn({
+            let (spool, serving) = (spool.clone(), serving.clone());
+            async move { spool.housekeep(serving).await }
+        });
         serving_tasks.spawn({
             let (host, serving) = (Arc::clone(&host), serving.clone());
             async move { host.tidy(serving).await }
         });
         if let (Some(access), Some(life)) = (&options.cluster, life) {
-            let started =
-                start_cluster(access, &settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await;
-            match started {
-                Ok(cluster) => process.set_doctor(Arc::clone(cluster.doctor())),
-                Err(error) => {
-                    host.stop_listening().await;
-                    spool.close().await;
-                    host.stop_forwarding().await;
-                    return Err(error);
-                }
-            }
+            let cluster =
+                start_cluster(access, settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await?;
+            process.set_doctor(Arc::clone(cluster.doctor()));
         }
         serving_tasks.close();
         readiness.set_ready();
         banner::print(&host, query_address, spool.database().directory(), options.text_banner);
-        Ok(Self { host, fixed, spool, sealing, readiness, serving, serving_tasks })
+        Ok((host, readiness))
     }
 
     /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
     pub async fn stop(self) {
         self.readiness.set_stopping();
-        let orderly = async {
-            self.host.stop_listening().await;
-            self.spool.close().await;
-            let sealing = Arc::clone(&self.sealing);
-            let sealed = tokio::task::spawn_blocking(move || sealing.stop());
-            // Each may have to wait for somebody who says nothing more.
-            let serving = async {
-                self.serving.cancel();
-                self.serving_tasks.wait().await;
-            };
-            let _ = tokio::join!(self.host.stop_forwarding(), serving, sealed);
-        };
-        if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
-            tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
-        }
+        self.running.stop().await;
         tracing::info!("stopped");
     }
 
@@ -290,6 +295,36 @@ impl Appliance {
     /// Every listener of receivers, for tests and status.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+}
+
+impl Running {
+    async fn stop(&self) {
+        let orderly = async {
+            if let Some(host) = &self.host {
+                host.stop_listening().await;
+            }
+            self.spool.close().await;
+            let sealed = async {
+                let Some(sealing) = self.sealing.clone() else { return };
+                let _ = tokio::task::spawn_blocking(move || sealing.stop()).await;
+            };
+            // Each may have to wait for somebody who says nothing more.
+            let serving = async {
+                self.serving.cancel();
+                self.serving_tasks.close();
+                self.serving_tasks.wait().await;
+            };
+            let forwarding = async {
+                if let Some(host) = &self.host {
+                    host.stop_forwarding().await;
+                }
+            };
+            let _ = tokio::join!(forwarding, serving, sealed);
+        };
+        if tokio::time::timeout(STOP_WAIT_MAX, orderly).await.is_err() {
+            tracing::warn!("stopping took longer than {} s; the rest is abandoned", STOP_WAIT_MAX.as_secs());
+        }
     }
 }
 
@@ -352,6 +387,7 @@ async fn open_spool(
         age_max: settings.spool.max_age,
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
         sync_interval: settings.spool.sync_interval,
+        memory: Memory::of(settings.memory).spool,
         trace_keys,
     };
     let metrics = spool::Metrics::default();
@@ -389,24 +425,29 @@ fn start_red(
     Ok(Some(red))
 }
 
-async fn open_runs(spool: &spool::Spool, registry: &mut Registry) -> Result<Runs, StartError> {
+async fn open_runs(spool: &spool::Spool, memory: runs::Memory, registry: &mut Registry) -> Result<Runs, StartError> {
     let metrics = runs::Metrics::default();
     metrics.register(registry);
     let database = spool.database().clone();
-    tokio::task::spawn_blocking(move || Runs::open(database, metrics))
+    tokio::task::spawn_blocking(move || Runs::open(database, metrics, memory))
         .await
         .map_err(|error| StartError::Internal(error.to_string()))?
         .map_err(|error| StartError::Internal(format!("sealed runs cannot be opened: {error}")))
 }
 
-fn start_sealing(spool: &spool::Spool, runs: &Runs, settings: &SpanreelSettings) -> Result<Arc<Sealing>, StartError> {
+fn start_sealing(
+    spool: &spool::Spool,
+    runs: &Runs,
+    settings: &SpanreelSettings,
+    raw_bytes: u64,
+) -> Result<Arc<Sealing>, StartError> {
     const MIB: u64 = 1024 * 1024;
     let retention = RetentionSettings {
         age_max: Some(settings.store.max_age).filter(|age| !age.is_zero()),
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };
-    let mut sealing = SealSettings::default();
+    let mut sealing = SealSettings { raw_bytes, ..SealSettings::default() };
     if let Some(age_max) = settings.spool.max_age {
         // What the spool drops by age must be in a run long before.
         sealing.age_max = sealing.age_max.min(age_max / 4);

@@ -44,7 +44,7 @@ mod status;
 mod testing;
 mod window;
 
-pub use budget::Budget;
+pub use budget::{Budget, Memory};
 pub use connect::TargetError;
 pub use headers::HeaderError as BuildError;
 pub use metrics::Metrics;

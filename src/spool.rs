@@ -36,7 +36,7 @@ pub use consumer::{Backlog, Chunk, Consumer, LossReason, Note, Outcome, Parked, 
 pub use database::{Access, Database, OpenError};
 pub use dead_letter::{DeadLetter, Settled};
 pub use extent::TraceKey;
-pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount};
+pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount, SealedAccount};
 pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 
 use crate::otlp::Signal;
@@ -46,10 +46,10 @@ use foldhash::fast::RandomState;
 use high_water::HighWater;
 use state::State;
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -71,8 +71,27 @@ pub struct Settings {
     pub free_bytes_min: u64,
     /// Zero: an idle spool syncs at once. Longer: a sync at most this often.
     pub sync_interval: Duration,
+    pub memory: Memory,
     /// Finds the trace keys in the bytes of a request, for the index of what is not indexed yet after a start.
     pub trace_keys: fn(&[u8], &mut Vec<TraceKey>),
+}
+
+/// What the spool, and the database under it, may hold in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Blocks of table files, their indexes and filters included.
+    pub block_cache_bytes: usize,
+    /// What is not flushed yet; two of them may exist at once.
+    pub batch_memtable_bytes: usize,
+    /// Requests that are joined in one write: bounds its memory, and the time that its first member waits for the others.
+    pub group_raw_bytes: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self { block_cache_bytes: 8 * MIB, batch_memtable_bytes: 4 * MIB, group_raw_bytes: 4 * MIB }
+    }
 }
 
 /// One request to be stored.
@@ -118,6 +137,15 @@ impl From<rocksdb::Error> for AppendError {
 #[error("the spool cannot be read: {0}")]
 pub struct ReadError(#[from] rocksdb::Error);
 
+/// A copy could not be made.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    #[error("{0}")]
+    Database(#[from] rocksdb::Error),
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+}
+
 /// A handle to the open spool; clones share it.
 #[derive(Clone)]
 pub struct Spool {
@@ -141,6 +169,9 @@ pub(crate) struct Shared {
     warned_of_loss: AtomicBool,
     /// What is before is in sealed runs, and nobody reads it here; 0: nobody seals.
     released: AtomicU64,
+    /// Whether the sealer's last attempt failed.
+    sealing_fails: AtomicBool,
+    opened: Instant,
 }
 
 /// A coherent look at the whole spool, for metrics and status.
@@ -183,17 +214,18 @@ pub struct ConsumerSnapshot {
 impl Spool {
     /// Opens or creates the data directory and starts the committer thread. Blocking.
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
-        let database = Database::open(&settings.directory, settings.bytes_max)?;
+        let database = Database::open(&settings.directory, settings.bytes_max, settings.memory)?;
         let mut state = State::load(&database, settings.trace_keys)?;
         let accounts = state::load_consumers(&database)?;
         let (high_water, mark) = HighWater::open(&settings.directory).map_err(|problem| OpenError::NotWritable {
             directory: settings.directory.clone(),
             problem: problem.to_string(),
         })?;
-        state::reconcile(&database, &mut state, mark, &accounts)?;
+        let sealed = state::load_sealed(&database)?;
+        state::reconcile(&database, &mut state, mark, &accounts, &sealed)?;
         let consumers = accounts
             .into_iter()
-            .map(|(key, account)| (key, consumer::Known { account, active: false, parked: 0 }))
+            .map(|(key, account)| (key, consumer::Known { account, bond: consumer::Bond::Unclaimed, parked: 0 }))
             .collect();
         let directory = settings.directory.clone();
         let damaged =
@@ -212,7 +244,7 @@ impl Spool {
     /// Opens an existing data directory to look into it: nothing is written, appends answer [`AppendError::Closed`], and
     /// the budgets of `settings` are nobody's. Blocking.
     pub fn open_read_only(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
-        let database = Database::open_read_only(&settings.directory)?;
+        let database = Database::open_read_only(&settings.directory, settings.memory)?;
         let state = State::load(&database, settings.trace_keys)?;
         let shared = Shared::new(database, settings, state, BTreeMap::new(), HighWater::unmarked(), metrics);
         // Nobody commits, so the other end is gone.
@@ -313,6 +345,11 @@ impl Spool {
         state.head()..state.end()
     }
 
+    /// Whether the oldest closed extent holds batches from `seq` on.
+    pub fn oldest_extent_ends_behind(&self, seq: Seq) -> bool {
+        self.shared.state().extents.front().is_some_and(|extent| extent.end > seq.0)
+    }
+
     /// Bytes of stored frames.
     pub fn frame_bytes(&self) -> u64 {
         self.shared.state().frame_bytes()
@@ -322,6 +359,16 @@ impl Spool {
     /// spool keeps nothing longer than destinations and the sealer need it.
     pub fn release(&self, seq: Seq) {
         self.shared.released.fetch_max(seq.0, Ordering::Relaxed);
+    }
+
+    /// Whether sealing fails now. Short of space, the spool waits for a sealer, but not for one that cannot.
+    pub fn set_sealing_fails(&self, fails: bool) {
+        self.shared.sealing_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Whether the disk is so short of space that what waits to be sealed should be sealed at once, so that it can go.
+    pub fn is_short_of_space(&self) -> bool {
+        reclaim::is_short_of_space(&self.shared)
     }
 
     /// The batches that may hold a trace with this key, oldest first. Blocking (one small read per closed extent).
@@ -396,6 +443,17 @@ impl Spool {
         &self.shared.database
     }
 
+    /// A copy of everything as it stands, in a directory that must not exist yet. Blocking.
+    ///
+    /// # Errors
+    /// The directory exists, or cannot be written.
+    pub fn snapshot_to(&self, directory: &Path) -> Result<(), SnapshotError> {
+        // Read before the copy is made: a mark must not claim more than is there.
+        let mark = self.shared.high_water.mark()?;
+        self.shared.database.snapshot(directory)?;
+        Ok(mark.write_beside(directory)?)
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let state = self.shared.state();
         let consumers = self.shared.consumers();
@@ -405,7 +463,7 @@ impl Spool {
                 .ledger
                 .account(known.account.pipeline)
                 .map_or_else(String::new, |account| account.name.clone()),
-            active: known.active,
+            active: known.is_configured(),
             queued: state.stored(known.account.pipeline).saturating_sub(known.account.accounted()),
         };
         Snapshot {
@@ -459,6 +517,8 @@ impl Shared {
             disk_full: AtomicBool::new(false),
             warned_of_loss: AtomicBool::new(false),
             released: AtomicU64::new(0),
+            sealing_fails: AtomicBool::new(false),
+            opened: Instant::now(),
         }
     }
 
@@ -468,6 +528,15 @@ impl Shared {
 
     fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_sealing(&self) -> bool {
+        self.released.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether all batches before a number are in runs, and no query reads them here.
+    fn is_sealed_to(&self, end: u64) -> bool {
+        end <= self.released.load(Ordering::Relaxed)
     }
 
     fn consumers(&self) -> MutexGuard<'_, BTreeMap<String, consumer::Known>> {

@@ -4,6 +4,7 @@
 //! cargo bench --bench load -- [--seconds 20] [--rate SPANS_PER_SECOND] [--protocol grpc|http]
 //!                             [--connections 4] [--in-flight 8] [--subjects spanreel,otelcol,otelcol-fsync,otelcol-file]
 //!                             [--report FILE]
+//! cargo bench --bench load -- --store 1000,10000,max [--seconds 90] [--report FILE]
 //! ```
 //!
 //! What is measured is a whole process that receives, keeps and forwards: CPU is read after the destination (a sink in
@@ -11,11 +12,14 @@
 //! checked that nothing acknowledged is missing: Spanreel's ledger must hold exactly the acknowledged spans, a sample of
 //! traces is read back by id, and the sink must have counted at least as many.
 //!
+//! With `--store` Spanreel alone stores the load at each of these rates, and is asked meanwhile; see `profile`.
+//!
 //! Client, sink and subject share the machine's cores: rates are lower than on a machine of their own for all alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod driver;
 mod payload;
+mod profile;
 mod report;
 mod sink;
 mod subject;
@@ -32,6 +36,8 @@ use support::otlp::Protocol;
 struct Arguments {
     plan: Plan,
     subjects: Vec<Subject>,
+    /// Rates at which storing is measured instead; `None` among them: full speed.
+    store: Vec<Option<u64>>,
     report: Option<PathBuf>,
 }
 
@@ -44,7 +50,10 @@ fn main() -> ExitCode {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let results = runtime.block_on(async {
+    let text = runtime.block_on(async {
+        if !arguments.store.is_empty() {
+            return profile::measure(arguments.plan, &arguments.store).await;
+        }
         let mut results = Vec::new();
         for subject in &arguments.subjects {
             eprintln!("== {}", subject.name());
@@ -52,9 +61,8 @@ fn main() -> ExitCode {
             eprintln!("{}", report::line(&result));
             results.push(result);
         }
-        results
+        report::markdown(&arguments.plan, &results)
     });
-    let text = report::markdown(&arguments.plan, &results);
     println!("{text}");
     if let Some(path) = arguments.report
         && let Err(error) = std::fs::write(&path, text)
@@ -75,6 +83,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
         seed: u64::from(std::process::id()),
     };
     let mut subjects = vec![Subject::Spanreel, Subject::Otelcol, Subject::OtelcolFileStorage { fsync: true }];
+    let mut store = Vec::new();
     let mut report = None;
     while let Some(flag) = given.next() {
         // `cargo bench` says so itself.
@@ -96,9 +105,18 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
                 }
             }
             "--subjects" => subjects = value.split(',').map(Subject::from_name).collect::<Result<_, _>>()?,
+            "--store" => store = value.split(',').map(rate).collect::<Result<_, _>>()?,
             "--report" => report = Some(PathBuf::from(value)),
             other => return Err(format!("unknown argument {other:?}; see the head of benches/load/main.rs")),
         }
     }
-    Ok(Arguments { plan, subjects, report })
+    Ok(Arguments { plan, subjects, store, report })
+}
+
+/// `max`, or spans per second.
+fn rate(text: &str) -> Result<Option<u64>, String> {
+    match text {
+        "max" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| format!("--store needs rates or \"max\", not {number:?}")),
+    }
 }

@@ -91,7 +91,8 @@ fn cpu_micros(measured: &Measured) -> f64 {
     measured.cpu().as_secs_f64() * 1e6 / measured.sent.spans.max(1) as f64
 }
 
-fn machine() -> String {
+/// What the figures are of.
+pub fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-const NAME: &str = "collectors.json";
+pub(super) const NAME: &str = "collectors.json";
 /// Readable and writable for the owner alone.
 const MODE: u32 = 0o600;
 

@@ -5,8 +5,10 @@ use super::forecast::Forecast;
 use super::host::Host;
 
 use crate::cluster::{Doctor, DoctorError, LifeLine};
+use crate::otlp::Signal;
 use crate::query::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
-use crate::spool::Spool;
+use crate::spool::{Snapshot, Spool};
+use crate::store::runs::Runs;
 use crate::telemetry::{self, Metrics};
 use crate::{cluster, receive};
 use futures_util::future::BoxFuture;
@@ -43,6 +45,7 @@ impl ReadinessFlag {
 /// Answers for the whole process.
 pub(super) struct Process {
     spool: Spool,
+    runs: Runs,
     receive: receive::Metrics,
     cluster: cluster::Metrics,
     life: Option<Arc<LifeLine>>,
@@ -58,6 +61,7 @@ pub(super) struct Process {
 impl Process {
     pub fn new(
         shared: &Shared,
+        runs: Runs,
         cluster: cluster::Metrics,
         metrics: Metrics,
         host: Arc<Host>,
@@ -66,6 +70,7 @@ impl Process {
     ) -> Self {
         Self {
             spool: shared.spool.clone(),
+            runs,
             receive: shared.receive_metrics.clone(),
             cluster,
             life,
@@ -82,6 +87,27 @@ impl Process {
         let _ = self.doctor.set(doctor);
     }
 }
+
+impl Process {
+    fn store_status(&self, snapshot: &Snapshot) -> Value {
+        let store = self.runs.view().summary();
+        let of_traces = snapshot.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+        let waiting: u64 = of_traces.map(|(id, account)| account.stored.saturating_sub(store.accounted(id))).sum();
+        json!({
+            "runs": store.runs,
+            "spans": store.spans,
+            "bytes": store.bytes,
+            "raw_bytes": store.raw_bytes,
+            "damaged_runs": store.damaged_runs,
+            "oldest_received": store.oldest_received.map(|nanos| nanos / NANOS_PER_SECOND),
+            "sealed_until": store.newest_received.map(|nanos| nanos / NANOS_PER_SECOND),
+            "waiting_spans": waiting,
+            "pinned_traces": self.runs.pinned().len(),
+        })
+    }
+}
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 impl Introspection for Process {
     fn metrics(&self) -> telemetry::Pages {
@@ -196,6 +222,7 @@ impl Introspection for Process {
                 "sync_mean_micros": syncs.mean_micros,
                 "sync_max_micros": syncs.max_micros,
             },
+            "store": self.store_status(&snapshot),
             "injections": injections,
             "life": self.life.as_ref().map(|life| life.summary()),
             "catch_up": self.life.as_ref().map(|_| (*self.cluster.catch_up().report()).clone()),

@@ -69,14 +69,15 @@ impl Stored {
             age_max: None,
             free_bytes_min: 0,
             sync_interval: Duration::ZERO,
+            memory: spool::Memory::default(),
             trace_keys,
         };
         let spool = Spool::open_read_only(settings, spool::Metrics::default()).map_err(|error| error.to_string())?;
-        let runs = Runs::open(spool.database().clone(), runs::Metrics::default())
+        let runs = Runs::open(spool.database().clone(), runs::Metrics::default(), runs::Memory::default())
             .map_err(|error| format!("the data directory {}: {error}", directory.display()))?;
         let store = Store::new(spool.clone(), Arc::new(runs.clone()), TailSettings::default());
         let state = QueryState::new(Arc::new(store), Arc::new(NobodyRuns), QueryLimits::default());
-        let routes = query::router(state).merge(query::upkeep_routes(Arc::new(Keeper { spool, runs })));
+        let routes = query::router(state).merge(query::upkeep_routes(Arc::new(Keeper { spool, runs, beside: &[] })));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         Ok(Self { routes: TowerToHyperService::new(routes), runtime })

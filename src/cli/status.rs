@@ -4,7 +4,7 @@ use super::client;
 use super::outcome::Outcome;
 use serde_json::Value;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Workloads that catch-up found; `-o json` has more.
@@ -29,6 +29,7 @@ fn describe(status: &Value) -> String {
 fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let uptime = Duration::from_secs(number(&status["uptime_seconds"]));
     writeln!(
         out,
@@ -69,6 +70,26 @@ fn write_status(out: &mut String, status: &Value) -> std::fmt::Result {
             number(&spool["sync_mean_micros"]) as f64 / 1000.0,
             number(&spool["sync_max_micros"]) as f64 / 1000.0,
         )?;
+    }
+    let store = &status["store"];
+    if store["runs"].is_u64() {
+        let ago = |value: &Value| value.as_u64().map(|at| duration(Duration::from_secs(now.saturating_sub(at))));
+        let sealed_until =
+            ago(&store["sealed_until"]).map_or_else(String::new, |until| format!(", sealed up to {until} ago"));
+        let oldest = ago(&store["oldest_received"]).map_or_else(String::new, |oldest| format!(", oldest {oldest} ago"));
+        writeln!(
+            out,
+            "store     {} in {} runs with {} spans ({} as OTLP{oldest}{sealed_until}), {} spans wait to be sealed",
+            bytes(number(&store["bytes"])),
+            number(&store["runs"]),
+            number(&store["spans"]),
+            bytes(number(&store["raw_bytes"])),
+            number(&store["waiting_spans"]),
+        )?;
+        if number(&store["damaged_runs"]) > 0 {
+            let damaged = number(&store["damaged_runs"]);
+            writeln!(out, "          {damaged} runs are damaged and not searched; `spanreel verify` says where")?;
+        }
     }
     for listener in rows(&status["listeners"]) {
         let owner = listener["owner"].as_str().map_or_else(String::new, |owner| format!("  for {owner}"));

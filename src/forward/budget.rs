@@ -12,15 +12,25 @@
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests beyond the first of each destination, bytes of protobuf; they are held as compressed frames.
-const AHEAD_RAW_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// How much all destinations together may hold, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Requests beyond the first of each destination, as protobuf; they are held as compressed frames.
+    pub ahead_raw_bytes: usize,
+    /// Bodies on their way to destinations that answer.
+    pub answering_bytes: usize,
+    /// Bodies on their way to destinations that have not answered last time (or were never asked): fewer, so that many that
+    /// hang do not cost much, and one that comes back waits its turn.
+    pub silent_bytes: usize,
+}
 
-/// Bodies on their way to destinations that answer: four requests of the largest size, uncompressed.
-const ANSWERING_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Bodies on their way to destinations that have not answered last time (or were never asked): two requests of the
-/// largest size at a time, so that many that hang do not cost much, and one that comes back waits its turn.
-const SILENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+impl Default for Memory {
+    /// Two requests of the largest size, uncompressed, to destinations that answer, and one to others.
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self { ahead_raw_bytes: 16 * MIB, answering_bytes: 8 * MIB, silent_bytes: 4 * MIB }
+    }
+}
 
 /// Which destinations an attempt competes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +48,7 @@ pub(super) struct Share {
 /// One per process; clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget {
+    memory: Memory,
     ahead: Arc<Semaphore>,
     answering: Arc<Semaphore>,
     silent: Arc<Semaphore>,
@@ -45,26 +56,32 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            ahead: Arc::new(Semaphore::new(AHEAD_RAW_BYTES_MAX)),
-            answering: Arc::new(Semaphore::new(ANSWERING_BYTES_MAX)),
-            silent: Arc::new(Semaphore::new(SILENT_BYTES_MAX)),
-        }
+        Self::new(Memory::default())
     }
 }
 
 impl Budget {
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            ahead: Arc::new(Semaphore::new(memory.ahead_raw_bytes)),
+            answering: Arc::new(Semaphore::new(memory.answering_bytes)),
+            silent: Arc::new(Semaphore::new(memory.silent_bytes)),
+        }
+    }
+
     /// For a request beyond the first; `None` if there is not that much left.
     pub(super) fn ahead(&self, raw_bytes: usize) -> Option<Share> {
-        let permit = Arc::clone(&self.ahead).try_acquire_many_owned(permits(raw_bytes, AHEAD_RAW_BYTES_MAX)).ok()?;
+        let permit =
+            Arc::clone(&self.ahead).try_acquire_many_owned(permits(raw_bytes, self.memory.ahead_raw_bytes)).ok()?;
         Some(Share { permit })
     }
 
     /// Waits for room for a body. One that is larger than the lane takes the whole lane.
     pub(super) async fn sending(&self, lane: Lane, bytes: usize) -> Share {
         let (lane, bytes_max) = match lane {
-            Lane::Answering => (&self.answering, ANSWERING_BYTES_MAX),
-            Lane::Silent => (&self.silent, SILENT_BYTES_MAX),
+            Lane::Answering => (&self.answering, self.memory.answering_bytes),
+            Lane::Silent => (&self.silent, self.memory.silent_bytes),
         };
         match Arc::clone(lane).acquire_many_owned(permits(bytes, bytes_max)).await {
             Ok(permit) => Share { permit },
@@ -93,9 +110,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_held_is_bounded_and_comes_back() {
         let budget = Budget::default();
-        let mut first = budget.ahead(AHEAD_RAW_BYTES_MAX).unwrap();
+        let mut first = budget.ahead(budget.memory.ahead_raw_bytes).unwrap();
         assert!(budget.clone().ahead(1).is_none());
-        first.shrink(AHEAD_RAW_BYTES_MAX - 10);
+        first.shrink(budget.memory.ahead_raw_bytes - 10);
         assert!(budget.ahead(11).is_none());
         assert!(budget.ahead(10).is_some());
     }
@@ -105,8 +122,8 @@ mod tests {
         let budget = Budget::default();
         let hanging = budget.sending(Lane::Silent, usize::MAX).await;
         assert!(budget.sending(Lane::Silent, 1).now_or_never().is_none());
-        assert!(budget.sending(Lane::Answering, ANSWERING_BYTES_MAX).now_or_never().is_some());
+        assert!(budget.sending(Lane::Answering, budget.memory.answering_bytes).now_or_never().is_some());
         drop(hanging);
-        assert!(budget.sending(Lane::Silent, SILENT_BYTES_MAX).now_or_never().is_some());
+        assert!(budget.sending(Lane::Silent, budget.memory.silent_bytes).now_or_never().is_some());
     }
 }

@@ -4,7 +4,7 @@
 //! request ─▶ a place (else 429) ─▶ its turn in its lane (else 504) ─▶ blocking thread, under Control ─▶ room for the answer
 //! ```
 //!
-//! A query holds a trace or results in memory, so the number running bounds the memory; finished answers share a room of
+//! What queries hold in memory while they run is booked against one pool that all share; finished answers share a room of
 //! bytes until their clients have read them. Look-ups of one trace have a lane of their own: they are over in a
 //! millisecond and must not stand behind a scan of a week. A client that leaves while it waits leaves the queue; if it
 //! leaves while its query runs, the query is cancelled.
@@ -16,7 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::QueryError;
-use crate::traceql::control::Control;
+use super::router::QueryLimits;
+use crate::traceql::control::{Control, Pool};
 
 /// Reading a trace is disk and CPU by turns; more at once only adds memory.
 const TRACES_RUNNING_MAX: usize = 4;
@@ -27,14 +28,8 @@ const SCANS_RUNNING_MAX: usize = 3;
 /// Running and waiting; Tempo's queue for one tenant is of this order too.
 const ADMITTED_MAX: usize = 2000;
 
-/// What one scan may hold: some 2 million samples of series, or 100,000 spans shown.
-pub(super) const SCAN_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// What a scan may answer with, uncompressed; larger answers are refused.
-pub(super) const SCAN_ANSWER_BYTES_MAX: usize = ANSWERS_BYTES_MAX;
-
-/// Answers that are written but not yet read by their clients, together.
-const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const SCAN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// In which portions room for answers is given: semaphores count in 32 bits.
 const ROOM_UNIT_BYTES: usize = 1024;
@@ -79,6 +74,8 @@ pub(super) struct Admission {
     scans: Arc<Semaphore>,
     room: Arc<Semaphore>,
     room_units: usize,
+    /// What queries hold while they run.
+    scratch: Arc<Pool>,
 }
 
 /// Cancels a query whose client no longer waits.
@@ -91,8 +88,9 @@ impl Drop for CancelOnDrop {
 }
 
 impl Admission {
-    pub(super) fn new() -> Self {
-        Self::with(ADMITTED_MAX, TRACES_RUNNING_MAX, SCANS_RUNNING_MAX, ANSWERS_BYTES_MAX)
+    pub(super) fn new(limits: &QueryLimits) -> Self {
+        let admission = Self::with(ADMITTED_MAX, TRACES_RUNNING_MAX, SCANS_RUNNING_MAX, limits.answers_bytes_max);
+        Self { scratch: Pool::new(limits.scratch_bytes_max), ..admission }
     }
 
     fn with(admitted: usize, traces: usize, scans: usize, answers_bytes: usize) -> Self {
@@ -103,6 +101,7 @@ impl Admission {
             scans: Arc::new(Semaphore::new(scans)),
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
+            scratch: Pool::new(QueryLimits::default().scratch_bytes_max),
         }
     }
 
@@ -120,7 +119,7 @@ impl Admission {
         // The semaphores are never closed, so the only way to get nothing is to wait too long.
         let turn = timeout(WAIT_MAX, Arc::clone(lane).acquire_owned());
         let Ok(Ok(permit)) = turn.await else { return Err(QueryError::Waited) };
-        let control = Arc::new(Control::new(QUERY_DURATION_MAX, SCAN_BYTES_MAX));
+        let control = Arc::new(Control::sharing(QUERY_DURATION_MAX, Arc::clone(&self.scratch)));
         let _cancel = CancelOnDrop(Arc::clone(&control));
         // The permit belongs to the work, not to the request: a client that leaves does not free memory that is in use.
         let task = tokio::task::spawn_blocking(move || (work(&control), permit));
@@ -171,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bounded_number_runs_at_once_and_all_get_their_turn() {
-        let admission = Arc::new(Admission::new());
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let tasks: Vec<_> = (0..50)
             .map(|_| {

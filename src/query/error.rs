@@ -91,7 +91,9 @@ impl QueryError {
                 StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::REQUEST_TIMEOUT)
             }
             Self::Waited | Self::TookTooLong | Self::Stopped(Stopped::TimeOver(_)) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Source(SourceError::Stopping) | Self::AnswersWaiting => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Source(SourceError::Stopping) | Self::AnswersWaiting | Self::Stopped(Stopped::MemoryBusy(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Source(SourceError::Read(_)) | Self::Damaged(_) | Self::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -18,15 +18,19 @@ use crate::traceql::segment::Source;
 /// What a query may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryLimits {
-    /// Bytes of a trace as protobuf. Answering holds about twice that at its peak, four times in JSON, for each of the
-    /// few queries that run at once: so this is also what bounds their memory.
+    /// Bytes of a trace as protobuf.
     pub trace_bytes_max: usize,
+    /// What all queries that run may hold together, bytes. One that needs more than others leave waits a little.
+    pub scratch_bytes_max: usize,
+    /// Answers that are written but not yet read by their clients, together, bytes.
+    pub answers_bytes_max: usize,
 }
 
 impl Default for QueryLimits {
     fn default() -> Self {
         // The largest trace that Tempo takes is 5 MB by default; people who raise it stay below this.
-        Self { trace_bytes_max: 50_000_000 }
+        const MIB: usize = 1024 * 1024;
+        Self { trace_bytes_max: 50_000_000, scratch_bytes_max: 96 * MIB, answers_bytes_max: 64 * MIB }
     }
 }
 
@@ -42,7 +46,7 @@ pub struct QueryState {
 
 impl QueryState {
     pub fn new(source: Arc<dyn SpanSource>, introspection: Arc<dyn Introspection>, limits: QueryLimits) -> Self {
-        Self { source, introspection, limits, admission: Arc::new(Admission::new()), upstream: None }
+        Self { source, introspection, limits, admission: Arc::new(Admission::new(&limits)), upstream: None }
     }
 
     /// With somebody to ask for what is no longer here.

@@ -15,13 +15,14 @@ use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
-use super::source::TraceSource;
+use super::source::{FoundTrace, TraceSource};
 use super::trace_id::parse_trace_id;
 use super::upstream::{Away, Upstream, has_root};
 use crate::otlp::TraceId;
 use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
 use crate::otlp::wire;
 use crate::store::assemble::{AssembleLimits, Completeness, Trace, assemble};
+use crate::traceql::control::Control;
 
 /// `tempopb.PartialStatus.PARTIAL`.
 const PARTIAL: u64 = 1;
@@ -34,7 +35,7 @@ pub(super) async fn v1(
 ) -> Result<Payload, QueryError> {
     let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
     let source = state.source().clone();
-    state.admission().run(Lane::Trace, move |_| lookup.answer_v1(&*source)).await
+    state.admission().run(Lane::Trace, move |control| lookup.answer_v1(&*source, control)).await
 }
 
 pub(super) async fn v2(
@@ -45,8 +46,13 @@ pub(super) async fn v2(
 ) -> Result<Payload, QueryError> {
     let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
     let source = state.source().clone();
-    state.admission().run(Lane::Trace, move |_| lookup.answer_v2(&*source)).await
+    state.admission().run(Lane::Trace, move |control| lookup.answer_v2(&*source, control)).await
 }
+
+/// Traces of up to so many bytes are read without booking them.
+const SMALL_BYTES_MAX: usize = 512 * 1024;
+/// How many times the bytes of a trace are held at once: its fragments, the whole, and the answer, which is larger in JSON.
+const COPIES_OF_LARGE: usize = 4;
 
 /// A request that was understood.
 struct Lookup {
@@ -79,8 +85,21 @@ impl Lookup {
         })
     }
 
-    fn find(&self, source: &dyn TraceSource) -> Result<Found, QueryError> {
-        let here = source.trace(self.id, &self.limits)?;
+    /// Nearly all traces are small, and cost next to nothing: only a large one is booked, before it is read as a whole.
+    fn read(&self, source: &dyn TraceSource, control: &Control) -> Result<FoundTrace, QueryError> {
+        if self.limits.trace_bytes_max > SMALL_BYTES_MAX {
+            let found = source.trace(self.id, &AssembleLimits { trace_bytes_max: SMALL_BYTES_MAX })?;
+            if found.completeness == Completeness::Complete {
+                return Ok(found);
+            }
+        }
+        let bytes = self.limits.trace_bytes_max.saturating_mul(COPIES_OF_LARGE);
+        control.reserve(bytes.min(control.bytes_max()))?;
+        Ok(source.trace(self.id, &self.limits)?)
+    }
+
+    fn find(&self, source: &dyn TraceSource, control: &Control) -> Result<Found, QueryError> {
+        let here = self.read(source, control)?;
         let mut trace = self.assembled(&here.fragments)?;
         let inspected_bytes = here.inspected_bytes;
         let truncated = here.completeness == Completeness::Truncated;
@@ -109,8 +128,8 @@ impl Lookup {
         Ok(assemble(fragments.iter().map(|fragment| &fragment[..]), &self.limits)?)
     }
 
-    fn answer_v1(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
-        let Found { trace, away, .. } = self.find(source)?;
+    fn answer_v1(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
+        let Found { trace, away, .. } = self.find(source, control)?;
         if trace.completeness == Completeness::Truncated {
             return Err(QueryError::TraceTooLarge { bytes_max: self.limits.trace_bytes_max });
         }
@@ -128,8 +147,8 @@ impl Lookup {
         Ok(Payload::new(self.format.content_type(), body, self.coding))
     }
 
-    fn answer_v2(&self, source: &dyn TraceSource) -> Result<Payload, QueryError> {
-        let Found { trace, inspected_bytes, away } = self.find(source)?;
+    fn answer_v2(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
+        let Found { trace, inspected_bytes, away } = self.find(source, control)?;
         let partial = match trace.completeness {
             Completeness::Truncated => {
                 let bytes_max = self.limits.trace_bytes_max;

@@ -16,8 +16,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
-/// Raw bytes of one group: bounds the memory of a write and the time that its first member waits for the others.
-const GROUP_RAW_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// zstd level 1: level 3 saves 4 % of the bytes for half as much CPU again.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -73,6 +71,7 @@ impl Committer {
         let mut group: Vec<Waiting> = Vec::new();
         let mut closing = false;
         let mut was_full = false;
+        let group_bytes_max = self.shared.settings.memory.group_raw_bytes;
         while !closing {
             let Some(command) = self.commands.blocking_recv() else { break };
             let mut housekeep = false;
@@ -99,9 +98,9 @@ impl Committer {
                     Command::Housekeep => housekeep = true,
                     Command::Close => closing = true,
                 }
-                next = (group_bytes < GROUP_RAW_BYTES_MAX).then(|| self.commands.try_recv().ok()).flatten();
+                next = (group_bytes < group_bytes_max).then(|| self.commands.try_recv().ok()).flatten();
             }
-            was_full = group_bytes >= GROUP_RAW_BYTES_MAX;
+            was_full = group_bytes >= group_bytes_max;
             if !group.is_empty() {
                 let result = self.commit(&mut group);
                 self.shared.note_write(&result);
@@ -141,7 +140,7 @@ impl Committer {
         for (id, account) in state.ledger.known().filter(|(_, account)| names.contains(&account.name)) {
             let of_pipeline = || consumers.iter().filter(|(_, known)| known.account.pipeline == id);
             let is_done = |known: &Known| {
-                !known.active && known.account.parked_bytes == 0 && known.account.accounted() == account.stored
+                !known.is_configured() && known.account.parked_bytes == 0 && known.account.accounted() == account.stored
             };
             if account.stored == reclaim::reclaimed(&state, id) && of_pipeline().all(|(_, known)| is_done(known)) {
                 of_pipeline().for_each(|(key, _)| write.delete_cf(self.shared.database.family(META), key));

@@ -120,10 +120,26 @@ pub struct Backlog {
 #[derive(Debug)]
 pub(super) struct Known {
     pub account: ConsumerAccount,
-    /// Whether a configured destination moves it.
-    pub active: bool,
+    pub bond: Bond,
     /// Numbers parked frames since the start.
     pub parked: u64,
+}
+
+/// Who moves a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bond {
+    /// A configured destination.
+    Configured,
+    /// Nobody since this process started; its destination may be configured yet.
+    Unclaimed,
+    /// Nobody: its destination left the configuration.
+    Retired,
+}
+
+impl Known {
+    pub fn is_configured(&self) -> bool {
+        self.bond == Bond::Configured
+    }
 }
 
 /// A named cursor. Cloning gives another handle to the same cursor.
@@ -141,7 +157,7 @@ impl Consumer {
             let state = shared.state();
             let mut consumers = shared.consumers();
             if let Some(known) = consumers.get_mut(&key) {
-                known.active = true;
+                known.bond = Bond::Configured;
             } else {
                 let mut account = ConsumerAccount {
                     destination: destination.to_owned(),
@@ -153,7 +169,7 @@ impl Consumer {
                 };
                 account.lose(LossReason::BeforeDestination, state.stored(pipeline));
                 shared.database.raw().put_cf(shared.database.family(META), &key, encode(&account))?;
-                consumers.insert(key.clone(), Known { account, active: true, parked: 0 });
+                consumers.insert(key.clone(), Known { account, bond: Bond::Configured, parked: 0 });
             }
         }
         Ok(Self { shared, key: key.into(), pipeline })
@@ -162,14 +178,14 @@ impl Consumer {
     /// A handle to a cursor that no configured destination moves.
     pub(super) fn idle(shared: Arc<Shared>, destination: &str, pipeline: PipelineId) -> Option<Self> {
         let key = cursor_key(&shared.state(), destination, pipeline);
-        let is_idle = shared.consumers().get(&key).is_some_and(|known| !known.active);
+        let is_idle = shared.consumers().get(&key).is_some_and(|known| !known.is_configured());
         is_idle.then(|| Self { shared, key: key.into(), pipeline })
     }
 
     /// The destination left the configuration: its cursor stays, but holds nothing back.
     pub fn retire(&self) {
         if let Some(known) = self.shared.consumers().get_mut(&*self.key) {
-            known.active = false;
+            known.bond = Bond::Retired;
         }
     }
 
@@ -332,10 +348,14 @@ impl Consumer {
             return Backlog::default();
         };
         let spans = self.shared.state().stored(self.pipeline).saturating_sub(accounted);
-        let oldest_received = (spans > 0)
-            .then(|| self.shared.batch(position).ok().flatten().map(|batch| batch.header.received))
-            .flatten();
+        let oldest_received = (spans > 0).then(|| self.oldest_waiting(position)).flatten();
         Backlog { spans, oldest_received }
+    }
+
+    /// When the batch at a cursor became durable, or, if that is gone, the oldest that is kept.
+    fn oldest_waiting(&self, position: Seq) -> Option<u64> {
+        let position = position.max(self.shared.state().head());
+        self.shared.batch_value(position).ok().flatten().map(|(header, _)| header.received)
     }
 }
 

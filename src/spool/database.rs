@@ -3,6 +3,7 @@
 //! The `trace`, `column` and `dict` families belong to the store room; they live in the same database so that a run and
 //! the cursor that releases the spool move in one atomic write.
 
+use super::Memory;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
@@ -18,6 +19,9 @@ pub const COLUMN: &str = "column";
 pub const DICT: &str = "dict";
 pub const META: &str = "meta";
 
+/// Where the [`super::SealedAccount`] lies in `meta`; the store writes it together with the run that it counts.
+pub const SEALED_KEY: &str = "sealed";
+
 const FORMAT_KEY: &str = "format";
 /// Raised when the layout changes in a way that an older binary would misread.
 ///
@@ -25,10 +29,6 @@ const FORMAT_KEY: &str = "format";
 const FORMAT_VERSION: u32 = 2;
 
 const MIB: usize = 1024 * 1024;
-/// Shared by all families: what is read back is mostly read once.
-const BLOCK_CACHE_BYTES: usize = 8 * MIB;
-/// A batch memtable is flushed at this size; two may exist at once.
-const BATCH_MEMTABLE_BYTES: usize = 8 * MIB;
 const SMALL_MEMTABLE_BYTES: usize = MIB;
 /// Bounds the log that a restart replays, and the disk that logs take; a small spool has a smaller log.
 const WAL_BYTES_MAX: u64 = 64 * MIB as u64;
@@ -72,7 +72,7 @@ pub enum Access {
 
 impl Database {
     /// Opens or creates the directory; `bytes_max` is what the spool may hold.
-    pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, OpenError> {
+    pub fn open(directory: &Path, bytes_max: u64, memory: Memory) -> Result<Self, OpenError> {
         let not_writable = |problem: std::io::Error| OpenError::NotWritable {
             directory: directory.into(),
             problem: problem.to_string(),
@@ -83,7 +83,7 @@ impl Database {
         std::fs::write(&probe, b"").map_err(not_writable)?;
         std::fs::remove_file(&probe).map_err(not_writable)?;
 
-        let db = DB::open_cf_descriptors(&options(bytes_max), directory, families()).map_err(|error| {
+        let db = DB::open_cf_descriptors(&options(bytes_max), directory, families(memory)).map_err(|error| {
             let problem = error.to_string();
             // RocksDB names its lock file; "block checksum mismatch" is another matter.
             if error.kind() == ErrorKind::IOError && problem.contains("/LOCK") {
@@ -98,14 +98,14 @@ impl Database {
     }
 
     /// Opens an existing directory to look into it. What lies in its log is read, too.
-    pub fn open_read_only(directory: &Path) -> Result<Self, OpenError> {
+    pub fn open_read_only(directory: &Path, memory: Memory) -> Result<Self, OpenError> {
         if !directory.join("CURRENT").exists() {
             return Err(OpenError::Missing(directory.into()));
         }
         let mut options = options(0);
         options.create_if_missing(false);
         options.create_missing_column_families(false);
-        let db = DB::open_cf_descriptors_read_only(&options, directory, families(), false)
+        let db = DB::open_cf_descriptors_read_only(&options, directory, families(memory), false)
             .map_err(|error| OpenError::Damaged { directory: directory.into(), problem: error.to_string() })?;
         let database = Self { db: Arc::new(db), directory: directory.into(), access: Access::ReadOnly };
         database.check_format()?;
@@ -199,8 +199,9 @@ fn options(bytes_max: u64) -> Options {
     options
 }
 
-fn families() -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+fn families(memory: Memory) -> Vec<ColumnFamilyDescriptor> {
+    // Shared by all families: what is read back is mostly read once.
+    let cache = Cache::new_lru_cache(memory.block_cache_bytes);
     let family = |name: &str, memtable_bytes: usize| {
         let mut options = table(name, Some(&cache));
         options.set_write_buffer_size(memtable_bytes);
@@ -212,7 +213,7 @@ fn families() -> Vec<ColumnFamilyDescriptor> {
     vec![
         ColumnFamilyDescriptor::new("default", Options::default()),
         // Values are zstd frames already; keys only grow, so compaction merely moves files down.
-        family(BATCH, BATCH_MEMTABLE_BYTES),
+        family(BATCH, memory.batch_memtable_bytes),
         family(TRACE, SMALL_MEMTABLE_BYTES),
         family(COLUMN, SMALL_MEMTABLE_BYTES),
         family(DICT, SMALL_MEMTABLE_BYTES),

@@ -10,7 +10,7 @@
 
 use super::Seq;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -34,13 +34,13 @@ impl HighWater {
     pub fn open(directory: &Path) -> io::Result<(Self, Mark)> {
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(directory.join(FILE_NAME))?;
-        let mut bytes = [0; 16];
-        // A new file is empty: no mark.
-        let read = file.read_at(&mut bytes, 0)?;
-        let half =
-            |at: usize| bytes.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let mark = if read == bytes.len() { Mark { end: half(0), stored_spans: half(8) } } else { Mark::default() };
+        let mark = read(&file)?;
         Ok((Self { file: Some(file) }, mark))
+    }
+
+    /// What the mark says now.
+    pub fn mark(&self) -> io::Result<Mark> {
+        self.file.as_ref().map_or(Ok(Mark::default()), read)
     }
 
     /// For a directory that is only read.
@@ -50,13 +50,34 @@ impl HighWater {
 
     /// A mark that cannot be written (full disk) only makes the next one older.
     pub fn record(&self, end: Seq, stored_spans: u64) {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&end.0.to_le_bytes());
-        bytes[8..].copy_from_slice(&stored_spans.to_le_bytes());
         if let Some(file) = &self.file
-            && let Err(error) = file.write_at(&bytes, 0)
+            && let Err(error) = file.write_at(&Mark { end: end.0, stored_spans }.bytes(), 0)
         {
             tracing::debug!(%error, "the high-water mark could not be written");
         }
     }
+}
+
+impl Mark {
+    fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.end.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.stored_spans.to_le_bytes());
+        bytes
+    }
+
+    /// Beside a copy of the database.
+    pub fn write_beside(self, directory: &Path) -> io::Result<()> {
+        let mut file = File::create_new(directory.join(FILE_NAME))?;
+        file.write_all(&self.bytes())?;
+        file.sync_all()
+    }
+}
+
+/// A new file is empty: no mark.
+fn read(file: &File) -> io::Result<Mark> {
+    let mut bytes = [0; 16];
+    let read = file.read_at(&mut bytes, 0)?;
+    let half = |at: usize| bytes.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes);
+    Ok(if read == bytes.len() { Mark { end: half(0), stored_spans: half(8) } } else { Mark::default() })
 }

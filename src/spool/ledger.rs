@@ -1,10 +1,11 @@
 //! The ledger: what became of every span, exactly, across restarts.
 //!
 //! Per pipeline `received = stored + sampled_out + dropped`; per destination `stored = sent + queued + lost`. Pipeline
-//! accounts are written together with the batches they count, destination accounts together with the cursor.
+//! accounts are written together with the batches they count, destination accounts together with the cursor. The store has one
+//! cursor over all pipelines, and an account of the same kind.
 
-use super::PipelineId;
 use super::consumer::LossReason;
+use super::{Header, PipelineId};
 use crate::otlp::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -142,5 +143,66 @@ impl ConsumerAccount {
         if spans > 0 {
             *self.lost.entry(reason).or_default() += spans;
         }
+    }
+}
+
+/// The account of the store: the sealed cursor, and what became of every span before it, by pipeline: `stored before it = sealed + lost + before`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedAccount {
+    /// The first batch that is in no run; 0 in a directory that never had runs.
+    pub position: u64,
+    /// In runs, once.
+    pub sealed: BTreeMap<u16, u64>,
+    /// Dropped by the spool's budget, or damaged, before they were sealed.
+    pub lost: BTreeMap<u16, u64>,
+    /// Dropped by the spool before there were runs.
+    pub before: BTreeMap<u16, u64>,
+}
+
+impl SealedAccount {
+    /// Spans of a pipeline before the cursor, ever.
+    pub fn accounted(&self, pipeline: u16) -> u64 {
+        let of = |map: &BTreeMap<u16, u64>| map.get(&pipeline).copied().unwrap_or(0);
+        of(&self.sealed) + of(&self.lost) + of(&self.before)
+    }
+
+    /// Books what is missing before a batch; returns how many spans.
+    pub fn book_gap(&mut self, header: &Header) -> u64 {
+        let number = header.pipeline.0;
+        if header.spans_before == 0 {
+            // The first batch of a pipeline. If the number was another's, that one is forgotten (`Spool::forget`).
+            for account in [&mut self.sealed, &mut self.lost, &mut self.before] {
+                account.remove(&number);
+            }
+        }
+        let gap = header.spans_before.saturating_sub(self.accounted(number));
+        if gap > 0 {
+            *self.lost.entry(number).or_default() += gap;
+        }
+        gap
+    }
+
+    pub fn book_sealed(&mut self, header: &Header) {
+        *self.sealed.entry(header.pipeline.0).or_default() += u64::from(header.spans);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::TimeRange;
+
+    #[test]
+    fn a_number_that_is_given_out_again_begins_a_new_account() {
+        let header = |spans_before, spans| {
+            let (pipeline, time) = (PipelineId(3), TimeRange::EMPTY);
+            Header { signal: Signal::Traces, raw_bytes: 1, spans, pipeline, spans_before, received: 1, time }
+        };
+        let mut sealed = SealedAccount::default();
+        for (header, gap) in [(header(0, 5), 0), (header(7, 1), 2), (header(0, 4), 0), (header(6, 1), 2)] {
+            assert_eq!(sealed.book_gap(&header), gap, "{header:?}");
+            sealed.book_sealed(&header);
+        }
+        assert_eq!((sealed.sealed[&3], sealed.lost[&3]), (5, 2));
     }
 }

@@ -1,8 +1,11 @@
 //! Budgets: the oldest extents go when the spool is too large or too old, or, once every destination has them, when they
 //! are in sealed runs or the disk runs out of space. Spans that a destination had still to get are booked as lost to it in the same write.
+//!
+//! Short of space, what is not sealed yet waits for the sealer, who is told so ([`super::Spool::is_short_of_space`]). Only
+//! if sealing fails it goes unsealed: intake is worth more than what nobody can seal.
 
 use super::committer::{encode, unix_nanos};
-use super::consumer::{Known, LossReason};
+use super::consumer::{Bond, Known, LossReason};
 use super::database::{BATCH, DICT, META, synced};
 use super::extent::Extent;
 use super::state::{HEAD_KEY, HEAD_SPANS_KEY, State};
@@ -10,11 +13,15 @@ use super::{PipelineId, Seq, Shared};
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Extents dropped by one housekeeping run: bounds how long the committer is kept from committing.
 const EXTENTS_PER_RUN_MAX: usize = 8;
 /// Space for retries begins to be made while this share of the reserve is still free.
 const FREE_SPACE_HEADROOM_PERCENT: u64 = 125;
+/// A destination of the last process has this long to be configured again before its cursor holds nothing back any more
+/// when the disk is short of space. Those of custom resources come some seconds after the start.
+const RETURN_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 /// A backlog that reaches back this far into the budget is worth a warning.
 const WARN_PERCENT: u64 = 80;
 
@@ -42,32 +49,48 @@ fn reason_to_drop_oldest(shared: &Shared) -> Option<Option<LossReason>> {
     {
         return Some(Some(LossReason::Age));
     }
-    if oldest.end <= shared.released.load(Ordering::Relaxed) && nobody_waits(shared, oldest) {
+    let is_sealed = shared.is_sealed_to(oldest.end);
+    if is_sealed && nobody_waits(shared, oldest) {
         return Some(None);
     }
+    let may_go_unsealed = || !shared.is_sealing() || shared.sealing_fails.load(Ordering::Relaxed);
+    (is_short_of_space(shared) && (is_sealed || may_go_unsealed()) && everybody_has(shared, &state, oldest))
+        .then_some(None)
+}
+
+/// Whether space for retries is to be made.
+pub(super) fn is_short_of_space(shared: &Shared) -> bool {
     let free = shared.database.free_bytes().unwrap_or(u64::MAX);
-    let short = free < settings.free_bytes_min.saturating_mul(FREE_SPACE_HEADROOM_PERCENT) / 100;
-    (short && everybody_has(shared, &state, oldest)).then_some(None)
+    free < shared.settings.free_bytes_min.saturating_mul(FREE_SPACE_HEADROOM_PERCENT) / 100
+}
+
+/// Whether a cursor has nothing left to get of an extent. One that moves over nothing of its own may stand before it.
+fn is_past(consumer: &Known, extent: &Extent) -> bool {
+    consumer.account.position >= extent.end
+        || extent.spans_at_end(consumer.account.pipeline) <= consumer.account.accounted()
 }
 
 /// Whether every cursor is past the extent, also those of destinations that left the configuration: they may come back.
 fn nobody_waits(shared: &Shared, extent: &Extent) -> bool {
-    let is_past = |consumer: &Known| {
-        consumer.account.position >= extent.end
-            || extent.spans_at_end(consumer.account.pipeline) <= consumer.account.accounted()
-    };
-    shared.consumers().values().all(is_past)
+    shared.consumers().values().all(|consumer| is_past(consumer, extent))
 }
 
-/// Whether every pipeline in the extent has, or had, a destination that is past it, and no configured one is behind.
+/// Whether every pipeline in the extent has, or had, a destination that is past it, and no configured one, nor one that
+/// may be yet, is behind.
 fn everybody_has(shared: &Shared, state: &State, extent: &Extent) -> bool {
     let consumers = shared.consumers();
     extent.spans_at_end.iter().all(|(pipeline, spans_at_end)| {
         let before = state.spans_at_head.get(pipeline).copied().unwrap_or(0);
         let of_pipeline = || consumers.values().filter(|consumer| consumer.account.pipeline.0 == *pipeline);
-        let is_past = |consumer: &Known| consumer.account.position >= extent.end;
+        let may_return = shared.opened.elapsed() < RETURN_WAIT_MAX;
+        let counts = |consumer: &Known| match consumer.bond {
+            Bond::Configured => true,
+            Bond::Unclaimed => may_return,
+            Bond::Retired => false,
+        };
         *spans_at_end == before
-            || (of_pipeline().any(is_past) && !of_pipeline().any(|consumer| consumer.active && !is_past(consumer)))
+            || (of_pipeline().any(|consumer| is_past(consumer, extent))
+                && !of_pipeline().any(|consumer| counts(consumer) && !is_past(consumer, extent)))
     })
 }
 
@@ -83,14 +106,15 @@ fn drop_oldest(shared: &Shared, reason: Option<LossReason>) -> Result<(), rocksd
     let mut consumers = shared.consumers();
     let mut moved = BTreeMap::new();
     for (key, consumer) in consumers.iter() {
-        if consumer.account.position < extent.end {
+        // One that loses nothing stays where it is: requests that began there may be under way, and would be sent twice.
+        if !is_past(consumer, &extent) {
             let mut account = consumer.account.clone();
             let spans = extent.spans_at_end(account.pipeline).saturating_sub(account.accounted());
             account.lose(reason.unwrap_or(LossReason::Budget), spans);
             account.position = extent.end;
             write.put_cf(meta, key, encode(&account));
             // Nobody waits for what a destination that left the configuration will not get.
-            if spans > 0 && consumer.active {
+            if consumer.is_configured() {
                 *lost.entry(account.destination.clone()).or_default() += spans;
             }
             moved.insert(key.clone(), account);
@@ -133,12 +157,13 @@ fn warn_before_loss(shared: &Shared) {
     let state = shared.state();
     let head = state.head();
     let full_percent = state.frame_bytes().saturating_mul(100) / shared.settings.bytes_max.max(1);
-    drop(state);
+    let has_all = |consumer: &Known| state.stored(consumer.account.pipeline) <= consumer.account.accounted();
     let behind = shared
         .consumers()
         .values()
-        .find(|consumer| consumer.active && consumer.account.position <= head.0)
+        .find(|consumer| consumer.is_configured() && consumer.account.position <= head.0 && !has_all(consumer))
         .map(|consumer| consumer.account.destination.clone());
+    drop(state);
     let warn = full_percent >= WARN_PERCENT && behind.is_some();
     if warn && !shared.warned_of_loss.swap(warn, Ordering::Relaxed) {
         tracing::warn!(

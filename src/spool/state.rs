@@ -2,10 +2,10 @@
 
 use super::batch::{Header, PipelineId, Seq};
 use super::committer::{encode, write_extent};
-use super::database::{BATCH, Database, META, OpenError};
+use super::database::{BATCH, Database, META, OpenError, SEALED_KEY};
 use super::extent::{Extent, OpenExtent, TraceKey};
 use super::high_water::Mark;
-use super::ledger::{ConsumerAccount, Ledger};
+use super::ledger::{ConsumerAccount, Ledger, SealedAccount};
 use crate::otlp::Signal;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 use std::collections::{BTreeMap, VecDeque};
@@ -116,15 +116,25 @@ pub(super) fn load_consumers(database: &Database) -> Result<BTreeMap<String, Con
     Ok(accounts)
 }
 
+/// The store's account; empty in a directory that never had runs.
+pub(super) fn load_sealed(database: &Database) -> Result<SealedAccount, OpenError> {
+    let damaged = |problem: String| OpenError::Damaged { directory: database.directory().to_path_buf(), problem };
+    match database.raw().get_cf(database.family(META), SEALED_KEY).map_err(|error| damaged(error.to_string()))? {
+        Some(value) => serde_json::from_slice(&value).map_err(|error| damaged(format!("the sealed cursor: {error}"))),
+        None => Ok(SealedAccount::default()),
+    }
+}
+
 /// Compares what was found with what is known to have been acknowledged. After a damaged log, numbers that were given
-/// out before are not given out again (cursors may be past them), and what is missing is counted and said.
+/// out before are not given out again (cursors may be past them, the store's too), and what is missing is counted and said.
 pub(super) fn reconcile(
     database: &Database,
     state: &mut State,
     mark: Mark,
     consumers: &BTreeMap<String, ConsumerAccount>,
+    sealed: &SealedAccount,
 ) -> Result<(), OpenError> {
-    let end = consumers.values().map(|account| account.position).fold(mark.end, u64::max);
+    let end = consumers.values().map(|account| account.position).fold(mark.end.max(sealed.position), u64::max);
     if end <= state.end().0 {
         return Ok(());
     }
@@ -135,10 +145,12 @@ pub(super) fn reconcile(
         "the log in the data directory is damaged: acknowledged spans are gone; check the disk"
     );
     state.ledger.lost_to_damage += lost;
-    for account in consumers.values() {
-        // What was sent was stored: the account must say so, or later spans would seem sent already.
-        if let Some(pipeline) = state.ledger.account_mut(account.pipeline) {
-            let missing = account.accounted().saturating_sub(pipeline.stored);
+    // What was sent or sealed was stored: the account must say so, or later spans would seem to be that already.
+    let of_destinations = consumers.values().map(|account| (account.pipeline, account.accounted()));
+    let of_store: Vec<_> = state.ledger.known().map(|(id, _)| (id, sealed.accounted(id.0))).collect();
+    for (pipeline, accounted) in of_destinations.chain(of_store) {
+        if let Some(pipeline) = state.ledger.account_mut(pipeline) {
+            let missing = accounted.saturating_sub(pipeline.stored);
             pipeline.stored += missing;
             pipeline.received += missing;
         }

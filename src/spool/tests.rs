@@ -11,6 +11,7 @@ fn settings(directory: &std::path::Path) -> Settings {
         age_max: None,
         free_bytes_min: 0,
         sync_interval: Duration::ZERO,
+        memory: Memory::default(),
         // Test requests are runs of 4-byte keys.
         trace_keys: |raw, keys| {
             keys.extend(raw.chunks_exact(4).map(|key| u32::from_le_bytes([key[0], key[1], key[2], key[3]])))
@@ -311,6 +312,164 @@ async fn a_damaged_log_is_loud_counted_and_gives_no_number_twice() {
     drop((spool, consumer));
     let spool = open(&directory);
     assert_eq!((spool.find(424_242).unwrap(), spool.snapshot().ledger.lost_to_damage), (vec![Seq(end)], lost));
+    check_ledger(&spool);
+}
+
+#[tokio::test]
+async fn after_a_damaged_log_numbers_go_on_behind_what_was_sealed() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    spool.append(append(traces, &[1], 3)).await.unwrap();
+    // As a run's record that lies in a table file, when the log that held the batches is gone.
+    let sealed = SealedAccount { position: 40, sealed: [(traces.0, 100)].into(), ..SealedAccount::default() };
+    let meta = spool.database().family(database::META);
+    let record = serde_json::to_vec(&sealed).unwrap();
+    spool.database().raw().put_cf(meta, database::SEALED_KEY, record).unwrap();
+    spool.close().await;
+    drop(spool);
+    std::fs::remove_file(directory.path().join("high-water")).unwrap();
+
+    let spool = open(&directory);
+    assert_eq!(spool.range().end, Seq(40), "a smaller number would count as sealed already");
+    spool.append(append(traces, &[7], 2)).await.unwrap();
+    let batch = spool.batch(Seq(40)).unwrap().unwrap();
+    assert_eq!(batch.header.spans_before, 100, "and so would its spans");
+    check_ledger(&spool);
+}
+
+/// Requests that do not shrink, so that some tens of them fill an extent.
+struct Noise(u64);
+
+impl Noise {
+    fn request(&mut self, bytes: usize) -> Bytes {
+        let word = || {
+            self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (self.0 ^ (self.0 >> 29)).to_be_bytes()
+        };
+        std::iter::repeat_with(word).flatten().take(bytes).collect()
+    }
+
+    /// Fills one extent and begins the next.
+    async fn fill_extent(&mut self, spool: &Spool, pipeline: PipelineId) {
+        for _ in 0..18 {
+            let request = self.request(1 << 20);
+            spool.append(Append { request, ..append(pipeline, &[], 1) }).await.unwrap();
+        }
+    }
+}
+
+/// Lets budgets be looked after, and waits until they were.
+async fn housekeep(spool: &Spool) {
+    spool.commands.send(Command::Housekeep).await.unwrap();
+    let traces = spool.pipeline("traces").await.unwrap();
+    // Budgets are looked after behind the appends of a round, and names are given out in the next one.
+    spool.append(append(traces, &[], 0)).await.unwrap();
+    spool.pipeline("traces").await.unwrap();
+}
+
+/// Like [`open`], on a disk that is short of space, but not so short that intake is refused.
+fn open_short_of_space(directory: &TempDir) -> Spool {
+    let stat = rustix::fs::statvfs(directory.path()).unwrap();
+    let free_bytes_min = stat.f_bavail * stat.f_frsize / 10 * 9;
+    Spool::open(Settings { free_bytes_min, ..settings(directory.path()) }, Metrics::default()).unwrap()
+}
+
+#[tokio::test]
+async fn a_release_moves_no_cursor_under_a_request_that_is_under_way() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let other = spool.pipeline("traces/other").await.unwrap();
+    let consumer = spool.consumer("otlp", traces).unwrap();
+    // An extent of another pipeline, and behind it what the consumer is to get.
+    Noise(1).fill_extent(&spool, other).await;
+    spool.append(append(traces, &[1], 5)).await.unwrap();
+    let chunk = consumer.read(consumer.position(), ALL).unwrap();
+    assert_eq!((chunk.from, chunk.batches.len()), (Seq(1), 1));
+    spool.release(spool.range().end);
+    housekeep(&spool).await;
+    assert!(spool.range().start > Seq(1), "the extent is gone");
+    assert!(
+        consumer.advance(chunk.from, chunk.next, Outcome { sent: 5, ..Outcome::default() }).unwrap(),
+        "otherwise it would be sent again"
+    );
+    check_ledger(&spool);
+    assert_eq!(consumer.backlog(), Backlog::default());
+    // A cursor that stands before what is kept reads on where that begins, and knows its age.
+    spool.append(append(traces, &[1], 2)).await.unwrap();
+    assert_eq!(consumer.read(Seq(1), ALL).unwrap().batches.len(), 2);
+    assert!(consumer.backlog().oldest_received.is_some());
+}
+
+#[tokio::test]
+async fn short_of_space_what_was_forwarded_waits_for_the_sealer_unless_sealing_fails() {
+    let directory = TempDir::new().unwrap();
+    let spool = open_short_of_space(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let consumer = spool.consumer("otlp", traces).unwrap();
+    // Somebody seals, and has sealed nothing yet.
+    spool.release(Seq::FIRST);
+    Noise(2).fill_extent(&spool, traces).await;
+    let chunk = consumer.read(consumer.position(), ALL).unwrap();
+    assert!(consumer.advance(chunk.from, chunk.next, Outcome { sent: 18, ..Outcome::default() }).unwrap());
+    housekeep(&spool).await;
+    assert_eq!(spool.range().start, Seq::FIRST, "it can still be made searchable");
+    assert!(spool.is_short_of_space() && spool.oldest_extent_ends_behind(Seq::FIRST), "the sealer is told to hurry");
+    spool.set_sealing_fails(true);
+    housekeep(&spool).await;
+    assert!(spool.range().start > Seq::FIRST, "nobody can seal it, and intake needs the space");
+    check_ledger(&spool);
+}
+
+#[tokio::test]
+async fn short_of_space_nothing_goes_before_destinations_had_time_to_be_configured_again() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let (first, second) = (spool.consumer("first", traces).unwrap(), spool.consumer("second", traces).unwrap());
+    Noise(3).fill_extent(&spool, traces).await;
+    let chunk = first.read(first.position(), ALL).unwrap();
+    assert!(first.advance(chunk.from, chunk.next, Outcome { sent: 18, ..Outcome::default() }).unwrap());
+    spool.close().await;
+    drop((spool, first, second));
+
+    let spool = open_short_of_space(&directory);
+    housekeep(&spool).await;
+    assert_eq!(spool.range().start, Seq::FIRST, "the second has still to get it");
+    let second = spool.consumer("second", traces).unwrap();
+    housekeep(&spool).await;
+    assert_eq!(spool.range().start, Seq::FIRST);
+    second.retire();
+    housekeep(&spool).await;
+    assert!(spool.range().start > Seq::FIRST);
+    assert!(spool.shared.consumers().values().any(|known| known.account.lost.contains_key(&LossReason::Budget)));
+}
+
+#[tokio::test]
+async fn a_cursor_that_nobody_moves_keeps_what_it_has_to_get_until_the_budget_bites() {
+    let directory = TempDir::new().unwrap();
+    let budget = |directory: &TempDir| {
+        Spool::open(Settings { bytes_max: 30 << 20, ..settings(directory.path()) }, Metrics::default()).unwrap()
+    };
+    let spool = budget(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let renamed = spool.consumer("otlp/old-name", traces).unwrap();
+    let mut noise = Noise(4);
+    noise.fill_extent(&spool, traces).await;
+    spool.close().await;
+    drop((spool, renamed));
+
+    let spool = budget(&directory);
+    spool.release(spool.range().end);
+    housekeep(&spool).await;
+    assert_eq!(spool.range().start, Seq::FIRST, "it may come back under its name");
+    assert_eq!(spool.snapshot().consumers[0].queued, 18);
+    noise.fill_extent(&spool, traces).await;
+    housekeep(&spool).await;
+    let lost = spool.snapshot().consumers[0].account.lost[&LossReason::Budget];
+    assert!(lost > 0 && spool.range().start > Seq::FIRST, "{lost}");
+    assert!(spool.frame_bytes() <= 30 << 20);
     check_ledger(&spool);
 }
 

@@ -32,7 +32,7 @@ use super::envelope::Envelope;
 use crate::otlp::wire::{Fields, Payload};
 use crate::otlp::{SpanId, TraceId, view};
 use crate::traceql::column::{Code, ROWS_MAX};
-use crate::traceql::value::{Kind, Status};
+use crate::traceql::value::Status;
 use attributes::Attributes;
 use column::{OpenColumn, RawValue, Shape};
 use intern::Interner;
@@ -290,7 +290,7 @@ impl Builder {
         });
         let span = id.unwrap_or(SpanId([0; 8]));
         self.rows.push(Row {
-            key: RowKey { trace, start, span, parent, kind: Kind::from_otlp(kind) },
+            key: RowKey { trace, start, span, parent, kind },
             duration: end.saturating_sub(start),
             status: Status::from_otlp(status),
             resource: self.resources.index(),

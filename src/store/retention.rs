@@ -4,9 +4,11 @@
 //! makes runs go, but never more than half of the budget's worth: a destination that is gone must not take all history along. A run goes as a whole, its record first, then its files; pinned traces are copied before.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::runs::{Runs, RunsError};
+use super::format::key::RunKey;
+use super::runs::{RunRecord, Runs, RunsError, Unsaved};
 use crate::spool::{Spool, unix_nanos};
 
 /// Runs dropped by one call of [`Retention::keep`]: sealing waits meanwhile.
@@ -16,6 +18,11 @@ const FREE_SPACE_HEADROOM_PERCENT: u64 = 150;
 
 /// After a drop that freed nothing.
 const FUTILE_PAUSE: Duration = Duration::from_secs(60);
+
+/// A run whose pinned traces cannot be read now is passed over so long, then looked at again,
+const PASS_OVER: Duration = Duration::from_secs(60);
+/// and dropped without them after so long: retention must not wait for a disk for ever.
+const PASS_OVER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,20 +65,40 @@ pub(super) struct Retention {
     pub settings: RetentionSettings,
     /// Until then nothing is dropped for free space: it would free none.
     futile_until: Cell<Option<Instant>>,
+    /// Runs that should have gone and could not; as many as can be read from at all.
+    passed_over: BTreeMap<RunKey, PassedOver>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PassedOver {
+    since: Instant,
+    until: Instant,
 }
 
 impl Retention {
     pub fn new(settings: RetentionSettings) -> Self {
-        Self { settings, futile_until: Cell::default() }
+        Self { settings, futile_until: Cell::default(), passed_over: BTreeMap::new() }
     }
 
     /// Drops what must go now; returns how many runs.
-    pub fn keep(&self, runs: &Runs, spool: &Spool) -> Result<usize, RunsError> {
-        for dropped in 0..DROPS_MAX {
-            let Some(reason) = self.reason(runs, spool) else { return Ok(dropped) };
+    pub fn keep(&mut self, runs: &Runs, spool: &Spool) -> Result<usize, RunsError> {
+        let mut dropped = 0;
+        for _ in 0..DROPS_MAX {
+            let Some((key, reason)) = self.next(runs, spool) else { return Ok(dropped) };
             let free_before = runs.database().free_bytes().unwrap_or(u64::MAX);
-            if !runs.drop_oldest(reason)? {
-                return Ok(dropped);
+            let waited = self.passed_over.get(&key).map_or(Duration::ZERO, |passed| passed.since.elapsed());
+            let unsaved = if waited < PASS_OVER_MAX { Unsaved::Keep } else { Unsaved::GiveUp };
+            match runs.drop_run(key, reason, unsaved) {
+                Ok(true) => {
+                    self.passed_over.remove(&key);
+                    dropped += 1;
+                }
+                Ok(false) => return Ok(dropped),
+                Err(RunsError::Read(error)) => {
+                    self.pass_over(key, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             if reason == DropReason::FreeSpace && runs.database().free_bytes().unwrap_or(0) <= free_before {
                 // Somebody else holds the files (a snapshot, a query), or fills the disk faster.
@@ -80,15 +107,37 @@ impl Retention {
                      snapshots of the data directory, and for what else fills the disk"
                 );
                 self.futile_until.set(Some(Instant::now() + FUTILE_PAUSE));
-                return Ok(dropped + 1);
+                return Ok(dropped);
             }
         }
-        Ok(DROPS_MAX)
+        Ok(dropped)
     }
 
-    fn reason(&self, runs: &Runs, spool: &Spool) -> Option<DropReason> {
+    fn pass_over(&mut self, key: RunKey, error: &dyn std::fmt::Display) {
+        let now = Instant::now();
+        let passed = self.passed_over.entry(key).or_insert_with(|| {
+            tracing::warn!(
+                run = key.first,
+                %error,
+                "an old run holds pinned traces and cannot be read now: it is passed over for up to an hour"
+            );
+            PassedOver { since: now, until: now }
+        });
+        passed.until = now + PASS_OVER;
+    }
+
+    /// The run to be dropped next, if any must: the oldest that is not passed over.
+    fn next(&self, runs: &Runs, spool: &Spool) -> Option<(RunKey, DropReason)> {
         let view = runs.view();
-        let oldest = view.records().next()?;
+        let is_passed_over =
+            |key: RunKey| self.passed_over.get(&key).is_some_and(|passed| Instant::now() < passed.until);
+        let oldest = view.records().find(|run| !is_passed_over(run.key()))?;
+        let reason = self.reason(runs, spool, oldest)?;
+        Some((oldest.key(), reason))
+    }
+
+    fn reason(&self, runs: &Runs, spool: &Spool, oldest: &RunRecord) -> Option<DropReason> {
+        let view = runs.view();
         let age = unix_nanos().saturating_sub(oldest.newest_received);
         if self.settings.age_max.is_some_and(|age_max| u128::from(age) > age_max.as_nanos()) {
             return Some(DropReason::Age);

@@ -38,21 +38,21 @@ use super::format::key::RunKey;
 use super::sealed::{self, Fragments, SealedView};
 use crate::otlp::TraceId;
 use crate::query::SourceError;
-use crate::spool::database::{COLUMN, META, TRACE, synced};
-use crate::spool::{Access, Database, Seq};
+use crate::spool::database::{COLUMN, META, SEALED_KEY, TRACE, synced};
+use crate::spool::{Access, Database, PipelineId, SealedAccount, Seq};
 use crate::traceql::segment::{Piece, Segment, SegmentError};
 
 pub use metrics::Metrics;
 pub use pins::PinError;
-pub use record::{RunRecord, Sealed, SegmentRecord};
+pub use record::{RunRecord, SegmentRecord};
 pub use segment::RunSegment;
 pub use verify::{Damage, DamagedPlace, Verification};
 
 use super::build::InMemory;
 use super::retention::DropReason;
 use disk::Disk;
-use pins::{PINNED_SEGMENT, Pins};
-use record::{SEALED_KEY, run_key, split_key};
+use pins::{Held, PINNED_SEGMENT, Pins};
+use record::{run_key, split_key};
 use splits::Splits;
 
 /// Runs could not be read or written. The text says what the disk said.
@@ -68,6 +68,30 @@ pub enum RunsError {
     Record { what: &'static str, problem: String },
 }
 
+/// What runs may hold in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Of filters, which say what traces a run may hold: 9 KiB for 7,000 traces. Older runs are asked on disk.
+    pub filter_bytes: usize,
+    /// OTLP of pinned traces whose runs were dropped.
+    pub pinned_bytes: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { filter_bytes: 6 * 1024 * 1024, pinned_bytes: 2 * 1024 * 1024 }
+    }
+}
+
+/// What becomes of pinned traces in a run that is dropped and cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsaved {
+    /// The run stays for now.
+    Keep,
+    /// They are lost, and counted.
+    GiveUp,
+}
+
 /// All runs. Clones share them.
 #[derive(Clone)]
 pub struct Runs {
@@ -80,7 +104,7 @@ pub struct Runs {
 /// All runs at one moment.
 #[derive(Clone)]
 pub struct View {
-    sealed: Sealed,
+    sealed: SealedAccount,
     /// By key: oldest first.
     segments: Vec<Arc<RunSegment>>,
     /// What is left of pinned traces whose runs were dropped.
@@ -89,20 +113,44 @@ pub struct View {
     disk: Arc<Disk>,
 }
 
+/// What a [`View`] holds, for status.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    pub runs: u64,
+    pub spans: u64,
+    /// Of table files.
+    pub bytes: u64,
+    /// Of the OTLP that went into them.
+    pub raw_bytes: u64,
+    pub damaged_runs: u64,
+    /// When the oldest and the newest batch in runs became durable, Unix nanoseconds.
+    pub oldest_received: Option<u64>,
+    pub newest_received: Option<u64>,
+    account: SealedAccount,
+}
+
+impl Summary {
+    /// Spans of a pipeline that are not waiting to be sealed: in runs, dropped from them, or lost before.
+    #[must_use]
+    pub fn accounted(&self, pipeline: PipelineId) -> u64 {
+        self.account.accounted(pipeline.0)
+    }
+}
+
 impl Runs {
     /// Reads the registry, and removes files that a crash left behind. Blocking.
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn open(database: Database, metrics: Metrics) -> Result<Self, RunsError> {
-        let disk = Arc::new(Disk::new(database, metrics));
+    pub fn open(database: Database, metrics: Metrics, memory: Memory) -> Result<Self, RunsError> {
+        let disk = Arc::new(Disk::new(database, metrics, memory));
         let runs = record::load_runs(&disk.database)?;
         let sealed = record::load_sealed(&disk.database)?;
         let splits = Arc::new(Splits::load(&disk.database)?);
         let segments: Vec<_> = runs.into_iter().flat_map(|run| RunSegment::all_of(run, &disk)).collect();
         splits.remember(&segments);
         let pins = Arc::new(Pins::load(&disk.database)?);
-        let pinned = pins::searchable(&disk.database, &disk.unpacker)?;
+        let pinned = pins::searchable(&disk.database, &disk.unpacker, disk.pinned_bytes_max)?;
         let view = View { sealed, segments, pinned, splits: Arc::clone(&splits), disk: Arc::clone(&disk) };
         view.count(&disk.metrics);
         let runs = Self { disk, view: Arc::new(ArcSwap::from_pointee(view)), splits, pins };
@@ -150,7 +198,7 @@ impl Runs {
     }
 
     /// Registers a run whose files are ingested, and moves the sealed cursor, in one synced write.
-    pub(super) fn register(&self, run: RunRecord, sealed: Sealed) -> Result<(), RunsError> {
+    pub(super) fn register(&self, run: RunRecord, sealed: SealedAccount) -> Result<(), RunsError> {
         let view = self.view();
         let run = Arc::new(disk::Run::new(run));
         let new = RunSegment::all_of(Arc::clone(&run), &self.disk);
@@ -181,30 +229,39 @@ impl Runs {
     }
 
     /// Moves the sealed cursor over batches that gave no run.
-    pub(super) fn pass_over(&self, sealed: Sealed) -> Result<(), RunsError> {
+    pub(super) fn pass_over(&self, sealed: SealedAccount) -> Result<(), RunsError> {
         let meta = self.disk.database.family(META);
         self.disk.database.raw().put_cf(meta, SEALED_KEY, record::encode(&sealed))?;
         self.show(sealed, self.view().segments.clone());
         Ok(())
     }
 
-    /// Drops the oldest run: pinned traces are copied, then it leaves the registry, then its files go. `false`: there is none.
+    /// Drops a run: pinned traces are copied, then it leaves the registry, then its files go. `false`: there is none.
     /// The hour that it was in is not kept together: what is dropped is as little as can be.
-    pub(super) fn drop_oldest(&self, reason: DropReason) -> Result<bool, RunsError> {
+    ///
+    /// # Errors
+    /// [`RunsError::Read`]: pinned traces in it cannot be read now; they are given up by [`Unsaved::GiveUp`] alone. Others: the
+    /// disk cannot be written.
+    pub(super) fn drop_run(&self, key: RunKey, reason: DropReason, unsaved: Unsaved) -> Result<bool, RunsError> {
         let view = self.view();
-        let Some(key) = view.segments.first().map(|segment| segment.run().key()) else { return Ok(false) };
         let (dropped, kept): (Vec<_>, Vec<_>) =
             view.segments.iter().cloned().partition(|segment| segment.run().key() == key);
         let Some(run) = dropped.first().map(|segment| segment.run().record.clone()) else { return Ok(false) };
         let database = &self.disk.database;
         let meta = database.family(META);
         let mut write = WriteBatch::default();
-        let mut copied = 0;
-        for trace in self.pins.list() {
+        let (mut copied, mut given_up) = (0, 0);
+        let pins = self.pins.hold();
+        for trace in pins.list() {
             let mut request = Vec::new();
-            for (segment, value) in self.disk.pieces(&dropped, trace).map_err(RunsError::Read)? {
-                request
-                    .extend_from_slice(&segment.fragment(trace, &value).map_err(RunsError::Read)?.unwrap_or_default());
+            for segment in &dropped {
+                match segment.copy_of(trace) {
+                    Ok(copy) => request.extend_from_slice(&copy.unwrap_or_default()),
+                    Err(error) if unsaved == Unsaved::Keep && !matches!(error, SegmentError::Gone) => {
+                        return Err(RunsError::Read(error));
+                    }
+                    Err(_) => given_up += 1,
+                }
             }
             if !request.is_empty() {
                 pins::put_copy(&mut write, database, trace, key, &request);
@@ -215,21 +272,31 @@ impl Runs {
         for segment in &dropped {
             write.delete_cf(meta, split_key(segment.id()));
         }
-        // Synced: files that are gone must not be registered after a power cut.
-        database.raw().write_opt(write, &synced())?;
+        {
+            let _records = self.disk.lock_records();
+            // Synced: files that are gone must not be registered after a power cut.
+            database.raw().write_opt(write, &synced())?;
+            dropped.iter().for_each(|segment| segment.run().set_gone());
+        }
         if copied > 0 {
-            self.show_pinned()?;
+            self.show_pinned(&pins)?;
         }
-        for segment in &dropped {
-            segment.run().set_gone();
-            self.splits.forget(segment.id());
-        }
+        drop(pins);
+        dropped.iter().for_each(|segment| self.splits.forget(segment.id()));
         self.show(view.sealed.clone(), kept);
         for family in [TRACE, COLUMN] {
             let (first, last) = (key.bytes(), key.last());
             database.raw().delete_file_in_range_cf(database.family(family), first.as_slice(), last.as_slice())?;
         }
         self.disk.metrics.count_drop(reason, run.spans(), run.file_bytes);
+        if given_up > 0 {
+            self.disk.metrics.pinned_unsaved.inc_by(given_up);
+            tracing::error!(
+                run = key.first,
+                traces = given_up,
+                "a run that cannot be read was dropped; what it had of pinned traces could not be kept"
+            );
+        }
         tracing::debug!(run = key.first, spans = run.spans(), reason = reason.as_str(), "a run was dropped");
         Ok(true)
     }
@@ -239,7 +306,7 @@ impl Runs {
     /// # Errors
     /// Too many are pinned, or the disk cannot be written.
     pub fn pin(&self, trace: TraceId) -> Result<(), PinError> {
-        self.pins.pin(&self.disk.database, trace)
+        self.pins.hold().pin(&self.disk.database, trace)
     }
 
     /// Its spans go with their runs from now on; what is left of runs that were dropped goes at once.
@@ -247,23 +314,24 @@ impl Runs {
     /// # Errors
     /// The disk cannot be written.
     pub fn unpin(&self, trace: TraceId) -> Result<(), RunsError> {
-        self.pins.unpin(&self.disk.database, trace)?;
-        self.show_pinned()
+        let mut pins = self.pins.hold();
+        pins.unpin(&self.disk.database, trace)?;
+        self.show_pinned(&pins)
     }
 
     #[must_use]
     pub fn pinned(&self) -> Vec<TraceId> {
-        self.pins.list()
+        self.pins.hold().list()
     }
 
     /// Makes filters of segments that have none yet, newest first, as long as there is room for them. Reads the ids of their
     /// traces: about 100 KiB a segment.
-    pub(super) fn make_filters(&self, mut between: impl FnMut()) {
+    /// `between` is asked whether to go on.
+    pub(super) fn make_filters(&self, mut between: impl FnMut() -> bool) {
         for segment in self.view().segments.iter().rev() {
-            if self.disk.filter_bytes.is_over() {
+            if self.disk.filter_bytes.is_over() || !between() {
                 break;
             }
-            between();
             if !segment.filter().is_set()
                 && let Ok(traces) = segment.traces()
             {
@@ -290,14 +358,14 @@ impl Runs {
     }
 
     /// Only the sealer changes cursor and segments; pinned copies change on other threads, too.
-    fn show(&self, sealed: Sealed, segments: Vec<Arc<RunSegment>>) {
+    fn show(&self, sealed: SealedAccount, segments: Vec<Arc<RunSegment>>) {
         self.view.rcu(|view| View { sealed: sealed.clone(), segments: segments.clone(), ..View::clone(view) });
         self.view().count(&self.disk.metrics);
     }
 
-    /// Reads the pinned copies again.
-    fn show_pinned(&self) -> Result<(), RunsError> {
-        let pinned = pins::searchable(&self.disk.database, &self.disk.unpacker)?;
+    /// Reads the pinned copies again; nobody changes them meanwhile.
+    fn show_pinned(&self, _held: &Held<'_>) -> Result<(), RunsError> {
+        let pinned = pins::searchable(&self.disk.database, &self.disk.unpacker, self.disk.pinned_bytes_max)?;
         self.view.rcu(|view| View { pinned: pinned.clone(), ..View::clone(view) });
         Ok(())
     }
@@ -313,7 +381,7 @@ impl View {
         Seq(self.sealed.position)
     }
 
-    pub(super) fn account(&self) -> &Sealed {
+    pub(super) fn account(&self) -> &SealedAccount {
         &self.sealed
     }
 
@@ -325,6 +393,24 @@ impl View {
     /// Records of all runs, those set aside included, oldest first.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = &RunRecord> {
         self.segments.iter().filter(|segment| segment.id().1 == 0).map(|segment| &segment.run().record)
+    }
+
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary { account: self.sealed.clone(), ..Summary::default() };
+        for segment in self.segments.iter().filter(|segment| segment.number() == 0) {
+            let record = &segment.run().record;
+            summary.runs += 1;
+            summary.spans += record.spans();
+            summary.bytes += record.file_bytes;
+            summary.raw_bytes += record.raw_bytes;
+            summary.damaged_runs += u64::from(segment.run().is_set_aside());
+            summary.oldest_received = Some(
+                summary.oldest_received.map_or(record.oldest_received, |oldest| oldest.min(record.oldest_received)),
+            );
+            summary.newest_received = summary.newest_received.max(Some(record.newest_received));
+        }
+        summary
     }
 
     /// The numbers of those traces of a segment of which pinned copies are kept.
@@ -348,7 +434,8 @@ impl View {
         metrics.runs.set(spans_by_run.len() as i64);
         metrics.spans.set(spans_by_run.values().sum::<u64>() as i64);
         metrics.bytes.set(self.records().map(|run| run.file_bytes as i64).sum());
-        metrics.damaged_runs.set(self.records().filter(|run| run.damaged.is_some()).count() as i64);
+        let runs = self.segments.iter().filter(|segment| segment.number() == 0);
+        metrics.damaged_runs.set(runs.filter(|segment| segment.run().is_set_aside()).count() as i64);
     }
 }
 
@@ -411,7 +498,7 @@ impl SealedView for View {
         let unreadable = |error: SegmentError| SourceError::Read(error.to_string());
         let mut fragments = Fragments::default();
         if self.pinned.is_some() {
-            let copies = pins::read_copies(&self.disk.database, &self.disk.unpacker, Some(trace));
+            let copies = pins::read_copies(&self.disk.database, &self.disk.unpacker, trace, bytes_max);
             fragments.requests = copies.map_err(|error| SourceError::Read(error.to_string()))?;
         }
         let mut bytes = fragments.requests.iter().map(Bytes::len).sum::<usize>();

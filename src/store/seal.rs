@@ -15,8 +15,9 @@ mod pace;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,12 +27,12 @@ use thiserror::Error;
 use super::build::{Builder, Pushed};
 use super::format::chunk::Packer;
 use super::retention::{Retention, RetentionSettings};
-use super::runs::{RunRecord, Runs, RunsError, Sealed, SegmentRecord};
+use super::runs::{RunRecord, Runs, RunsError, SegmentRecord};
 use crate::otlp::Signal;
 use crate::spool::database::{COLUMN, TRACE, table_options};
-use crate::spool::{Batch, ReadError, Seq, Spool, unix_nanos};
+use crate::spool::{Batch, ReadError, SealedAccount, Seq, Spool, unix_nanos};
 use encode::Files;
-use pace::{Hurry, Pace};
+use pace::{Hurry, Pace, Stopped};
 
 /// When sealing begins, and how much goes into a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Default for SealSettings {
         const MIB: u64 = 1024 * 1024;
         Self {
             spans: 60_000,
-            raw_bytes: 32 * MIB,
+            raw_bytes: 20 * MIB,
             age: Duration::from_secs(60),
             age_raw_bytes: 8 * MIB,
             age_max: Duration::from_secs(15 * 60),
@@ -66,11 +67,13 @@ impl Default for SealSettings {
 
 /// How often the sealer looks whether something is to be done.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A run that is under way is finished in less.
+/// A run that is under way is cut short in less.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(3);
 const DROP_LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// After a failure, mostly a full disk.
+/// After a failure, mostly a full disk; twice as long after each one more,
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// up to this.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 /// Runs that wait before the sealer stops to pause.
 const HURRY_RUNS: u64 = 3;
 /// A run takes less than this share of its OTLP.
@@ -92,6 +95,12 @@ pub enum SealError {
     File(#[from] std::io::Error),
     #[error("the disk has {free_mib} MiB free, and a new run needs more")]
     DiskFull { free_mib: u64 },
+    #[error(
+        "the sealer met a defect of Spanreel; please report it with the panic's text, which is in the log before this line"
+    )]
+    Panicked,
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// A test asked for it.
     #[cfg(test)]
     #[error("cut short after {0:?}")]
@@ -116,6 +125,7 @@ enum Command {
 /// The running sealer.
 pub struct Sealing {
     commands: mpsc::Sender<Command>,
+    stopping: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -132,12 +142,15 @@ impl Sealing {
     ) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
         let mut sealer = Sealer::new(spool, runs, settings, retention);
+        // From here on the spool keeps what is not sealed, whenever the thread gets to run.
+        sealer.begin();
+        let stopping = Arc::clone(&sealer.stopping);
         let thread = std::thread::Builder::new().name("store-sealer".to_owned()).spawn(move || {
             // On Linux this is a thread's own. Where it is refused, pauses alone must do.
             let _ = rustix::process::setpriority_process(None, NICE);
             sealer.run(&receiver);
         })?;
-        Ok(Self { commands, thread: Mutex::new(Some(thread)) })
+        Ok(Self { commands, stopping, thread: Mutex::new(Some(thread)) })
     }
 
     /// Seals all that waits now, whatever its size. Blocking.
@@ -150,20 +163,26 @@ impl Sealing {
         answer.recv().map_err(|_| None)?.map_err(Some)
     }
 
-    /// Ends the thread, after the run it is making. What is not sealed stays in the spool. Blocking.
+    /// Ends the thread. A run that it is making is cut short: its batches stay in the spool and are sealed after the next
+    /// start. Blocking.
     pub fn stop(&self) {
-        let _ = self.commands.send(Command::Stop);
+        self.tell_to_stop();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the sealer ended by a panic; spans stay in the spool until the next start");
         }
+    }
+
+    fn tell_to_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.commands.send(Command::Stop);
     }
 }
 
 /// Where a start fails half-way nobody calls [`Sealing::stop`]; a process must not end while its thread is in the database.
 impl Drop for Sealing {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Stop);
+        self.tell_to_stop();
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let deadline = Instant::now() + DROP_WAIT_MAX;
         while !thread.is_finished() && Instant::now() < deadline {
@@ -196,13 +215,20 @@ struct Sealer {
     waiting: Waiting,
     /// Cursors that the spool does not know yet, with when they were reached.
     unreleased: Vec<(Instant, Seq)>,
+    stopping: Arc<AtomicBool>,
+    /// Attempts that failed, one after the other.
+    failures: u32,
+    /// Not before.
+    next_attempt: Instant,
     #[cfg(test)]
     cut_short_after: Option<Step>,
+    #[cfg(test)]
+    panics_left: u32,
 }
 
 /// Batches on their way into a run.
 struct Intake {
-    sealed: Sealed,
+    sealed: SealedAccount,
     lost: u64,
     raw_bytes: u64,
     spans: u64,
@@ -221,49 +247,100 @@ impl Sealer {
             packer: Packer::default(),
             waiting: Waiting::default(),
             unreleased: Vec::new(),
+            stopping: Arc::default(),
+            failures: 0,
+            next_attempt: Instant::now(),
             #[cfg(test)]
             cut_short_after: None,
+            #[cfg(test)]
+            panics_left: 0,
         }
     }
 
     fn run(&mut self, commands: &mpsc::Receiver<Command>) {
-        self.begin();
+        let made = self.guard(|sealer| {
+            sealer.make_filters();
+            Ok(())
+        });
+        if let Err(error) = made {
+            tracing::warn!(%error, "filters of old runs could not all be made; looking up a trace takes longer");
+        }
         let mut wait = LOOK_INTERVAL;
         loop {
             match commands.recv_timeout(wait) {
                 Ok(Command::SealAll(reply)) => {
-                    let _ = reply.send(self.seal_all());
+                    let _ = reply.send(self.guard(Self::seal_all));
                 }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.release();
-            if let Err(error) = self.retention.keep(&self.runs, &self.spool) {
-                tracing::warn!(%error, "old runs could not be dropped; it is tried again");
-            }
-            wait = match self.seal_if_due() {
-                // There may be more.
-                Ok(true) => Duration::ZERO,
-                Ok(false) => LOOK_INTERVAL,
-                Err(error) => {
-                    self.runs.metrics().seal_failures.inc();
-                    tracing::warn!(%error, "spans could not be sealed; they stay in the spool, and it is tried again");
-                    RETRY_INTERVAL
-                }
-            };
+            wait = self.round();
         }
     }
 
+    /// What is to be done now; returns how long nothing will be. Nothing that fails here keeps the rest from being done.
+    fn round(&mut self) -> Duration {
+        self.release();
+        let kept = self.guard(|sealer| Ok(sealer.retention.keep(&sealer.runs, &sealer.spool)?));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "old runs could not be dropped; it is tried again");
+        }
+        if Instant::now() < self.next_attempt {
+            return LOOK_INTERVAL;
+        }
+        match self.guard(Self::seal_if_due) {
+            Ok(is_sealed) => {
+                self.failures = 0;
+                self.spool.set_sealing_fails(false);
+                // There may be more.
+                if is_sealed { Duration::ZERO } else { LOOK_INTERVAL }
+            }
+            Err(SealError::Stopped(_)) => LOOK_INTERVAL,
+            Err(error) => {
+                self.runs.metrics().seal_failures.inc();
+                self.spool.set_sealing_fails(true);
+                let wait = RETRY_INTERVAL.saturating_mul(1 << self.failures.min(16)).min(RETRY_INTERVAL_MAX);
+                self.failures = self.failures.saturating_add(1);
+                self.next_attempt = Instant::now() + wait;
+                tracing::warn!(
+                    %error,
+                    again_in_seconds = wait.as_secs(),
+                    "spans could not be sealed; they stay in the spool, and it is tried again"
+                );
+                LOOK_INTERVAL
+            }
+        }
+    }
+
+    /// A panic costs the step that it happens in, not the thread: the sealer begins anew with what is on disk.
+    fn guard<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, SealError>) -> Result<T, SealError> {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| step(self)));
+        caught.unwrap_or_else(|_| {
+            self.runs.metrics().sealer_panics.inc();
+            self.builder = Builder::new();
+            self.packer = Packer::default();
+            self.waiting = Waiting::default();
+            Err(SealError::Panicked)
+        })
+    }
+
+    fn make_filters(&self) {
+        let mut pace = self.pace(Hurry::No);
+        self.runs.make_filters(|| pace.rest().is_ok());
+    }
+
+    fn pace(&self, hurry: Hurry) -> Pace {
+        Pace::new(hurry, Arc::clone(&self.stopping))
+    }
+
     /// What an earlier process sealed may go.
-    fn begin(&mut self) {
+    fn begin(&self) {
         let view = self.runs.view();
         if view.sealed() > Seq(0) {
             self.spool.release(view.sealed());
         } else {
             self.spool.release(self.spool.range().start);
         }
-        let mut pace = Pace::new(Hurry::No);
-        self.runs.make_filters(|| pace.rest());
     }
 
     /// Tells the spool what no query can still need from it.
@@ -284,7 +361,8 @@ impl Sealer {
             || raw_bytes >= self.settings.raw_bytes
             || (age >= self.settings.age && raw_bytes >= self.settings.age_raw_bytes)
             || (age >= self.settings.age_max && spans > 0)
-            || (spans == 0 && self.waiting.passing_since.is_some_and(|since| since.elapsed() >= self.settings.age));
+            || (spans == 0 && self.waiting.passing_since.is_some_and(|since| since.elapsed() >= self.settings.age))
+            || (self.spool.is_short_of_space() && self.spool.oldest_extent_ends_behind(from));
         if !due {
             return Ok(false);
         }
@@ -340,7 +418,7 @@ impl Sealer {
         if self.builder.rows() > 0 {
             self.builder = Builder::new();
         }
-        let mut pace = Pace::new(hurry);
+        let mut pace = self.pace(hurry);
         let mut intake = Intake::new(self.sealed_so_far());
         let hour = unix_nanos() / NANOS_PER_HOUR;
         let key = self.runs.next_key(from, u32::try_from(hour).unwrap_or(u32::MAX));
@@ -356,7 +434,7 @@ impl Sealer {
         let mut segments: Vec<SegmentRecord> = Vec::new();
         let mut next = from;
         while next < end {
-            pace.rest();
+            pace.rest()?;
             let Some((batch, request)) = self.read(next, &mut intake)? else {
                 next = next.next();
                 continue;
@@ -460,10 +538,10 @@ impl Sealer {
     ) -> Result<SegmentRecord, SealError> {
         let built = self.builder.finish();
         // A segment takes 65,535 rows; a batch that needed as many segments would be petabytes.
-        Ok(encode::write_segment(&built, key.segment(number as u16), files, &mut self.packer, pace)?)
+        encode::write_segment(&built, key.segment(number as u16), files, &mut self.packer, pace)
     }
 
-    fn sealed_so_far(&self) -> Sealed {
+    fn sealed_so_far(&self) -> SealedAccount {
         let view = self.runs.view();
         let mut sealed = view.account().clone();
         if sealed.position == 0 {
@@ -509,7 +587,12 @@ impl Sealer {
     }
 
     #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests cut it short here"))]
-    fn step(&self, _step: Step) -> Result<(), SealError> {
+    fn step(&mut self, _step: Step) -> Result<(), SealError> {
+        #[cfg(test)]
+        if self.panics_left > 0 {
+            self.panics_left -= 1;
+            panic!("a test asked for it");
+        }
         #[cfg(test)]
         if self.cut_short_after == Some(_step) {
             return Err(SealError::CutShort(_step));
@@ -521,7 +604,7 @@ impl Sealer {
 const NANOS_PER_HOUR: u64 = 3_600 * 1_000_000_000;
 
 impl Intake {
-    fn new(sealed: Sealed) -> Self {
+    fn new(sealed: SealedAccount) -> Self {
         Self { sealed, lost: 0, raw_bytes: 0, spans: 0, oldest_received: u64::MAX, newest_received: 0 }
     }
 

@@ -1,16 +1,35 @@
 //! What the store does for whoever looks after it.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::runs::{Runs, Verification};
 use crate::otlp::TraceId;
 use crate::query::Upkeep;
-use crate::spool::Spool;
+use crate::spool::{SnapshotError, Spool};
 
 /// Runs and spool together, as one looks after them.
 pub struct Keeper {
     pub spool: Spool,
     pub runs: Runs,
+    /// Files of others in the data directory, which belong to a copy of it.
+    pub beside: &'static [&'static str],
+}
+
+impl Keeper {
+    fn copy_to(&self, directory: &Path) -> Result<(), SnapshotError> {
+        self.spool.snapshot_to(directory)?;
+        for name in self.beside {
+            // Permissions are copied, too: some may be read by this user alone.
+            match std::fs::copy(self.spool.database().directory().join(name), directory.join(name)) {
+                Ok(_) => File::open(directory.join(name))?.sync_all()?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Upkeep for Keeper {
@@ -35,6 +54,10 @@ impl Upkeep for Keeper {
         if directory.exists() {
             return Err(format!("{} exists already; a snapshot needs a new directory", directory.display()));
         }
-        self.spool.database().snapshot(directory).map_err(|error| error.to_string())
+        self.copy_to(directory).map_err(|error| {
+            // It was not there before: what is left of it is half a copy.
+            let _ = std::fs::remove_dir_all(directory);
+            format!("{}: {error}", directory.display())
+        })
     }
 }

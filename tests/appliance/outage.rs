@@ -108,6 +108,7 @@ impl Forwarding {
             age_max: None,
             free_bytes_min: 0,
             sync_interval: Duration::ZERO,
+            memory: spanreel::spool::Memory::default(),
             trace_keys: spanreel::otlp::scan::trace_keys,
         };
         let spool = Spool::open(settings, Default::default()).expect("the spool opens");

@@ -56,6 +56,34 @@ async fn start_with(directory: &TempDir, grpc: u16, http: u16, built_in: bool) -
     .unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_leaves_nothing_running_whatever_had_started() {
+    let [grpc, http] = free_ports();
+    for taken in ["query", "grpc"] {
+        let directory = TempDir::new().unwrap();
+        let socket = std::net::TcpListener::bind(("127.0.0.1", if taken == "query" { 0 } else { grpc })).unwrap();
+        let query = if taken == "query" { socket.local_addr().unwrap().to_string() } else { String::new() };
+        let extension = format!("extensions: {{ spanreel: {{ query_endpoint: \"{query}\" }} }}\nexporters:");
+        let text = collector(grpc, Some(http)).replacen("exporters:", &extension, 1);
+        let sources = [Source::Text { name: "base".to_owned(), text }];
+        let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
+        let loaded = config::load(&input).map_err(|errors| errors.lines()).unwrap();
+        let started = Appliance::start(Options {
+            config: loaded.config,
+            built_in: false,
+            data_directory: Some(directory.path().to_owned()),
+            cluster: None,
+            text_banner: false,
+        });
+        assert!(started.await.is_err(), "the port of {taken} is taken");
+        drop(socket);
+        // Committer, sealer and everybody else have let go of the directory.
+        let again = start(&directory, grpc, http).await;
+        assert!(serves(grpc).await);
+        again.stop().await;
+    }
+}
+
 fn source(owner: &str, config: String) -> PipelineSource {
     PipelineSource { owner: owner.to_owned(), config, ..PipelineSource::default() }
 }

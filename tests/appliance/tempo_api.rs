@@ -316,7 +316,7 @@ async fn a_missing_trace_is_200_and_present_in_v2() {
 
 #[tokio::test]
 async fn a_trace_that_is_too_large_is_422_in_v1_and_partial_in_v2() {
-    let tempo = Tempo::new(QueryLimits { trace_bytes_max: 1000 });
+    let tempo = Tempo::new(QueryLimits { trace_bytes_max: 1000, ..QueryLimits::default() });
     let answer = tempo.get("/api/traces/abc").await;
     answer.is_text(StatusCode::UNPROCESSABLE_ENTITY, "trace exceeds max size (max bytes: 1000)");
 

@@ -38,6 +38,7 @@ pub struct SpanreelSettings {
     pub query_upstream: Option<String>,
     pub spool: SpoolSettings,
     pub store: StoreSettings,
+    pub memory: MemorySettings,
     /// `other_signals`: what becomes of metrics and logs that no pipeline asked for.
     pub other_signals: OtherSignals,
     pub webhook: WebhookSettings,
@@ -72,6 +73,14 @@ pub struct StoreSettings {
     pub max_size_mib: u64,
     /// `max_age`; default 336h, as Tempo's. Zero: by size alone.
     pub max_age: Duration,
+}
+
+/// `extensions::spanreel::memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// `max_mib`; default 64. What caches, requests under way, sealing and queries may hold together, beside the program
+    /// itself; every share of it grows and shrinks with it.
+    pub max_mib: u64,
 }
 
 /// What becomes of metrics and logs that no pipeline asked for.
@@ -111,6 +120,12 @@ impl Default for StoreSettings {
     }
 }
 
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self { max_mib: 64 }
+    }
+}
+
 impl Default for WebhookSettings {
     fn default() -> Self {
         Self {
@@ -145,6 +160,7 @@ impl SpanreelSettings {
             query_grpc_endpoint: query_grpc_endpoint.filter(|endpoint| !endpoint.is_empty()),
             spool: section.section("spool", SpoolSettings::decode),
             store: section.section("store", StoreSettings::decode),
+            memory: section.section("memory", MemorySettings::decode),
             other_signals: section.word("other_signals", &words, OtherSignals::Discard),
             webhook: section.section("webhook", WebhookSettings::decode),
             injection,
@@ -204,6 +220,21 @@ impl StoreSettings {
     }
 }
 
+impl MemorySettings {
+    fn decode(section: &mut Section<'_>) -> Self {
+        let settings = Self { max_mib: section.u64("max_mib", Self::default().max_mib) };
+        if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&settings.max_mib) {
+            let reason = format!("must be from {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX}, is {}", settings.max_mib);
+            section.error("max_mib", reason, "the unit is MiB; the default is 64");
+        }
+        settings
+    }
+}
+
+/// Less could not hold one large request, one run and one query.
+const MEMORY_MIB_MIN: u64 = 32;
+/// A tebibyte: more is a slip.
+const MEMORY_MIB_MAX: u64 = 1 << 20;
 /// Less than this cannot hold the batches under way.
 const SPOOL_MIB_MIN: u64 = 16;
 /// An exbibyte: more is a slip, and its bytes would not fit a u64 for long.

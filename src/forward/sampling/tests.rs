@@ -34,6 +34,7 @@ fn open(directory: &Path) -> Spool {
         age_max: None,
         free_bytes_min: 0,
         sync_interval: Duration::ZERO,
+        memory: crate::spool::Memory::default(),
         trace_keys,
     };
     Spool::open(settings, crate::spool::Metrics::default()).unwrap()

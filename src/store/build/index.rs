@@ -75,7 +75,8 @@ impl Builder {
         let statuses = Status::ALL.map(Value::Status);
         columns.put(Intrinsic::Status, Some(FieldColumn::of_all(&statuses, rows.iter().map(|row| row.status as u8))));
         let kinds = Kind::ALL.map(Value::Kind);
-        columns.put(Intrinsic::Kind, Some(FieldColumn::of_all(&kinds, rows.iter().map(|row| row.key.kind as u8))));
+        columns
+            .put(Intrinsic::Kind, Some(FieldColumn::of_all(&kinds, rows.iter().map(|row| row.key.known_kind() as u8))));
 
         let batches = self.batches.as_slice();
         columns.put_attributes(Scope::Span, self.span_attributes.finish(order, batches));

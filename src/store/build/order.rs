@@ -13,7 +13,14 @@ pub(super) struct RowKey {
     pub start: u64,
     pub span: SpanId,
     pub parent: Option<SpanId>,
-    pub kind: Kind,
+    /// As on the wire: kinds that nobody knows yet are not each other's repetition.
+    pub kind: u64,
+}
+
+impl RowKey {
+    pub fn known_kind(&self) -> Kind {
+        Kind::from_otlp(self.kind)
+    }
 }
 
 /// Sorted rows.
@@ -90,7 +97,7 @@ impl ByTrace {
 
 impl Sorted {
     /// `by_id` is lent for its memory.
-    fn add_trace(&mut self, rows: &[RowKey], members: &mut [u32], by_id: &mut Vec<(SpanId, Kind, u32)>) {
+    fn add_trace(&mut self, rows: &[RowKey], members: &mut [u32], by_id: &mut Vec<(SpanId, u64, u32)>) {
         by_id.clear();
         by_id.extend(members.iter().map(|arrival| {
             let row = &rows[*arrival as usize];
@@ -103,7 +110,7 @@ impl Sorted {
         self.arrivals.extend(by_id.iter().map(|(_, _, arrival)| *arrival));
         self.arrivals[first_rank..].sort_unstable_by_key(|arrival| {
             let row = &rows[*arrival as usize];
-            (row.start, row.span, row.kind)
+            (row.start, row.span, row.known_kind(), row.kind)
         });
         for (rank, arrival) in (first_rank as u32..).zip(&self.arrivals[first_rank..]) {
             self.ranks[*arrival as usize] = rank;
@@ -127,14 +134,16 @@ enum Found {
 
 /// By id. Zipkin lets the two halves of a call share one: of two spans with the parent's id a server is the child of the
 /// client, and everything else of the server. Of three nobody can tell. Data may go in circles.
-fn find_parent(row: &RowKey, by_id: &[(SpanId, Kind, u32)]) -> Found {
+fn find_parent(row: &RowKey, by_id: &[(SpanId, u64, u32)]) -> Found {
     let Some(parent) = row.parent else { return Found::Root };
     let first = by_id.partition_point(|(id, ..)| *id < parent);
     let mut candidates = by_id[first..].iter().take_while(|(id, ..)| *id == parent);
-    let wanted = if row.kind == Kind::Server { Kind::Client } else { Kind::Server };
+    let wanted = if row.known_kind() == Kind::Server { Kind::Client } else { Kind::Server };
     let found = match (candidates.next(), candidates.next(), candidates.next()) {
         (Some(only), None, _) => Some(only),
-        (Some(one), Some(other), None) => [one, other].into_iter().find(|(_, kind, _)| *kind == wanted),
+        (Some(one), Some(other), None) => {
+            [one, other].into_iter().find(|(_, kind, _)| Kind::from_otlp(*kind) == wanted)
+        }
         _ => None,
     };
     found.map_or(Found::Away, |(.., arrival)| Found::Arrival(*arrival))

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{DBPinnableSlice, ErrorKind, ReadOptions};
 use thiserror::Error;
 
 use super::filter::FilterBytes;
 use super::record::{RunRecord, encode, run_key};
-use super::{Metrics, RunSegment};
+use super::{Memory, Metrics, RunSegment};
 use crate::otlp::TraceId;
 use crate::spool::Database;
 use crate::spool::database::{COLUMN, META, TRACE};
@@ -28,6 +28,10 @@ pub(super) struct Disk {
     pub unpacker: Unpacker,
     pub metrics: Metrics,
     pub filter_bytes: FilterBytes,
+    /// Of copies of pinned traces that can be searched; further ones are found by id alone.
+    pub pinned_bytes_max: usize,
+    /// Held by who writes a run's record: one that was dropped must not come back as one that is set aside.
+    records: Mutex<()>,
     recent: Mutex<VecDeque<(SegmentId, Arc<PieceSpans>)>>,
 }
 
@@ -69,6 +73,32 @@ pub(super) enum Problem {
     Missing,
 }
 
+/// What a problem says of the run that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It will be the same the next time.
+    Damaged,
+    /// The device cannot read it. Another start, on a device that was mended, may.
+    Unreadable,
+    /// Nothing: files or memory were short, say.
+    Innocent,
+}
+
+impl Problem {
+    fn verdict(&self) -> Verdict {
+        let Self::Disk(error) = self else { return Verdict::Damaged };
+        // RocksDB has no codes for what the system said, only its words.
+        let says = |words: &str| error.as_ref().contains(words);
+        match error.kind() {
+            ErrorKind::Corruption => Verdict::Damaged,
+            // A table file that is not there, or shorter than it was.
+            ErrorKind::IOError if says("No such file") || says("truncated") => Verdict::Damaged,
+            ErrorKind::IOError if says("Input/output error") => Verdict::Unreadable,
+            _ => Verdict::Innocent,
+        }
+    }
+}
+
 impl PieceSpans {
     /// Of these rows, none of which was pushed yet.
     pub fn of(rows: Range<usize>) -> Self {
@@ -97,7 +127,11 @@ impl Run {
     }
 
     pub fn is_served(&self) -> bool {
-        !self.set_aside.load(Ordering::Relaxed) && !self.is_gone()
+        !self.is_set_aside() && !self.is_gone()
+    }
+
+    pub fn is_set_aside(&self) -> bool {
+        self.set_aside.load(Ordering::Relaxed)
     }
 
     pub fn is_gone(&self) -> bool {
@@ -110,12 +144,14 @@ impl Run {
 }
 
 impl Disk {
-    pub fn new(database: Database, metrics: Metrics) -> Self {
+    pub fn new(database: Database, metrics: Metrics, memory: Memory) -> Self {
         Self {
             database,
             unpacker: Unpacker::default(),
             metrics,
-            filter_bytes: FilterBytes::default(),
+            filter_bytes: FilterBytes::up_to(memory.filter_bytes),
+            pinned_bytes_max: memory.pinned_bytes,
+            records: Mutex::default(),
             recent: Mutex::default(),
         }
     }
@@ -145,7 +181,12 @@ impl Disk {
         let segments: Vec<_> = segments.iter().filter(|segment| segment.filter().may_hold(fingerprint)).collect();
         let keys: Vec<_> = segments.iter().map(|segment| segment.key().trace(trace.0)).collect();
         // Segments are sorted by key, and so are their traces' keys.
-        let values = self.database.raw().batched_multi_get_cf(self.database.family(TRACE), &keys, true);
+        let mut values = self.database.raw().batched_multi_get_cf(self.database.family(TRACE), &keys, true);
+        if values.iter().any(Result::is_err) {
+            // A file that cannot be read spoils the answers about all others: each is asked alone.
+            values =
+                keys.iter().map(|key| self.database.raw().get_pinned_cf(self.database.family(TRACE), key)).collect();
+        }
         let mut found = Vec::new();
         for (segment, value) in segments.into_iter().zip(values) {
             match value {
@@ -181,16 +222,21 @@ impl Disk {
         if run.is_gone() {
             return SegmentError::Gone;
         }
-        let text = match problem {
-            Problem::Disk(error) if is_damage(&error) => error.to_string(),
-            Problem::Disk(error) => return SegmentError::Read(error.to_string()),
-            problem @ (Problem::Format(_) | Problem::Missing) => problem.to_string(),
-        };
-        self.set_aside(run, &text);
+        let text = problem.to_string();
+        let verdict = problem.verdict();
+        if verdict == Verdict::Innocent {
+            return SegmentError::Read(text);
+        }
+        self.set_aside(run, &text, verdict);
         SegmentError::Gone
     }
 
-    pub fn set_aside(&self, run: &Run, problem: &str) {
+    /// Held while a run's record is written or deleted.
+    pub fn lock_records(&self) -> MutexGuard<'_, ()> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_aside(&self, run: &Run, problem: &str, verdict: Verdict) {
         if run.set_aside.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -201,7 +247,17 @@ impl Disk {
             problem,
             "a sealed run is damaged: searches leave it out, its readable traces are still found by id; check the disk"
         );
+        if verdict == Verdict::Damaged {
+            self.record_damage(run, problem);
+        }
+    }
+
+    fn record_damage(&self, run: &Run, problem: &str) {
         let record = RunRecord { damaged: Some(problem.to_owned()), ..run.record.clone() };
+        let _records = self.lock_records();
+        if run.is_gone() {
+            return;
+        }
         let meta = self.database.family(META);
         if let Err(error) = self.database.raw().put_cf(meta, run_key(run.key()), encode(&record)) {
             tracing::warn!(%error, "that the run is damaged could not be recorded");
@@ -209,12 +265,37 @@ impl Disk {
     }
 }
 
-/// Whether it will be the same the next time.
-fn is_damage(error: &rocksdb::Error) -> bool {
-    match error.kind() {
-        ErrorKind::Corruption => true,
-        // A table file that is not there, or shorter than it was.
-        ErrorKind::IOError => error.as_ref().contains("No such file") || error.as_ref().contains("truncated"),
-        _ => false,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_dropped_does_not_come_back_as_a_damaged_one() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let disk = Disk::new(
+            Database::open(directory.path(), u64::MAX, crate::spool::Memory::default()).unwrap(),
+            Metrics::default(),
+            Memory::default(),
+        );
+        let record = RunRecord {
+            hour: 1,
+            first: 1,
+            end: 2,
+            segments: Vec::new(),
+            file_bytes: 0,
+            raw_bytes: 0,
+            oldest_received: 0,
+            newest_received: 0,
+            damaged: None,
+        };
+        let run = Run::new(record);
+        let recorded = || disk.database.raw().get_cf(disk.database.family(META), run_key(run.key())).unwrap();
+        disk.record_damage(&run, "a block");
+        assert!(recorded().is_some());
+        // A reader met the damage before the run was dropped, and comes to record it only now.
+        disk.database.raw().delete_cf(disk.database.family(META), run_key(run.key())).unwrap();
+        run.set_gone();
+        disk.record_damage(&run, "a block");
+        assert!(recorded().is_none());
     }
 }

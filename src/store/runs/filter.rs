@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// All filters together: about a thousand runs. Older ones are asked on disk.
-const FILTER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// One or two of a hundred traces that are not there are taken for ones that may be.
 const BITS_PER_TRACE: usize = 10;
 const BITS_SET: u32 = 6;
@@ -67,17 +65,24 @@ pub(super) struct FilterSlot {
 }
 
 /// Bytes of all filters.
-#[derive(Debug, Default)]
-pub(super) struct FilterBytes(AtomicUsize);
+#[derive(Debug)]
+pub(super) struct FilterBytes {
+    held: AtomicUsize,
+    max: usize,
+}
 
 impl FilterBytes {
+    pub fn up_to(max: usize) -> Self {
+        Self { held: AtomicUsize::new(0), max }
+    }
+
     pub fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > FILTER_BYTES_MAX
+        self.held.load(Ordering::Relaxed) > self.max
     }
 
     fn count_out(&self, filter: Option<Arc<Filter>>) {
         if let Some(filter) = filter {
-            self.0.fetch_sub(filter.bytes(), Ordering::Relaxed);
+            self.held.fetch_sub(filter.bytes(), Ordering::Relaxed);
         }
     }
 }
@@ -88,7 +93,7 @@ impl FilterSlot {
     }
 
     pub fn set(&self, filter: Filter, total: &FilterBytes) {
-        total.0.fetch_add(filter.bytes(), Ordering::Relaxed);
+        total.held.fetch_add(filter.bytes(), Ordering::Relaxed);
         total.count_out(self.filter.swap(Some(Arc::new(filter))));
     }
 
@@ -125,14 +130,14 @@ mod tests {
 
     #[test]
     fn what_is_cleared_or_replaced_is_no_longer_counted() {
-        let (slot, total) = (FilterSlot::default(), FilterBytes::default());
+        let (slot, total) = (FilterSlot::default(), FilterBytes::up_to(1));
         assert!(slot.may_hold(1) && !slot.is_set());
         for _ in 0..2 {
             slot.set(Filter::of(&[1, 2, 3]), &total);
         }
-        assert_eq!(total.0.load(Ordering::Relaxed), size_of::<Line>());
+        assert_eq!(total.held.load(Ordering::Relaxed), size_of::<Line>());
         slot.clear(&total);
-        assert_eq!(total.0.load(Ordering::Relaxed), 0);
+        assert_eq!(total.held.load(Ordering::Relaxed), 0);
         assert!(!slot.is_set() && slot.may_hold(9));
     }
 }

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub(crate) sealing_seconds: Counter<f64, AtomicU64>,
     pub(crate) unsealed_lost_spans: Counter,
     pub(crate) seal_failures: Counter,
+    pub(crate) sealer_panics: Counter,
+    pub(crate) pinned_unsaved: Counter,
     dropped_spans: Family<ReasonLabels, Counter>,
     dropped_bytes: Family<ReasonLabels, Counter>,
 }
@@ -82,5 +84,15 @@ impl Metrics {
             self.dropped_bytes.clone(),
         );
         registry.register("spanreel_store_seal_failures", "Attempts to seal that failed", self.seal_failures.clone());
+        registry.register(
+            "spanreel_store_sealer_panics",
+            "Attempts to seal or to drop runs that met a defect of Spanreel",
+            self.sealer_panics.clone(),
+        );
+        registry.register(
+            "spanreel_store_pinned_unsaved",
+            "Pinned traces that may have lost spans, because their run could not be read when it was dropped",
+            self.pinned_unsaved.clone(),
+        );
     }
 }

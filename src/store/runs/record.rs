@@ -1,6 +1,5 @@
 //! Records of runs in `meta`: JSON, so that a person can read them with any RocksDB tool.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rocksdb::{Direction, IteratorMode};
@@ -8,14 +7,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::RunsError;
 use super::disk::Run;
-use crate::spool::database::META;
-use crate::spool::{Database, Header};
+use crate::spool::database::{META, SEALED_KEY};
+use crate::spool::{Database, SealedAccount};
 use crate::store::format::key::{RUN_LEN, RunKey};
 use crate::traceql::segment::{SegmentId, Times};
 
 pub(super) const RUN_PREFIX: &[u8] = b"run/";
 pub(super) const SPLIT_PREFIX: &[u8] = b"split/";
-pub(super) const SEALED_KEY: &[u8] = b"sealed";
 
 /// What is known of a run without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,46 +74,6 @@ impl SegmentRecord {
     }
 }
 
-/// The sealed cursor, and what became of every span before it, by pipeline: `stored before it = sealed + lost + before`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    /// The first batch that is in no run; 0 in a directory that never had runs.
-    pub position: u64,
-    /// In runs, once.
-    pub sealed: BTreeMap<u16, u64>,
-    /// Dropped by the spool's budget, or damaged, before they were sealed.
-    pub lost: BTreeMap<u16, u64>,
-    /// Dropped by the spool before there were runs.
-    pub before: BTreeMap<u16, u64>,
-}
-
-impl Sealed {
-    fn accounted(&self, pipeline: u16) -> u64 {
-        let of = |map: &BTreeMap<u16, u64>| map.get(&pipeline).copied().unwrap_or(0);
-        of(&self.sealed) + of(&self.lost) + of(&self.before)
-    }
-
-    /// Books what is missing before a batch; returns how many spans.
-    pub fn book_gap(&mut self, header: &Header) -> u64 {
-        let number = header.pipeline.0;
-        if header.spans_before == 0 {
-            // The first batch of a pipeline. If the number was another's, that one is forgotten (`Spool::forget`).
-            for account in [&mut self.sealed, &mut self.lost, &mut self.before] {
-                account.remove(&number);
-            }
-        }
-        let gap = header.spans_before.saturating_sub(self.accounted(number));
-        if gap > 0 {
-            *self.lost.entry(number).or_default() += gap;
-        }
-        gap
-    }
-
-    pub fn book_sealed(&mut self, header: &Header) {
-        *self.sealed.entry(header.pipeline.0).or_default() += u64::from(header.spans);
-    }
-}
-
 pub(super) fn run_key(key: RunKey) -> Vec<u8> {
     [RUN_PREFIX, &key.bytes()].concat()
 }
@@ -149,10 +107,10 @@ pub(super) fn load_runs(database: &Database) -> Result<Vec<Arc<Run>>, RunsError>
     Ok(runs)
 }
 
-pub(super) fn load_sealed(database: &Database) -> Result<Sealed, RunsError> {
+pub(super) fn load_sealed(database: &Database) -> Result<SealedAccount, RunsError> {
     match database.raw().get_cf(database.family(META), SEALED_KEY)? {
         Some(value) => decode("the sealed cursor", &value),
-        None => Ok(Sealed::default()),
+        None => Ok(SealedAccount::default()),
     }
 }
 
@@ -179,32 +137,4 @@ pub(super) fn prefixed(database: &Database, prefix: &[u8]) -> Result<Vec<KeyValu
         entries.push((key, value));
     }
     Ok(entries)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spool::{PipelineId, TimeRange};
-
-    #[test]
-    fn a_number_that_is_given_out_again_begins_a_new_account() {
-        let header = |spans_before, spans| {
-            let (pipeline, time) = (PipelineId(3), TimeRange::EMPTY);
-            Header {
-                signal: crate::otlp::Signal::Traces,
-                raw_bytes: 1,
-                spans,
-                pipeline,
-                spans_before,
-                received: 1,
-                time,
-            }
-        };
-        let mut sealed = Sealed::default();
-        for (header, gap) in [(header(0, 5), 0), (header(7, 1), 2), (header(0, 4), 0), (header(6, 1), 2)] {
-            assert_eq!(sealed.book_gap(&header), gap, "{header:?}");
-            sealed.book_sealed(&header);
-        }
-        assert_eq!((sealed.sealed[&3], sealed.lost[&3]), (5, 2));
-    }
 }

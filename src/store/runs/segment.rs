@@ -166,6 +166,18 @@ impl RunSegment {
         }
     }
 
+    /// The spans of a trace, to be kept when the run goes; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`SegmentError::Gone`]: they can never be read.
+    pub(super) fn copy_of(&self, trace: TraceId) -> Result<Option<Vec<u8>>, SegmentError> {
+        if !self.filter.may_hold(trace.fingerprint()) {
+            return Ok(None);
+        }
+        let Some(value) = self.disk.piece(self, trace).map_err(|error| self.fail(error))? else { return Ok(None) };
+        self.read_fragment(trace, &value).map(Some).map_err(|problem| self.fail(problem))
+    }
+
     fn read_fragment(&self, trace: TraceId, value: &[u8]) -> Result<Vec<u8>, Problem> {
         // Spans of one resource and scope stand together.
         let mut lists: Vec<(Group, Vec<u8>)> = Vec::new();

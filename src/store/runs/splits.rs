@@ -65,7 +65,13 @@ impl Splits {
             if traces > TRACES_MAX {
                 break;
             }
-            recent.extend(Recent::read(segment));
+            match Recent::read(segment) {
+                Ok(read) => recent.push_back(read),
+                // It is set aside.
+                Err(SegmentError::Gone) => {}
+                // It counts as older, and is looked into.
+                Err(_) => break,
+            }
         }
         recent.make_contiguous().reverse();
     }
@@ -91,7 +97,11 @@ impl Splits {
     pub fn find(&self, before: &[Arc<RunSegment>], new: &[Arc<RunSegment>]) -> Result<Marks, RunsError> {
         let mut marks = Marks::new();
         for segment in new {
-            let Some(fresh) = Recent::read(segment) else { continue };
+            let fresh = match Recent::read(segment) {
+                Ok(fresh) => fresh,
+                Err(SegmentError::Gone) => continue,
+                Err(error) => return Err(RunsError::Read(error)),
+            };
             let mut recent = self.recent();
             for other in recent.iter().filter(|other| other.segment != fresh.segment) {
                 other.in_common(&fresh, |there, here| {
@@ -151,14 +161,13 @@ fn older_than(recent: &VecDeque<Recent>, segments: &[Arc<RunSegment>]) -> usize 
 }
 
 impl Recent {
-    /// `None`: it cannot be read, and is set aside.
-    fn read(segment: &Arc<RunSegment>) -> Option<Self> {
-        let traces = segment.traces().ok()?;
+    fn read(segment: &Arc<RunSegment>) -> Result<Self, SegmentError> {
+        let traces = segment.traces()?;
         let mut sorted: Vec<(u32, u16)> = traces.ids.iter().map(|id| id.fingerprint()).zip(0u16..).collect();
         sorted.sort_unstable();
         let (fingerprints, numbers): (Vec<u32>, Vec<u16>) = sorted.into_iter().unzip();
         segment.set_filter(&fingerprints);
-        Some(Self { segment: segment.id(), fingerprints, numbers })
+        Ok(Self { segment: segment.id(), fingerprints, numbers })
     }
 
     fn iter(&self) -> impl Iterator<Item = (u32, u16)> {
@@ -179,6 +188,12 @@ impl Recent {
     }
 }
 
+fn mark_all(marks: &mut Marks, segments: [SegmentId; 2]) {
+    for segment in segments {
+        marks.entry(segment).or_default().push(ALL);
+    }
+}
+
 /// Looks for the traces of a segment in older ones that overlap them in time.
 fn probe(older: &[Arc<RunSegment>], segment: &Arc<RunSegment>, marks: &mut Marks) -> Result<(), RunsError> {
     let times = segment.times();
@@ -189,8 +204,11 @@ fn probe(older: &[Arc<RunSegment>], segment: &Arc<RunSegment>, marks: &mut Marks
     if overlapping.is_empty() {
         return Ok(());
     }
-    let (Ok(traces), Ok(starts), Ok(durations)) = (segment.traces(), segment.starts(), segment.durations()) else {
-        return Ok(());
+    let read = || Ok((segment.traces()?, segment.starts()?, segment.durations()?));
+    let (traces, starts, durations) = match read() {
+        Ok(read) => read,
+        Err(SegmentError::Gone) => return Ok(()),
+        Err(error) => return Err(RunsError::Read(error)),
     };
     let ranges: Vec<(u64, u64)> = (0..traces.len())
         .map(|trace| {
@@ -210,15 +228,19 @@ fn probe(older: &[Arc<RunSegment>], segment: &Arc<RunSegment>, marks: &mut Marks
             }
             probes += 1;
             if probes > PROBES_MAX {
-                marks.entry(other.id()).or_default().push(ALL);
-                marks.entry(segment.id()).or_default().push(ALL);
+                mark_all(marks, [other.id(), segment.id()]);
                 break;
             }
             let Some(id) = traces.ids.get(trace as usize) else { continue };
             let found = match other.position_of(*id) {
                 Ok(found) => found,
                 Err(SegmentError::Gone) => break,
-                Err(error) => return Err(RunsError::Record { what: "a trace", problem: error.to_string() }),
+                Err(error) => {
+                    // One that cannot be read now must not keep new ones from being registered.
+                    tracing::warn!(run = other.id().0, %error, "traces of an old run cannot be looked for: all of them count as split");
+                    mark_all(marks, [other.id(), segment.id()]);
+                    break;
+                }
             };
             if let Some(there) = found {
                 marks.entry(other.id()).or_default().push(there as u32);

@@ -71,8 +71,9 @@ impl Runs {
                 // Retention may have dropped it meanwhile.
                 Err(_) if segment.run().is_gone() => {}
                 Err(problem) => {
-                    let problem = problem.to_string();
-                    self.disk.set_aside(segment.run(), &problem);
+                    let text = problem.to_string();
+                    self.disk.fail(segment.run(), problem);
+                    let problem = text;
                     verification.damages.push(Damage { place: DamagedPlace::Run(segment.run().key().first), problem });
                 }
             }

@@ -2,7 +2,8 @@
 
 use rocksdb::SstFileWriter;
 
-use super::pace::Pace;
+use super::SealError;
+use super::pace::{Pace, Stopped};
 use crate::store::build::Built;
 use crate::store::format::chunk::Packer;
 use crate::store::format::columns::{self, rows_of, slices_of};
@@ -30,14 +31,14 @@ pub(super) fn write_segment(
     files: &mut Files<'_, '_>,
     packer: &mut Packer,
     pace: &mut Pace,
-) -> Result<SegmentRecord, rocksdb::Error> {
+) -> Result<SegmentRecord, SealError> {
     let (pages, piece_bytes) = write_pieces(built, key, files.trace, pace)?;
     let mut chunks = Chunks { key, packer, pace, list: Vec::new() };
     for (number, page) in (0u16..).zip(&pages) {
-        chunks.packed(Kind::Words, number, page);
+        chunks.packed(Kind::Words, number, page)?;
     }
-    chunks.rows(built);
-    chunks.fields(built);
+    chunks.rows(built)?;
+    chunks.fields(built)?;
     let mut list = chunks.list;
     list.sort_unstable();
     let mut column_bytes = 0;
@@ -73,13 +74,13 @@ fn write_pieces(
     key: SegmentKey,
     file: &mut SstFileWriter<'_>,
     pace: &mut Pace,
-) -> Result<(Vec<Vec<u8>>, u64), rocksdb::Error> {
+) -> Result<(Vec<Vec<u8>>, u64), SealError> {
     let traces = &built.index.traces;
     let mut counter = Counter::default();
     for (trace, id) in traces.ids.iter().enumerate() {
         for row in traces.rows(trace) {
             if row.is_multiple_of(ROWS_PER_TURN) {
-                pace.rest();
+                pace.rest()?;
             }
             if let Some(known) = known(built, id.0, row) {
                 counter.count(built.spans.bytes(row), trace as u32, &known);
@@ -91,7 +92,7 @@ fn write_pieces(
     let mut value = Vec::new();
     for (trace, id) in traces.ids.iter().enumerate() {
         if trace.is_multiple_of(TRACES_PER_TURN) {
-            pace.rest();
+            pace.rest()?;
         }
         let rows = traces.rows(trace);
         let first_row = rows.start as u32;
@@ -118,10 +119,11 @@ struct Chunks<'c> {
 }
 
 impl Chunks<'_> {
-    fn packed(&mut self, kind: Kind, number: u16, raw: &[u8]) {
-        self.pace.rest();
+    fn packed(&mut self, kind: Kind, number: u16, raw: &[u8]) -> Result<(), Stopped> {
+        self.pace.rest()?;
         let chunk = self.packer.pack(raw);
         self.list.push((self.key.chunk(kind, number), chunk));
+        Ok(())
     }
 
     /// What no compressor makes smaller.
@@ -129,25 +131,26 @@ impl Chunks<'_> {
         self.list.push((self.key.chunk(kind, number), Packer::plain(raw)));
     }
 
-    fn rows(&mut self, built: &Built) {
+    fn rows(&mut self, built: &Built) -> Result<(), Stopped> {
         let index = &built.index;
         let mut raw = Vec::new();
         columns::put_traces(&mut raw, &index.traces);
         self.plain(Kind::Traces, 0, &raw);
-        self.packed(Kind::ResourceOfRow, 0, &codes::encode(&index.groups.resources));
-        self.packed(Kind::ScopeOfRow, 0, &codes::encode(&index.groups.scopes));
+        self.packed(Kind::ResourceOfRow, 0, &codes::encode(&index.groups.resources))?;
+        self.packed(Kind::ScopeOfRow, 0, &codes::encode(&index.groups.scopes))?;
         for (number, page) in (0u16..).zip(envelopes::encode(&built.spans.resources)) {
-            self.packed(Kind::Resources, number, &page);
+            self.packed(Kind::Resources, number, &page)?;
         }
         for (number, page) in (0u16..).zip(envelopes::encode(&built.spans.scopes)) {
-            self.packed(Kind::Scopes, number, &page);
+            self.packed(Kind::Scopes, number, &page)?;
         }
         for slice in slices_of(0..index.rows()) {
-            self.slice(built, slice);
+            self.slice(built, slice)?;
         }
+        Ok(())
     }
 
-    fn slice(&mut self, built: &Built, slice: usize) {
+    fn slice(&mut self, built: &Built, slice: usize) -> Result<(), Stopped> {
         let index = &built.index;
         let rows = rows_of(slice, index.rows());
         let number = slice as u16;
@@ -162,22 +165,22 @@ impl Chunks<'_> {
         raw.clear();
         let begins = |row: usize| index.traces.first_rows.binary_search(&((first + row) as u32)).is_ok();
         columns::put_starts(&mut raw, index.starts.get(rows.clone()).unwrap_or_default(), begins);
-        self.packed(Kind::Starts, number, &raw);
+        self.packed(Kind::Starts, number, &raw)?;
         raw.clear();
         columns::put_durations(&mut raw, index.durations.get(rows.clone()).unwrap_or_default());
-        self.packed(Kind::Durations, number, &raw);
+        self.packed(Kind::Durations, number, &raw)?;
         raw.clear();
         columns::put_parents(&mut raw, index.parents.get(rows).unwrap_or_default(), first);
-        self.packed(Kind::Parents, number, &raw);
+        self.packed(Kind::Parents, number, &raw)
     }
 
-    fn fields(&mut self, built: &Built) {
+    fn fields(&mut self, built: &Built) -> Result<(), Stopped> {
         for scope in Scope::ALL {
             let names = built.index.names.of(scope);
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             let mut raw = Vec::new();
             dictionary::put_names(&mut raw, &names);
-            self.packed(Kind::Names, u16::from(scope_code(scope)), &raw);
+            self.packed(Kind::Names, u16::from(scope_code(scope)), &raw)?;
         }
         for (field, column) in &built.index.columns {
             let mut raw = Vec::new();
@@ -192,18 +195,20 @@ impl Chunks<'_> {
                     Kind::Sketches
                 }
             };
-            self.field(kind, field, &raw);
+            self.field(kind, field, &raw)?;
             raw.clear();
             if placed::put(&mut raw, &column.codes) {
-                self.field(Kind::Codes, field, &raw);
+                self.field(Kind::Codes, field, &raw)?;
             }
         }
+        Ok(())
     }
 
-    fn field(&mut self, kind: Kind, field: &crate::traceql::ast::Field, raw: &[u8]) {
-        let Some(key) = self.key.field(kind, field) else { return };
-        self.pace.rest();
+    fn field(&mut self, kind: Kind, field: &crate::traceql::ast::Field, raw: &[u8]) -> Result<(), Stopped> {
+        let Some(key) = self.key.field(kind, field) else { return Ok(()) };
+        self.pace.rest()?;
         let chunk = self.packer.pack(raw);
         self.list.push((key, chunk));
+        Ok(())
     }
 }

@@ -28,6 +28,7 @@ fn open_spool(directory: &Path, bytes_max: u64) -> Spool {
         age_max: None,
         free_bytes_min: 0,
         sync_interval: Duration::ZERO,
+        memory: crate::spool::Memory::default(),
         trace_keys,
     };
     Spool::open(settings, SpoolMetrics::default()).unwrap()
@@ -50,8 +51,9 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let spool = open_spool(directory.path(), u64::MAX);
         let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
-        let runs = Runs::open(spool.database().clone(), Metrics::default()).unwrap();
-        let mut sealer = Sealer::new(spool.clone(), runs, settings, RetentionSettings::default());
+        let runs =
+            Runs::open(spool.database().clone(), Metrics::default(), crate::store::runs::Memory::default()).unwrap();
+        let sealer = Sealer::new(spool.clone(), runs, settings, RetentionSettings::default());
         sealer.begin();
         Self { runtime, spool, pipeline, sealer }
     }
@@ -637,13 +639,148 @@ fn a_snapshot_is_a_whole_data_directory() {
     rig.sealer.seal_all().unwrap();
     rig.append(&request(vec![span(2, 1, 0, 1)]));
     let target = copy.path().join("copy");
-    rig.spool.database().snapshot(&target).unwrap();
-    assert!(rig.spool.database().snapshot(&target).is_err(), "nothing is overwritten");
+    std::fs::write(directory.path().join("collectors.json"), "{}").unwrap();
+    let keeper = crate::store::Keeper {
+        spool: rig.spool.clone(),
+        runs: rig.sealer.runs.clone(),
+        beside: &["collectors.json", "not-there.json"],
+    };
+    crate::query::Upkeep::snapshot(&keeper, &target).unwrap();
+    assert!(crate::query::Upkeep::snapshot(&keeper, &target).is_err(), "nothing is overwritten");
+    drop(keeper);
+    let mark = std::fs::read(directory.path().join("high-water")).unwrap();
+    assert_eq!(std::fs::read(target.join("high-water")).unwrap(), mark, "a damaged copy is recognised, too");
+    assert_eq!(std::fs::read(target.join("collectors.json")).unwrap(), b"{}");
     rig.append(&request(vec![span(3, 1, 0, 1)]));
     rig.close();
     let spool = open_spool(&target, u64::MAX);
-    let runs = Runs::open(spool.database().clone(), Metrics::default()).unwrap();
+    let runs = Runs::open(spool.database().clone(), Metrics::default(), crate::store::runs::Memory::default()).unwrap();
     assert!(runs.view().may_hold(id(1)));
+    assert_eq!((runs.view().summary().runs, runs.view().summary().spans), (1, 1));
     assert_eq!(spool.range().end, Seq(3));
     assert_eq!(spool.find(id(2).fingerprint()).unwrap(), [Seq(2)]);
+}
+
+#[test]
+fn a_panic_costs_one_attempt_and_ends_neither_sealing_nor_retention() {
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    rig.append(&request(vec![span(1, 1, 0, 1)]));
+    rig.sealer.seal_all().unwrap();
+    rig.append(&request(vec![span(2, 1, 0, 1)]));
+    rig.sealer.settings.age_max = Duration::ZERO;
+    rig.sealer.retention.settings.age_max = Some(Duration::ZERO);
+    rig.sealer.panics_left = 2;
+    for attempt in 1..=2u64 {
+        rig.sealer.next_attempt = Instant::now();
+        rig.sealer.round();
+        assert_eq!(rig.sealer.runs.metrics().sealer_panics.get(), attempt);
+        assert!(!rig.view().may_hold(id(1)), "retention goes on");
+        assert!(rig.sealer.next_attempt > Instant::now(), "the next attempt waits");
+    }
+    rig.sealer.next_attempt = Instant::now();
+    rig.sealer.round();
+    assert!(rig.view().may_hold(id(2)));
+    assert_eq!((rig.sealer.failures, rig.sealer.runs.metrics().seal_failures.get()), (0, 2));
+    rig.close();
+}
+
+#[test]
+fn sealing_that_is_told_to_stop_leaves_everything_in_the_spool() {
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    rig.append(&request((1..50).map(|number| span(number, number, 0, number)).collect()));
+    rig.sealer.stopping.store(true, Ordering::Relaxed);
+    assert!(matches!(rig.sealer.seal_all(), Err(SealError::Stopped(_))));
+    assert_eq!(rig.view().records().count(), 0);
+    rig.sealer.stopping.store(false, Ordering::Relaxed);
+    rig.sealer.seal_all().unwrap();
+    assert_eq!(rig.view().account().sealed.values().sum::<u64>(), 49);
+    rig.close();
+}
+
+/// Puts a device that cannot be read in the place of a file of traces that RocksDB has not opened; which run it is of.
+#[cfg(target_os = "linux")]
+fn break_device_under_a_run(rig: &Rig, directory: &TempDir) -> u64 {
+    let open: BTreeSet<_> =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).collect();
+    let files = rig.spool.database().raw().live_files().unwrap();
+    let mut of_traces = files.into_iter().filter(|file| file.column_family_name == TRACE);
+    let file = of_traces.find_map(|file| {
+        let path = directory.path().canonicalize().unwrap().join(file.name.trim_start_matches('/'));
+        (!open.contains(&path)).then_some((path, file.start_key?))
+    });
+    let (path, key) = file.expect("RocksDB opens few files at a start");
+    std::fs::remove_file(&path).unwrap();
+    // The first page of an address space is never there: reading it is an input/output error.
+    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    u64::from_be_bytes(key[4..12].try_into().unwrap())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_the_device_cannot_read_stops_neither_sealing_nor_search_nor_retention() {
+    const RUNS: u64 = 24;
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    for run in 1..=RUNS {
+        rig.append(&request((1..20).map(|number| span(run * 1_000 + number, number, 0, number)).collect()));
+        rig.sealer.seal_all().unwrap();
+    }
+    rig.close();
+    let mut rig = Rig::open(&directory);
+    let bad = break_device_under_a_run(&rig, &directory);
+    let trace = id(bad * 1_000 + 5);
+    rig.sealer.runs.pin(trace).unwrap();
+    // A late span of a trace in it: sealing looks whether its trace is split.
+    rig.sealer.runs.forget_recent_traces();
+    rig.append(&request(vec![span(bad * 1_000 + 5, 777, 0, 5)]));
+    rig.sealer.seal_all().unwrap();
+    let view = rig.view();
+    assert_eq!(view.records().count() as u64, RUNS + 1);
+    assert_eq!(view.segments().count() as u64, RUNS, "it is set aside");
+    assert_eq!(rig.sealer.runs.metrics().damaged_runs.get(), 1);
+    assert!(view.records().all(|run| run.damaged.is_none()), "the next start looks again");
+    assert_eq!(view.pieces(trace).unwrap().len(), 1);
+    assert_eq!(view.fragments(trace, usize::MAX).unwrap().requests.len(), 1);
+    drop(view);
+
+    rig.sealer.retention.settings.age_max = Some(Duration::ZERO);
+    while rig.sealer.retention.keep(&rig.sealer.runs, &rig.spool).unwrap() > 0 {}
+    assert_eq!(rig.view().records().count(), 0);
+    assert_eq!(rig.sealer.runs.metrics().pinned_unsaved.get(), 1);
+    assert_eq!(rig.view().fragments(trace, usize::MAX).unwrap().requests.len(), 1, "the late span was kept");
+    rig.close();
+}
+
+#[test]
+fn what_is_unpinned_while_its_run_is_dropped_leaves_no_copy() {
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    rig.sealer.retention.settings.age_max = Some(Duration::ZERO);
+    for trace in 1..=20u64 {
+        rig.append(&request(vec![span(trace, 1, 0, 1)]));
+        rig.sealer.seal_all().unwrap();
+        let runs = rig.sealer.runs.clone();
+        runs.pin(id(trace)).unwrap();
+        let unpinning = std::thread::spawn(move || runs.unpin(id(trace)));
+        assert_eq!(rig.sealer.retention.keep(&rig.sealer.runs, &rig.spool).unwrap(), 1);
+        unpinning.join().unwrap().unwrap();
+        assert!(rig.view().fragments(id(trace), usize::MAX).unwrap().requests.is_empty());
+        assert!(!rig.view().may_hold(id(trace)));
+    }
+    rig.close();
+}
+
+#[test]
+fn spans_of_kinds_that_nobody_knows_yet_repeat_no_other() {
+    let of_kind = |kind| Span { kind, ..span(1, 1, 0, 1) };
+    check_sealed_as_built(&[request(vec![of_kind(0), of_kind(7), of_kind(8), of_kind(7), of_kind(-1)])]);
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    rig.append(&request(vec![of_kind(0), of_kind(7), of_kind(8), of_kind(7), of_kind(-1)]));
+    rig.sealer.seal_all().unwrap();
+    let fragments = rig.view().fragments(id(1), usize::MAX).unwrap().requests;
+    assert_eq!(spans_in(fragments.iter().map(|request| &**request)).len(), 4);
+    rig.close();
 }

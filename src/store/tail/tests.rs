@@ -42,6 +42,7 @@ impl Rig {
             age_max: None,
             free_bytes_min: 0,
             sync_interval: Duration::ZERO,
+            memory: crate::spool::Memory::default(),
             trace_keys: scan::trace_keys,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

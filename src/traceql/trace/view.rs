@@ -253,10 +253,6 @@ impl View {
         for (span, own) in ids.iter().enumerate() {
             by_id.entry(own.span).or_default().push(span as u32);
         }
-        // Of three spans with one id nobody can tell which is whose parent: the trace is broken.
-        if by_id.values().any(|spans| spans.len() > 2) {
-            return Ok(Tree::unknown(ids.len()));
-        }
         let kind_of = |span: u32| match self.spans.get(span as usize) {
             Some(place) => kind(pieces, *place),
             None => Ok(Kind::Unspecified),
@@ -280,6 +276,7 @@ impl View {
                         Link::Away
                     }
                 }
+                // Of three spans with one id nobody can tell which is whose parent.
                 _ => Link::Away,
             });
         }

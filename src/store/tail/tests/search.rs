@@ -138,7 +138,7 @@ proptest! {
         tidy(&mut requests);
         let memory = Memory::whole(&plain(&requests));
         let rig = Rig::new();
-        let runs = Runs::open(rig.spool.database().clone(), runs::Metrics::default()).unwrap();
+        let runs = Runs::open(rig.spool.database().clone(), runs::Metrics::default(), runs::Memory::default()).unwrap();
         let sealing =
             Sealing::start(rig.spool.clone(), runs.clone(), SealSettings::default(), RetentionSettings::default()).unwrap();
         let store = Store::new(rig.spool.clone(), Arc::new(runs), settings);
