@@ -13,6 +13,7 @@ mod banner;
 mod collector_metrics;
 pub mod components;
 pub mod connectors;
+mod credentials;
 mod dead_letters;
 mod doors;
 pub mod file_storage;
