@@ -286,12 +286,15 @@ test("a trace of 10,000 spans scrolls; its frame times are told", async () => {
   );
   frames.sort((a, b) => a - b);
   console.log(`frames of a fast scroll: median ${frames[Math.floor(frames.length / 2)].toFixed(1)} ms, p95 ${frames[Math.floor(frames.length * 0.95)].toFixed(1)} ms, longest ${frames.at(-1).toFixed(1)} ms`);
-  const shown = await page.evaluate(() => {
+  // Every row that there is room for is drawn where the scroll ended.
+  await page.waitForFunction(() => {
     const box = document.querySelector(".waterfall").getBoundingClientRect();
-    const rows = [...document.querySelectorAll(".line")].filter((row) => { const own = row.getBoundingClientRect(); return own.bottom > box.top && own.top < box.bottom; });
-    return { rows: rows.length, wanted: Math.floor(box.height / 25) };
+    const rows = [...document.querySelectorAll(".line")].filter((row) => {
+      const own = row.getBoundingClientRect();
+      return own.bottom > box.top && own.top < box.bottom;
+    });
+    return rows.length >= Math.floor(box.height / 25);
   });
-  assert.ok(shown.rows >= shown.wanted, `${shown.rows} of ${shown.wanted} rows after the scroll`);
   await close();
 });
 
