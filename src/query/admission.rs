@@ -5,9 +5,9 @@
 //! ```
 //!
 //! What queries hold in memory while they run is booked against one pool that all share; finished answers share a room of
-//! bytes until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of their own: they are over in a
-//! millisecond and must not stand behind a scan of a week. A client that leaves while it waits leaves the queue; if it
-//! leaves while its query runs, the query is cancelled.
+//! bytes until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
+//! their own: they are over in a millisecond and must not stand behind a scan of a week. A client that leaves while it
+//! waits leaves the queue; if it leaves while its query runs, the query is cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
