@@ -236,7 +236,7 @@ impl Plan {
             connectors: Vec::new(),
         };
         for (id, connector) in running {
-            let pipelines = ways.from_connector(id)?;
+            let pipelines = ways.of_connector(id)?;
             let outlet: Arc<dyn Outlet> = Arc::new(ConnectorOutlet { spool: shared.spool.clone(), pipelines });
             plan.connectors.push((connector, outlet));
         }
@@ -247,11 +247,11 @@ impl Plan {
             }
             let settings = &component.settings;
             let items = |signal| -> Result<Option<Arc<dyn ItemSink>>, StartError> {
-                let pipelines = ways.from_receiver(id, signal)?;
+                let pipelines = ways.of_receiver(id, signal)?;
                 let intake = ItemIntake { signal, spool: shared.spool.clone(), pipelines };
                 Ok((!intake.pipelines.is_empty()).then(|| Arc::new(intake) as _))
             };
-            let pipelines = ways.from_receiver(id, Signal::Traces)?;
+            let pipelines = ways.of_receiver(id, Signal::Traces)?;
             let receiver = Arc::new(Receiver {
                 name: id.to_string(),
                 dialect: settings.dialect(),
@@ -274,7 +274,6 @@ impl Plan {
                 plan.wanted.push(Wanted { protocol, endpoint, behind });
             }
         }
-        drop(ways);
         plan.pipelines = config
             .service
             .pipelines

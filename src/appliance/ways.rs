@@ -23,12 +23,12 @@ impl<'a> Ways<'a> {
     }
 
     /// Where requests of `signal` go that this receiver takes in.
-    pub fn from_receiver(&self, id: &ComponentId, signal: Signal) -> Result<Vec<PipelineIntake>, StartError> {
+    pub fn of_receiver(&self, id: &ComponentId, signal: Signal) -> Result<Vec<PipelineIntake>, StartError> {
         self.from(id, |pipeline| pipeline.signal == signal && pipeline.receivers.contains(id))
     }
 
     /// Where requests go that this connector makes.
-    pub fn from_connector(&self, id: &ComponentId) -> Result<Vec<PipelineIntake>, StartError> {
+    pub fn of_connector(&self, id: &ComponentId) -> Result<Vec<PipelineIntake>, StartError> {
         self.from(id, |pipeline| pipeline.fed_by.contains(id))
     }
 

@@ -167,10 +167,10 @@ impl Components<'_> {
     /// As [`Self::check_signal`], of a connector that stands among the receivers or exporters of a pipeline.
     fn check_route(&self, stands_for: Role, id: &ComponentId, signal: Signal) -> Result<(), (String, String)> {
         let Some(routes) = self.routes.get(id) else { return Ok(()) };
-        let (at, does): (fn(&(Signal, Signal)) -> Signal, _) = match stands_for {
-            Role::Receiver => (|route| route.1, "does not begin"),
-            _ => (|route| route.0, "does not end"),
-        };
+        // Among the receivers stands where it leads to.
+        let begins = stands_for == Role::Receiver;
+        let at = |route: &(Signal, Signal)| if begins { route.1 } else { route.0 };
+        let does = if begins { "does not begin" } else { "does not end" };
         if routes.iter().any(|route| at(route) == signal) {
             return Ok(());
         }

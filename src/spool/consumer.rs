@@ -108,6 +108,9 @@ pub struct Note {
     pub value: Option<Vec<u8>>,
 }
 
+/// A note as it lies there.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// What a consumer has still before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
@@ -311,7 +314,7 @@ impl Consumer {
     }
 
     /// The notes with keys in `[from, to)`, in order. Blocking.
-    pub fn notes(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    pub fn notes(&self, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, ReadError> {
         let (lower, upper) = (self.note_key(from), self.note_key(to));
         let own_len = lower.len() - from.len();
         let mut options = ReadOptions::default();

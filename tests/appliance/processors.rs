@@ -134,7 +134,7 @@ fn normal(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequest {
 }
 
 /// By key, at any depth.
-fn sort(attributes: &mut Vec<KeyValue>) {
+fn sort(attributes: &mut [KeyValue]) {
     attributes.sort_by(|a, b| a.key.cmp(&b.key));
     attributes.iter_mut().flat_map(|attribute| &mut attribute.value).for_each(sort_within);
 }
@@ -222,7 +222,7 @@ pub fn shop() -> ExportTraceServiceRequest {
             attribute("number.text", text("12")),
             attribute("ratio", Value::DoubleValue(0.25)),
             attribute("whole", Value::DoubleValue(3.0)),
-            attribute("flag", Value::BoolValue(number % 2 == 0)),
+            attribute("flag", Value::BoolValue(number.is_multiple_of(2))),
             attribute("bytes", Value::BytesValue(vec![1, 2, 255])),
             attribute("list", list.clone()),
             attribute("map", map.clone()),
@@ -284,7 +284,7 @@ fn traces(states: &[&str]) -> ExportTraceServiceRequest {
         span_id: vec![1; 8],
         name: format!("s{number}"),
         trace_state: states[number as usize % states.len()].to_owned(),
-        attributes: match &priorities[if number % 10 == 0 { (number / 10 % 4) as usize } else { 0 }] {
+        attributes: match &priorities[if number.is_multiple_of(10) { (number / 10 % 4) as usize } else { 0 }] {
             Some(priority) => vec![attribute("sampling.priority", priority.clone())],
             None => Vec::new(),
         },

@@ -40,7 +40,7 @@ fn name(trace: u64, second: bool) -> String {
 }
 
 fn is_wanted(trace: u64) -> bool {
-    trace % 3 == 0
+    trace.is_multiple_of(3)
 }
 
 async fn send(spanreel: &Spanreel, spans: &[Span]) {

@@ -88,7 +88,11 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_hold_are_refused_and_those_of_the_queue_are_noted() {
-        let said = |text: &str| errors_of(text, |section| drop(decode(section)));
+        let said = |text: &str| {
+            errors_of(text, |section| {
+                decode(section);
+            })
+        };
         assert!(said("batch: {sizer: bytes, min_size: 1000}")[0].contains("batches are measured in spans"));
         assert!(said("batch: {min_size: 5, max_size: 4}")[0].starts_with("batch::max_size: must be at least min_size"));
         assert_eq!(said("batch: {flush_timeout: 0}"), ["batch::flush_timeout: must be above zero (e.g. 200ms)"]);
