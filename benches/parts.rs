@@ -39,7 +39,6 @@ use spanreel::red::{Red, RedSettings};
 use spanreel::spool::{self, Append, PipelineId, Spool, TimeRange};
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use support::traces::attribute;
@@ -117,7 +116,7 @@ fn count_request(criterion: &mut Criterion) {
 fn process_request(criterion: &mut Criterion) {
     let request = request(0);
     let scanned = scan(&request).unwrap();
-    let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let client = Client::of(std::net::Ipv4Addr::LOCALHOST.into());
     let runtime = runtime();
     let mut group = criterion.benchmark_group("process");
     group.throughput(Throughput::Elements(SPANS_PER_REQUEST as u64));

@@ -13,6 +13,7 @@ mod banner;
 mod collector_metrics;
 pub mod components;
 pub mod connectors;
+mod credentials;
 mod dead_letters;
 mod doors;
 pub mod file_storage;
@@ -37,7 +38,7 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryState, Tempo};
+use crate::query::{QueryMetrics, QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
@@ -195,6 +196,8 @@ impl Appliance {
         serving_tasks.spawn(forecast.clone().watch(spool.clone(), serving.clone()));
         let cluster_metrics = cluster::Metrics::default();
         cluster_metrics.register(&mut registry);
+        let query_metrics = QueryMetrics::default();
+        query_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
         let metrics = match red {
             Some(red) => metrics.with_series(move || Box::new(red::exposition::Pages::of(Arc::clone(&red)))),
@@ -219,15 +222,16 @@ impl Appliance {
         } else {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), memory.tail);
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
-            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, memory.query);
+            let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, memory.query)
+                .with_metrics(query_metrics.clone());
             if let Some(url) = &settings.query_upstream {
                 let tempo = Tempo::new(url, Handle::current());
                 state = state.with_upstream(Arc::new(tempo.map_err(|error| StartError::Internal(error.to_string()))?));
             }
-            let server = http_server::bind(&query_endpoint).await?;
+            let server = http_server::bind(&query_endpoint).await?.counting(&query_metrics.stalled);
             let address = server.address();
             if let Some(endpoint) = &settings.query_grpc_endpoint {
-                let grpc = http_server::bind(endpoint).await?;
+                let grpc = http_server::bind(endpoint).await?.counting(&query_metrics.stalled);
                 serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
             }
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone(), beside: &[archive::NAME] });

@@ -17,6 +17,7 @@ pub mod edit;
 pub mod ids;
 pub mod items;
 pub mod json;
+pub mod percent;
 pub mod plain;
 pub mod resource;
 pub mod scan;

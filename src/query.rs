@@ -4,9 +4,9 @@
 //! texts to the letter, because Grafana shows them to people.
 //!
 //! ```text
-//! URL parameters ─┐                                               ┌▶ JSON or protobuf, gzip
-//!                 ├▶ call ─▶ admission ─▶ blocking thread: engine ─┤
-//! gRPC message ───┘          (lane, Control)                      └▶ messages of at most 1 MiB
+//! URL parameters ─┐                                                    ┌▶ JSON or protobuf, gzip
+//!                 ├▶ admission ─▶ blocking thread: call, engine, upstream ─┤
+//! gRPC message ───┘  (lane, Control)                                   └▶ messages of at most 1 MiB
 //! ```
 //!
 //! Invariants: a bounded number of queries runs and waits at a time, each bounded in time and bytes, and a client that
@@ -15,6 +15,7 @@
 //! accepted and means nothing. The room must not know where traces lie: it asks a [`SpanSource`].
 
 mod admission;
+mod asked;
 mod call;
 mod dead_letters;
 mod encode;
@@ -23,6 +24,7 @@ mod error;
 mod introspection;
 mod logfmt;
 mod negotiation;
+mod paced;
 mod parameters;
 mod router;
 mod search;
@@ -37,6 +39,7 @@ mod trace_id;
 mod upkeep;
 mod upstream;
 
+pub use admission::Metrics as QueryMetrics;
 pub use dead_letters::{DeadLetters, NoLetter, routes as dead_letter_routes};
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
@@ -45,7 +48,7 @@ pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
 pub use upkeep::{Peer, Upkeep, routes as upkeep_routes};
-pub use upstream::{Away, Tempo, Upstream, UrlError};
+pub use upstream::{Away, Tempo, Unanswered, Upstream, UrlError};
 
 #[cfg(test)]
 mod tests;

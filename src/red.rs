@@ -178,9 +178,9 @@ impl Engine {
             };
             for span in messages(resource_spans, 2).flat_map(|scope_spans| messages(scope_spans, 2)) {
                 let facts = Facts::read(span);
-                let for_graph = is_node && ServiceGraph::wants_attributes(&facts);
+                let for_graph = is_node && self.graph.as_ref().is_some_and(|graph| graph.wants_attributes(&facts));
+                of_span.fill(None);
                 if for_graph || self.spans.as_ref().is_some_and(SpanMetrics::wants_attributes) {
-                    of_span.fill(None);
                     self.keys.find(span, 9, &mut of_span);
                 }
                 if let Some(spans) = &mut self.spans {

@@ -21,7 +21,7 @@ pub mod control;
 pub mod datum;
 pub mod error;
 pub mod filter;
-mod keys;
+pub mod keys;
 mod lenient;
 mod lexer;
 pub mod mask;

@@ -4,6 +4,7 @@
 //! role's settings enum, and a line here. `components`, `validate`, error hints and docs all read these lists.
 
 use super::connectors::{self, ConnectorSettings};
+use super::credentials::ClientSettings;
 use super::file_storage::settings::FileStorageSettings;
 use super::health_check::settings::HealthCheckSettings;
 use super::spanreel::settings::SpanreelSettings;
@@ -108,6 +109,7 @@ impl Kit for Components {
         check_authenticators(config, report);
         check_tail_sampling(config, report);
         check_urls(config, report);
+        check_exporters_authenticators(config, report);
         check_order(config, report);
     }
 }
@@ -148,6 +150,23 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// What exporters name to say who they are must be able to, and must run.
+fn check_exporters_authenticators(config: &Config<Components>, report: &Report) {
+    for (id, exporter) in &config.exporters {
+        let Some(authenticator) = exporter.settings.authenticator() else { continue };
+        let path = format!("exporters::{id}");
+        // That it exists is checked where references are.
+        if ClientSettings::find(config, authenticator).is_none() {
+            let reason = format!("extension {authenticator} cannot say who an exporter is");
+            let remedy = "name a bearertokenauth, or a basicauth with client_auth";
+            report.error(&exporter.position, &path, reason, remedy);
+        } else if !config.service.extensions.iter().any(|listed| listed.to_string() == authenticator) {
+            let reason = format!("authenticator {authenticator} is not among service::extensions");
+            report.error(&exporter.position, &path, reason, "add it there");
         }
     }
 }

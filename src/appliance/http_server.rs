@@ -1,5 +1,7 @@
 //! The plain HTTP server (HTTP/1.1 and h2c on one port) behind the query API, health checks and own metrics.
 
+mod stream;
+
 use super::StartError;
 use crate::query::Peer;
 use crate::receive::accept;
@@ -12,14 +14,18 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use std::net::SocketAddr;
 use std::time::Duration;
+use stream::Watched;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 2_000;
 const STREAMS_MAX: u32 = 128;
+/// A header list of HTTP/2: a URL of 64 KiB, as over HTTP/1.1, and the rest.
+const HEADER_LIST_BYTES_MAX: u32 = 80 * 1024;
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(75);
 /// How long running requests may take to end once the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -28,13 +34,14 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 pub(super) struct HttpServer {
     socket: TcpListener,
     address: SocketAddr,
+    given_up: Counter,
 }
 
 pub(super) async fn bind(endpoint: &str) -> Result<HttpServer, StartError> {
     let failed = |problem| StartError::Bind { address: endpoint.to_owned(), problem };
     let socket = TcpListener::bind(bindable(endpoint)).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
-    Ok(HttpServer { socket, address })
+    Ok(HttpServer { socket, address, given_up: Counter::default() })
 }
 
 /// A response in Prometheus' older text format, in which a Collector's names stand as they are. Without exemplars,
@@ -49,12 +56,17 @@ impl HttpServer {
         self.address
     }
 
+    /// Counts connections whose clients took nothing for too long where others can read it.
+    pub fn counting(self, given_up: &Counter) -> Self {
+        Self { given_up: given_up.clone(), ..self }
+    }
+
     /// Serves until `shutdown`, then lets running requests end.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let stop = shutdown.clone();
+        let (stop, given_up) = (shutdown.clone(), self.given_up);
         accept::accept(self.socket, self.address, CONNECTIONS_MAX, shutdown, |stream, peer| {
             let service = WithPeer { inner: TowerToHyperService::new(router.clone()), peer: Peer(peer) };
-            serve_connection(stream, service, stop.clone())
+            serve_connection(Watched::new(stream, given_up.clone()), service, stop.clone())
         })
         .await;
     }
@@ -78,10 +90,11 @@ impl Service<Request<Incoming>> for WithPeer {
     }
 }
 
-async fn serve_connection(stream: TcpStream, service: WithPeer, shutdown: CancellationToken) {
+async fn serve_connection(stream: Watched<TcpStream>, service: WithPeer, shutdown: CancellationToken) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    server.http2().max_header_list_size(HEADER_LIST_BYTES_MAX);
     let connection = server.serve_connection(TokioIo::new(stream), service);
     accept::drive(connection, &shutdown, DRAIN_MAX, |connection| connection.graceful_shutdown()).await;
 }

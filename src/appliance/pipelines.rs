@@ -7,6 +7,7 @@ use super::Shared;
 use super::authenticators::Authenticators;
 use super::components::{Components, ExtensionSettings, spanreel_settings};
 use super::connectors::ConnectorOutlet;
+use super::credentials::ClientSettings;
 use super::doors::{Wanted, overlap};
 use super::health_check;
 use super::health_check::settings::HealthCheckSettings;
@@ -106,6 +107,8 @@ pub(super) struct RunningDestination {
     settings: ExporterSettings,
     batch: Option<BatchSettings>,
     delivery: DeliverySettings,
+    /// What its authenticator knows.
+    client: Option<ClientSettings>,
     /// It gets what tail sampling lets pass.
     is_sampled: bool,
     consumer: Consumer,
@@ -337,18 +340,21 @@ impl Plan {
                     tracing::warn!(exporter, pipeline = name, "delivery::resend does not work behind tail_sampling");
                     delivery.resend = Duration::ZERO;
                 }
+                let authenticator = component.settings.authenticator();
+                let client = authenticator.and_then(|id| ClientSettings::find(config, id));
                 let known = running.destinations.iter().find(|running| {
                     running.is_of(name, &exporter)
                         && running.settings == component.settings
                         && running.batch.as_ref() == batch
                         && running.delivery == delivery
+                        && running.client == client
                         && running.is_sampled == sampling.is_some()
                 });
                 let built = match known {
                     Some(known) => Ok(PlannedDestination::Kept(known.clone())),
                     None => {
                         let sampling = sampling.as_ref().map(|planned| &planned.sampling);
-                        let settings = (&component.settings, delivery);
+                        let settings = (&component.settings, delivery, client);
                         new_destination(shared, owner, (name, *signal), (intake, sampling), exporter, settings).await
                     }
                 };
@@ -398,7 +404,7 @@ async fn new_destination(
     (pipeline, signal): (&str, Signal),
     (intake, sampling): (&PipelineIntake, Option<&Sampling>),
     exporter: String,
-    (settings, delivery): (&ExporterSettings, DeliverySettings),
+    (settings, delivery, client): (&ExporterSettings, DeliverySettings, Option<ClientSettings>),
 ) -> Result<PlannedDestination, StartError> {
     let consumer = {
         let (spool, exporter, id) = (shared.spool.clone(), exporter.clone(), intake.id);
@@ -412,7 +418,8 @@ async fn new_destination(
     };
     let batch = intake.chain.batch();
     let (metrics, budget) = (&shared.forward_metrics, &shared.forward_budget);
-    let around = Surroundings { signal, batch, delivery: &delivery, credentials: None, metrics, budget };
+    let credentials = client.clone().map(ClientSettings::credentials);
+    let around = Surroundings { signal, batch, delivery: &delivery, credentials, metrics, budget };
     let feed = sampling.map_or_else(|| Feed::from(consumer.clone()), |sampling| sampling.feed(consumer.clone()));
     let built = Destination::build(&log_name, settings, feed, around);
     let destination = built.map_err(|problem| StartError::Exporter { exporter: exporter.clone(), problem })?;
@@ -423,6 +430,7 @@ async fn new_destination(
         settings: settings.clone(),
         batch: batch.cloned(),
         delivery,
+        client,
         is_sampled: sampling.is_some(),
         consumer,
         task: Task::default(),

@@ -3,7 +3,8 @@
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{ANSWER_WAIT_MAX, Form, counted, encoded, text};
+use super::traces::{ANSWER_WAIT_MAX, Form, counted, text};
+use crate::otlp::percent::url_value;
 use http::Method;
 use serde_json::Value;
 use std::fmt::Write;
@@ -25,9 +26,9 @@ pub fn dead_letters(place: &Place, handling: Handling<'_>, form: Form) -> Outcom
     const PATH: &str = "/api/spanreel/dead-letters";
     let asked = match handling {
         Handling::List => place.get(PATH),
-        Handling::Show(id) => place.get(&format!("{PATH}/show?id={}", encoded(id))),
-        Handling::Retry(id) => place.ask(Method::POST, &format!("{PATH}/retry?id={}", encoded(id)), RETRY_WAIT_MAX),
-        Handling::Drop(id) => place.ask(Method::DELETE, &format!("{PATH}?id={}", encoded(id)), ANSWER_WAIT_MAX),
+        Handling::Show(id) => place.get(&format!("{PATH}/show?id={}", url_value(id))),
+        Handling::Retry(id) => place.ask(Method::POST, &format!("{PATH}/retry?id={}", url_value(id)), RETRY_WAIT_MAX),
+        Handling::Drop(id) => place.ask(Method::DELETE, &format!("{PATH}?id={}", url_value(id)), ANSWER_WAIT_MAX),
     };
     match asked {
         Ok(answer) if form == Form::Json => Outcome::printed(format!("{answer:#}\n")),

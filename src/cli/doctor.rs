@@ -3,7 +3,8 @@
 use super::client;
 use super::outcome::Outcome;
 use super::status::{duration, rows};
-use super::traces::{Form, encoded};
+use super::traces::Form;
+use crate::otlp::percent::url_value;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::fmt::Write;
@@ -25,7 +26,7 @@ pub fn doctor(endpoint: &str, scope: &str, form: Form) -> Outcome {
 
 fn path(scope: &str) -> String {
     let (namespace, name) = scope.split_once('/').unwrap_or((scope, ""));
-    format!("/api/spanreel/doctor?namespace={}&name={}", encoded(namespace), encoded(name))
+    format!("/api/spanreel/doctor?namespace={}&name={}", url_value(namespace), url_value(name))
 }
 
 /// The report as text.

@@ -1,5 +1,9 @@
 //! What a subcommand that only reads and prints comes to.
 
+use serde_json::Value;
+
+use super::traces::Form;
+
 /// Text for both streams and an exit code; whoever calls it prints and exits.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
@@ -13,6 +17,15 @@ impl Outcome {
     /// Success with something to print, line feed included.
     pub fn printed(stdout: String) -> Self {
         Self { stdout, ..Self::default() }
+    }
+
+    /// The answer of a running instance: as it is for machines, described for people, or why there is none.
+    pub fn answered(answer: Result<Value, String>, form: Form, describe: impl FnOnce(&Value) -> String) -> Self {
+        match answer {
+            Ok(answer) if form == Form::Json => Self::printed(format!("{answer:#}\n")),
+            Ok(answer) => Self::printed(describe(&answer)),
+            Err(line) => Self::failed(&[line]),
+        }
     }
 
     /// Failure with one line per reason.

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, counted, duration, encoded, long, moment, padded, printable, text, toned};
+use super::traces::{Form, Tone, counted, duration, long, moment, padded, printable, text, toned};
+use crate::otlp::percent::url_value;
 
 const SERVICE_WIDTH_MAX: usize = 32;
 const NAME_WIDTH_MAX: usize = 60;
@@ -23,12 +24,8 @@ pub struct Search<'a> {
 
 pub fn search(place: &Place, search: Search<'_>, form: Form) -> Outcome {
     let Search { query, since, limit } = search;
-    let path = format!("/api/search?q={}&since={}&limit={limit}", encoded(query), encoded(since));
-    match place.get(&path) {
-        Ok(answer) if form == Form::Json => Outcome::printed(format!("{answer:#}\n")),
-        Ok(answer) => Outcome::printed(describe(&answer, search, form == Form::Coloured)),
-        Err(line) => Outcome::failed(&[line]),
-    }
+    let path = format!("/api/search?q={}&since={}&limit={limit}", url_value(query), url_value(since));
+    Outcome::answered(place.get(&path), form, |answer| describe(answer, search, form == Form::Coloured))
 }
 
 fn describe(answer: &Value, search: Search<'_>, coloured: bool) -> String {

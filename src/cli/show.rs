@@ -17,6 +17,7 @@ use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
 use super::traces::{Form, Tone, counted, duration, long, moment, padded, printable, text, toned};
+use crate::otlp::percent::url_value;
 
 const BAR_WIDTH: usize = 32;
 const NAME_WIDTH_MAX: usize = 60;
@@ -26,17 +27,16 @@ const MESSAGE_WIDTH_MAX: usize = 100;
 const INDENT_DEPTH_MAX: usize = 40;
 
 pub fn show(place: &Place, id: &str, form: Form) -> Outcome {
-    let path = format!("/api/v2/traces/{}", super::traces::encoded(id));
+    let path = format!("/api/v2/traces/{}", url_value(id));
     match place.get(&path) {
         Ok(answer) => {
             let spans = Span::all(&answer["trace"]);
             if spans.is_empty() {
                 return Outcome::failed(&[format!("spanreel: there is no trace {}", printable(id, 64))]);
             }
-            match form {
-                Form::Json => Outcome::printed(format!("{answer:#}\n")),
-                _ => Outcome::printed(describe(&spans, text(&answer["message"]), form == Form::Coloured)),
-            }
+            Outcome::answered(Ok(answer), form, |answer| {
+                describe(&spans, text(&answer["message"]), form == Form::Coloured)
+            })
         }
         Err(line) => Outcome::failed(&[line]),
     }

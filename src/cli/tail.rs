@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, duration, encoded, long, moment, printable, text, toned};
+use super::traces::{Form, Tone, duration, long, moment, printable, text, toned};
 use super::{EXIT_FAILED, EXIT_OK};
+use crate::otlp::percent::url_value;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Spans that started longer ago are not shown when they come.
@@ -60,7 +61,7 @@ fn path(query: &str, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!(
         "/api/search?q={}&start={}&end={}&limit={TRACES_PER_LOOK_MAX}&spss={SPANS_PER_TRACE_MAX}",
-        encoded(query),
+        url_value(query),
         now.saturating_sub(LOOK_BACK).as_secs(),
         (now + LOOK_AHEAD).as_secs(),
     )

@@ -1,6 +1,5 @@
 //! Asking for traces, and saying what they hold in a line: what `search`, `show` and `tail` share.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -105,19 +104,6 @@ pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A value of a query string.
-pub(super) fn encoded(value: &str) -> String {
-    let mut out = String::new();
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            // Writing to a string cannot fail.
-            other => _ = write!(out, "%{other:02X}"),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,10 +124,5 @@ mod tests {
     #[test]
     fn moments_are_in_utc() {
         assert_eq!(moment(1_544_712_660_123_000_000), "2018-12-13 14:51:00.123Z");
-    }
-
-    #[test]
-    fn queries_survive_the_query_string() {
-        assert_eq!(encoded("{ .a = \"ü\" }"), "%7B%20.a%20%3D%20%22%C3%BC%22%20%7D");
     }
 }

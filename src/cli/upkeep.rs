@@ -11,7 +11,8 @@ use super::EXIT_FAILED;
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{ANSWER_WAIT_MAX, Form, counted, encoded, text};
+use super::traces::{ANSWER_WAIT_MAX, Form, counted, text};
+use crate::otlp::percent::url_value;
 
 /// Reading a whole disk takes its time: at 100 MB/s this is 8 TB.
 const WHOLE_DISK_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -29,17 +30,12 @@ pub fn pin(place: &Place, id: Option<&str>, pinning: Pinning, form: Form) -> Out
         None => place.get("/api/spanreel/pins"),
         Some(id) => {
             let method = if pinning == Pinning::Pin { Method::POST } else { Method::DELETE };
-            place.ask(method, &format!("/api/spanreel/pins/{}", encoded(id)), ANSWER_WAIT_MAX)
+            place.ask(method, &format!("/api/spanreel/pins/{}", url_value(id)), ANSWER_WAIT_MAX)
         }
     };
-    match asked {
-        Ok(answer) if form == Form::Json => Outcome::printed(format!("{answer:#}\n")),
-        Ok(answer) => {
-            let ids = rows(&answer["traces"]).map(text);
-            Outcome::printed(ids.fold(String::new(), |out, id| out + id + "\n"))
-        }
-        Err(line) => Outcome::failed(&[line]),
-    }
+    Outcome::answered(asked, form, |answer| {
+        rows(&answer["traces"]).map(text).fold(String::new(), |out, id| out + id + "\n")
+    })
 }
 
 /// Fails if anything is damaged.
@@ -84,12 +80,9 @@ pub fn snapshot(place: &Place, directory: &Path, form: Form) -> Outcome {
     let Some(path) = absolute.to_str() else {
         return Outcome::failed(&[format!("spanreel: {} is not UTF-8", absolute.display())]);
     };
-    let path = format!("/api/spanreel/snapshot?directory={}", encoded(path));
-    match place.ask(Method::POST, &path, WHOLE_DISK_WAIT_MAX) {
-        Ok(answer) if form == Form::Json => Outcome::printed(format!("{answer:#}\n")),
-        Ok(answer) => Outcome::printed(format!("{}\n", text(&answer["directory"]))),
-        Err(line) => Outcome::failed(&[line]),
-    }
+    let path = format!("/api/spanreel/snapshot?directory={}", url_value(path));
+    let asked = place.ask(Method::POST, &path, WHOLE_DISK_WAIT_MAX);
+    Outcome::answered(asked, form, |answer| format!("{}\n", text(&answer["directory"])))
 }
 
 #[cfg(test)]

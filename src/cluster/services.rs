@@ -345,6 +345,11 @@ mod tests {
         let ports = ports(&listeners, Some(&given));
         let names: Vec<(&str, u16)> = ports.iter().map(|port| (port.name.as_str(), port.port)).collect();
         assert_eq!(names, [("mine", 4318), ("otlp-grpc", 1), ("port-9", 9), ("port-4317", 4317)]);
+
+        let packets = ListenerPort { udp: true, ..listener("jaeger", 6831) };
+        let ports = super::ports(&[packets, listener("zipkin", 6831)], None);
+        let protocols: Vec<_> = ports.iter().map(|port| (port.name.as_str(), port.protocol.as_str())).collect();
+        assert_eq!(protocols, [("jaeger", "UDP"), ("zipkin", "TCP")], "one number for each transport");
     }
 
     proptest! {

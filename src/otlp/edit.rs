@@ -94,7 +94,7 @@ pub fn whole(request: &[u8]) -> Option<Vec<u8>> {
     (!is_whole).then(|| {
         rebuilt(request, RESOURCE_SPANS, |resource_spans| {
             let joined = joined(resource_spans, RESOURCE);
-            rebuilt(&joined, SCOPE_SPANS, |scope_spans| joined_scope(scope_spans))
+            rebuilt(&joined, SCOPE_SPANS, joined_scope)
         })
     })
 }

@@ -17,7 +17,10 @@ pub struct Client {
 /// Names with their values, in the order they came; names match in any case. Bounded: what is beyond
 /// [`ClientMetadata::ENTRIES_MAX`] or [`ClientMetadata::BYTES_MAX`] is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ClientMetadata(Option<Arc<[(Box<str>, Box<str>)]>>);
+pub struct ClientMetadata(Option<Arc<[Entry]>>);
+
+/// A name and one of its values.
+type Entry = (Box<str>, Box<str>);
 
 impl Client {
     /// A client of which only the address is known.
@@ -52,7 +55,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for ClientMetadata {
             bytes = bytes.saturating_add(name.len() + value.len());
             bytes <= Self::BYTES_MAX
         };
-        let kept: Arc<[(Box<str>, Box<str>)]> = entries
+        let kept: Arc<[Entry]> = entries
             .into_iter()
             .take(Self::ENTRIES_MAX)
             .take_while(fits)

@@ -9,7 +9,7 @@ use super::client::Client;
 use super::ottl::View;
 use super::ottl::settings::{Complaints, Failing, any_holds};
 use super::{Editor, Failed, Processor, Removed};
-use crate::otlp::edit::{Resource, ResourceSpans, SchemaUrl, Scope, ScopeSpans, Span, Traces};
+use crate::otlp::edit::{ResourceSpans, ScopeSpans, Span, Traces};
 
 /// One instance per pipeline.
 #[derive(Debug)]
@@ -68,9 +68,6 @@ struct Pass<'s> {
     failed: Option<Failed>,
 }
 
-/// A scope or resource with its URL.
-type Place<'p, T, U> = (&'p T, &'p U);
-
 impl Pass<'_> {
     fn goes(&mut self, conditions: &[super::ottl::Condition], view: View<'_, '_>) -> bool {
         if self.failed.is_some() {
@@ -82,30 +79,24 @@ impl Pass<'_> {
         })
     }
 
-    fn keeps_resource<'a>(&mut self, resource_spans: &mut ResourceSpans<'a>) -> bool {
+    fn keeps_resource(&mut self, resource_spans: &mut ResourceSpans<'_>) -> bool {
         let group = self.group;
         let ResourceSpans { resource, scopes, schema_url } = resource_spans;
-        let place: Place<'_, Resource<'a>, SchemaUrl<'a>> = (resource, schema_url);
-        let view = View { resource: place, scope: None, span: None, event: None, cache: None };
+        let view = View { resource: (resource, schema_url), scope: None, span: None, event: None, cache: None };
         if self.goes(&group.resource, view) {
             return false;
         }
         if group.scope.is_empty() && group.span.is_empty() && group.span_event.is_empty() {
             return true;
         }
-        scopes.retain_mut(|scope_spans| self.keeps_scope(place, scope_spans));
+        scopes.retain_mut(|scope_spans| self.keeps_scope(view, scope_spans));
         !scopes.is_empty()
     }
 
-    fn keeps_scope<'a>(
-        &mut self,
-        resource: Place<'_, Resource<'a>, SchemaUrl<'a>>,
-        scope_spans: &mut ScopeSpans<'a>,
-    ) -> bool {
+    fn keeps_scope<'a>(&mut self, view: View<'_, 'a>, scope_spans: &mut ScopeSpans<'a>) -> bool {
         let group = self.group;
         let ScopeSpans { scope, spans, schema_url } = scope_spans;
-        let scope: Place<'_, Scope<'a>, SchemaUrl<'a>> = (scope, schema_url);
-        let view = View { resource, scope: Some(scope), span: None, event: None, cache: None };
+        let view = View { scope: Some((scope, schema_url)), ..view };
         if self.goes(&group.scope, view) {
             return false;
         }

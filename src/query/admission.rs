@@ -5,13 +5,15 @@
 //! ```
 //!
 //! What queries hold in memory while they run is booked against one pool that all share; finished answers share a room of
-//! bytes until their clients have read them. Look-ups of one trace have a lane of their own: they are over in a
-//! millisecond and must not stand behind a scan of a week. A client that leaves while it waits leaves the queue; if it
-//! leaves while its query runs, the query is cancelled.
+//! bytes until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
+//! their own: they are over in a millisecond and must not stand behind a scan of a week. A client that leaves while it
+//! waits leaves the queue; if it leaves while its query runs, the query is cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -65,6 +67,38 @@ pub(super) trait Answer: Send + 'static {
 #[derive(Debug)]
 pub(super) struct Room {
     _permit: OwnedSemaphorePermit,
+    unread: Counter,
+}
+
+impl Room {
+    /// The client did not take the answer in time.
+    pub(super) fn was_left_unread(&self) {
+        self.unread.inc();
+        tracing::warn!("a client did not read its answer in time; the answer was dropped, to make room for others");
+    }
+}
+
+/// What is counted of queries.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    unread: Counter,
+    /// Connections that were ended because their clients took nothing for too long.
+    pub stalled: Counter,
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "spanreel_query_answers_unread",
+            "Answers of queries that were dropped because their clients did not read them in time",
+            self.unread.clone(),
+        );
+        registry.register(
+            "spanreel_query_connections_stalled",
+            "Connections to the query API that were ended because their clients took nothing for too long",
+            self.stalled.clone(),
+        );
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +108,7 @@ pub(super) struct Admission {
     scans: Arc<Semaphore>,
     room: Arc<Semaphore>,
     room_units: usize,
+    metrics: Metrics,
     /// What queries hold while they run.
     scratch: Arc<Pool>,
 }
@@ -101,6 +136,7 @@ impl Admission {
             scans: Arc::new(Semaphore::new(scans)),
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
+            metrics: Metrics::default(),
             scratch: Pool::new(QueryLimits::default().scratch_bytes_max),
         }
     }
@@ -131,14 +167,33 @@ impl Admission {
         self.settle(answer).await
     }
 
-    /// Gives an answer its room. One that is larger than all of it takes all.
+    pub(super) fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
+    }
+
     async fn settle<T: Answer>(&self, mut answer: T) -> Result<T, QueryError> {
-        let units = answer.bytes().div_ceil(ROOM_UNIT_BYTES).min(self.room_units);
+        answer.hold(self.room_for(answer.bytes()).await?);
+        Ok(answer)
+    }
+
+    /// Room for an answer of so many bytes. One that is larger than all of it takes all.
+    pub(super) async fn room_for(&self, bytes: usize) -> Result<Room, QueryError> {
+        let units = bytes.div_ceil(ROOM_UNIT_BYTES).min(self.room_units);
         let room =
             timeout(WAIT_MAX, Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)));
         let Ok(Ok(permit)) = room.await else { return Err(QueryError::AnswersWaiting) };
-        answer.hold(Room { _permit: permit });
-        Ok(answer)
+        Ok(Room { _permit: permit, unread: self.metrics.unread.clone() })
+    }
+}
+
+#[cfg(test)]
+impl Admission {
+    pub(super) fn room_left(&self) -> usize {
+        self.room.available_permits()
+    }
+
+    pub(super) fn left_unread(&self) -> u64 {
+        self.metrics.unread.get()
     }
 }
 

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
 use super::error::QueryError;
+use super::paced;
+use super::upstream::Away;
+use crate::otlp::percent::grpc_message;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const PROTOBUF: &str = "application/protobuf";
@@ -19,6 +22,15 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Below this, gzip costs more than it saves; Tempo's middleware draws the line there too.
 const GZIP_BYTES_MIN: usize = 1024;
+
+/// Says of an answer why it may be partial, where Tempo's message has no place for that: Grafana refuses a message with
+/// members that it does not know, and no headers.
+pub(super) const PARTIAL_HEADER: HeaderName = HeaderName::from_static("x-spanreel-partial");
+
+pub(super) fn partial_header(away: &Away) -> HeaderValue {
+    // Percent-encoded as `grpc-message` is, so that nothing in it can be wrong.
+    HeaderValue::from_str(&grpc_message(&away.to_string())).unwrap_or(HeaderValue::from_static("partial"))
+}
 
 /// The formats of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,19 +124,8 @@ pub(super) struct Payload {
     content_type: &'static str,
     coding: Coding,
     body: Vec<u8>,
+    missing: Option<Away>,
     room: Option<Room>,
-}
-
-/// A body and the room it takes: freed when the last of it is sent.
-struct Held {
-    body: Vec<u8>,
-    _room: Option<Room>,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
 }
 
 impl Answer for Payload {
@@ -146,6 +147,11 @@ impl Payload {
         }
     }
 
+    /// What the body has no place for: who does not answer, though something may be there.
+    pub(super) fn missing(self, missing: Option<Away>) -> Self {
+        Self { missing, ..self }
+    }
+
     /// Compresses the body if the client wants that and it pays; for large bodies that is work for a blocking thread.
     pub(super) fn new(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Self {
         let compressed = match coding {
@@ -153,8 +159,8 @@ impl Payload {
             _ => None,
         };
         match compressed {
-            Some(body) => Self { content_type, coding: Coding::Gzip, body, room: None },
-            None => Self { content_type, coding: Coding::Identity, body, room: None },
+            Some(body) => Self { content_type, coding: Coding::Gzip, body, missing: None, room: None },
+            None => Self { content_type, coding: Coding::Identity, body, missing: None, room: None },
         }
     }
 }
@@ -168,11 +174,13 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 
 impl IntoResponse for Payload {
     fn into_response(self) -> Response {
-        let body = Bytes::from_owner(Held { body: self.body, _room: self.room });
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(paced::body(self.body, self.room));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if let Some(away) = &self.missing {
+            headers.insert(PARTIAL_HEADER, partial_header(away));
+        }
         if self.coding == Coding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
-use super::admission::{Admission, Answer, Lane};
+use super::admission::{Admission, Answer, Lane, Metrics};
 use super::error::QueryError;
 use super::introspection::{self, Introspection};
 use super::source::SpanSource;
@@ -49,6 +49,12 @@ impl QueryState {
         Self { source, introspection, limits, admission: Arc::new(Admission::new(&limits)), upstream: None }
     }
 
+    /// Counting what becomes of queries where others can read it. To be called before the state is used.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { admission: Arc::new(Admission::new(&self.limits).with_metrics(metrics)), ..self }
+    }
+
     /// With somebody to ask for what is no longer here.
     #[must_use]
     pub fn with_upstream(self, upstream: Arc<dyn Upstream>) -> Self {
@@ -63,13 +69,18 @@ impl QueryState {
         &self.source
     }
 
-    /// Runs `work` over everything that can be searched, on a blocking thread when its turn comes.
-    pub(super) async fn scan<T: Answer>(
+    /// Reads a question and answers it over everything that can be searched, both on a blocking thread when its turn
+    /// comes: to parse a query and to compile its regular expressions is work, too.
+    pub(super) async fn scan<C, T: Answer>(
         &self,
-        work: impl FnOnce(&dyn Source, &Control) -> Result<T, QueryError> + Send + 'static,
+        read: impl FnOnce() -> Result<C, QueryError> + Send + 'static,
+        answer: impl FnOnce(C, &Scanned<'_>) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let source = Arc::clone(&self.source);
-        let run = move |control: &Control| work(&*source.searchable()?, control);
+        let state = self.clone();
+        let run = move |control: &Control| {
+            let call = read()?;
+            answer(call, &Scanned { state: &state, source: &*state.source.searchable()?, control })
+        };
         self.admission.run(Lane::Scan, run).await
     }
 
@@ -84,6 +95,14 @@ impl QueryState {
     pub(super) fn admission(&self) -> &Admission {
         &self.admission
     }
+}
+
+/// What a question is answered from.
+#[derive(Clone, Copy)]
+pub(super) struct Scanned<'a> {
+    pub state: &'a QueryState,
+    pub source: &'a dyn Source,
+    pub control: &'a Control,
 }
 
 impl fmt::Debug for QueryState {

@@ -1,33 +1,30 @@
 //! `/api/search`.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use http::HeaderMap;
 
+use super::asked::Asked;
 use super::call::{SearchCall, now};
 use super::encode::{json, protobuf};
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
-use super::parameters::Parameters;
-use super::router::QueryState;
-use super::upstream;
-use crate::traceql::control::Control;
-use crate::traceql::segment::Source;
+use super::router::{QueryState, Scanned};
+use super::upstream::{self, Federated};
 
 pub(super) async fn search(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let call = SearchCall::from_url(&Parameters::new(parameters), now())?;
+    let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
-    let asked = state.clone();
-    let work = move |source: &dyn Source, control: &Control| {
-        let answer = upstream::search(&asked, &call, source, control, &mut |_| {})?;
+    let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
+        let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut |_| {})?;
         let body = match format {
             Format::Json => json::search(&answer, call.origin),
             Format::Protobuf => protobuf::search(&answer, call.origin),
         };
-        Payload::of_scan(format.content_type(), body, coding)
+        Ok(Payload::of_scan(format.content_type(), body, coding)?.missing(away))
     };
-    state.scan(work).await
+    state.scan(move || SearchCall::from_url(&parameters, now), answer).await
 }

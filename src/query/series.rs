@@ -1,42 +1,38 @@
 //! `/api/metrics/query_range` and `/api/metrics/query`. As with Tempo the answer is JSON whatever is accepted.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use http::HeaderMap;
 
+use super::asked::Asked;
 use super::call::{InstantCall, RangeCall, now};
 use super::encode::json;
-use super::engine;
 use super::error::QueryError;
 use super::negotiation::{Coding, JSON, Payload};
-use super::parameters::Parameters;
-use super::router::QueryState;
-use crate::traceql::control::Control;
-use crate::traceql::segment::Source;
+use super::router::{QueryState, Scanned};
+use super::upstream;
 
 pub(super) async fn range(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let RangeCall { query, request } = RangeCall::from_url(&Parameters::new(parameters), now())?;
-    let coding = Coding::of(&headers);
-    let work = move |source: &dyn Source, control: &Control| {
-        let answer = engine::range(&query, &request, source, control)?;
-        Payload::of_scan(JSON, json::range(&answer), coding)
+    let (now, coding) = (now(), Coding::of(&headers));
+    let answer = move |call: RangeCall, scanned: &Scanned<'_>| {
+        let series = upstream::range(scanned, &call.query, &call.request)?;
+        Payload::of_scan(JSON, json::range(&series), coding)
     };
-    state.scan(work).await
+    state.scan(move || RangeCall::from_url(&parameters, now), answer).await
 }
 
 pub(super) async fn instant(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let InstantCall { query, request } = InstantCall::from_url(&Parameters::new(parameters), now())?;
-    let coding = Coding::of(&headers);
-    let work = move |source: &dyn Source, control: &Control| {
-        let answer = engine::instant(&query, &request, source, control)?;
-        Payload::of_scan(JSON, json::instant(&answer), coding)
+    let (now, coding) = (now(), Coding::of(&headers));
+    let answer = move |call: InstantCall, scanned: &Scanned<'_>| {
+        let series = upstream::instant(scanned, &call.query, &call.request)?;
+        Payload::of_scan(JSON, json::instant(&series), coding)
     };
-    state.scan(work).await
+    state.scan(move || InstantCall::from_url(&parameters, now), answer).await
 }

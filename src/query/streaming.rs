@@ -1,8 +1,8 @@
 //! `tempopb.StreamingQuerier`, the RPCs by which Grafana shows results while they are found, and `grpc.health.v1.Health`.
 //!
 //! ```text
-//! HTTP/2 request ─▶ frame ─▶ call ─▶ task: admission, engine ─▶ channel ─▶ body: messages, then trailers with the status
-//!                                     └ progress ──────────────┘
+//! HTTP/2 request ─▶ frame ─▶ task: admission, call, engine ─▶ channel ─▶ body: messages, then trailers with the status
+//!                                               └ progress ────┘
 //! ```
 //!
 //! The RPCs ask what the HTTP endpoints ask and answer the same, in messages of at most 1 MiB. A search tells every half
@@ -26,15 +26,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version as HttpVersion};
 
 use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now};
 use super::encode::protobuf;
-use super::engine;
 use super::introspection::{self, Readiness};
 use super::negotiation::TEXT;
-use super::router::QueryState;
+use super::router::{QueryState, Scanned};
 use super::tags::{Version, find_names, find_values};
-use super::upstream;
+use super::upstream::{self, Federated};
 use crate::otlp::wire;
-use crate::traceql::control::Control;
-use crate::traceql::segment::Source;
 use body::{Sender, answer};
 use frame::Messages;
 use progress::Progress;
@@ -65,77 +62,76 @@ async fn query(State(state): State<QueryState>, Path(method): Path<String>, requ
         Ok(message) => message,
         Err(refused) => return refused,
     };
-    match start(state, &method, &message) {
-        Ok(body) => grpc(body),
-        Err(status) => status.into_response(),
+    match start(state, &method, message) {
+        Some(body) => grpc(body),
+        None => {
+            let text = format!("unknown method {method} for service {SERVICE}");
+            Status::new(Code::Unimplemented, text).into_response()
+        }
     }
 }
 
-/// What can be refused at once is; the rest runs in a task of its own.
-fn start(state: QueryState, method: &str, message: &[u8]) -> Result<Body, Status> {
-    Ok(match method {
-        "Search" => {
-            let call = SearchCall::from_message(message, now())?;
-            answer(move |sender: Sender| async move {
+/// A task of its own for a request; `None`: there is no such method.
+fn start(state: QueryState, method: &str, message: Bytes) -> Option<Body> {
+    let now = now();
+    Some(match method {
+        "Search" => answer(move |sender: Sender| async move {
+            let read = move || SearchCall::from_message(&message, now);
+            let find = move |call: SearchCall, scanned: &Scanned<'_>| {
                 let mut progress = Progress::new(sender, call.origin);
-                let asked = state.clone();
-                let work = move |source: &dyn Source, control: &Control| {
-                    let tell = &mut |found: &_| progress.tell(found);
-                    let found = upstream::search(&asked, &call, source, control, tell)?;
-                    Messages::new(progress.rest(&found))
-                };
-                state.scan(work).await
-            })
-        }
+                let tell = &mut |found: &_| progress.tell(found);
+                let found = upstream::search(scanned, &call.query, &call.request, tell)?;
+                Ok(Messages::new(progress.rest(&found.answer))?.missing(found.away))
+            };
+            state.scan(read, find).await
+        }),
         "SearchTags" | "SearchTagsV2" => {
-            let call = TagsCall::from_message(message, now())?;
             let version = if method == "SearchTags" { Version::V1 } else { Version::V2 };
             answer(move |_| async move {
-                let work = move |source: &dyn Source, control: &Control| {
-                    let tags = find_names(&call, version, source, control)?;
-                    Messages::new(match version {
+                let read = move || TagsCall::from_message(&message, now);
+                let find = move |call: TagsCall, scanned: &Scanned<'_>| {
+                    let Federated { answer: tags, away } = find_names(&call, version, scanned)?;
+                    let messages = Messages::new(match version {
                         Version::V1 => protobuf::tag_names(&tags, MESSAGE_BYTES_MAX),
                         Version::V2 => protobuf::tag_names_v2(&tags, MESSAGE_BYTES_MAX),
-                    })
+                    });
+                    Ok(messages?.missing(away))
                 };
-                state.scan(work).await
+                state.scan(read, find).await
             })
         }
         "SearchTagValues" | "SearchTagValuesV2" => {
             let version = if method == "SearchTagValues" { Version::V1 } else { Version::V2 };
-            let call = ValuesCall::from_message(message, version.tag_names(), now())?;
             answer(move |_| async move {
-                let work = move |source: &dyn Source, control: &Control| {
-                    let values = find_values(&call, source, control)?;
-                    Messages::new(match version {
+                let read = move || ValuesCall::from_message(&message, version.tag_names(), now);
+                let find = move |call: ValuesCall, scanned: &Scanned<'_>| {
+                    let Federated { answer: values, away } = find_values(&call, scanned)?;
+                    let messages = Messages::new(match version {
                         Version::V1 => protobuf::tag_values(&values, MESSAGE_BYTES_MAX),
                         Version::V2 => protobuf::tag_values_v2(&values, MESSAGE_BYTES_MAX),
-                    })
+                    });
+                    Ok(messages?.missing(away))
                 };
-                state.scan(work).await
+                state.scan(read, find).await
             })
         }
-        "MetricsQueryRange" => {
-            let RangeCall { query, request } = RangeCall::from_message(message, now())?;
-            answer(move |_| async move {
-                let work = move |source: &dyn Source, control: &Control| {
-                    let series = engine::range(&query, &request, source, control)?;
-                    Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX))
-                };
-                state.scan(work).await
-            })
-        }
-        "MetricsQueryInstant" => {
-            let InstantCall { query, request } = InstantCall::from_message(message, now())?;
-            answer(move |_| async move {
-                let work = move |source: &dyn Source, control: &Control| {
-                    let series = engine::instant(&query, &request, source, control)?;
-                    Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX))
-                };
-                state.scan(work).await
-            })
-        }
-        _ => return Err(Status::new(Code::Unimplemented, format!("unknown method {method} for service {SERVICE}"))),
+        "MetricsQueryRange" => answer(move |_| async move {
+            let read = move || RangeCall::from_message(&message, now);
+            let find = |call: RangeCall, scanned: &Scanned<'_>| {
+                let series = upstream::range(scanned, &call.query, &call.request)?;
+                Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX))
+            };
+            state.scan(read, find).await
+        }),
+        "MetricsQueryInstant" => answer(move |_| async move {
+            let read = move || InstantCall::from_message(&message, now);
+            let find = |call: InstantCall, scanned: &Scanned<'_>| {
+                let series = upstream::instant(scanned, &call.query, &call.request)?;
+                Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX))
+            };
+            state.scan(read, find).await
+        }),
+        _ => return None,
     })
 }
 

@@ -9,6 +9,7 @@ use crate::traceql::ast::{
     Attribute, Comparison, Expression, Field, Intrinsic, Operator, Pipeline, Query, Root, Scope, Spanset,
     SpansetOperator, Stage,
 };
+use crate::traceql::pattern::Pattern;
 use crate::traceql::value::{Status, Value};
 
 /// What a search by tags asks for.
@@ -91,7 +92,7 @@ fn compare(field: Field, op: Comparison, value: Value) -> Expression {
 
 fn contains(field: Field, part: &str) -> Expression {
     let pattern: Arc<str> = format!(".*{}.*", quote(part)).into();
-    binary(Operator::Matches, Expression::Field(field), Expression::Literal(Value::String(pattern)))
+    binary(Operator::Matches, Expression::Field(field), Expression::Pattern(Pattern::new(pattern)))
 }
 
 /// A pattern for this text and no other, as Go's `QuoteMeta` writes it.
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn parts_of_names_are_taken_literally() {
-        let expected = Expression::Literal(Value::String(r".*GET /\(\.\*\).*".into()));
+        let expected = Expression::Pattern(Pattern::new(r".*GET /\(\.\*\).*"));
         let Expression::Binary { op: Operator::Matches, right, .. } = condition("name", "GET /(.*)") else {
             panic!("a regular expression was expected")
         };

@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use http::HeaderMap;
 
+use super::asked::Asked;
 use super::call::{TagNames, TagScope, TagsCall, ValuesCall, now};
 use super::encode::{Tags, json, protobuf};
-use super::engine;
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
-use super::parameters::Parameters;
-use super::router::QueryState;
+use super::router::{QueryState, Scanned};
+use super::upstream::{self, Federated};
 use crate::traceql::answer::ValuesAnswer;
 use crate::traceql::ast::Scope;
-use crate::traceql::control::Control;
-use crate::traceql::segment::Source;
 
 /// Where the intrinsics stand among the scopes.
 const INTRINSIC: &str = "intrinsic";
@@ -61,81 +59,81 @@ pub(super) enum Version {
 
 pub(super) async fn names_v1(
     state: State<QueryState>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    names(state, parameters, headers, Version::V1).await
+    names(state, headers, asked, Version::V1).await
 }
 
 pub(super) async fn names_v2(
     state: State<QueryState>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    names(state, parameters, headers, Version::V2).await
+    names(state, headers, asked, Version::V2).await
 }
 
 pub(super) async fn values_v1(
     state: State<QueryState>,
     path: Path<String>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    values(state, path, parameters, headers, Version::V1).await
+    values(state, path, headers, asked, Version::V1).await
 }
 
 pub(super) async fn values_v2(
     state: State<QueryState>,
     path: Path<String>,
-    parameters: Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Payload, QueryError> {
-    values(state, path, parameters, headers, Version::V2).await
+    values(state, path, headers, asked, Version::V2).await
 }
 
 async fn names(
     State(state): State<QueryState>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
     version: Version,
 ) -> Result<Payload, QueryError> {
-    let call = TagsCall::from_url(&Parameters::new(parameters), now())?;
+    let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
-    let work = move |source: &dyn Source, control: &Control| {
-        let tags = find_names(&call, version, source, control)?;
+    let answer = move |call: TagsCall, scanned: &Scanned<'_>| {
+        let Federated { answer: tags, away } = find_names(&call, version, scanned)?;
         let body = match (format, version) {
             (Format::Json, Version::V1) => json::tag_names(&tags),
             (Format::Json, Version::V2) => json::tag_names_v2(&tags),
             (Format::Protobuf, Version::V1) => protobuf::tag_names(&tags, usize::MAX).concat(),
             (Format::Protobuf, Version::V2) => protobuf::tag_names_v2(&tags, usize::MAX).concat(),
         };
-        Payload::of_scan(format.content_type(), body, coding)
+        Ok(Payload::of_scan(format.content_type(), body, coding)?.missing(away))
     };
-    state.scan(work).await
+    state.scan(move || TagsCall::from_url(&parameters, now), answer).await
 }
 
 async fn values(
     State(state): State<QueryState>,
     Path(rest): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
     version: Version,
 ) -> Result<Payload, QueryError> {
     // A tag's name may have slashes in it, plain or percent-encoded.
-    let tag = rest.strip_suffix("/values").ok_or(QueryError::NoSuchPath)?;
-    let call = ValuesCall::from_url(tag, version.tag_names(), &Parameters::new(parameters), now())?;
+    let tag = rest.strip_suffix("/values").ok_or(QueryError::NoSuchPath)?.to_owned();
+    let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
-    let work = move |source: &dyn Source, control: &Control| {
-        let answer = find_values(&call, source, control)?;
+    let answer = move |call: ValuesCall, scanned: &Scanned<'_>| {
+        let Federated { answer, away } = find_values(&call, scanned)?;
         let body = match (format, version) {
             (Format::Json, Version::V1) => json::tag_values(&answer),
             (Format::Json, Version::V2) => json::tag_values_v2(&answer),
             (Format::Protobuf, Version::V1) => protobuf::tag_values(&answer, usize::MAX).concat(),
             (Format::Protobuf, Version::V2) => protobuf::tag_values_v2(&answer, usize::MAX).concat(),
         };
-        Payload::of_scan(format.content_type(), body, coding)
+        Ok(Payload::of_scan(format.content_type(), body, coding)?.missing(away))
     };
-    state.scan(work).await
+    state.scan(move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now), answer).await
 }
 
 impl Version {
@@ -151,15 +149,15 @@ impl Version {
 pub(super) fn find_names(
     call: &TagsCall,
     version: Version,
-    source: &dyn Source,
-    control: &Control,
-) -> Result<Tags, QueryError> {
-    let find = |scope| engine::tag_names(source, scope, call.filter.as_ref(), &call.request, control);
-    let mut tags = match call.scope {
-        TagScope::All => Tags::from(find(None)?),
-        TagScope::Attributes(scope) => Tags::from(find(Some(scope))?),
-        TagScope::Intrinsic | TagScope::Trace => Tags::default(),
+    scanned: &Scanned<'_>,
+) -> Result<Federated<Tags>, QueryError> {
+    let find = |scope| upstream::tag_names(scanned, scope, call.filter.as_ref(), &call.request);
+    let found = match call.scope {
+        TagScope::All => Some(find(None)?),
+        TagScope::Attributes(scope) => Some(find(Some(scope))?),
+        TagScope::Intrinsic | TagScope::Trace => None,
     };
+    let (mut tags, away) = found.map_or_else(Default::default, |found| (Tags::from(found.answer), found.away));
     tags.scopes.retain(|(scope, names)| *scope != INTRINSIC && !names.is_empty());
     if matches!(call.scope, TagScope::All | TagScope::Attributes(Scope::Resource)) {
         offer_service_name(&mut tags);
@@ -168,7 +166,7 @@ pub(super) fn find_names(
         let count_max = if call.request.count_max == 0 { INTRINSICS.len() } else { call.request.count_max };
         tags.scopes.push((INTRINSIC, INTRINSICS.iter().take(count_max).map(|name| Arc::from(*name)).collect()));
     }
-    Ok(tags)
+    Ok(Federated { answer: tags, away })
 }
 
 fn offer_service_name(tags: &mut Tags) {
@@ -183,15 +181,12 @@ fn offer_service_name(tags: &mut Tags) {
     }
 }
 
-pub(super) fn find_values(
-    call: &ValuesCall,
-    source: &dyn Source,
-    control: &Control,
-) -> Result<ValuesAnswer, QueryError> {
+pub(super) fn find_values(call: &ValuesCall, scanned: &Scanned<'_>) -> Result<Federated<ValuesAnswer>, QueryError> {
     match call {
-        ValuesCall::Known(values) => Ok(ValuesAnswer { values: values.clone(), inspected_bytes: 0 }),
-        ValuesCall::Stored { field, filter, request } => {
-            engine::tag_values(source, field, filter.as_ref(), request, control)
+        ValuesCall::Known(values) => {
+            let answer = ValuesAnswer { values: values.clone(), inspected_bytes: 0 };
+            Ok(Federated { answer, away: None })
         }
+        ValuesCall::Stored { field, filter, request } => upstream::tag_values(scanned, field, filter.as_ref(), request),
     }
 }

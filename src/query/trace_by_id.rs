@@ -17,7 +17,7 @@ use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
 use super::source::{FoundTrace, TraceSource};
 use super::trace_id::parse_trace_id;
-use super::upstream::{Away, Upstream, has_root};
+use super::upstream::{Away, Unanswered, Upstream, has_root};
 use crate::otlp::TraceId;
 use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
 use crate::otlp::wire;
@@ -108,14 +108,15 @@ impl Lookup {
         if let Some(upstream) = &self.upstream
             && !has_root(&trace.request)
         {
-            match upstream.trace(self.id) {
+            match upstream.trace(self.id, control) {
                 Ok(older) if older.is_empty() => {}
                 Ok(older) => {
                     let mut fragments = here.fragments;
                     fragments.push(older);
                     trace = self.assembled(&fragments)?;
                 }
-                Err(nobody) => away = Some(nobody),
+                Err(Unanswered::Away(nobody)) => away = Some(nobody),
+                Err(Unanswered::Stopped(stopped)) => return Err(stopped.into()),
             }
         }
         if truncated {

@@ -1,12 +1,23 @@
-//! A Tempo behind: where traces are that are no longer here.
+//! A Tempo behind: where spans are that are no longer here.
 //!
 //! Spans are forwarded to it, so what is here is there too, and what retention dropped here may still be there. It is
-//! asked only for what cannot be here: a trace of which nothing or no root is found, and the part of a search's range
-//! that lies before the oldest data, if the limit is not reached with what is here. Tags and metrics are answered from
-//! here alone. If it is away, the answer is what is here, and says so where Tempo's API has words for that.
+//! asked only for what cannot be here:
+//!
+//! ```text
+//! trace        of which nothing or no root is found
+//! search       the part of the range before the oldest data, if the limit is not reached with what is here
+//! series       the intervals before the oldest data; samples are joined by the labels of their series
+//! instant      all of it, if the range begins before the oldest data: most values cannot be put together from two
+//! tags         the part of the range before the oldest data; names and values of both
+//! ```
+//!
+//! If it is away the answer is what is here, and says so: where Tempo's message has a status (traces, series) with
+//! `PARTIAL` and a text, everywhere else with the text in a header, since Grafana refuses messages with unknown members.
 
 mod decode;
+mod federate;
 mod merge;
+mod series;
 mod tempo;
 
 pub use tempo::{Tempo, UrlError};
@@ -14,31 +25,65 @@ pub use tempo::{Tempo, UrlError};
 use bytes::Bytes;
 use thiserror::Error;
 
-pub(super) use merge::merged;
+pub(super) use federate::{Federated, instant, range, search, tag_names, tag_values};
 
-use super::call::SearchCall;
-use super::error::QueryError;
-use super::{engine, router::QueryState};
 use crate::otlp::TraceId;
 use crate::otlp::view;
-use crate::traceql::answer::SearchAnswer;
-use crate::traceql::control::Control;
-use crate::traceql::request::SearchRequest;
-use crate::traceql::segment::Source;
+use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
+use crate::traceql::ast::{Expression, Field, Scope};
+use crate::traceql::control::{Control, Stopped};
+use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 
-/// Somebody who keeps traces longer. Called on blocking threads, and blocks until it has answered or given up.
+/// Somebody who keeps traces longer. Called on blocking threads; blocks until it has answered, given up, or the query is
+/// to end.
 pub trait Upstream: Send + Sync + 'static {
     /// The trace as an `ExportTraceServiceRequest`, empty if there is none.
     ///
     /// # Errors
-    /// It does not answer.
-    fn trace(&self, id: TraceId) -> Result<Bytes, Away>;
+    /// It does not answer, or nobody waits for it any more.
+    fn trace(&self, id: TraceId, control: &Control) -> Result<Bytes, Unanswered>;
 
     /// The newest traces that a query finds in a range.
     ///
     /// # Errors
-    /// It does not answer, or does not take the query.
-    fn search(&self, query: &str, request: &SearchRequest) -> Result<SearchAnswer, Away>;
+    /// It does not answer or does not take the query, or nobody waits for it any more.
+    fn search(&self, query: &str, request: &SearchRequest, control: &Control) -> Result<SearchAnswer, Unanswered>;
+
+    /// Series over time. Samples outside of the range may be among them.
+    ///
+    /// # Errors
+    /// As with [`Upstream::search`].
+    fn range(&self, query: &str, request: &RangeRequest, control: &Control) -> Result<MetricsAnswer, Unanswered>;
+
+    /// One value per series.
+    ///
+    /// # Errors
+    /// As with [`Upstream::search`].
+    fn instant(&self, query: &str, request: &InstantRequest, control: &Control) -> Result<MetricsAnswer, Unanswered>;
+
+    /// Names of attributes; `None`: of all scopes.
+    ///
+    /// # Errors
+    /// As with [`Upstream::search`].
+    fn tag_names(
+        &self,
+        scope: Option<Scope>,
+        filter: Option<&Expression>,
+        request: &TagsRequest,
+        control: &Control,
+    ) -> Result<TagsAnswer, Unanswered>;
+
+    /// Values of an attribute.
+    ///
+    /// # Errors
+    /// As with [`Upstream::search`].
+    fn tag_values(
+        &self,
+        field: &Field,
+        filter: Option<&Expression>,
+        request: &TagsRequest,
+        control: &Control,
+    ) -> Result<ValuesAnswer, Unanswered>;
 }
 
 /// Nothing was learnt from it.
@@ -49,35 +94,14 @@ pub struct Away {
     pub problem: String,
 }
 
-/// Searches here and, where that is not enough, upstream.
-pub(super) fn search(
-    state: &QueryState,
-    call: &SearchCall,
-    source: &dyn Source,
-    control: &Control,
-    progress: &mut dyn FnMut(&SearchAnswer),
-) -> Result<SearchAnswer, QueryError> {
-    let SearchCall { query, request, .. } = call;
-    let found = engine::search(query, request, source, control, progress)?;
-    let Some(upstream) = state.upstream() else { return Ok(found) };
-    let oldest = oldest(source);
-    if found.traces.len() >= request.limit || oldest <= request.start {
-        return Ok(found);
-    }
-    let older = SearchRequest { end: request.end.min(oldest), ..*request };
-    match upstream.search(&query.to_string(), &older) {
-        Ok(older) => Ok(merged(found, older, request.limit)),
-        Err(away) => {
-            tracing::warn!(%away, "a search is answered from here alone");
-            Ok(found)
-        }
-    }
-}
-
-/// Since when everything is here. The latest start in the oldest segment, not the earliest: one span with a wrong clock
-/// would otherwise hide all that is upstream.
-fn oldest(source: &dyn Source) -> u64 {
-    source.segments(0, u64::MAX).iter().map(|segment| segment.times().max_start).min().unwrap_or(u64::MAX)
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unanswered {
+    #[error(transparent)]
+    Away(#[from] Away),
+    /// The query is to end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// Whether a trace has a span without parent. What retention drops first is the oldest, so a trace that is cut off has

@@ -3,6 +3,7 @@
 //! One [`Refusal`] becomes a gRPC status or an HTTP status with a `google.rpc.Status` body; what may be retried carries
 //! RetryInfo and Retry-After, what may not carries neither (OTLP specification, "Failures" and "Throttling").
 
+use crate::otlp::percent::grpc_message;
 use crate::otlp::wire::{put_bytes, put_uint};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -163,7 +164,7 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(self.code() as u16));
-        if let Ok(message) = HeaderValue::from_str(&percent_encode(&self.to_string())) {
+        if let Ok(message) = HeaderValue::from_str(&grpc_message(&self.to_string())) {
             headers.insert("grpc-message", message);
         }
         if self.retry_after().is_some()
@@ -307,18 +308,6 @@ impl http_body::Body for AnswerBody {
     fn size_hint(&self) -> http_body::SizeHint {
         http_body::SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
     }
-}
-
-/// `grpc-message`: printable ASCII but `%` stays, everything else is percent-encoded (gRPC over HTTP/2, "Status-Message").
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 fn base64_unpadded(bytes: &[u8]) -> String {

@@ -256,7 +256,8 @@ async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
             match stop.run_until_cancelled(accepted).await {
                 // Nothing was begun that could be finished.
                 None => {}
-                Some(Ok(Ok(stream))) => serve_connection(stream, door, from, stop).await,
+                // Apart, so that a connection in the clear does not have its size.
+                Some(Ok(Ok(stream))) => Box::pin(serve_connection(stream, door, from, stop)).await,
                 Some(failed) => {
                     if let Ok(Err(error)) = failed {
                         tracing::debug!(%error, port = from.port, "TLS handshake failed");
@@ -275,7 +276,8 @@ where
 {
     let streams_max = door.receiver().limits.streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
+    // Who closes its side once it has sent everything is answered all the same.
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX).half_close(true);
     server
         .http2()
         .timer(TokioTimer::new())

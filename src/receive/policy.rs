@@ -219,6 +219,18 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn processors_see_headers_only_where_they_are_asked_for() {
+        let request = Request::builder().uri("http://shop:4318/v1/traces").header("X-Tenant", "a").body(()).unwrap();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let client = Policy::default().client(peer, &request).await.unwrap();
+        assert!(client.metadata.is_empty());
+        let policy = Policy { include_metadata: true, ..Policy::default() };
+        let metadata = policy.client(peer, &request).await.unwrap().metadata;
+        assert_eq!(metadata.get("x-tenant").collect::<Vec<_>>(), ["a"]);
+        assert_eq!(metadata.get("host").collect::<Vec<_>>(), ["shop:4318"]);
+    }
+
     #[test]
     fn what_is_no_preflight_is_answered_as_ever_and_says_who_may_read_it() {
         let policy = policy(&["*"], &[]);

@@ -138,8 +138,13 @@ impl ServiceGraph {
     }
 
     /// Whether a span's attributes may say who is on the other side.
-    pub fn wants_attributes(span: &Facts<'_>) -> bool {
-        matches!(span.kind, kind::CLIENT | kind::PRODUCER | kind::SERVER | kind::CONSUMER)
+    pub fn wants_attributes(&self, span: &Facts<'_>) -> bool {
+        match span.kind {
+            kind::CLIENT | kind::PRODUCER => true,
+            // Who calls another than a root is known by the caller's own span alone.
+            kind::SERVER | kind::CONSUMER => span.is_root() || !self.plan.dimensions.is_empty(),
+            _ => false,
+        }
     }
 
     /// The spans that follow are of this resource. `false`: it has no name, so it is no node.

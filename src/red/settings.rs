@@ -14,8 +14,8 @@ use std::time::Duration;
 pub struct RedSettings {
     /// `enabled`; default true.
     pub enabled: bool,
-    /// `max_series`; default 2000. Label sets of span metrics, of the service graph and of targets, each. One takes half a
-    /// kilobyte and its labels; with the default buckets it is 17 or 20 series in Prometheus.
+    /// `max_series`; default 2000. Label sets of span metrics, of the service graph and of targets, each. One takes up
+    /// to 1.2 kilobytes and its labels; with the default buckets it is 17 or 20 series in Prometheus.
     pub series_max: usize,
     /// `stale_duration`; default 15m. A series to which nothing was added for so long goes. Zero: never.
     pub stale_after: Duration,
@@ -46,7 +46,7 @@ pub struct SpanMetricsSettings {
 pub struct ServiceGraphSettings {
     /// `wait`; default 10s: how long a span waits for the other side of its call.
     pub wait: Duration,
-    /// `max_items`; default 10000: spans that wait at once. One takes about 250 bytes.
+    /// `max_items`; default 10000: spans that wait at once. One takes about 300 bytes.
     pub waiting_max: usize,
     /// `histogram_buckets`, seconds; default 0.1 doubled 7 times.
     pub buckets: Bounds,
@@ -245,7 +245,7 @@ impl ServiceGraphSettings {
     fn plan(&self, red: &RedSettings, keys: &mut Keys) -> graph::Plan {
         let mut indexes = |names: &[String]| names.iter().map(|name| keys.index_of(name)).collect::<Vec<_>>();
         let (peer, database) = (indexes(&self.peer_attributes), indexes(&self.database_attributes));
-        let dimensions = self.dimensions.iter().map(sanitized_string).zip(indexes(&self.dimensions)).collect();
+        let dimensions = self.dimensions.iter().map(|name| sanitized(name)).zip(indexes(&self.dimensions)).collect();
         let latency = |name, help| family(name, "s", Kind::Histogram, help);
         graph::Plan {
             requests: family("traces_service_graph_request", "1", Kind::Counter, "Calls between two services"),
@@ -302,10 +302,6 @@ fn label_of(attribute: &str) -> String {
     if TAKEN.contains(&name.as_str()) { format!("__{name}") } else { name }
 }
 
-fn sanitized_string(attribute: &String) -> String {
-    sanitized(attribute)
-}
-
 fn decode_buckets(section: &mut Section<'_>, default: Bounds) -> Bounds {
     let Some(buckets) = section.numbers("histogram_buckets") else { return default };
     match check_bounds(&buckets) {
@@ -332,7 +328,7 @@ fn decode_dimensions(section: &mut Section<'_>) -> Vec<String> {
         let reason = format!("at most {DIMENSIONS_MAX} attributes, are {}", dimensions.len());
         section.error("dimensions", reason, "every one multiplies the number of series");
     }
-    let mut names: Vec<String> = dimensions.iter().map(sanitized_string).collect();
+    let mut names: Vec<String> = dimensions.iter().map(|name| sanitized(name)).collect();
     names.sort_unstable();
     if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
         section.error("dimensions", format!("two of these are the label {twice}"), "name each attribute once");

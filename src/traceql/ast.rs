@@ -3,6 +3,7 @@
 //! Precedence is in the shape of the tree, so parentheses are not kept; the printer puts every operand that is an operation
 //! itself in parentheses.
 
+use super::pattern::Pattern;
 use super::value::Value;
 
 /// A whole query.
@@ -127,6 +128,8 @@ pub enum Fold {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expression {
     Literal(Value),
+    /// On the right of `=~` and `!~`.
+    Pattern(Pattern),
     Field(Field),
     Binary {
         op: Operator,

@@ -13,7 +13,7 @@ use super::ast::{Attribute, Expression, Field, Intrinsic};
 use super::column::{Cell, Code, Codes, Dictionary, Entry, NIL};
 use super::datum::Datum;
 use super::filter::row::{Bound, RowExpression, scoped};
-use super::keys::write_key;
+use super::keys::{write_key, write_text_key};
 use super::reader::{Reader, Scan, has_column};
 use super::segment::{Column, Parent, SegmentError};
 use super::trace::view::service_name;
@@ -49,7 +49,7 @@ pub fn read(field: &Field, scan: &Scan<'_>, reader: &Rc<Reader>, rows: &[u16]) -
         Field::Intrinsic(Intrinsic::TraceId | Intrinsic::TraceDuration) => {
             let compiled = compiled(field)?;
             let bound = compiled.bind(scan, reader)?;
-            of_traces(scan, reader, rows, |_, first| value_of(&bound, first)).map(Some)
+            of_traces(scan, reader, rows, |numbers, _, first| Ok(numbers.code_of(value_of(&bound, first)?))).map(Some)
         }
         Field::Intrinsic(_) => {
             let compiled = compiled(field)?;
@@ -87,9 +87,14 @@ impl Coded {
 
     /// All values of a code: several where a span has several events or links.
     pub fn each_value(&self, code: Code, mut found: impl FnMut(Value)) {
+        self.each(code, |met| found(met.into_value()));
+    }
+
+    /// As [`Coded::each_value`], without making values that nobody keeps.
+    pub fn each(&self, code: Code, mut found: impl FnMut(Met<'_>)) {
         let mut of_cell = |cell: &Cell| match cell {
-            Cell::One(value) => found(value.clone()),
-            Cell::Many(values) => values.iter().cloned().for_each(&mut found),
+            Cell::One(value) => found(Met::Value(value)),
+            Cell::Many(values) => values.iter().map(Met::Value).for_each(&mut found),
         };
         match &self.values {
             Values::Numbered(values) => {
@@ -99,8 +104,8 @@ impl Coded {
             }
             Values::Dictionary(dictionary) => match dictionary.get(code) {
                 None => {}
-                Some(Entry::String(string)) => found(Value::String(string.into())),
-                Some(Entry::Int(int)) => found(Value::Int(int)),
+                Some(Entry::String(string)) => found(Met::Text(string)),
+                Some(Entry::Int(int)) => found(Met::Int(int)),
                 Some(Entry::Other(cell)) => of_cell(cell),
             },
         }
@@ -140,6 +145,33 @@ impl Coded {
             Codes::Groups { groups, codes } => out.extend(rows.iter().map(|row| {
                 groups.get(usize::from(*row)).and_then(|group| codes.get(usize::from(*group))).copied().unwrap_or(NIL)
             })),
+        }
+    }
+}
+
+/// A value as it lies in a column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Met<'a> {
+    Text(&'a str),
+    Int(i64),
+    Value(&'a Value),
+}
+
+impl Met<'_> {
+    pub fn into_value(self) -> Value {
+        match self {
+            Self::Text(text) => Value::String(text.into()),
+            Self::Int(int) => Value::Int(int),
+            Self::Value(value) => value.clone(),
+        }
+    }
+
+    /// The key of the value, as [`write_key`] writes it.
+    pub fn write_key(self, key: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => write_text_key(text, key),
+            Self::Int(int) => write_key(Some(&Value::Int(int)), key),
+            Self::Value(value) => write_key(Some(value), key),
         }
     }
 }
@@ -188,12 +220,12 @@ fn unscoped(name: &str, scan: &Scan<'_>, reader: &Reader, rows: &[u16]) -> Resul
     number(scan, reader, rows, cell).map(Some)
 }
 
-/// One value for all rows of a trace; asked for with the index of the trace and the first of the rows.
+/// One value for all rows of a trace; its code is asked for with the index of the trace and the first of the rows.
 fn of_traces(
     scan: &Scan<'_>,
     reader: &Reader,
     rows: &[u16],
-    mut value: impl FnMut(usize, usize) -> Result<Option<Value>, SegmentError>,
+    mut code: impl FnMut(&mut Numbers, usize, usize) -> Result<Code, SegmentError>,
 ) -> Result<Coded, SegmentError> {
     let traces = reader.traces()?;
     let mut numbers = Numbers::new(reader.rows());
@@ -204,10 +236,7 @@ fn of_traces(
         }
         let of_trace = traces.rows(index);
         let Some(first) = rest.next_if(|row| of_trace.contains(row)) else { continue };
-        let code = match value(index, first)? {
-            Some(value) => numbers.code(Cell::One(value)),
-            None => NIL,
-        };
+        let code = code(&mut numbers, index, first)?;
         numbers.set(first, code);
         while let Some(row) = rest.next_if(|row| of_trace.contains(row)) {
             numbers.set(row, code);
@@ -228,13 +257,24 @@ fn roots(field: &Field, scan: &Scan<'_>, reader: &Rc<Reader>, rows: &[u16]) -> R
         _ => service_name(),
     };
     let of_root = column(&of_root, scan, reader, &root_rows)?;
-    of_traces(scan, reader, rows, |trace, first| match root(trace) {
+    // By the code of the root: the number of its value here, or NIL until that is known.
+    let mut numbers_of: Vec<Code> = vec![NIL; of_root.as_ref().map_or(0, Coded::code_max) + 1];
+    of_traces(scan, reader, rows, |numbers, trace, first| match root(trace) {
         // Where the root is here and there is no other piece, columns say it all.
         Some(root) if !scan.source().may_be_split(&**reader.segment(), trace) => {
-            let value = of_root.as_ref().and_then(|coded| coded.value(coded.codes.get(root)));
-            Ok(Some(value.unwrap_or_else(|| Value::String("".into()))))
+            let code = of_root.as_ref().map_or(NIL, |coded| coded.codes.get(root));
+            let known = numbers_of.get(usize::from(code)).copied().unwrap_or(NIL);
+            if known != NIL {
+                return Ok(known);
+            }
+            let value = of_root.as_ref().and_then(|coded| coded.value(code));
+            let number = numbers.code_of(Some(value.unwrap_or_else(|| Value::String("".into()))));
+            if let Some(slot) = numbers_of.get_mut(usize::from(code)) {
+                *slot = number;
+            }
+            Ok(number)
         }
-        _ => value_of(&bound, first),
+        _ => Ok(numbers.code_of(value_of(&bound, first)?)),
     })
 }
 
@@ -293,6 +333,10 @@ impl Numbers {
         let code = self.cells.len() as Code;
         self.known.insert(self.key.as_slice().into(), code);
         code
+    }
+
+    fn code_of(&mut self, value: Option<Value>) -> Code {
+        value.map_or(NIL, |value| self.code(Cell::One(value)))
     }
 
     fn set(&mut self, row: usize, code: Code) {

@@ -27,11 +27,24 @@ pub struct Control {
     cancelled: AtomicBool,
     deadline: Instant,
     time_max: Duration,
-    used_bytes: AtomicUsize,
+    used_bytes: Arc<AtomicUsize>,
     bytes_max: usize,
     pool: Arc<Pool>,
     /// Taken from the pool.
     taken_bytes: Mutex<usize>,
+}
+
+/// Memory that is given back when this is dropped.
+#[derive(Debug)]
+pub struct Booked {
+    used_bytes: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Booked {
+    fn drop(&mut self) {
+        self.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Why a query ended early.
@@ -108,7 +121,7 @@ impl Control {
             cancelled: AtomicBool::new(false),
             deadline: Instant::now() + time_max,
             time_max,
-            used_bytes: AtomicUsize::new(0),
+            used_bytes: Arc::default(),
             bytes_max: pool.bytes_max,
             pool,
             taken_bytes: Mutex::new(0),
@@ -150,6 +163,21 @@ impl Control {
             *taken += portion;
         }
         Ok(())
+    }
+
+    /// As [`Control::reserve`], for as long as what it returns is kept.
+    ///
+    /// # Errors
+    /// The query would hold more than it may.
+    pub fn book(&self, bytes: usize) -> Result<Booked, Stopped> {
+        let booked = Booked { used_bytes: Arc::clone(&self.used_bytes), bytes };
+        self.reserve(bytes).map(|()| booked)
+    }
+
+    /// Whether half of the memory is still free: what only saves time is not kept beyond.
+    #[must_use]
+    pub fn has_plenty(&self) -> bool {
+        self.used_bytes() <= self.bytes_max / 2
     }
 
     pub fn release(&self, bytes: usize) {

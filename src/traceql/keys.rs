@@ -10,22 +10,29 @@ pub fn write_key(value: Option<&Value>, key: &mut Vec<u8>) {
         key.push(0);
         return;
     };
+    if let Value::String(string) = value {
+        return write_text_key(string, key);
+    }
     key.push(1 + rank(value));
     match value {
-        Value::String(string) => {
-            key.extend_from_slice(&(string.len() as u32).to_le_bytes());
-            key.extend_from_slice(string.as_bytes());
-        }
         Value::Int(number) | Value::Duration(number) => key.extend_from_slice(&number.to_le_bytes()),
         Value::Float(float) => key.extend_from_slice(&float.to_bits().to_le_bytes()),
         Value::Bool(bool) => key.push(u8::from(*bool)),
         Value::Status(status) => key.push(*status as u8),
         Value::Kind(kind) => key.push(*kind as u8),
+        Value::String(_) => {}
         Value::Array(values) => {
             key.extend_from_slice(&(values.len() as u32).to_le_bytes());
             values.iter().for_each(|value| write_key(Some(value), key));
         }
     }
+}
+
+/// [`write_key`] of a string.
+pub fn write_text_key(text: &str, key: &mut Vec<u8>) {
+    key.push(1 + STRING_RANK);
+    key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    key.extend_from_slice(text.as_bytes());
 }
 
 /// A total order: by type, then by value; nil first.
@@ -55,11 +62,13 @@ fn compare_values(left: &Value, right: &Value) -> Ordering {
     }
 }
 
+const STRING_RANK: u8 = 2;
+
 fn rank(value: &Value) -> u8 {
     match value {
         Value::Int(_) => 0,
         Value::Float(_) => 1,
-        Value::String(_) => 2,
+        Value::String(_) => STRING_RANK,
         Value::Bool(_) => 3,
         Value::Array(_) => 4,
         Value::Duration(_) => 5,

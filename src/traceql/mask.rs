@@ -49,6 +49,12 @@ impl Mask {
         Self { words, rows: values.len() }
     }
 
+    /// What it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.words.len() * size_of::<u64>()
+    }
+
     /// Of how many rows some are in the set.
     #[must_use]
     pub fn rows(&self) -> usize {

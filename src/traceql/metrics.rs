@@ -28,6 +28,8 @@ mod stages;
 #[cfg(test)]
 mod tests;
 
+pub use lines::order as order_of_labels;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -191,15 +193,18 @@ impl<'s> Pass<'s> {
         let waves = segments.chunks(SEGMENTS_PER_WAVE);
         let last = waves.len().saturating_sub(1);
         for (index, wave) in waves.enumerate() {
-            let next = AtomicUsize::new(0);
+            let left = &AtomicUsize::new(wave.len());
             thread::scope(|scope| {
-                let work = |state| self.work(state, wave, &next);
                 let others = others.iter_mut().filter_map(|state| {
-                    // Without a second thread the first does everything.
-                    thread::Builder::new().name("metrics".into()).spawn_scoped(scope, move || work(state)).ok()
+                    // Without a second thread the first does everything. They begin at both ends: what a thread reads
+                    // of neighbours, for traces in pieces, it needs for its next segment anyhow.
+                    thread::Builder::new()
+                        .name("metrics".into())
+                        .spawn_scoped(scope, || self.work(state, &mut wave.iter().rev(), left))
+                        .ok()
                 });
                 let others: Vec<_> = others.collect();
-                let mut result = work(&mut first);
+                let mut result = self.work(&mut first, &mut wave.iter(), left);
                 for other in others {
                     result = result.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
                 }
@@ -219,10 +224,18 @@ impl<'s> Pass<'s> {
         Ok(first)
     }
 
-    /// Folds segments until none is left that no thread has taken.
-    fn work(&self, state: &mut State<'s>, segments: &[Arc<dyn Segment>], next: &AtomicUsize) -> Result<(), QueryError> {
+    /// Folds segments, in this order, until none is left that no thread has taken.
+    fn work<'w>(
+        &self,
+        state: &mut State<'s>,
+        segments: &mut dyn Iterator<Item = &'w Arc<dyn Segment>>,
+        left: &AtomicUsize,
+    ) -> Result<(), QueryError> {
         let scan = Scan::new(self.source, self.control);
-        while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let take = |left: usize| left.checked_sub(1);
+        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+            && let Some(segment) = segments.next()
+        {
             let added = self.control.check().map_err(QueryError::from).and_then(|()| self.add(&scan, state, segment));
             match added {
                 Ok(()) => state.inspected.segments_done += 1,
@@ -231,7 +244,7 @@ impl<'s> Pass<'s> {
                 Err(QueryError::Segment(SegmentError::Read(_))) => state.unreadable += 1,
                 Err(error) => {
                     // The others need not go on.
-                    next.store(segments.len(), Ordering::Relaxed);
+                    left.store(0, Ordering::Relaxed);
                     return Err(error);
                 }
             }

@@ -5,10 +5,51 @@
 //! works here: braces that are no repetition (`/users/{id}`) stand for themselves, `\d \w \s \b` mean ASCII, `\Q...\E`
 //! quotes, and brackets, `&` and `~` have no special meaning inside a class.
 
+use std::fmt::{self, Debug, Formatter};
+use std::sync::{Arc, OnceLock};
+
 use regex::{Regex, RegexBuilder};
 
 /// A compiled pattern is refused beyond this: `(.{500}){500}` must not eat the memory.
 pub const COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// A regular expression of a query. It is compiled when that is first asked for, and clones share what came of it.
+#[derive(Clone)]
+pub struct Pattern {
+    text: Arc<str>,
+    compiled: Arc<OnceLock<Result<Regex, String>>>,
+}
+
+impl Pattern {
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), compiled: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// # Errors
+    /// What is wrong with it, as [`compile`] says it.
+    pub fn regex(&self) -> Result<&Regex, &str> {
+        let compiled = self.compiled.get_or_init(|| compile(&self.text).map_err(|error| error.to_string()));
+        compiled.as_ref().map_err(String::as_str)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Debug for Pattern {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.text).finish()
+    }
+}
 
 /// Compiles a pattern, anchored at both ends.
 ///

@@ -97,6 +97,7 @@ impl Display for Expression {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(value) => write!(f, "{value}"),
+            Self::Pattern(pattern) => write!(f, "{}", Value::String(pattern.text().clone())),
             Self::Field(field) => write!(f, "{field}"),
             Self::Binary { op, left, right } => {
                 // A minus sign in front takes what binds tighter than `+`.
@@ -334,7 +335,7 @@ impl<T: Operand> Display for Wrapped<&T> {
 
 impl Operand for Expression {
     fn stands_alone(&self) -> bool {
-        matches!(self, Self::Literal(_) | Self::Field(_))
+        matches!(self, Self::Literal(_) | Self::Pattern(_) | Self::Field(_))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::{Field, Intrinsic};
 use super::column::{Cell, Codes, Dictionary, Entry, ROWS_MAX};
-use super::control::Control;
+use super::control::{Booked, Control};
 use super::datum::Datum;
 use super::mask::Mask;
 use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces};
@@ -16,6 +16,10 @@ use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces}
 /// Readers are kept of segments with so many rows together, the latest used: a segment, and the ones before and after it,
 /// where nearly all other pieces of its split traces are.
 const KEPT_ROWS_MAX: usize = 3 * ROWS_MAX;
+
+/// Ids are read of so many rows together, since they lie together on disk: whoever asks for those of one trace asks for
+/// those of the next.
+const IDS_ROWS: usize = 8192;
 
 /// A running query, or one thread of it: where it reads from, and what it has open.
 pub struct Scan<'a> {
@@ -35,8 +39,25 @@ pub struct Reader {
     /// Few: a query names a handful of fields.
     columns: RefCell<Vec<(Field, Column)>>,
     codes: RefCell<Vec<(Field, Codes)>>,
+    /// Those of the rows that were asked for last, and of the rows around them.
+    ids: RefCell<(Range<usize>, Rc<[Ids]>)>,
     /// Sets of rows that are needed again.
-    masks: RefCell<Vec<(MaskNumber, Arc<Mask>)>>,
+    masks: RefCell<Vec<(MaskNumber, Arc<KeptMask>)>>,
+}
+
+/// A set of rows, and the memory that it takes of its query.
+#[derive(Debug)]
+pub struct KeptMask {
+    mask: Mask,
+    _booked: Booked,
+}
+
+impl Deref for KeptMask {
+    type Target = Mask;
+
+    fn deref(&self) -> &Mask {
+        &self.mask
+    }
 }
 
 /// Which set of rows: the number of a pipeline in its query, and that of a filter in the pipeline.
@@ -96,6 +117,7 @@ impl Reader {
             parents: OnceCell::new(),
             columns: RefCell::default(),
             codes: RefCell::default(),
+            ids: RefCell::new((0..0, Rc::from([]))),
             masks: RefCell::default(),
         }
     }
@@ -160,6 +182,18 @@ impl Reader {
         Ok(codes)
     }
 
+    /// How many columns, and how many codes of columns, are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.columns.borrow().len(), self.codes.borrow().len())
+    }
+
+    /// Forgets the columns that were read since: whoever reads all of them would hold all of the segment.
+    pub fn forget_since(&self, (columns, codes): (usize, usize)) {
+        self.columns.borrow_mut().truncate(columns);
+        self.codes.borrow_mut().truncate(codes);
+    }
+
     /// # Errors
     /// The segment cannot be read.
     pub fn values(&self, field: &Field) -> Result<Values, SegmentError> {
@@ -171,24 +205,45 @@ impl Reader {
     /// # Errors
     /// The segment cannot be read.
     pub fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError> {
-        self.segment.span_ids(rows)
+        if rows.len() > IDS_ROWS {
+            return self.segment.span_ids(rows);
+        }
+        let mut kept = self.ids.borrow_mut();
+        if rows.start < kept.0.start || kept.0.end < rows.end {
+            let around = rows.start / IDS_ROWS * IDS_ROWS..rows.end.next_multiple_of(IDS_ROWS).min(self.rows());
+            let ids = match self.parents.get() {
+                Some(parents) => self.segment.span_ids_with(around.clone(), parents)?,
+                None => self.segment.span_ids(around.clone())?,
+            };
+            *kept = (around, ids.into());
+        }
+        let first = kept.0.start;
+        let ids = rows.start.checked_sub(first).and_then(|start| kept.1.get(start..rows.end - first));
+        Ok(ids.unwrap_or_default().to_vec())
     }
 
     /// A set of rows that is computed once.
     ///
     /// # Errors
-    /// Those of `compute`.
-    pub fn mask<E>(&self, number: MaskNumber, compute: impl FnOnce() -> Result<Mask, E>) -> Result<Arc<Mask>, E> {
+    /// Those of `compute`, or there is no memory for it.
+    pub fn mask(
+        &self,
+        scan: &Scan<'_>,
+        number: MaskNumber,
+        compute: impl FnOnce() -> Result<Mask, SegmentError>,
+    ) -> Result<Arc<KeptMask>, SegmentError> {
         if let Some((_, mask)) = self.masks.borrow().iter().find(|(known, _)| *known == number) {
             return Ok(mask.clone());
         }
-        let mask = Arc::new(compute()?);
+        let mask = compute()?;
+        let booked = scan.control.book(mask.bytes())?;
+        let mask = Arc::new(KeptMask { mask, _booked: booked });
         self.masks.borrow_mut().push((number, mask.clone()));
         Ok(mask)
     }
 
     /// Puts sets of rows back that were computed by another reader of the segment.
-    pub fn remember(&self, masks: impl IntoIterator<Item = (MaskNumber, Arc<Mask>)>) {
+    pub fn remember(&self, masks: impl IntoIterator<Item = (MaskNumber, Arc<KeptMask>)>) {
         let mut known = self.masks.borrow_mut();
         for (number, mask) in masks {
             if !known.iter().any(|(other, _)| *other == number) {
@@ -199,7 +254,7 @@ impl Reader {
 
     /// The sets of rows that were computed so far.
     #[must_use]
-    pub fn masks(&self) -> Vec<(MaskNumber, Arc<Mask>)> {
+    pub fn masks(&self) -> Vec<(MaskNumber, Arc<KeptMask>)> {
         self.masks.borrow().clone()
     }
 

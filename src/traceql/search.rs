@@ -25,7 +25,7 @@ use super::ast::{Query, Root};
 use super::control::Control;
 use super::error::{Invalid, QueryError};
 use super::mask::Mask;
-use super::reader::{Reader, Scan};
+use super::reader::{KeptMask, Reader, Scan};
 use super::request::SearchRequest;
 use super::segment::{Segment, SegmentError, Source};
 use super::trace::evaluate::StartedWithin;
@@ -153,9 +153,9 @@ impl<'a> Search<'a> {
                 }
             }
             if !left.is_empty() && told.elapsed() >= pace.progress_interval {
-                let booked = self.control.used_bytes();
-                progress(&self.answer(&scan, &newest, inspected)?);
-                self.control.release(self.control.used_bytes().saturating_sub(booked));
+                let so_far = self.answer(&scan, &newest, inspected)?;
+                progress(&so_far);
+                self.control.release(so_far.traces.iter().map(size_of_found).sum());
                 told = Instant::now();
             }
         }
@@ -170,11 +170,14 @@ impl<'a> Search<'a> {
         floor: u64,
         threads: usize,
     ) -> Vec<Result<Finds, QueryError>> {
-        let next = AtomicUsize::new(0);
-        let share = |scan: &Scan<'_>| {
+        let taken = AtomicUsize::new(0);
+        // From both ends: what a thread reads of neighbours, for traces in pieces, it needs for its next segment anyhow.
+        let share = |scan: &Scan<'_>, indices: &mut dyn Iterator<Item = usize>| {
             let mut finds = Vec::new();
             let mut seen = HashSet::new();
-            while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < segments.len())
+            let left = || taken.fetch_add(1, Ordering::Relaxed) < segments.len();
+            while left()
+                && let Some(index) = indices.next()
                 && let Some(segment) = segments.get(index)
             {
                 finds.push((index, self.finds(scan, segment, floor, &mut seen)));
@@ -183,12 +186,12 @@ impl<'a> Search<'a> {
             finds
         };
         let mut finds = if segments.len() == 1 || threads < 2 {
-            share(scan)
+            share(scan, &mut (0..segments.len()))
         } else {
             thread::scope(|scope| {
-                let other = || share(&Scan::new(self.source, self.control));
+                let other = || share(&Scan::new(self.source, self.control), &mut (0..segments.len()).rev());
                 let helper = thread::Builder::new().name("search".into()).spawn_scoped(scope, other);
-                let mut finds = share(scan);
+                let mut finds = share(scan, &mut (0..segments.len()));
                 // Without a second thread the first has done everything.
                 if let Ok(helper) = helper {
                     finds.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -214,11 +217,17 @@ impl<'a> Search<'a> {
         if driven.is_empty() {
             return Ok(finds);
         }
-        let (traces, starts) = (reader.traces()?, reader.starts()?);
+        let traces = reader.traces()?;
+        let driven = |trace: &usize| driven.any(traces.rows(*trace));
+        let mut driven: Vec<usize> = (0..traces.len()).filter(driven).collect();
         // Of a trace in pieces, too: it starts no later than any of them.
-        let start_of = |trace: usize| starts.get(traces.rows(trace).start).copied().unwrap_or(0);
-        let is_driven = |trace: &usize| start_of(*trace) >= floor && driven.any(traces.rows(*trace));
-        let driven: Vec<usize> = (0..traces.len()).filter(is_driven).collect();
+        let start_of = |trace: usize| -> Result<u64, SegmentError> {
+            Ok(reader.starts()?.get(traces.rows(trace).start).copied().unwrap_or(0))
+        };
+        if floor > 0 {
+            let starts = reader.starts()?;
+            driven.retain(|trace| starts.get(traces.rows(*trace).start).is_some_and(|start| *start >= floor));
+        }
         finds.traces = driven.len() as u64;
         if driven.is_empty() {
             return Ok(finds);
@@ -230,7 +239,8 @@ impl<'a> Search<'a> {
         // Those that yield nothing by their spans here: with spans elsewhere they may.
         let mut open = Vec::new();
         for trace in driven {
-            if start_of(trace) < newest.floor() {
+            // Start times are not read as long as they say nothing.
+            if newest.floor() > 0 && start_of(trace)? < newest.floor() {
                 continue;
             }
             if swept.as_ref().is_some_and(|swept| !swept.any(traces.rows(trace))) {
@@ -240,11 +250,11 @@ impl<'a> Search<'a> {
             } else if !self.plan.yields_one() {
                 self.offer(scan, &reader, trace, newest)?;
             } else if let Some(id) = traces.ids.get(trace) {
-                newest.offer(start_of(trace), *id, || self.candidate(&reader, trace));
+                newest.offer(start_of(trace)?, *id, || self.candidate(&reader, trace));
             }
         }
         for trace in open {
-            if start_of(trace) >= newest.floor() && may_be_split(trace) {
+            if may_be_split(trace) && (newest.floor() == 0 || start_of(trace)? >= newest.floor()) {
                 self.offer_once(scan, &reader, trace, seen, newest)?;
             }
         }
@@ -256,7 +266,7 @@ impl<'a> Search<'a> {
         &self,
         scan: &Scan<'_>,
         reader: &Rc<Reader>,
-        masks: &[Arc<Mask>],
+        masks: &[Arc<KeptMask>],
         driven: &[usize],
     ) -> Result<Option<Mask>, QueryError> {
         if self.plan.single_filter().is_some() {
@@ -309,7 +319,8 @@ impl<'a> Search<'a> {
     }
 
     fn candidate(&self, reader: &Reader, trace: usize) -> Candidate {
-        let masks = if self.limit <= TRACES_WITH_MASKS_MAX { reader.masks() } else { Vec::new() };
+        let kept = self.limit <= TRACES_WITH_MASKS_MAX && self.control.has_plenty();
+        let masks = if kept { reader.masks() } else { Vec::new() };
         Candidate { segment: reader.segment().clone(), trace, masks }
     }
 

@@ -85,6 +85,14 @@ pub trait Segment: Send + Sync {
     /// Ids of these rows; dear where the segment is on disk.
     fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError>;
 
+    /// [`Segment::span_ids`] for those who have all [`Segment::parents`] already.
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    fn span_ids_with(&self, rows: Range<usize>, _parents: &[Parent]) -> Result<Vec<Ids>, SegmentError> {
+        self.span_ids(rows)
+    }
+
     /// Every attribute name of a scope that any span of the segment has.
     fn names(&self, scope: Scope) -> Result<Arc<[Arc<str>]>, SegmentError>;
 }

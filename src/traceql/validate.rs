@@ -8,7 +8,6 @@ use super::ast::{
     OverTime, Pipeline, Query, Root, Scalar, Scope, SecondStage, Spanset, Stage, Unary,
 };
 use super::error::Invalid;
-use super::pattern;
 use super::value::Value;
 
 /// Labels that metrics may be grouped by.
@@ -82,7 +81,7 @@ fn patterns_in(expression: &Expression) -> usize {
             own + patterns_in(left) + patterns_in(right)
         }
         Expression::Unary { operand, .. } | Expression::Exists { operand, .. } => patterns_in(operand),
-        Expression::Literal(_) | Expression::Field(_) => 0,
+        Expression::Literal(_) | Expression::Pattern(_) | Expression::Field(_) => 0,
     }
 }
 
@@ -277,6 +276,7 @@ impl Expression {
     fn kind(&self) -> Type {
         match self {
             Self::Literal(value) => Type::of(value),
+            Self::Pattern(_) => Type::String,
             Self::Field(field) => Type::of_field(field),
             Self::Binary { op: Operator::Arithmetic(_), left, right } => match left.kind() {
                 Type::Any => right.kind(),
@@ -290,7 +290,7 @@ impl Expression {
     /// Whether the expression can be evaluated; it need not be a condition.
     fn check(&self) -> Result<(), Invalid> {
         match self {
-            Self::Literal(_) => Ok(()),
+            Self::Literal(_) | Self::Pattern(_) => Ok(()),
             Self::Field(field) => field.check(),
             Self::Binary { op, left, right } => {
                 left.check()?;
@@ -322,8 +322,8 @@ impl Expression {
 }
 
 fn check_pattern(right: &Expression) -> Result<(), Invalid> {
-    let Expression::Literal(Value::String(text)) = right else { return Err(Invalid::RegexType(right.to_string())) };
-    pattern::compile(text).map(|_| ()).map_err(|_| Invalid::Regex(right.to_string()))
+    let Expression::Pattern(pattern) = right else { return Err(Invalid::RegexType(right.to_string())) };
+    pattern.regex().map(|_| ()).map_err(|_| Invalid::Regex(right.to_string()))
 }
 
 fn is_service_name(field: &Field) -> bool {

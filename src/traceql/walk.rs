@@ -178,7 +178,7 @@ impl Expression {
     /// Every mention of a field, from left to right.
     pub fn visit_fields<'a>(&'a self, visit: &mut dyn FnMut(&'a Field)) {
         match self {
-            Self::Literal(_) => {}
+            Self::Literal(_) | Self::Pattern(_) => {}
             Self::Field(field) => visit(field),
             Self::Binary { left, right, .. } => {
                 left.visit_fields(visit);
@@ -192,7 +192,7 @@ impl Expression {
     #[must_use]
     pub fn mentions_span(&self) -> bool {
         match self {
-            Self::Literal(_) => false,
+            Self::Literal(_) | Self::Pattern(_) => false,
             Self::Field(_) => true,
             Self::Binary { left, right, .. } => left.mentions_span() || right.mentions_span(),
             Self::Unary { operand, .. } | Self::Exists { operand, .. } => operand.mentions_span(),

@@ -144,13 +144,13 @@ async fn pages_of_other_origins_may_send_where_cors_says_so() {
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ""));
 }
 
-/// Half of the connections say nothing, half stop in the middle of a request.
+/// Three of four connections say nothing, the fourth stops in the middle of a request.
 #[tokio::test]
 async fn connections_that_do_nothing_cost_little_and_hold_nobody_up() {
     /// As many as this process and the one under test may have open, within their usual limit of 20,000 files.
     const IDLE: usize = 8_000;
-    /// Of the process, for all of them: a few KiB of buffers each.
-    const MEMORY_MAX: u64 = 220 * 1024 * 1024;
+    /// Of the process, for all of them: 28 KiB each without optimisation.
+    const MEMORY_MAX: u64 = 320 * 1024 * 1024;
     let mut spanreel = Spanreel::start(&Options::default()).await;
     let mut idle = Vec::with_capacity(IDLE);
     for at in 0..IDLE {

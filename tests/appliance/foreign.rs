@@ -4,7 +4,7 @@
 use crate::destination::{Answer as Told, Destination, Options as DestinationOptions};
 use crate::support::compression::Compression;
 use crate::support::http::Connection;
-use crate::support::otelcol::Otelcol;
+use crate::support::otelcol::{Otelcol, built_by};
 use crate::support::otlp::{GrpcConnection, code, frame};
 use crate::support::ports;
 use crate::support::spanreel::{Options, PIPELINE, Spanreel};
@@ -398,6 +398,16 @@ async fn what_is_no_zipkin_or_jaeger_is_refused_with_the_place_and_counted() {
         let (got, text) = post(port, path, headers, body).await;
         assert!((got, text.contains(expected)) == (status, true), "{path} {body:?}: {got} {text}");
     }
+    // 64 MiB of nothing in 64 KiB.
+    let bomb = Compression::Gzip.apply(&vec![b' '; 64 << 20]);
+    for (port, path, media_type) in [
+        (ports.zipkin, "/api/v2/spans", "application/json"),
+        (ports.jaeger_http, "/api/traces", "application/x-thrift"),
+    ] {
+        let headers = [("content-encoding", "gzip"), ("content-type", media_type)];
+        let (status, text) = post(port, path, &headers, bomb.clone()).await;
+        assert_eq!(status, 413, "{path}: {text}");
+    }
     let mut connection = Connection::open(ports.zipkin).await.unwrap();
     let response = connection.send(Method::GET, "/api/v2/spans", &[], Bytes::new()).await.unwrap();
     assert_eq!((response.status.as_u16(), response.header("allow")), (405, "POST"));
@@ -462,4 +472,34 @@ async fn packets_are_stored_before_an_ordered_stop_ends() {
     let ledger = spanreel.ledger().await;
     ledger.assert_balanced();
     assert_eq!(ledger.pipeline(PIPELINE).stored, 100);
+}
+
+/// The exporter that a Node.js application has with its agent.
+#[tokio::test]
+async fn spans_of_the_zipkin_exporter_of_an_opentelemetry_sdk_are_found_again() {
+    let ports = Ports::free();
+    let spanreel = Spanreel::start(&Options { receivers: ports.receivers(), ..Options::default() }).await;
+    let agent = built_by(".ci/node-agent");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/zipkin.js");
+    let output = std::process::Command::new("node")
+        .arg(script)
+        .arg(format!("http://127.0.0.1:{}/api/v2/spans", ports.zipkin))
+        .env("NODE_PATH", format!("{agent}/autoinstrumentation/node_modules"))
+        .output()
+        .expect("node runs");
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success() && said.len() == 32, "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let trace = u128::from_str_radix(&said, 16).unwrap().to_be_bytes();
+    let mut spans = spanreel.query().await.spans(trace).await.unwrap();
+    spans.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    let [(service, parent), (_, child)] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(service, "node-shop");
+    assert_eq!((parent.name.as_str(), parent.kind, parent.parent_span_id.len()), ("GET /cart", 2, 0));
+    assert_eq!((child.name.as_str(), child.kind, &child.parent_span_id), ("query", 3, &parent.span_id));
+    assert_eq!(child.events[0].name, "retry");
+    assert_eq!(child.status.as_ref().map(|status| status.code), Some(2));
+    let value = |key: &str| child.attributes.iter().find(|attribute| attribute.key == key);
+    assert!(value("peer.service").is_some() && value("rows").is_some(), "{:?}", child.attributes);
+    assert!(child.end_time_unix_nano >= child.start_time_unix_nano && child.start_time_unix_nano > 0);
+    spanreel.ledger().await.assert_balanced();
 }

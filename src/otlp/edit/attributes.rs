@@ -162,6 +162,11 @@ impl<'a> Attributes<'a> {
         self.retain(|_, _| false);
     }
 
+    /// Takes out everything and puts these in.
+    pub fn replace(&mut self, entries: Self) {
+        *self = Self { entries: entries.entries, changed: true };
+    }
+
     /// Gives every key the name that `rename` wants for it, in place. Names that fall together stay side by side.
     pub fn rename(&mut self, mut rename: impl FnMut(&str) -> Option<Cow<'a, str>>) {
         for attribute in &mut self.entries {

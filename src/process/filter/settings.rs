@@ -135,6 +135,10 @@ fn group(section: &mut Section<'_>, error_mode: ErrorMode) -> Option<Group> {
     let context = decode_context(section);
     let texts = section.texts("conditions");
     let error_mode = ErrorMode::decode(section, error_mode);
+    if !section.is_sound() {
+        // Without the context that was meant the conditions would be read wrongly.
+        return None;
+    }
     let mut conditions = Conditions::default();
     for text in &texts {
         match context {

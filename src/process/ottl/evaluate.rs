@@ -93,7 +93,7 @@ pub(super) fn text<'v>(expr: &'v Expr, view: View<'v, '_>) -> Result<Cow<'v, str
     }
 }
 
-fn constant<'v, 'a>(literal: &'v Literal) -> Value<'v, 'a> {
+pub(super) fn constant<'v, 'a>(literal: &'v Literal) -> Value<'v, 'a> {
     match literal {
         Literal::Nil => Value::Nil,
         Literal::Bool(value) => Value::Bool(*value),

@@ -285,32 +285,29 @@ impl<'a> Frame<'_, 'a> {
         if !matches!(path.field, Field::Attributes | Field::Cache) {
             return self.set_scalar(path, value);
         }
-        let keys = self.resolved(&path.keys)?;
-        let map = self.map_mut(path).ok_or(OUT_OF_REACH)?;
-        let mut keys = keys.into_iter();
-        match (keys.next(), value) {
-            (None, Value::Nil) => map.clear(),
-            (None, Value::Map(new)) => {
-                map.clear();
-                for entry in new.iter() {
-                    map.upsert(Cow::Owned(entry.key().to_owned()), entry.value().clone());
-                }
+        // The most frequent shapes need no list of keys.
+        if let [] | [Key::Text(_)] = path.keys.as_slice() {
+            let map = self.map_mut(path).ok_or(OUT_OF_REACH)?;
+            match (path.keys.first(), value) {
+                (Some(Key::Text(key)), value) => map.upsert(key.as_str(), value.into_attribute()?),
+                (_, Value::Nil) => map.clear(),
+                (_, Value::Map(new)) => map.replace(new.into_owned()),
+                (_, other) => return Err(Failure::Unsettable { wanted: "a map", found: other.types() }),
             }
-            (None, other) => return Err(Failure::Unsettable { wanted: "a map", found: other.types() }),
-            (Some(ResolvedKey::Index(_)), _) => return Err(Failure::Index { indexed: Types::MAP, key: Types::INT }),
-            (Some(ResolvedKey::Text(key)), value) => {
-                if keys.len() == 0 {
-                    map.upsert(key, value.into_attribute()?);
-                    return Ok(());
-                }
-                map.insert(key.clone(), edit::Value::Empty);
-                let Some(mut place) = map.get_mut(&key) else { return Err(OUT_OF_REACH) };
-                for key in keys {
-                    place = step(place, key)?;
-                }
-                *place = value.into_attribute()?;
-            }
+            return Ok(());
         }
+        let mut keys = self.resolved(&path.keys)?.into_iter();
+        let value = value.into_attribute()?;
+        let map = self.map_mut(path).ok_or(OUT_OF_REACH)?;
+        let Some(ResolvedKey::Text(first)) = keys.next() else {
+            return Err(Failure::Index { indexed: Types::MAP, key: Types::INT });
+        };
+        map.insert(first.clone(), edit::Value::Empty);
+        let mut place = map.get_mut(&first).ok_or(OUT_OF_REACH)?;
+        for key in keys {
+            place = step(place, key)?;
+        }
+        *place = value;
         Ok(())
     }
 

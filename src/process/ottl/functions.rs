@@ -24,7 +24,7 @@ pub struct Function {
     pub(super) only_spans: bool,
     pub(super) run: Run,
     /// What arguments must be to one another.
-    pub(super) check: Option<fn(&Arguments) -> Result<(), String>>,
+    pub(super) check: Option<Check>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,6 +35,7 @@ pub(super) enum Run {
 
 /// Constants are borrowed from the arguments, which live as long as the request.
 pub(super) type Edit = for<'a> fn(&'a Arguments, &mut Frame<'_, 'a>) -> Result<(), Failure>;
+pub(super) type Check = fn(&Arguments) -> Result<(), String>;
 pub(super) type Convert = for<'v, 'a> fn(&'v Arguments, View<'v, 'a>) -> Result<Value<'v, 'a>, Failure>;
 
 pub(super) struct Parameter {
@@ -119,7 +120,7 @@ pub(super) const fn converter(
 }
 
 impl Function {
-    pub(super) const fn with_check(mut self, check: fn(&Arguments) -> Result<(), String>) -> Self {
+    pub(super) const fn with_check(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
     }
@@ -382,6 +383,14 @@ impl Arguments {
 
     pub(super) fn value<'v, 'a>(&'v self, index: usize, view: View<'v, 'a>) -> Result<Value<'v, 'a>, Failure> {
         evaluate::value(self.expr(index)?, view)
+    }
+
+    /// The value that is written in the statement itself, if one is.
+    pub(super) fn constant(&self, index: usize) -> Option<Value<'_, '_>> {
+        match self.get(index) {
+            Argument::Value(Expr::Literal(literal)) => Some(evaluate::constant(literal)),
+            _ => None,
+        }
     }
 
     /// A text and nothing that could be made one.

@@ -99,7 +99,7 @@ fn string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// The shortest digits that read back; an exponent only for very large and very small numbers.
+/// The shortest digits that read back; an exponent, of two digits at least, only for very large and very small numbers.
 fn double(out: &mut String, value: f64) -> Result<(), Failure> {
     let size = value.abs();
     if !size.is_finite() {
@@ -110,9 +110,9 @@ fn double(out: &mut String, value: f64) -> Result<(), Failure> {
         return Ok(());
     }
     let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((digits, exponent)) if !exponent.starts_with('-') => display(out, &format_args!("{digits}e+{exponent}")),
-        _ => out.push_str(&text),
+    if let Some((digits, exponent)) = text.split_once('e') {
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |size| ('-', size));
+        display(out, &format_args!("{digits}e{sign}{exponent:0>2}"));
     }
     Ok(())
 }

@@ -186,10 +186,10 @@ fn statements_leave_what_the_table_says() {
         let parse = |text| Statement::parse(text, context, prefixes).unwrap_or_else(|it| panic!("{entry}\n{it}")).value;
         let statements: Vec<Statement> = text.split(" ; ").map(parse).collect();
         let mut traces = Traces::parse(&bytes);
-        let mut frame_ = frame(&mut traces, context);
+        let mut messages = frame(&mut traces, context);
         let mut last = Ok(());
         for statement in &statements {
-            last = last.and_then(|()| statement.run(&mut frame_));
+            last = last.and_then(|()| statement.run(&mut messages));
         }
         let found = match (last, expected.strip_prefix("! ")) {
             (Err(failure), Some(reason)) if failure.to_string() == reason => continue,

@@ -41,7 +41,7 @@ fn full_name(hosts: &str, host_name: &str) -> Option<String> {
     let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
     lines
         .map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>())
-        .filter(|names| names.iter().any(|name| *name == host_name))
+        .filter(|names| names.contains(&host_name))
         .find_map(|names| names.into_iter().find(|name| name.contains('.')).map(str::to_owned))
 }
 

@@ -80,7 +80,8 @@ fn group(section: &mut Section<'_>, error_mode: ErrorMode) -> Option<Group> {
     if statements.is_empty() && section.is_sound() {
         section.warn("", "a group without statements", "remove it");
     }
-    compiled(section, context, &conditions, &statements, error_mode)
+    // Without the context that was meant the statements would be read wrongly.
+    section.is_sound().then(|| compiled(section, context, &conditions, &statements, error_mode))?
 }
 
 /// The group, if there is something to do; without a context it is the one that the paths name.

@@ -94,13 +94,22 @@ pub fn tag_names(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
     parts.finish()
 }
 
-/// `tempopb.SearchTagsV2Response`.
+/// `tempopb.SearchTagsV2Response`. A scope with more names than fit in a part comes several times, each time with others,
+/// as it does where Tempo tells what it found since.
 pub fn tag_names_v2(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
     let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes));
     for (scope, names) in &tags.scopes {
-        let mut message = Vec::new();
-        put_text(&mut message, 1, scope);
-        names.iter().for_each(|name| put_bytes(&mut message, 2, name.as_bytes()));
+        let mut begun = Vec::new();
+        put_text(&mut begun, 1, scope);
+        let mut message = begun.clone();
+        for name in names {
+            let len = message.len() + field_len(2, name.len());
+            if message.len() > begun.len() && field_len(1, len) > parts.bytes_max {
+                parts.push(1, &message);
+                message.clone_from(&begun);
+            }
+            put_bytes(&mut message, 2, name.as_bytes());
+        }
         parts.push(1, &message);
     }
     parts.finish()

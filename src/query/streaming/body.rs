@@ -10,10 +10,13 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::frame::{self, Messages};
 use super::status::Status;
+use crate::query::admission::Room;
 use crate::query::error::QueryError;
+use crate::query::paced::READ_WAIT_MAX;
 
 /// Messages on their way to a client; more wait where they are made, or are left out.
 const UNDER_WAY_MAX: usize = 2;
@@ -60,20 +63,28 @@ where
 {
     let (sender, parts) = mpsc::channel(UNDER_WAY_MAX);
     let task = tokio::spawn(async move {
-        let status = match run(Sender(sender.clone())).await {
+        let trailers = match run(Sender(sender.clone())).await {
             Ok(messages) => {
-                let (frames, _room) = messages.into_frames();
+                let mut trailers = Status::ok().headers();
+                messages.put_trailers(&mut trailers);
+                let (frames, room) = messages.into_frames();
                 for frame in frames {
-                    if sender.send(Part::Message(frame)).await.is_err() {
-                        return;
+                    match timeout(READ_WAIT_MAX, sender.send(Part::Message(frame))).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return,
+                        // The stream ends without a status, which clients take for a failure.
+                        Err(_) => {
+                            room.iter().for_each(Room::was_left_unread);
+                            return;
+                        }
                     }
                 }
-                Status::ok()
+                trailers
             }
-            Err(error) => Status::from(error),
+            Err(error) => Status::from(error).headers(),
         };
         // Only a client that has left does not take it.
-        let _ = sender.send(Part::End(status.headers())).await;
+        let _ = timeout(READ_WAIT_MAX, sender.send(Part::End(trailers))).await;
     });
     Body::new(Stream { parts, task: task.abort_handle(), ended: false })
 }

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::status::{Code, Status};
 use crate::query::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
 use crate::query::call::QUERY_BYTES_MAX;
 use crate::query::error::QueryError;
+use crate::query::negotiation::{PARTIAL_HEADER, partial_header};
+use crate::query::upstream::Away;
 
 /// Compressed flag and length.
 const PREFIX_LEN: usize = 5;
@@ -71,6 +74,7 @@ pub fn frame(message: &[u8]) -> Bytes {
 #[derive(Debug)]
 pub struct Messages {
     frames: Vec<Bytes>,
+    missing: Option<Away>,
     room: Option<Room>,
 }
 
@@ -80,7 +84,19 @@ impl Messages {
         if bytes > SCAN_ANSWER_BYTES_MAX {
             return Err(QueryError::AnswerTooLarge { bytes, bytes_max: SCAN_ANSWER_BYTES_MAX });
         }
-        Ok(Self { frames: messages.iter().map(|message| frame(message)).collect(), room: None })
+        Ok(Self { frames: messages.iter().map(|message| frame(message)).collect(), missing: None, room: None })
+    }
+
+    /// What the messages have no place for: who does not answer, though something may be there.
+    pub fn missing(self, missing: Option<Away>) -> Self {
+        Self { missing, ..self }
+    }
+
+    /// Trailers beside the status.
+    pub fn put_trailers(&self, trailers: &mut HeaderMap) {
+        if let Some(away) = &self.missing {
+            trailers.insert(PARTIAL_HEADER, partial_header(away));
+        }
     }
 
     /// The room is to be kept until the frames are sent.

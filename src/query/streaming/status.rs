@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::otlp::percent::grpc_message;
 use crate::query::error::QueryError;
 
 /// The codes that are used here.
@@ -39,7 +40,7 @@ impl Status {
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert("grpc-status", HeaderValue::from(self.code as u16));
         if !self.message.is_empty()
-            && let Ok(message) = HeaderValue::from_str(&percent_encode(&self.message))
+            && let Ok(message) = HeaderValue::from_str(&grpc_message(&self.message))
         {
             headers.insert("grpc-message", message);
         }
@@ -75,18 +76,6 @@ impl IntoResponse for Status {
         }
         response
     }
-}
-
-/// `grpc-message`: printable ASCII but `%` stays, everything else is percent-encoded.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -68,7 +68,67 @@ async fn a_query_that_cannot_be_read_is_refused_with_its_place() {
     }
 }
 
-/// HTTP carries no URI beyond 64 KiB, so that only RPCs and Tempo's own clients meet this limit.
+async fn form(api: &Api, path: &str, form: String) -> (u16, String) {
+    let request = Request::builder().method(Method::POST).uri(path);
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(Body::from(form)).unwrap();
+    let (head, body) = api.call(request).await.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn queries_that_no_url_can_hold_come_as_forms_up_to_tempos_limit() {
+    let api = nothing();
+    let asked = |bytes: usize| {
+        let frame = "{ .a = \"\" }".len();
+        format!("q={}", encoded(&format!("{{ .a = \"{}\" }}", "ü".repeat((bytes - frame) / 2))))
+    };
+    let paths = ["/api/search", "/api/v2/search/tags", "/api/v2/search/tag/name/values"];
+    for path in paths {
+        let (status, text) = form(&api, path, asked(128 * 1024)).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        let (status, text) = form(&api, path, asked(128 * 1024 + 2)).await;
+        assert!(status == 400 && text.starts_with("TraceQL expression exceeds the configured maximum size"), "{text}");
+    }
+    // The URL wins.
+    assert_eq!(form(&api, "/api/search?limit=0", "limit=5&q=%7B%7D".to_owned()).await.0, 400);
+    assert_eq!(form(&api, "/api/search?limit=5", "limit=0&q=%7B%7D".to_owned()).await.0, 200);
+    let (status, text) = form(&api, "/api/search", format!("q={}", "x".repeat(1 << 20))).await;
+    assert_eq!(status, 400, "{text}");
+}
+
+/// What a query may do to whoever reads it: each is refused, or answered, within the limits of one query.
+#[tokio::test]
+async fn queries_made_to_hurt_are_refused_or_answered() {
+    let api = nothing();
+    let many = |open: &str, middle: &str, close: &str, count: usize| {
+        format!("{}{middle}{}", open.repeat(count), close.repeat(count))
+    };
+    for (query, status) in [
+        (format!("{{ {} }}", many("(", "true", ")", 10_000)), 400),
+        (many("(", "{}", ")", 10_000), 400),
+        (format!("{{ {}true }}", "!".repeat(10_000)), 400),
+        (r#"{ .a =~ "(a+)+$" }"#.to_owned(), 200),
+        (r#"{ .a =~ "(.{500}){500}" }"#.to_owned(), 400),
+        (r#"{ .a =~ "((((a{99}){99}){99}){99})" }"#.to_owned(), 400),
+        (format!("{{ .a =~ \"{}\" }}", many("(", "a", ")*", 20_000)), 400),
+        (format!("{{ {}.a =~ `x` }}", ".a =~ `x` || ".repeat(100)), 400),
+        (many("{} || (", "{}", ")", 300), 400),
+        (format!("{{ .a = {} }}", "9".repeat(400)), 400),
+        (format!("{{ duration > {}h }}", "9".repeat(30)), 400),
+        ("{ .a = \"\u{0}\u{feff}\" }".to_owned(), 200),
+        ("{ .a = \"".to_owned(), 400),
+        ("/*".to_owned(), 400),
+        ("\\".to_owned(), 400),
+    ] {
+        let (found, text) = form(&api, "/api/search", format!("q={}", encoded(&query))).await;
+        let shown: String = query.chars().take(40).collect();
+        assert_eq!(found, status, "{shown}: {text}");
+        assert!(status == 200 || (text.starts_with("invalid TraceQL query: ") && text.len() < 4096), "{shown}: {text}");
+    }
+}
+
+/// A URI has at most 64 KiB, so that only RPCs and forms meet this limit.
 #[test]
 fn an_endless_query_is_refused_before_it_is_read() {
     use crate::query::call::{RangeCall, SearchCall, TagNames, TagsCall, ValuesCall};

@@ -6,8 +6,11 @@ use crate::otlp::wire::{Field, Fields, Payload, WireError};
 use crate::otlp::{SpanId, TraceId};
 use crate::query::encode::NO_ROOT_YET;
 use crate::query::trace_id::parse_trace_id;
-use crate::traceql::answer::{FoundSpan, FoundSpanset, FoundTrace, Inspected, RootSpan, SearchAnswer, ServiceStats};
-use crate::traceql::value::Value;
+use crate::traceql::answer::{
+    FoundSpan, FoundSpanset, FoundTrace, Inspected, RootSpan, SearchAnswer, ServiceStats, TagsAnswer, ValuesAnswer,
+};
+use crate::traceql::ast::Scope;
+use crate::traceql::value::{Kind, Status, Value};
 
 /// Arrays in arrays beyond this are cut off.
 const DEPTH_MAX: usize = 8;
@@ -33,6 +36,80 @@ pub fn search(response: &[u8]) -> Result<SearchAnswer, WireError> {
         }
     }
     Ok(answer)
+}
+
+/// A `SearchTagsV2Response`. Scopes that are none of an attribute are left out.
+pub fn tag_names(response: &[u8]) -> Result<TagsAnswer, WireError> {
+    let mut answer = TagsAnswer::default();
+    for field in Fields::new(response) {
+        match part(field)? {
+            (1, Payload::Bytes(message)) => {
+                let (mut scope, mut names) = (None, Vec::new());
+                for field in Fields::new(message) {
+                    match part(field)? {
+                        (1, Payload::Bytes(name)) => {
+                            scope = Scope::ALL.into_iter().find(|scope| scope.as_str().as_bytes() == name);
+                        }
+                        (2, Payload::Bytes(name)) => names.push(text(name)),
+                        _ => {}
+                    }
+                }
+                answer.scopes.extend(scope.map(|scope| (scope.as_str(), names)));
+            }
+            (2, Payload::Bytes(message)) => answer.inspected_bytes = inspected_bytes(message)?,
+            _ => {}
+        }
+    }
+    Ok(answer)
+}
+
+/// A `SearchTagValuesV2Response`. What is no value of its type is left out.
+pub fn tag_values(response: &[u8]) -> Result<ValuesAnswer, WireError> {
+    let mut answer = ValuesAnswer::default();
+    for field in Fields::new(response) {
+        match part(field)? {
+            (1, Payload::Bytes(message)) => {
+                let (mut kind, mut value) = (text(b""), text(b""));
+                for field in Fields::new(message) {
+                    match part(field)? {
+                        (1, Payload::Bytes(bytes)) => kind = text(bytes),
+                        (2, Payload::Bytes(bytes)) => value = text(bytes),
+                        _ => {}
+                    }
+                }
+                answer.values.extend(typed(&kind, value));
+            }
+            (2, Payload::Bytes(message)) => answer.inspected_bytes = inspected_bytes(message)?,
+            _ => {}
+        }
+    }
+    Ok(answer)
+}
+
+/// The value that [`crate::query::encode`] writes as type and text. Durations are not listed, as nobody chooses from them.
+fn typed(kind: &str, value: Arc<str>) -> Option<Value> {
+    match kind {
+        "string" => Some(Value::String(value)),
+        "int" => value.parse().ok().map(Value::Int),
+        "float" => value.parse().ok().map(Value::Float),
+        "bool" => value.parse().ok().map(Value::Bool),
+        "keyword" => {
+            let status = Status::ALL.into_iter().find(|status| status.as_str() == &*value).map(Value::Status);
+            status.or_else(|| Kind::ALL.into_iter().find(|kind| kind.as_str() == &*value).map(Value::Kind))
+        }
+        _ => None,
+    }
+}
+
+/// Of a `MetadataMetrics`.
+fn inspected_bytes(message: &[u8]) -> Result<u64, WireError> {
+    let mut bytes = 0;
+    for field in Fields::new(message) {
+        if let (1, Payload::Varint(number)) = part(field)? {
+            bytes = number;
+        }
+    }
+    Ok(bytes)
 }
 
 fn inspected(message: &[u8]) -> Result<Inspected, WireError> {
@@ -207,7 +284,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            let _ = (search(&bytes), trace(&bytes));
+            let _ = (search(&bytes), trace(&bytes), tag_names(&bytes), tag_values(&bytes));
         }
     }
 }

@@ -1,10 +1,24 @@
 //! Results from here and from upstream as one answer.
 
-use crate::traceql::answer::{FoundTrace, SearchAnswer};
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::series::fills_with_zero;
+use crate::traceql::answer::{
+    FoundTrace, Inspected, MetricsAnswer, Sample, SearchAnswer, Series, TagsAnswer, ValuesAnswer,
+};
+use crate::traceql::ast::Query;
+use crate::traceql::keys;
+use crate::traceql::metrics::order_of_labels;
+use crate::traceql::request::{RangeRequest, TagsRequest};
+use crate::traceql::value::Value;
+
+const NANOS_PER_MS: u64 = 1_000_000;
 
 /// The newest `limit` traces of both. Of a trace that both found, what is here is shown, with the outermost times: a part
 /// of it may have been dropped here.
-pub fn merged(mut here: SearchAnswer, upstream: SearchAnswer, limit: usize) -> SearchAnswer {
+pub fn traces(mut here: SearchAnswer, upstream: SearchAnswer, limit: usize) -> SearchAnswer {
     let own = here.traces.len();
     for older in upstream.traces {
         match here.traces.iter_mut().take(own).find(|trace| trace.id == older.id) {
@@ -14,12 +28,166 @@ pub fn merged(mut here: SearchAnswer, upstream: SearchAnswer, limit: usize) -> S
     }
     here.traces.sort_by(|left, right| right.start.cmp(&left.start).then(left.id.cmp(&right.id)));
     here.traces.truncate(limit);
-    here.inspected.traces = here.inspected.traces.saturating_add(upstream.inspected.traces);
-    here.inspected.spans = here.inspected.spans.saturating_add(upstream.inspected.spans);
-    here.inspected.bytes = here.inspected.bytes.saturating_add(upstream.inspected.bytes);
-    here.inspected.segments = here.inspected.segments.saturating_add(upstream.inspected.segments);
-    here.inspected.segments_done = here.inspected.segments_done.saturating_add(upstream.inspected.segments_done);
+    add(&mut here.inspected, upstream.inspected);
     here
+}
+
+fn add(here: &mut Inspected, upstream: Inspected) {
+    here.traces = here.traces.saturating_add(upstream.traces);
+    here.spans = here.spans.saturating_add(upstream.spans);
+    here.bytes = here.bytes.saturating_add(upstream.bytes);
+    here.segments = here.segments.saturating_add(upstream.segments);
+    here.segments_done = here.segments_done.saturating_add(upstream.segments_done);
+}
+
+/// Leaves the samples and exemplars of the intervals that were asked for: a Tempo adds one in front.
+pub fn keep_within(answer: &mut MetricsAnswer, request: &RangeRequest) {
+    let within = |at_ms: i64| {
+        u64::try_from(at_ms).is_ok_and(|at| (request.start / NANOS_PER_MS..=request.end / NANOS_PER_MS).contains(&at))
+    };
+    for series in &mut answer.series {
+        series.samples.retain(|sample| within(sample.at_ms));
+        series.exemplars.retain(|exemplar| exemplar.at_ms <= (request.end / NANOS_PER_MS) as i64);
+    }
+    answer.series.retain(|series| !series.samples.is_empty());
+}
+
+/// Series whose samples before those of `here` come from upstream. A series that only one side has is filled up with
+/// zeros where its function counts.
+pub fn series(
+    query: &Query,
+    own: MetricsAnswer,
+    older: MetricsAnswer,
+    request: &RangeRequest,
+    here: Option<&RangeRequest>,
+) -> MetricsAnswer {
+    let mut inspected = own.inspected;
+    add(&mut inspected, older.inspected);
+    let first_here = here.map_or(u64::MAX, |here| here.start);
+    let zeros = |from: u64, to: u64| {
+        let times = (from..=to).step_by(usize::try_from(request.step).unwrap_or(usize::MAX));
+        times.map(|at| Sample { at_ms: (at / NANOS_PER_MS) as i64, value: 0.0 })
+    };
+    let fills = fills_with_zero(query);
+    let mut index: HashMap<Vec<u8>, usize, RandomState> = HashMap::default();
+    let mut all: Vec<Series> = Vec::with_capacity(older.series.len().max(own.series.len()));
+    for series in older.series {
+        index.insert(key(&series), all.len());
+        all.push(series);
+    }
+    let from_upstream = all.len();
+    let mut continued = vec![false; from_upstream];
+    for series in own.series {
+        match index.get(&key(&series)) {
+            Some(place) => {
+                if let (Some(before), Some(continued)) = (all.get_mut(*place), continued.get_mut(*place)) {
+                    before.samples.extend(series.samples);
+                    before.exemplars.extend(series.exemplars);
+                    *continued = true;
+                }
+            }
+            None if fills => {
+                let before = zeros(request.start, first_here.saturating_sub(request.step).min(request.end));
+                let samples = before.chain(series.samples).collect();
+                all.push(Series { samples, ..series });
+            }
+            None => all.push(series),
+        }
+    }
+    if fills && here.is_some() {
+        for (series, _) in all.iter_mut().zip(&continued).filter(|(_, continued)| !**continued) {
+            series.samples.extend(zeros(first_here, request.end));
+        }
+    }
+    limit_exemplars(&mut all, request.exemplars);
+    all.sort_by(|left, right| order_of_labels(&left.labels, &right.labels));
+    let partial = own.partial.or(older.partial);
+    MetricsAnswer { series: all, inspected, partial }
+}
+
+/// Both sides gave as many as were asked for.
+fn limit_exemplars(series: &mut [Series], max: usize) {
+    let mut count: usize = series.iter().map(|series| series.exemplars.len()).sum();
+    while count > max {
+        // Of each series every second one: they are spread over time.
+        for exemplars in series.iter_mut().map(|series| &mut series.exemplars) {
+            let mut kept = false;
+            exemplars.retain(|_| {
+                kept = !kept;
+                kept
+            });
+        }
+        let left = series.iter().map(|series| series.exemplars.len()).sum();
+        if left == count {
+            // One in each: those of the last series go.
+            for exemplars in series.iter_mut().map(|series| &mut series.exemplars).skip(max) {
+                exemplars.clear();
+            }
+            return;
+        }
+        count = left;
+    }
+}
+
+/// Equal for series with the same labels.
+fn key(series: &Series) -> Vec<u8> {
+    let mut key = Vec::new();
+    for (label, value) in &series.labels {
+        key.extend_from_slice(label.as_bytes());
+        key.push(0);
+        // Upstream's texts of values that have no type on the wire.
+        let text = match value {
+            Some(Value::Status(status)) => Some(Value::String(status.as_str().into())),
+            Some(Value::Kind(kind)) => Some(Value::String(kind.as_str().into())),
+            Some(other) => Some(other.clone()),
+            None => Some(Value::String("nil".into())),
+        };
+        keys::write_key(text.as_ref(), &mut key);
+    }
+    key
+}
+
+/// Names of both sides, within the limits of the request.
+pub fn names(mut here: TagsAnswer, upstream: TagsAnswer, request: &TagsRequest) -> TagsAnswer {
+    for (scope, names) in upstream.scopes {
+        match here.scopes.iter_mut().find(|(own, _)| *own == scope) {
+            Some((_, own)) => own.extend(names),
+            None => here.scopes.push((scope, names)),
+        }
+    }
+    let mut bytes = 0;
+    for (_, names) in &mut here.scopes {
+        names.sort_unstable();
+        names.dedup();
+        limit(names, request, &mut bytes, |name| name.len());
+    }
+    here.inspected_bytes = here.inspected_bytes.saturating_add(upstream.inspected_bytes);
+    here
+}
+
+/// Values of both sides, within the limits of the request.
+pub fn values(mut here: ValuesAnswer, upstream: ValuesAnswer, request: &TagsRequest) -> ValuesAnswer {
+    here.values.extend(upstream.values);
+    here.values.sort_by(|left, right| keys::compare(Some(left), Some(right)));
+    here.values.dedup();
+    limit(&mut here.values, request, &mut 0, |value| match value {
+        Value::String(text) => text.len(),
+        _ => size_of::<Value>(),
+    });
+    here.inspected_bytes = here.inspected_bytes.saturating_add(upstream.inspected_bytes);
+    here
+}
+
+fn limit<T>(items: &mut Vec<T>, request: &TagsRequest, bytes: &mut usize, size: impl Fn(&T) -> usize) {
+    if request.count_max > 0 {
+        items.truncate(request.count_max);
+    }
+    let kept = items.iter().take_while(|item| {
+        *bytes = bytes.saturating_add(size(item));
+        *bytes <= request.bytes_max
+    });
+    let kept = kept.count();
+    items.truncate(kept);
 }
 
 fn widen(trace: &mut FoundTrace, other: FoundTrace) {
@@ -60,7 +228,7 @@ mod tests {
     fn the_newest_of_both_are_kept() {
         let here = answer(vec![trace(1, 100, 1, 1), trace(2, 90, 1, 1)]);
         let older = answer(vec![trace(3, 95, 1, 1), trace(4, 50, 1, 1)]);
-        let ids: Vec<u8> = merged(here, older, 3).traces.iter().map(|trace| trace.id.0[0]).collect();
+        let ids: Vec<u8> = traces(here, older, 3).traces.iter().map(|trace| trace.id.0[0]).collect();
         assert_eq!(ids, [1, 3, 2]);
     }
 
@@ -70,7 +238,7 @@ mod tests {
         let mut there = trace(1, 80, 30, 5);
         there.root = Some(RootSpan { service: "shop".into(), name: "GET".into() });
         let root = there.root.clone();
-        let found = merged(here, answer(vec![there]), 10).traces;
+        let found = traces(here, answer(vec![there]), 10).traces;
         assert_eq!((found.len(), found[0].start, found[0].duration), (1, 80, 40));
         assert_eq!((found[0].spansets[0].matched, &found[0].root), (5, &root));
     }

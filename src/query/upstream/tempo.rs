@@ -1,6 +1,7 @@
-//! The client of that Tempo: its HTTP API, protobuf answers.
+//! The client of that Tempo: its HTTP API; protobuf answers where it has them.
 
-use std::sync::Mutex;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,21 +15,33 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::{Away, Upstream, decode};
+use super::{Away, Unanswered, Upstream, decode, series};
 use crate::otlp::TraceId;
+use crate::otlp::percent::url_value;
 use crate::query::negotiation::PROTOBUF;
-use crate::traceql::answer::SearchAnswer;
-use crate::traceql::request::SearchRequest;
+use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
+use crate::traceql::ast::{Expression, Field, Scope};
+use crate::traceql::control::{Control, Stopped};
+use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 
 /// Somebody waits meanwhile, for whom what is here is enough most of the time.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether somebody still waits.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// For so long it is not asked again after it did not answer, so that its absence does not slow every query.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Larger answers are refused: they would be held whole.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Larger traces are refused: they would be held whole.
+const TRACE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The same of other answers, which are held whole and then as what was read of them.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const NANOS_PER_MS: u64 = 1_000_000;
 
 /// What an answer that is none is shown of.
 const PROBLEM_CHARS_MAX: usize = 200;
@@ -87,32 +100,54 @@ impl Tempo {
     }
 
     /// Asks, unless it did not answer just now.
-    fn ask(&self, path_and_query: &str) -> Result<Bytes, Away> {
+    fn ask(&self, path_and_query: &str, bytes_max: usize, control: &Control) -> Result<Bytes, Unanswered> {
         {
-            let paused = self.paused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((until, problem)) = &*paused
                 && Instant::now() < *until
             {
-                return Err(self.away(problem.as_str()));
+                return Err(self.away(problem.as_str()).into());
             }
         }
-        let answer = self.runtime.block_on(timeout(ANSWER_WAIT_MAX, self.get(path_and_query)));
+        let answer = self.runtime.block_on(async {
+            let mut answer = pin!(timeout(ANSWER_WAIT_MAX, self.get(path_and_query, bytes_max)));
+            loop {
+                match timeout(LOOK_INTERVAL, answer.as_mut()).await {
+                    Ok(answer) => break Ok(answer),
+                    Err(_) => control.check()?,
+                }
+            }
+        });
+        // That nobody waits any more says nothing of the Tempo.
+        let answer = answer.map_err(|stopped: Stopped| Unanswered::Stopped(stopped))?;
         let answer = answer.unwrap_or_else(|_| Err(Failure::Away("no answer in time".to_owned())));
-        let mut paused = self.paused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(body) => {
                 *paused = None;
                 Ok(body)
             }
-            Err(Failure::Refused(problem)) => Err(self.away(problem)),
+            Err(Failure::Refused(problem)) => Err(self.away(problem).into()),
             Err(Failure::Away(problem)) => {
                 *paused = Some((Instant::now() + PAUSE, problem.clone()));
-                Err(self.away(problem))
+                Err(self.away(problem).into())
             }
         }
     }
 
-    async fn get(&self, path_and_query: &str) -> Result<Bytes, Failure> {
+    /// What `read` makes of an answer. Its memory counts as the query's.
+    fn read<T, E: std::fmt::Display>(
+        &self,
+        path_and_query: &str,
+        control: &Control,
+        read: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, Unanswered> {
+        let answer = self.ask(path_and_query, ANSWER_BYTES_MAX, control)?;
+        control.reserve(answer.len())?;
+        read(&answer).map_err(|error| self.away(error.to_string()).into())
+    }
+
+    async fn get(&self, path_and_query: &str, bytes_max: usize) -> Result<Bytes, Failure> {
         let away = |error: &dyn std::fmt::Display| Failure::Away(error.to_string());
         let stream = timeout(CONNECT_WAIT_MAX, TcpStream::connect(&self.authority));
         let stream = stream.await.map_err(|error| away(&error))?.map_err(|error| away(&error))?;
@@ -126,7 +161,7 @@ impl Tempo {
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(|error| away(&error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), bytes_max).collect().await;
         let body = body.map_err(|error| away(&error))?.to_bytes();
         match status {
             StatusCode::OK => Ok(body),
@@ -148,36 +183,81 @@ fn line(body: &[u8]) -> String {
 }
 
 impl Upstream for Tempo {
-    fn trace(&self, id: TraceId) -> Result<Bytes, Away> {
-        let answer = self.ask(&format!("/api/v2/traces/{id}"))?;
+    fn trace(&self, id: TraceId, control: &Control) -> Result<Bytes, Unanswered> {
+        let answer = self.ask(&format!("/api/v2/traces/{id}"), TRACE_BYTES_MAX, control)?;
         let trace = decode::trace(&answer).map_err(|error| self.away(error.to_string()))?;
         Ok(trace.into())
     }
 
-    fn search(&self, query: &str, request: &SearchRequest) -> Result<SearchAnswer, Away> {
-        const SECOND: u64 = 1_000_000_000;
-        let (start, end) = (request.start / SECOND, request.end.div_ceil(SECOND));
+    fn search(&self, query: &str, request: &SearchRequest, control: &Control) -> Result<SearchAnswer, Unanswered> {
         let (limit, spans) = (request.limit, request.spans_per_spanset);
-        let query = encoded(query);
-        let answer = self.ask(&format!("/api/search?q={query}&start={start}&end={end}&limit={limit}&spss={spans}"))?;
-        decode::search(&answer).map_err(|error| self.away(error.to_string()))
+        let (query, times) = (url_value(query), seconds(request.start, request.end));
+        let path = format!("/api/search?q={query}&{times}&limit={limit}&spss={spans}");
+        self.read(&path, control, decode::search)
+    }
+
+    fn range(&self, query: &str, request: &RangeRequest, control: &Control) -> Result<MetricsAnswer, Unanswered> {
+        let RangeRequest { start, end, step, exemplars, series_max } = *request;
+        let query = url_value(query);
+        let step = step as f64 / NANOS_PER_SECOND as f64;
+        let path = format!(
+            "/api/metrics/query_range?q={query}&start={start}&end={end}&step={step}&exemplars={exemplars}&maxSeries={series_max}"
+        );
+        self.read(&path, control, series::range)
+    }
+
+    fn instant(&self, query: &str, request: &InstantRequest, control: &Control) -> Result<MetricsAnswer, Unanswered> {
+        let InstantRequest { start, end, series_max } = *request;
+        let query = url_value(query);
+        let path = format!("/api/metrics/query?q={query}&start={start}&end={end}&maxSeries={series_max}");
+        self.read(&path, control, |json| series::instant(json, (end / NANOS_PER_MS) as i64))
+    }
+
+    fn tag_names(
+        &self,
+        scope: Option<Scope>,
+        filter: Option<&Expression>,
+        request: &TagsRequest,
+        control: &Control,
+    ) -> Result<TagsAnswer, Unanswered> {
+        let scope = scope.map_or("none", Scope::as_str);
+        let path = format!("/api/v2/search/tags?scope={scope}&{}", tag_parameters(filter, request));
+        self.read(&path, control, decode::tag_names)
+    }
+
+    fn tag_values(
+        &self,
+        field: &Field,
+        filter: Option<&Expression>,
+        request: &TagsRequest,
+        control: &Control,
+    ) -> Result<ValuesAnswer, Unanswered> {
+        let field = url_value(&field.to_string());
+        let path = format!("/api/v2/search/tag/{field}/values?{}", tag_parameters(filter, request));
+        self.read(&path, control, decode::tag_values)
     }
 }
 
-/// A parameter's value with everything encoded that could mean something.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() * 2);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
+/// A Tempo takes whole seconds here; its range is not less than what is asked for.
+fn seconds(start: u64, end: u64) -> String {
+    format!("start={}&end={}", start / NANOS_PER_SECOND, end.div_ceil(NANOS_PER_SECOND))
+}
+
+fn tag_parameters(filter: Option<&Expression>, request: &TagsRequest) -> String {
+    let mut parameters = seconds(request.start, request.end);
+    if let Some(filter) = filter {
+        parameters.push_str(&format!("&q={}", url_value(&format!("{{ {filter} }}"))));
     }
-    out
+    if request.count_max > 0 {
+        parameters.push_str(&format!("&limit={}", request.count_max));
+    }
+    parameters
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -192,8 +272,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn parameters_are_encoded() {
-        assert_eq!(encoded("{ .a = \"ü&\" }"), "%7B%20.a%20%3D%20%22%C3%BC%26%22%20%7D");
+    fn request() -> SearchRequest {
+        SearchRequest { start: 0, end: u64::MAX, limit: 1, spans_per_spanset: 1 }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_query_that_nobody_waits_for_waits_for_no_tempo() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let tempo = Arc::new(Tempo::new(&url, Handle::current()).unwrap());
+        let control = Arc::new(Control::new(Duration::from_secs(3600), usize::MAX));
+        let asking = tokio::task::spawn_blocking({
+            let (tempo, control) = (Arc::clone(&tempo), Arc::clone(&control));
+            move || tempo.search("{}", &request(), &control)
+        });
+        let (_held, _) = silent.accept().await.unwrap();
+        control.cancel();
+        assert_eq!(asking.await.unwrap(), Err(Unanswered::Stopped(Stopped::Cancelled)));
+        // It is asked again: nothing was learnt of it.
+        assert!(tempo.paused.lock().unwrap().is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tempo_that_is_not_there_is_left_alone_for_a_while() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", port.local_addr().unwrap());
+        drop(port);
+        let tempo = Tempo::new(&url, Handle::current()).unwrap();
+        let paused = tokio::task::spawn_blocking(move || {
+            let control = Control::new(Duration::from_secs(3600), usize::MAX);
+            assert!(matches!(tempo.search("{}", &request(), &control), Err(Unanswered::Away(_))));
+            tempo.paused.lock().unwrap().is_some()
+        });
+        assert!(paused.await.unwrap());
     }
 }

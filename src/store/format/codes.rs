@@ -51,24 +51,27 @@ pub fn decode(bytes: &[u8], count: usize) -> Result<Arc<[u16]>, FormatError> {
             let (low, high) = packed.split_at(count);
             low.iter().zip(high).map(|(low, high)| u16::from(*low) | u16::from(*high) << 8).collect()
         }
-        8 => packed.iter().map(|byte| u16::from(*byte)).collect(),
-        4 => unpack::<4>(packed, count),
-        2 => unpack::<2>(packed, count),
-        1 => unpack::<1>(packed, count),
+        8 => unpack::<8, 1>(packed, count),
+        4 => unpack::<4, 2>(packed, count),
+        2 => unpack::<2, 4>(packed, count),
+        1 => unpack::<1, 8>(packed, count),
         _ => return Err(DAMAGED),
     })
 }
 
-fn unpack<const BITS: usize>(packed: &[u8], count: usize) -> Arc<[u16]> {
-    let per_byte = 8 / BITS;
+/// `PER_BYTE` codes of `BITS` bits make a byte. Groups of a fixed size become wide instructions.
+fn unpack<const BITS: usize, const PER_BYTE: usize>(packed: &[u8], count: usize) -> Arc<[u16]> {
     let mask = (1u16 << BITS) - 1;
+    let unpacked = |byte: u8, index: usize| (u16::from(byte) >> (index * BITS)) & mask;
     let mut codes: Arc<[u16]> = std::iter::repeat_n(0, count).collect();
-    if let Some(codes) = Arc::get_mut(&mut codes) {
-        for (group, byte) in codes.chunks_mut(per_byte).zip(packed) {
-            for (index, code) in group.iter_mut().enumerate() {
-                *code = (u16::from(*byte) >> (index * BITS)) & mask;
-            }
-        }
+    // Nobody else has it yet.
+    let (groups, rest) = Arc::get_mut(&mut codes).unwrap_or_default().as_chunks_mut::<PER_BYTE>();
+    let (whole, last) = packed.split_at(groups.len().min(packed.len()));
+    for (group, byte) in groups.iter_mut().zip(whole) {
+        *group = std::array::from_fn(|index| unpacked(*byte, index));
+    }
+    if let Some(byte) = last.first() {
+        rest.iter_mut().enumerate().for_each(|(index, code)| *code = unpacked(*byte, index));
     }
     codes
 }

@@ -53,6 +53,12 @@ pub struct SliceIds {
 }
 
 impl SliceIds {
+    /// The rows from this one on whose parent is not the id of the row that is their parent, and that parent.
+    pub fn others(&self, from: usize) -> impl Iterator<Item = (usize, Option<SpanId>)> {
+        let first = self.others.partition_point(|(row, _)| *row < from);
+        self.others.iter().skip(first).copied()
+    }
+
     /// The parent of a row, by its index in the slice; `near` as when it was written.
     pub fn parent(&self, row: usize, near: Option<SpanId>) -> Option<SpanId> {
         match self.others.binary_search_by_key(&row, |(row, _)| *row) {

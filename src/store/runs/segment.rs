@@ -35,7 +35,12 @@ pub struct RunSegment {
     filter: FilterSlot,
     /// As long as a query holds them.
     traces: Mutex<Weak<Traces>>,
+    resource_of_row: Groups,
+    scope_of_row: Groups,
 }
+
+/// The resource or the scope of every row, as long as a query holds it: all columns of resources share it.
+type Groups = Mutex<Weak<[u16]>>;
 
 impl RunSegment {
     pub(super) fn all_of(run: Arc<Run>, disk: &Arc<Disk>) -> Vec<Arc<Self>> {
@@ -49,6 +54,8 @@ impl RunSegment {
                 disk: Arc::clone(disk),
                 filter: FilterSlot::default(),
                 traces: Mutex::default(),
+                resource_of_row: Mutex::new(Weak::<[u16; 0]>::new()),
+                scope_of_row: Mutex::new(Weak::<[u16; 0]>::new()),
             })
         };
         (0u16..).zip(records).map(segment).collect()
@@ -129,9 +136,16 @@ impl RunSegment {
         Ok(numbers)
     }
 
-    fn groups(&self, kind: Kind) -> Result<Arc<[u16]>, SegmentError> {
-        self.chunk(kind, 0, Caching::Pass, |bytes| codes::decode(bytes, self.rows()))
-            .map_err(|problem| self.fail(problem))
+    fn groups(&self, kind: Kind, kept: &Groups) -> Result<Arc<[u16]>, SegmentError> {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(groups) = kept.upgrade() {
+            return Ok(groups);
+        }
+        let groups = self
+            .chunk(kind, 0, Caching::Pass, |bytes| codes::decode(bytes, self.rows()))
+            .map_err(|problem| self.fail(problem))?;
+        *kept = Arc::downgrade(&groups);
+        Ok(groups)
     }
 
     /// The number of the trace whose piece it is; `None`, and the run is set aside, if it is damaged.
@@ -320,8 +334,12 @@ impl Segment for RunSegment {
         Ok(match placed {
             None => Codes::Rows(Arc::default()),
             Some(placed::Codes::Rows(codes)) => Codes::Rows(codes),
-            Some(placed::Codes::Resources(codes)) => Codes::Groups { groups: self.groups(Kind::ResourceOfRow)?, codes },
-            Some(placed::Codes::Scopes(codes)) => Codes::Groups { groups: self.groups(Kind::ScopeOfRow)?, codes },
+            Some(placed::Codes::Resources(codes)) => {
+                Codes::Groups { groups: self.groups(Kind::ResourceOfRow, &self.resource_of_row)?, codes }
+            }
+            Some(placed::Codes::Scopes(codes)) => {
+                Codes::Groups { groups: self.groups(Kind::ScopeOfRow, &self.scope_of_row)?, codes }
+            }
         })
     }
 
@@ -348,8 +366,18 @@ impl Segment for RunSegment {
         let rows = rows.start.min(self.rows())..rows.end.min(self.rows());
         let mut slices = Slices::new(self);
         slices.read_parents(rows.clone()).map_err(|problem| self.fail(problem))?;
-        let ids: Option<Vec<Ids>> = rows.map(|row| slices.ids(row)).collect();
-        ids.ok_or_else(|| self.fail(Problem::Missing))
+        let mut ids = Vec::with_capacity(rows.len());
+        slices.put_ids(rows, &mut ids).ok_or_else(|| self.fail(Problem::Missing))?;
+        Ok(ids)
+    }
+
+    fn span_ids_with(&self, rows: Range<usize>, parents: &[Parent]) -> Result<Vec<Ids>, SegmentError> {
+        let rows = rows.start.min(self.rows())..rows.end.min(self.rows());
+        let mut slices = Slices::new(self);
+        slices.read_with(rows.clone(), parents).map_err(|problem| self.fail(problem))?;
+        let mut ids = Vec::with_capacity(rows.len());
+        slices.put_ids(rows, &mut ids).ok_or_else(|| self.fail(Problem::Missing))?;
+        Ok(ids)
     }
 
     fn names(&self, scope: Scope) -> Result<Arc<[Arc<str>]>, SegmentError> {

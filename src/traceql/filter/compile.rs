@@ -9,7 +9,6 @@ use crate::otlp::{SpanId, TraceId};
 use crate::traceql::ast::{Attribute, Comparison, Expression, Field, Intrinsic, Operator, Scope, Unary};
 use crate::traceql::datum::{self, Datum};
 use crate::traceql::error::Invalid;
-use crate::traceql::pattern;
 use crate::traceql::reader::has_column;
 use crate::traceql::value::Value;
 
@@ -18,7 +17,7 @@ pub fn compile(expression: &Expression) -> Result<Node, Invalid> {
         return Ok(if constant.is(true) { Node::All } else { Node::None });
     }
     Ok(match expression {
-        Expression::Literal(_) => Node::None,
+        Expression::Literal(_) | Expression::Pattern(_) => Node::None,
         Expression::Field(field) => tested(field, Test::Is(true)),
         Expression::Binary { op: Operator::And, left, right } => Node::and(compile(left)?, compile(right)?),
         Expression::Binary { op: Operator::Or, left, right } => Node::or(compile(left)?, compile(right)?),
@@ -123,9 +122,7 @@ fn literal(expression: &Expression) -> Option<Value> {
 /// The pattern of `=~` and `!~`.
 pub fn regex(pattern: &Expression) -> Result<Regex, Invalid> {
     match pattern {
-        Expression::Literal(Value::String(text)) => {
-            pattern::compile(text).map_err(|error| Invalid::Regex(error.to_string()))
-        }
+        Expression::Pattern(pattern) => pattern.regex().cloned().map_err(|error| Invalid::Regex(error.to_owned())),
         // Validation says it with the text of the query.
         _ => Err(Invalid::RegexType("a string is wanted on the right".into())),
     }

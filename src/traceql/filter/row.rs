@@ -118,6 +118,7 @@ fn term(expression: &Expression, fields: &mut Vec<Field>) -> Result<Term, Invali
     let mut boxed = |expression: &Expression| term(expression, fields).map(Box::new);
     Ok(match expression {
         Expression::Literal(value) => Term::Constant(value.clone()),
+        Expression::Pattern(pattern) => Term::Constant(Value::String(pattern.text().clone())),
         Expression::Field(field) => {
             let known = fields.iter().position(|other| other == field);
             Term::Field(known.unwrap_or_else(|| {

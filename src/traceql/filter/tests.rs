@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::traceql::ast::{Arithmetic, Attribute, Operator, Scope, Unary};
 use crate::traceql::control::Control;
+use crate::traceql::pattern::Pattern;
 use crate::traceql::segment::Source;
 use crate::traceql::tests::memory::Memory;
 use crate::traceql::tests::spans::{self, Span, Trace, event, span, trace};
@@ -60,7 +61,7 @@ fn a_missing_attribute_passes_no_comparison() {
     assert_eq!(found(&memory, &not(compare(of_span("x"), Comparison::Equal, "a"))), [2, 3]);
     assert_eq!(found(&memory, &exists(of_span("x"), true)), [1, 2]);
     assert_eq!(found(&memory, &exists(of_span("x"), false)), [3]);
-    let matches = |op| binary(op, Expression::Field(of_span("x")), Expression::Literal("a|c".into()));
+    let matches = |op| binary(op, Expression::Field(of_span("x")), Expression::Pattern(Pattern::new("a|c")));
     assert_eq!(found(&memory, &matches(Operator::Matches)), [1]);
     assert_eq!(found(&memory, &matches(Operator::MatchesNot)), [2]);
 }
@@ -260,7 +261,7 @@ fn any_expression() -> impl Strategy<Value = Expression> {
     });
     let matches = (any_field(), any::<bool>()).prop_map(|(field, negated)| {
         let op = if negated { Operator::MatchesNot } else { Operator::Matches };
-        binary(op, Expression::Field(field), Expression::Literal("a.?|b".into()))
+        binary(op, Expression::Field(field), Expression::Pattern(Pattern::new("a.?|b")))
     });
     let leaf = prop_oneof![
         6 => comparison,

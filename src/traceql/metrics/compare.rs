@@ -16,10 +16,10 @@ use super::intervals::Intervals;
 use super::lines::{Line, Mark};
 use super::rows::{Matching, Selected};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
-use crate::traceql::coded::{self, Coded};
+use crate::traceql::coded::{self, Coded, Met};
 use crate::traceql::column::{Code, Codes, NIL};
 use crate::traceql::control::{Control, Stopped};
-use crate::traceql::keys::{self, write_key};
+use crate::traceql::keys;
 use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::{Column, SegmentError};
 use crate::traceql::value::Value;
@@ -47,6 +47,8 @@ pub struct Comparison<'q> {
 /// Counts for one attribute.
 struct Tally {
     numbers: HashMap<Box<[u8]>, u32, RandomState>,
+    /// Scratch for the key of a value.
+    key: Vec<u8>,
     values: Vec<Value>,
     /// By value, then cell.
     counts: Vec<u64>,
@@ -65,7 +67,16 @@ pub struct Scratch {
     /// Rows by code, or resource or scope, then cell.
     counted: Vec<u32>,
     counted_of: Option<Arc<[Code]>>,
+    /// By code: the number of its value.
+    numbers: Vec<u32>,
 }
+
+/// In place of the number of a value: not asked for yet.
+const UNASKED: u32 = u32::MAX;
+/// The code stands for none or several values.
+const NOT_ONE: u32 = u32::MAX - 1;
+/// The value was left out.
+const LEFT_OUT: u32 = u32::MAX;
 
 /// Distinct values that an attribute may have before the rarer half is left out.
 const VALUES_MAX: usize = 4096;
@@ -127,7 +138,9 @@ impl<'q> Comparison<'q> {
         for scope in SCOPES {
             for name in reader.segment().names(scope)?.iter() {
                 let attribute = Attribute { scope: Some(scope), of_parent: false, name: name.to_string() };
+                let remembered = reader.remembered();
                 self.add_field(Field::Attribute(attribute), (scan, reader), &selected.rows, scratch, control)?;
+                reader.forget_since(remembered);
                 scan.check()?;
             }
         }
@@ -263,13 +276,12 @@ impl<'q> Comparison<'q> {
             scratch.count(of_rows, rows, count * width, width);
             for (index, counts) in scratch.counted.chunks(width).enumerate() {
                 let code = of_groups.map_or(index as Code, |codes| codes.get(index).copied().unwrap_or(NIL));
-                tally.add(&coded, code, counts.iter().copied().enumerate(), width, control)?;
+                if counts.iter().any(|count| *count > 0) {
+                    tally.add(&coded, code, counts, width, control)?;
+                }
             }
         } else {
-            for (row, cell) in rows.iter().zip(&scratch.cells) {
-                let code = coded.codes().get(usize::from(*row));
-                tally.add(&coded, code, [(*cell as usize, 1)].into_iter(), width, control)?;
-            }
+            tally.add_rows(&coded, rows, scratch, width, control)?;
         }
         tally.prune(width, control);
         Ok(())
@@ -323,6 +335,7 @@ impl Tally {
     fn new(width: usize, booked_bytes: usize) -> Self {
         Self {
             numbers: HashMap::default(),
+            key: Vec::new(),
             values: Vec::new(),
             counts: Vec::new(),
             totals: vec![0; width],
@@ -341,22 +354,17 @@ impl Tally {
         &mut self,
         coded: &Coded,
         code: Code,
-        counts: impl Iterator<Item = (usize, u32)> + Clone,
+        counts: &[u32],
         width: usize,
         control: &Control,
     ) -> Result<(), Stopped> {
-        let counts = counts.filter(|(_, count)| *count > 0);
-        if code == NIL || counts.clone().next().is_none() {
-            return Ok(());
-        }
         let mut result = Ok(());
-        coded.each_value(code, |value| match self.number(&value, width, control) {
+        coded.each(code, |met| match self.number(met, width, control) {
             Ok(number) => {
-                for (cell, count) in counts.clone() {
-                    if let Some(own) = self.counts.get_mut(number as usize * width + cell) {
-                        *own += u64::from(count);
-                    }
-                    self.count_total(cell, u64::from(count));
+                let own = self.counts.iter_mut().skip(number as usize * width);
+                for ((own, total), count) in own.zip(&mut self.totals).zip(counts) {
+                    *own += u64::from(*count);
+                    *total += u64::from(*count);
                 }
             }
             Err(stopped) => result = Err(stopped),
@@ -364,11 +372,67 @@ impl Tally {
         result
     }
 
+    /// Adds spans one by one, where there are too many codes and cells to count by both.
+    fn add_rows(
+        &mut self,
+        coded: &Coded,
+        rows: &[u16],
+        scratch: &mut Scratch,
+        width: usize,
+        control: &Control,
+    ) -> Result<(), Stopped> {
+        scratch.numbers.clear();
+        scratch.numbers.resize(coded.code_max() + 1, UNASKED);
+        for (row, cell) in rows.iter().zip(&scratch.cells) {
+            let code = coded.codes().get(usize::from(*row));
+            let Some(number) = scratch.numbers.get_mut(usize::from(code)) else { continue };
+            if *number == UNASKED {
+                *number = self.only_number(coded, code, width, control)?.unwrap_or(NOT_ONE);
+            }
+            if *number == NOT_ONE {
+                let mut result = Ok(());
+                coded.each(code, |met| match self.number(met, width, control) {
+                    Ok(number) => self.count(number, *cell as usize, width),
+                    Err(stopped) => result = Err(stopped),
+                });
+                result?;
+            } else {
+                self.count(*number, *cell as usize, width);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the value of a code, if it stands for one.
+    fn only_number(
+        &mut self,
+        coded: &Coded,
+        code: Code,
+        width: usize,
+        control: &Control,
+    ) -> Result<Option<u32>, Stopped> {
+        let (mut met, mut number) = (0, Ok(0));
+        coded.each(code, |value| {
+            met += 1;
+            if met == 1 {
+                number = self.number(value, width, control);
+            }
+        });
+        number.map(|number| (met == 1).then_some(number))
+    }
+
+    fn count(&mut self, number: u32, cell: usize, width: usize) {
+        if let Some(own) = self.counts.get_mut(number as usize * width + cell) {
+            *own += 1;
+        }
+        self.count_total(cell, 1);
+    }
+
     fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
         self.lookups = self.lookups.saturating_add(other.lookups);
         self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
         for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
-            let number = self.number(value, width, control)?;
+            let number = self.number(Met::Value(value), width, control)?;
             let own = self.counts.iter_mut().skip(number as usize * width);
             own.zip(counts).for_each(|(count, other)| *count += other);
         }
@@ -376,18 +440,18 @@ impl Tally {
         Ok(())
     }
 
-    fn number(&mut self, value: &Value, width: usize, control: &Control) -> Result<u32, Stopped> {
-        let mut key = Vec::new();
-        write_key(Some(value), &mut key);
-        if let Some(known) = self.numbers.get(&key[..]) {
+    fn number(&mut self, met: Met<'_>, width: usize, control: &Control) -> Result<u32, Stopped> {
+        self.key.clear();
+        met.write_key(&mut self.key);
+        if let Some(known) = self.numbers.get(self.key.as_slice()) {
             return Ok(*known);
         }
-        let bytes = booked_for(key.len(), width);
+        let bytes = booked_for(self.key.len(), width);
         control.reserve(bytes)?;
         self.booked_bytes += bytes;
         let number = self.values.len() as u32;
-        self.numbers.insert(key.into(), number);
-        self.values.push(value.clone());
+        self.numbers.insert(self.key.as_slice().into(), number);
+        self.values.push(met.into_value());
         self.counts.resize(self.counts.len() + width, 0);
         Ok(number)
     }
@@ -403,27 +467,37 @@ impl Tally {
         if self.values.len() <= VALUES_MAX {
             return;
         }
-        let mut kept: Vec<(u64, Value, Vec<u64>)> = std::mem::take(&mut self.values)
-            .into_iter()
-            .zip(self.counts.chunks(width))
-            .map(|(value, counts)| (counts.iter().sum(), value, counts.to_vec()))
-            .collect();
-        kept.sort_by(|(left, left_value, _), (right, right_value, _)| {
-            right.cmp(left).then_with(|| keys::compare(Some(left_value), Some(right_value)))
+        let sums: Vec<u64> = self.counts.chunks(width).map(|counts| counts.iter().sum()).collect();
+        let sum = |number: u32| sums.get(number as usize);
+        let mut kept: Vec<u32> = (0..self.values.len() as u32).collect();
+        kept.select_nth_unstable_by(VALUES_MAX / 2, |left, right| {
+            let value = |number: u32| self.values.get(number as usize);
+            sum(*right).cmp(&sum(*left)).then_with(|| keys::compare(value(*left), value(*right)))
         });
-        let dropped = kept.split_off(VALUES_MAX / 2);
-        let freed: usize = dropped.iter().map(|(_, value, _)| value_bytes(value, width)).sum();
+        kept.truncate(VALUES_MAX / 2);
+        kept.sort_unstable();
+        // Numbers are given anew, in the same order.
+        let mut renumbered = vec![LEFT_OUT; self.values.len()];
+        for (new, old) in kept.iter().enumerate() {
+            if let Some(number) = renumbered.get_mut(*old as usize) {
+                *number = new as u32;
+            }
+            let old = *old as usize * width;
+            self.counts.copy_within(old..old + width, new * width);
+        }
+        self.counts.truncate(kept.len() * width);
+        let mut all = renumbered.iter();
+        self.values.retain(|_| all.next().is_some_and(|number| *number != LEFT_OUT));
+        let mut freed = 0;
+        self.numbers.retain(|key, number| {
+            *number = renumbered.get(*number as usize).copied().unwrap_or(LEFT_OUT);
+            if *number == LEFT_OUT {
+                freed += booked_for(key.len(), width);
+            }
+            *number != LEFT_OUT
+        });
         self.booked_bytes = self.booked_bytes.saturating_sub(freed);
         control.release(freed);
-        self.numbers.clear();
-        self.counts.clear();
-        for (number, (_, value, counts)) in kept.into_iter().enumerate() {
-            let mut key = Vec::new();
-            write_key(Some(&value), &mut key);
-            self.numbers.insert(key.into(), number as u32);
-            self.values.push(value);
-            self.counts.extend(counts);
-        }
     }
 
     /// The most frequent values of a side, with a count for each interval.
@@ -481,12 +555,6 @@ fn booked_for(key_len: usize, width: usize) -> usize {
     2 * key_len + width * size_of::<u64>() + VALUE_OVERHEAD_BYTES
 }
 
-fn value_bytes(value: &Value, width: usize) -> usize {
-    let mut key = Vec::new();
-    write_key(Some(value), &mut key);
-    booked_for(key.len(), width)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -500,12 +568,14 @@ mod tests {
         // Held at once they would need five times what there is.
         for number in 0..150_000_i64 {
             let value = Value::String(format!("value number {number}").into());
-            tally.number(&value, 2, &control).unwrap();
+            tally.number(Met::Value(&value), 2, &control).unwrap();
             tally.prune(2, &control);
         }
         assert!(tally.values.len() <= VALUES_MAX);
         assert_eq!(control.used_bytes(), tally.booked_bytes);
-        let held: usize = tally.values.iter().map(|value| value_bytes(value, 2)).sum();
+        let held: usize = tally.numbers.keys().map(|key| booked_for(key.len(), 2)).sum();
+        assert_eq!(tally.numbers.len(), tally.values.len());
+        assert_eq!(tally.counts.len(), tally.values.len() * 2);
         assert_eq!(tally.booked_bytes, held);
     }
 }

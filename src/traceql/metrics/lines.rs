@@ -1,5 +1,7 @@
 //! Series while they are computed with.
 
+use std::cmp::Ordering;
+
 use super::intervals::{Intervals, NANOS_PER_MILLISECOND};
 use crate::traceql::answer::{Exemplar, Sample, Series};
 use crate::traceql::keys;
@@ -28,17 +30,22 @@ pub struct Mark {
     pub value: f64,
 }
 
+/// The order in which series are answered: fewer labels first, then by labels.
+#[must_use]
+pub fn order(labels: &[(String, Option<Value>)], others: &[(String, Option<Value>)]) -> Ordering {
+    let by_labels = || {
+        let orders = labels.iter().zip(others).map(|((name, value), (other_name, other_value))| {
+            name.cmp(other_name).then_with(|| keys::compare(value.as_ref(), other_value.as_ref()))
+        });
+        orders.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    };
+    labels.len().cmp(&others.len()).then_with(by_labels)
+}
+
 impl Line {
-    /// The order in which series are answered: fewer labels first, then by labels.
     #[must_use]
-    pub fn order(&self, other: &Self) -> std::cmp::Ordering {
-        let by_labels = || {
-            let orders = self.labels.iter().zip(&other.labels).map(|((name, value), (other_name, other_value))| {
-                name.cmp(other_name).then_with(|| keys::compare(value.as_ref(), other_value.as_ref()))
-            });
-            orders.into_iter().find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
-        };
-        self.labels.len().cmp(&other.labels.len()).then_with(by_labels)
+    pub fn order(&self, other: &Self) -> Ordering {
+        order(&self.labels, &other.labels)
     }
 
     /// `None` for a series without any sample.

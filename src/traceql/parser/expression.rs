@@ -6,6 +6,7 @@ use super::{
 use crate::traceql::ast::{Arithmetic, Attribute, Comparison, Expression, Field, Intrinsic, Operator, Scope, Unary};
 use crate::traceql::error::ParseError;
 use crate::traceql::lexer::Token;
+use crate::traceql::pattern::Pattern;
 use crate::traceql::value::Value;
 
 impl Parser<'_> {
@@ -191,6 +192,13 @@ impl Parser<'_> {
 }
 
 fn binary(op: Operator, left: Expression, right: Expression) -> Expression {
+    let right = match (op, right) {
+        // Whatever else stands there, validation refuses.
+        (Operator::Matches | Operator::MatchesNot, Expression::Literal(Value::String(text))) => {
+            Expression::Pattern(Pattern::new(text))
+        }
+        (_, right) => right,
+    };
     Expression::Binary { op, left: Box::new(left), right: Box::new(right) }
 }
 

@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::otlp::TraceId;
-use crate::traceql::mask::Mask;
-use crate::traceql::reader::{MaskNumber, Reader, Scan};
+use crate::traceql::reader::{KeptMask, MaskNumber, Reader, Scan};
 use crate::traceql::segment::Segment;
 
 /// Up to a number of traces: the latest by start, of equal starts those with the smallest ids.
@@ -22,7 +21,7 @@ pub struct Newest {
 pub struct Candidate {
     pub segment: Arc<dyn Segment>,
     pub trace: usize,
-    pub masks: Vec<(MaskNumber, Arc<Mask>)>,
+    pub masks: Vec<(MaskNumber, Arc<KeptMask>)>,
 }
 
 impl Candidate {

@@ -1,5 +1,6 @@
 //! The spansets that a plan yields for one trace.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::traceql::error::{Invalid, QueryError};
 use crate::traceql::filter::Test;
 use crate::traceql::filter::row::{Bound, RowExpression};
 use crate::traceql::mask::Mask;
-use crate::traceql::reader::{Reader, Scan};
+use crate::traceql::reader::{KeptMask, Reader, Scan};
 use crate::traceql::segment::SegmentError;
 use crate::traceql::value::Value;
 
@@ -46,8 +47,8 @@ impl Plan {
         reader: &Rc<Reader>,
         filter: usize,
         within: StartedWithin,
-    ) -> Result<Arc<Mask>, SegmentError> {
-        reader.mask((self.number, filter), || {
+    ) -> Result<Arc<KeptMask>, SegmentError> {
+        reader.mask(scan, (self.number, filter), || {
             let Some(filter) = self.filters.get(filter) else { return Ok(Mask::none(reader.rows())) };
             let mut mask = filter.mask(scan, reader)?;
             // Times last: most filters leave few segments where they are needed.
@@ -69,7 +70,7 @@ impl Plan {
         scan: &Scan<'_>,
         reader: &Rc<Reader>,
         within: StartedWithin,
-    ) -> Result<Vec<Arc<Mask>>, SegmentError> {
+    ) -> Result<Vec<Arc<KeptMask>>, SegmentError> {
         (0..self.filters()).map(|filter| self.filtered(scan, reader, filter, within)).collect()
     }
 
@@ -102,7 +103,7 @@ impl Plan {
             masks.iter().for_each(|mask| any.or(mask));
         }
         if let (Some(_), [mask]) = (self.single_filter(), &masks[..]) {
-            return Ok(mask.as_ref().clone());
+            return Ok(Mask::clone(mask));
         }
         let mut found = Mask::none(reader.rows());
         if any.is_empty() {
@@ -150,7 +151,7 @@ impl Plan {
     pub fn spansets(&self, scan: &Scan<'_>, view: &View, within: StartedWithin) -> Result<Vec<SpansetOf>, QueryError> {
         let counted = Mask::of(view.places(), |place| within.start <= place.start && place.start <= within.end);
         let input = SpansetOf { spans: counted, attributes: Vec::new() };
-        let evaluation = Evaluation { plan: self, scan, view, within };
+        let evaluation = Evaluation { plan: self, scan, view, within, taken: RefCell::default() };
         evaluation.stages(&self.stages, if input.spans.is_empty() { Vec::new() } else { vec![input] })
     }
 }
@@ -160,6 +161,8 @@ struct Evaluation<'e, 'a> {
     scan: &'e Scan<'a>,
     view: &'e View,
     within: StartedWithin,
+    /// By filter: the spans of the trace that it takes. Every group of spansets is asked for the same.
+    taken: RefCell<Vec<(usize, Rc<Mask>)>>,
 }
 
 /// Groups of one trace, each with a bit per span: 16 MiB.
@@ -249,6 +252,22 @@ impl Evaluation<'_, '_> {
     }
 
     fn filtered(&self, filter: usize, input: &[SpansetOf]) -> Result<Vec<SpansetOf>, QueryError> {
+        let taken = self.taken(filter)?;
+        let mut output = Vec::with_capacity(input.len());
+        for one in input {
+            let mut spans = one.spans.clone();
+            spans.and(&taken);
+            if !spans.is_empty() {
+                output.push(SpansetOf { spans, attributes: one.attributes.clone() });
+            }
+        }
+        Ok(output)
+    }
+
+    fn taken(&self, filter: usize) -> Result<Rc<Mask>, SegmentError> {
+        if let Some((_, taken)) = self.taken.borrow().iter().find(|(number, _)| *number == filter) {
+            return Ok(Rc::clone(taken));
+        }
         let mut taken = Mask::none(self.view.len());
         let mut masks = Vec::with_capacity(self.view.pieces().len());
         for piece in self.view.pieces() {
@@ -259,15 +278,9 @@ impl Evaluation<'_, '_> {
                 taken.set(span);
             }
         }
-        let mut output = Vec::with_capacity(input.len());
-        for one in input {
-            let mut spans = one.spans.clone();
-            spans.and(&taken);
-            if !spans.is_empty() {
-                output.push(SpansetOf { spans, attributes: one.attributes.clone() });
-            }
-        }
-        Ok(output)
+        let taken = Rc::new(taken);
+        self.taken.borrow_mut().push((filter, Rc::clone(&taken)));
+        Ok(taken)
     }
 
     /// Spansets by the values of an expression, in the order in which the values come up.

@@ -8,7 +8,7 @@ use crate::traceql::ast::{
 use crate::traceql::error::Invalid;
 use crate::traceql::filter::row::RowExpression;
 use crate::traceql::filter::{Filter, Test};
-use crate::traceql::mask::Mask;
+use crate::traceql::reader::KeptMask;
 use crate::traceql::value::Value;
 
 /// What yields the spansets of traces.
@@ -180,10 +180,10 @@ impl Wanted {
 
     /// Whether filters that take these rows take enough of them within `rows`.
     #[must_use]
-    pub fn within<M: AsRef<Mask>>(&self, masks: &[M], rows: &std::ops::Range<usize>) -> bool {
+    pub fn within(&self, masks: &[Arc<KeptMask>], rows: &std::ops::Range<usize>) -> bool {
         match self {
             Self::Anything => true,
-            Self::Filter(index) => masks.get(*index).is_some_and(|mask| mask.as_ref().any(rows.clone())),
+            Self::Filter(index) => masks.get(*index).is_some_and(|mask| mask.any(rows.clone())),
             Self::Both(left, right) => left.within(masks, rows) && right.within(masks, rows),
             Self::Either(left, right) => left.within(masks, rows) || right.within(masks, rows),
         }
@@ -292,7 +292,7 @@ impl Planner {
 
     fn mention_all(&mut self, expression: &Expression) {
         match expression {
-            Expression::Literal(_) => {}
+            Expression::Literal(_) | Expression::Pattern(_) => {}
             Expression::Field(field) => self.mention(field),
             Expression::Binary { left, right, .. } => {
                 self.mention_all(left);

@@ -13,7 +13,7 @@ use crate::traceql::ast::{Arithmetic, Fold, Form, SpansetOperator};
 use crate::traceql::datum::{Scalar, calculate_scalars, nanos, scalars_compare};
 use crate::traceql::filter::row::Bound;
 use crate::traceql::mask::Mask;
-use crate::traceql::reader::{Reader, Scan};
+use crate::traceql::reader::{KeptMask, Reader, Scan};
 use crate::traceql::segment::{SegmentError, Traces};
 use crate::traceql::value::Value;
 
@@ -30,7 +30,7 @@ impl Plan {
         &self,
         scan: &Scan<'_>,
         reader: &Rc<Reader>,
-        masks: &[Arc<Mask>],
+        masks: &[Arc<KeptMask>],
         input: Mask,
     ) -> Result<Mask, SegmentError> {
         let sweep = Sweep { scan, reader, masks, traces: reader.traces()?, forest: OnceCell::new() };
@@ -41,7 +41,7 @@ impl Plan {
 struct Sweep<'s, 'a> {
     scan: &'s Scan<'a>,
     reader: &'s Rc<Reader>,
-    masks: &'s [Arc<Mask>],
+    masks: &'s [Arc<KeptMask>],
     traces: &'s Traces,
     forest: OnceCell<Forest<'s>>,
 }

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { ApiError, get } from "../api";
-import { count } from "../format";
+import { ago, count } from "../format";
 import { useAnswer, useTitle } from "../hooks";
 import { change, parameter } from "../router";
 import { Command, Empty, Failure, Icon, Waiting } from "../ui";
@@ -28,6 +28,13 @@ interface Workload {
   notes: string[];
   pods: number;
   pod_conditions: Record<string, number>;
+  examples: Example[];
+}
+
+interface Example {
+  name: string;
+  condition: string;
+  containers: { container: string | null; language: string | null; condition: string; why: string; remedy: string | null; life: { state: string; first_span: string | null; last_span: string | null } | null }[];
 }
 
 interface Report {
@@ -141,10 +148,10 @@ function Line({ workload }: { workload: Workload }) {
       <div>
         {workload.why}
         {remedy && <Command what="the line that would change it" text={remedy} />}
-        {workload.decisions.length + workload.notes.length + workload.asked.length > 0 && (
+        {workload.decisions.length + workload.notes.length + workload.asked.length + workload.examples.length > 0 && (
           <>
             <button type="button" class="linkish" aria-expanded={open} onClick={() => setOpen(!open)}>
-              {open ? "less" : "what a pod that came now would get"}
+              {open ? "less" : "why, and what a pod that came now would get"}
             </button>
             {open && (
               <ul>
@@ -156,9 +163,20 @@ function Line({ workload }: { workload: Workload }) {
                 {workload.decisions.map((one, i) => (
                   <li key={i}>
                     <b>{one.language}</b> {one.container ? `in ${one.container}` : ""}: {one.result}
-                    {one.reason ? ` (${one.reason})` : ""} {one.message}
+                    {one.reason && one.reason !== one.result ? ` (${one.reason})` : ""} {one.message}
                     {one.instrumentation && <small> from {one.instrumentation.name}</small>}
                     {one.agent_image && <small> <code>{one.agent_image}</code></small>}
+                  </li>
+                ))}
+                {workload.examples.map((pod) => (
+                  <li key={pod.name}>
+                    pod <b>{pod.name}</b> <span class={`condition ${TONES[pod.condition] ?? ""}`}>{words(pod.condition)}</span>
+                    {pod.containers.map((one, i) => (
+                      <div key={i} class="note">
+                        {one.language ?? "?"} in {one.container ?? "?"}: {one.why}
+                        {one.life?.last_span && ` Last span ${ago(Date.parse(one.life.last_span))}.`}
+                      </div>
+                    ))}
                   </li>
                 ))}
                 {workload.notes.map((note) => <li key={note} class="note">{note}</li>)}

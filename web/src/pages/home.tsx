@@ -4,7 +4,7 @@ import type { Status } from "../api";
 import { ago, bytes, count, duration, percent, rate } from "../format";
 import { useAnswer, useInterval, useTitle } from "../hooks";
 import { keepRange, range, step, tick } from "../range";
-import { change, href } from "../router";
+import { change, href, parameter } from "../router";
 import { ENTRIES, figures } from "../spanmetrics";
 import type { Figures, ServiceFigures } from "../spanmetrics";
 import { quote } from "../traceql";
@@ -78,10 +78,16 @@ export function Strip({ status }: { status: Status }) {
   );
 }
 
+/** Rows drawn at first, and services from which on there is a field to filter them. */
+const ROWS = 100;
+const FILTER_FROM = 15;
+
 type Column = "service" | "requests" | "errors" | "p50" | "p95";
 
 function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
   const [sort, setSort] = useState<Column>("requests");
+  const [all, setAll] = useState(false);
+  const wanted = parameter("service").toLowerCase();
   const { services } = figures;
   const totals = useMemo(
     () => ({ requests: services.reduce((sum, one) => sum + one.requests, 0), failed: services.reduce((sum, one) => sum + one.failed, 0) }),
@@ -95,8 +101,8 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
       p50: (a, b) => b.p50 - a.p50,
       p95: (a, b) => b.p95 - a.p95,
     };
-    return [...services].sort(by[sort]);
-  }, [services, sort]);
+    return services.filter((one) => one.service.toLowerCase().includes(wanted)).sort(by[sort]);
+  }, [services, sort, wanted]);
   if (services.length === 0) {
     return (
       <Empty title="No requests in this time">
@@ -148,6 +154,11 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
           <Sparkline values={figures.p95s} label="p95 of all requests over time" />
         </div>
       </div>
+      {services.length >= FILTER_FROM && (
+        <div class="filter-line">
+          <input value={parameter("service")} onInput={(event) => change({ service: event.currentTarget.value || null }, "replace")} placeholder={`Filter ${count(services.length)} services`} aria-label="Filter services" data-search />
+        </div>
+      )}
       <div class="table-wrap" tabIndex={0}>
         <table class="data services-table">
           <thead>
@@ -166,7 +177,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
             </tr>
           </thead>
           <tbody>
-            {sorted.map((one) => {
+            {sorted.slice(0, all ? undefined : ROWS).map((one) => {
               const failed = one.failed / Math.max(1, one.requests);
               return (
                 <tr key={one.service}>
@@ -197,6 +208,11 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
           </tbody>
         </table>
       </div>
+      {sorted.length > ROWS && !all && (
+        <button type="button" onClick={() => setAll(true)}>
+          All {count(sorted.length)} services
+        </button>
+      )}
       <p class="note">Requests are server and consumer spans, and the roots of traces. {seconds >= METRICS_SECONDS_MAX - 10 && "Figures are of the last 24 hours of the range at most."}</p>
     </>
   );

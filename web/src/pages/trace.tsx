@@ -5,6 +5,7 @@ import { useAnswer, useTitle } from "../hooks";
 import { useKeys } from "../keys";
 import { keepRange } from "../range";
 import { change, href, parameter, place } from "../router";
+import { Compare } from "../trace/compare";
 import { Drawer, visible } from "../trace/drawer";
 import { Events } from "../trace/events";
 import { opened } from "../trace/file";
@@ -20,7 +21,7 @@ import { Statistics } from "../trace/statistics";
 import { Waterfall } from "../trace/waterfall";
 import { CopyButton, Empty, Failure, Icon, ServiceDot, Tabs, Waiting } from "../ui";
 
-const TABS = [["waterfall", "Waterfall"], ["flame", "Flame graph"], ["statistics", "Statistics"], ["events", "Events"]] as const;
+const TABS = [["waterfall", "Waterfall"], ["flame", "Flame graph"], ["statistics", "Statistics"], ["events", "Events"], ["compare", "Compare"]] as const;
 type Tab = (typeof TABS)[number][0];
 /** Milliseconds after which the zoom is written into the URL. */
 const SETTLE_MS = 300;
@@ -290,6 +291,7 @@ function Shown({ id, spans, json, file, partial = "", reload }: ShownProps) {
           )}
           {tab === "flame" && <Flame trace={trace} select={reveal} />}
           {tab === "statistics" && <Statistics trace={trace} />}
+          {tab === "compare" && <Compare trace={trace} root={root} />}
           {tab === "events" && <Events trace={trace} select={reveal} />}
         </div>
         {node && tab === "waterfall" && <Drawer key={node.index} trace={trace} node={node} select={reveal} close={() => select(null)} />}

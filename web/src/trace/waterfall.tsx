@@ -11,7 +11,7 @@ import type { Node, Row, Segment, Trace } from "./model";
 
 export const ROW_PIXELS = 25;
 /** Rows drawn above and below what is in sight. */
-const MARGIN_ROWS = 12;
+const MARGIN_ROWS = 20;
 const INDENT_PIXELS = 13;
 const NAMES_KEY = "spanreel.names";
 

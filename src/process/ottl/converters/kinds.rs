@@ -18,13 +18,16 @@ const TARGET: &[Parameter] = &[required("target", ANY)];
 pub(super) const FUNCTIONS: [Function; 14] = [
     converter("Bool", SCALAR, Types::BOOL.or(Types::NIL), |arguments, view| {
         Ok(like::bool(&arguments.value(0, view)?)?.map_or(Value::Nil, Value::Bool))
-    }),
+    })
+    .with_check(|arguments| arguments.constant(0).map_or(Ok(()), |value| like::bool(&value).map(drop)).map_err(text)),
     converter("Double", SCALAR, Types::DOUBLE.or(Types::NIL), |arguments, view| {
         Ok(like::double(&arguments.value(0, view)?)?.map_or(Value::Nil, Value::Double))
-    }),
+    })
+    .with_check(|arguments| arguments.constant(0).map_or(Ok(()), |value| like::double(&value).map(drop)).map_err(text)),
     converter("Int", SCALAR, Types::INT.or(Types::NIL), |arguments, view| {
         Ok(like::int(&arguments.value(0, view)?)?.map_or(Value::Nil, Value::Int))
-    }),
+    })
+    .with_check(|arguments| arguments.constant(0).map_or(Ok(()), |value| like::int(&value).map(drop)).map_err(text)),
     converter("IsBool", TARGET, Types::BOOL, |arguments, view| is(Types::BOOL, arguments, view)),
     converter("IsDouble", TARGET, Types::BOOL, |arguments, view| is(Types::DOUBLE, arguments, view)),
     converter("IsEmpty", TARGET, Types::BOOL, is_empty),
@@ -38,9 +41,19 @@ pub(super) const FUNCTIONS: [Function; 14] = [
     .of_spans(),
     converter("IsString", TARGET, Types::BOOL, |arguments, view| is(Types::TEXT, arguments, view)),
     converter("ParseInt", &[required("target", TEXT), required("base", INT)], Types::INT, parse_int),
-    converter("SpanID", BYTES, Types::SPAN_ID, |arguments, view| Ok(Value::SpanId(SpanId(id(arguments, view)?)))),
-    converter("TraceID", BYTES, Types::TRACE_ID, |arguments, view| Ok(Value::TraceId(TraceId(id(arguments, view)?)))),
+    converter("SpanID", BYTES, Types::SPAN_ID, |arguments, view| {
+        Ok(Value::SpanId(SpanId(id(arguments.value(0, view)?)?)))
+    })
+    .with_check(|arguments| arguments.constant(0).map_or(Ok(()), |value| id::<8>(value).map(drop)).map_err(text)),
+    converter("TraceID", BYTES, Types::TRACE_ID, |arguments, view| {
+        Ok(Value::TraceId(TraceId(id(arguments.value(0, view)?)?)))
+    })
+    .with_check(|arguments| arguments.constant(0).map_or(Ok(()), |value| id::<16>(value).map(drop)).map_err(text)),
 ];
+
+fn text(failure: Failure) -> String {
+    failure.to_string()
+}
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -92,9 +105,9 @@ fn parse_int<'v, 'a>(arguments: &'v Arguments, view: View<'v, 'a>) -> Result<Val
 }
 
 /// The bytes themselves, or twice as many hexadecimal digits.
-fn id<const LEN: usize>(arguments: &Arguments, view: View<'_, '_>) -> Result<[u8; LEN]> {
+fn id<const LEN: usize>(value: Value<'_, '_>) -> Result<[u8; LEN]> {
     const NO_ID: Failure = Failure::because("an id is 16 or 8 bytes, or twice as many hexadecimal digits");
-    let bytes = like::bytes(arguments.value(0, view)?)?.unwrap_or(Cow::Borrowed(&[]));
+    let bytes = like::bytes(value)?.unwrap_or(Cow::Borrowed(&[]));
     if let Ok(id) = bytes.as_ref().try_into() {
         return Ok(id);
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use regex::{Captures, Regex};
 
 use crate::otlp::edit::{self, Attributes};
+use crate::process::ottl::compile::Expr;
 use crate::process::ottl::evaluate;
 use crate::process::ottl::failure::Failure;
 use crate::process::ottl::frame::{Frame, View};
@@ -67,7 +68,7 @@ pub(super) const REPLACE_ALL_MATCHES: Function = editor(
 /// Replaces every match within a text; what is no text stays.
 fn replace_pattern<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
     let target = arguments.target(0)?;
-    let replacer = Replacer::new(arguments, 1, frame.view())?;
+    let replacer = Replacer::new(arguments, 1)?;
     let replaced = match frame.view().get(target)? {
         Value::Text(text) => replacer.replaced(&text, frame.view())?,
         _ => None,
@@ -80,7 +81,7 @@ fn replace_pattern<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> R
 
 fn replace_all_patterns<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
     let target = arguments.target(0)?;
-    let replacer = Replacer::new(arguments, 2, frame.view())?;
+    let replacer = Replacer::new(arguments, 2)?;
     let of_keys = arguments.word(1) == Some("key");
     let mut changes = Vec::new();
     if let Value::Map(map) = frame.view().get(target)? {
@@ -98,7 +99,7 @@ fn replace_all_patterns<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>)
 /// Replaces a text that the glob matches as a whole.
 fn replace_match<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
     let target = arguments.target(0)?;
-    let replacer = Replacer::new(arguments, 1, frame.view())?;
+    let replacer = Replacer::new(arguments, 1)?;
     let matches = match frame.view().get(target)? {
         Value::Text(text) => replacer.pattern.is_match(&text),
         _ => false,
@@ -112,7 +113,7 @@ fn replace_match<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Res
 
 fn replace_all_matches<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
     let target = arguments.target(0)?;
-    let replacer = Replacer::new(arguments, 1, frame.view())?;
+    let replacer = Replacer::new(arguments, 1)?;
     let mut changes = Vec::new();
     if let Value::Map(map) = frame.view().get(target)? {
         for (index, entry) in map.iter().enumerate() {
@@ -145,19 +146,20 @@ fn change_at(map: &mut Attributes<'_>, changes: Vec<(usize, String)>, of_keys: b
     }
 }
 
-/// The pattern at an argument, and what stands behind it.
+/// The pattern at an argument, and what stands behind it: the replacement, which is asked for when something matches, a
+/// function, a format.
 struct Replacer<'p> {
     pattern: &'p Regex,
-    replacement: String,
+    replacement: &'p Expr,
     function: Option<Convert>,
     format: Option<&'p str>,
 }
 
 impl<'p> Replacer<'p> {
-    fn new(arguments: &'p Arguments, pattern: usize, view: View<'_, '_>) -> Result<Self, Failure> {
+    fn new(arguments: &'p Arguments, pattern: usize) -> Result<Self, Failure> {
         Ok(Self {
             pattern: arguments.pattern(pattern)?,
-            replacement: evaluate::text(arguments.expr(pattern + 1)?, view)?.into_owned(),
+            replacement: arguments.expr(pattern + 1)?,
             function: arguments.function(pattern + 2),
             format: arguments.word(pattern + 3),
         })
@@ -182,13 +184,13 @@ impl<'p> Replacer<'p> {
 
     fn expanded(&self, captures: &Captures<'_>, view: View<'_, '_>) -> Result<String, Failure> {
         let mut new = String::new();
-        captures.expand(&self.replacement, &mut new);
+        captures.expand(&evaluate::text(self.replacement, view)?, &mut new);
         self.converted(new, view)
     }
 
     /// What a whole match becomes: the replacement as it is, `$1` means nothing.
     fn whole(&self, view: View<'_, '_>) -> Result<String, Failure> {
-        self.converted(self.replacement.clone(), view)
+        self.converted(evaluate::text(self.replacement, view)?.into_owned(), view)
     }
 
     fn converted(&self, text: String, view: View<'_, '_>) -> Result<String, Failure> {

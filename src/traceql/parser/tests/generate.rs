@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::traceql::ast::*;
+use crate::traceql::pattern::Pattern;
 use crate::traceql::value::{Kind, Status, Value};
 
 pub(super) fn token() -> BoxedStrategy<&'static str> {
@@ -170,10 +171,14 @@ fn number() -> BoxedStrategy<Value> {
 fn expression() -> BoxedStrategy<Expression> {
     let leaf = prop_oneof![literal().prop_map(Expression::Literal), field().prop_map(Expression::Field)];
     leaf.prop_recursive(5, 24, 2, |inner| {
-        let binary = (operator(), inner.clone(), inner.clone()).prop_map(|(op, left, right)| Expression::Binary {
-            op,
-            left: Box::new(left),
-            right: Box::new(right),
+        let binary = (operator(), inner.clone(), inner.clone()).prop_map(|(op, left, right)| {
+            let right = match (op, right) {
+                (Operator::Matches | Operator::MatchesNot, Expression::Literal(Value::String(text))) => {
+                    Expression::Pattern(Pattern::new(text))
+                }
+                (_, right) => right,
+            };
+            Expression::Binary { op, left: Box::new(left), right: Box::new(right) }
         });
         let unary = (any::<bool>(), inner.clone()).prop_map(|(not, operand)| match operand {
             // The parser takes the sign into the number.

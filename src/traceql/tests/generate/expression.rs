@@ -10,6 +10,7 @@ use super::{
     value_of,
 };
 use crate::traceql::ast::{Arithmetic, Attribute, Comparison, Expression, Field, Intrinsic, Operator, Scope, Unary};
+use crate::traceql::pattern::Pattern;
 use crate::traceql::value::Value;
 
 pub fn literal(value: Value) -> Expression {
@@ -96,7 +97,9 @@ fn regexes() -> BoxedStrategy<Expression> {
     let patterns =
         select(vec!["x", "x|y", ".*", ".+", "x.*", "[xz]", "", "GET.*", "shop|bank", "Shop", "(?i)SHOP", "s", "ex.*n"]);
     let op = select(vec![Operator::Matches, Operator::MatchesNot]);
-    (op, texts, patterns).prop_map(|(op, text, pattern)| binary(op, field(text), literal(pattern.into()))).boxed()
+    (op, texts, patterns)
+        .prop_map(|(op, text, pattern)| binary(op, field(text), Expression::Pattern(Pattern::new(pattern))))
+        .boxed()
 }
 
 fn intrinsic_conditions() -> BoxedStrategy<Expression> {

@@ -42,6 +42,7 @@ impl Term {
 pub fn evaluate(expression: &Expression, tree: &Tree, span: usize) -> Term {
     match expression {
         Expression::Literal(value) => Term::One(value.clone()),
+        Expression::Pattern(pattern) => Term::One(Value::String(pattern.text().clone())),
         Expression::Field(field) => field_of(field, tree, span),
         Expression::Exists { operand, exists } => {
             let found = evaluate(operand, tree, span) != Term::Nil;

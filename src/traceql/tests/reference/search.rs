@@ -89,7 +89,8 @@ fn with_value(condition: &Expression, field: &Field, value: &Value) -> Option<Ex
     match condition {
         Expression::Field(named) => (named == field).then(|| Expression::Literal(value.clone())),
         Expression::Binary { op, left, right } => match (&**left, &**right) {
-            (Expression::Field(named), Expression::Literal(_)) | (Expression::Literal(_), Expression::Field(named)) => {
+            (Expression::Field(named), Expression::Literal(_) | Expression::Pattern(_))
+            | (Expression::Literal(_), Expression::Field(named)) => {
                 let put = || Expression::Binary { op: *op, left: Box::new(put(left)), right: Box::new(put(right)) };
                 (named == field).then(put)
             }
@@ -185,7 +186,7 @@ fn in_spanset(spanset: &Spanset, fields: &mut Vec<Field>) {
 
 fn in_expression(expression: &Expression, fields: &mut Vec<Field>) {
     match expression {
-        Expression::Literal(_) => {}
+        Expression::Literal(_) | Expression::Pattern(_) => {}
         Expression::Field(field) => fields.push(field.clone()),
         Expression::Binary { left, right, .. } => {
             in_expression(left, fields);
