@@ -58,5 +58,6 @@ bench:
 	.ci/kube
 	cargo bench --locked --bench parts
 	cargo bench --locked --bench load -- $(BENCH)
+	cargo bench --locked --bench load -- --store 1000,10000,max --seconds 90
 	cargo bench --locked --bench query
 	cargo bench --locked --bench admission
