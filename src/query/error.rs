@@ -17,6 +17,16 @@ use crate::traceql::control::Stopped;
 /// "Client closed request", as nginx began it: nobody reads it but logs.
 const CLIENT_LEFT: u16 = 499;
 
+/// Of the text of a refused query, which quotes what it refuses, bytes.
+const REFUSAL_BYTES_MAX: usize = 2048;
+
+/// The beginning of a text that may be as long as a query.
+fn excerpt(text: &str) -> String {
+    let end = text.floor_char_boundary(REFUSAL_BYTES_MAX);
+    let rest = if end < text.len() { "..." } else { "" };
+    format!("{}{rest}", &text[..end])
+}
+
 /// Answered as one plain line, which Grafana shows as it is, as Tempo's errors are.
 #[derive(Debug, Error)]
 pub enum QueryError {
@@ -25,7 +35,7 @@ pub enum QueryError {
     #[error(transparent)]
     Parameter(#[from] ParameterError),
     /// The text of the parser or of validation.
-    #[error("invalid TraceQL query: {0}")]
+    #[error("invalid TraceQL query: {}", excerpt(.0))]
     TraceQl(String),
     /// What came over gRPC cannot be read.
     #[error("{0}")]

@@ -94,10 +94,21 @@ impl<'t> Compiler<'t> {
         Ok((Editing { edit, arguments }, condition))
     }
 
+    fn tests(&mut self, operands: &[Logic]) -> Result<Vec<Test>, Problem> {
+        operands.iter().map(|operand| self.test(operand)).collect()
+    }
+
     pub fn test(&mut self, logic: &Logic) -> Result<Test, Problem> {
         Ok(match logic {
-            Logic::Or(operands) => Test::Or(operands.iter().map(|it| self.test(it)).collect::<Result<_, _>>()?),
-            Logic::And(operands) => Test::And(operands.iter().map(|it| self.test(it)).collect::<Result<_, _>>()?),
+            // A literal that decides does so whatever becomes of the others, as in the Collector.
+            Logic::Or(operands) => match self.tests(operands)? {
+                tests if tests.iter().any(|test| matches!(test, Test::Literal(true))) => Test::Literal(true),
+                tests => Test::Or(tests),
+            },
+            Logic::And(operands) => match self.tests(operands)? {
+                tests if tests.iter().any(|test| matches!(test, Test::Literal(false))) => Test::Literal(false),
+                tests => Test::And(tests),
+            },
             Logic::Not(operand) => Test::Not(Box::new(self.test(operand)?)),
             Logic::Literal(value) => Test::Literal(*value),
             Logic::Call(call) => {
