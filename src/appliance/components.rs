@@ -13,7 +13,7 @@ use super::{file_storage, health_check, spanreel, zpages};
 use crate::auth::basic::BasicAuthSettings;
 use crate::auth::bearer::BearerTokenSettings;
 use crate::auth::{basic, bearer};
-use crate::config::{ComponentId, Config, Declaration, Diagnostic, Kit, Report, Severity};
+use crate::config::{ComponentId, Config, Declaration, Diagnostic, Kit, Position, Report, Severity};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, file, otlp_grpc, otlp_http, prometheus};
 use crate::process::settings::ProcessorSettings;
@@ -109,6 +109,7 @@ impl Kit for Components {
         check_authenticators(config, report);
         check_tail_sampling(config, report);
         check_urls(config, report);
+        check_files(config, report);
         check_exporters_authenticators(config, report);
         check_order(config, report);
     }
@@ -136,7 +137,10 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
         for id in &pipeline.processors {
             let Some(settings) = settings(id) else { continue };
             let samples = matches!(settings, ProcessorSettings::TailSampling(_));
-            let edits = !matches!(settings, ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_));
+            let edits = !matches!(
+                settings,
+                ProcessorSettings::MemoryLimiter(_) | ProcessorSettings::Batch(_) | ProcessorSettings::QueueBatch(_)
+            );
             match sampler {
                 None if samples => sampler = Some(id),
                 Some(first) if samples => {
@@ -151,7 +155,59 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
                 _ => {}
             }
         }
+        if let Some((sampler, connector)) = sampler.zip(pipeline.feeds.first()) {
+            let path = format!("service::pipelines::{}::exporters", pipeline.name);
+            let reason = format!("connector {connector} gets every span, not only what {sampler} wants");
+            report.warn(&pipeline.position, &path, reason, "feed it from a pipeline of its own if that is meant");
+        }
     }
+}
+
+/// A file has one writer: each pipeline would begin it anew and write over the others.
+fn check_files(config: &Config<Components>, report: &Report) {
+    for (id, exporter) in &config.exporters {
+        let ExporterSettings::File(settings) = &exporter.settings else { continue };
+        let same_path = |other: &ComponentId| {
+            let other = config.exporters.get(other).map(|exporter| &exporter.settings);
+            matches!(other, Some(ExporterSettings::File(other)) if other.path == settings.path)
+        };
+        let writers: Vec<String> = (config.service.pipelines.iter())
+            .filter(|pipeline| pipeline.exporters.iter().any(same_path))
+            .map(|pipeline| pipeline.name.to_string())
+            .collect();
+        if writers.len() > 1 {
+            let reason = format!("several pipelines ({}) write to {}", writers.join(", "), settings.path.display());
+            let remedy = "use an exporter with a path of its own for each, e.g. file/metrics";
+            report.error(&exporter.position, &format!("exporters::{id}"), reason, remedy);
+        }
+    }
+}
+
+/// What a configuration asks of the process's own files that only whoever runs the process may ask: contents that would
+/// be sent, and paths that would be written. A line for each.
+pub fn files_of_the_process(config: &Config<Components>) -> Vec<String> {
+    let extensions = config.extensions.iter().filter_map(|(id, extension)| {
+        let key = match &extension.settings {
+            ExtensionSettings::BearerTokenAuth(settings) => settings.filename.is_some().then_some("filename"),
+            ExtensionSettings::BasicAuth(settings) => settings.names_files().then_some("file"),
+            _ => None,
+        };
+        Some((
+            &extension.position,
+            format!("extensions::{id}"),
+            key?,
+            "give the credentials themselves, e.g. by spec.env",
+        ))
+    });
+    let exporters = config.exporters.iter().filter_map(|(id, exporter)| {
+        let is_file = matches!(exporter.settings, ExporterSettings::File(_));
+        is_file.then(|| (&exporter.position, format!("exporters::{id}"), "path", "use an otlp exporter"))
+    });
+    let line = |(position, path, key, remedy): (&Position, String, &str, &str)| {
+        let reason = format!("{key} names a file of the process, which a custom resource cannot use");
+        Diagnostic::error(Some(position.clone()), path, reason).with_remedy(remedy).to_string()
+    };
+    extensions.chain(exporters).map(line).collect()
 }
 
 /// What exporters name to say who they are must be able to, and must run.

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::archive::Archive;
-use super::components::Components;
+use super::components::{Components, files_of_the_process};
 use super::doors::{Doors, Listening, Prepared, overlap};
 use super::pipelines::{PipelineSet, Plan, RunningDestination, StartError, addresses, log_extensions};
 use crate::cluster::{Applied, PipelineHost, PipelineSource, Refusal};
@@ -473,5 +473,8 @@ fn load(source: PipelineSource) -> Result<Loaded<Components>, Vec<String>> {
     }
     let env = |name: &str| source.env.get(name).cloned();
     let input = Input { sources: &sources, sets: &[], env: &env, files: Files::Refused };
-    config::load(&input).map_err(|diagnostics| diagnostics.lines())
+    let loaded: Loaded<Components> = config::load(&input).map_err(|diagnostics| diagnostics.lines())?;
+    // Whoever may write a custom resource must not read or write what the process can.
+    let refused = files_of_the_process(&loaded.config);
+    if refused.is_empty() { Ok(loaded) } else { Err(refused) }
 }

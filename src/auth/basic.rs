@@ -58,6 +58,13 @@ pub struct Users {
 }
 
 impl BasicAuthSettings {
+    /// Whether credentials are in files.
+    pub fn names_files(&self) -> bool {
+        let server = self.htpasswd.as_ref().is_some_and(|htpasswd| htpasswd.file.is_some());
+        let client = |client: &ClientAuthSettings| client.username_file.is_some() || client.password_file.is_some();
+        server || self.client_auth.as_ref().is_some_and(client)
+    }
+
     fn decode(section: &mut Section<'_>) -> Self {
         let htpasswd = section.optional("htpasswd", WhenNull::Absent, |section| {
             let settings = HtpasswdSettings {

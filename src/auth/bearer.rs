@@ -61,6 +61,9 @@ impl BearerTokenSettings {
             filename: section.file_path("filename"),
             tokens: token.iter().cloned().chain(tokens.iter().cloned()).collect(),
         };
+        if tokens.iter().any(String::is_empty) {
+            section.error("tokens", "an empty token would let everybody in", "remove it, or give the variable a value");
+        }
         if token.is_some() && !tokens.is_empty() {
             section.error("tokens", "either tokens or token should be provided, not both", "remove one of them");
         }

@@ -18,6 +18,12 @@ const GROUP_BYTES: usize = 128;
 /// Up to this many attributes, comparing each with each is quicker than a map of them.
 const PAIRWISE_MAX: usize = 24;
 
+/// Tags, annotations, logs and references of one span, all together: an empty one takes a byte on the wire and a hundred
+/// here.
+pub const PARTS_MAX: usize = 64 * 1024;
+/// Attributes of a resource: they are written for every span, to find out which resource it has.
+pub const RESOURCE_ATTRIBUTES_MAX: usize = 1024;
+
 /// Text of the source. Formats without JSON do not promise UTF-8, and a Collector passes on what it gets.
 pub type Text<'a> = Cow<'a, [u8]>;
 
@@ -173,6 +179,10 @@ impl<'a> Attributes<'a> {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &(Text<'a>, Value<'a>)> {

@@ -33,6 +33,11 @@ const OBJECTS_MAX: usize = 128 * 1024;
 /// The smallest object on the wire, an empty attribute: tag and length.
 const OBJECT_WIRE_BYTES_MIN: usize = 2;
 
+/// Whether a request holds more than is held in objects at once.
+pub(super) fn is_too_large(request: &[u8]) -> bool {
+    request.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && objects(request) > OBJECTS_MAX
+}
+
 /// The processors of one pipeline. Clones share them.
 #[derive(Clone)]
 pub struct Chain {
@@ -147,7 +152,7 @@ impl Chain {
         client: &Client,
         removed: &mut Removed,
     ) -> Result<Option<Vec<u8>>, ProcessError> {
-        if request.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && objects(request) > OBJECTS_MAX {
+        if is_too_large(request) {
             let spans = count_items(Signal::Traces, request).unwrap_or(0);
             let (left, right) = match spans {
                 0 | 1 => return Err(ProcessError::TooManyObjects),

@@ -3,6 +3,7 @@
 //! A declared length is compared with the bytes that remain before anything is done with it, so a message can make
 //! nobody allocate more than it sends; nesting is bounded.
 
+use crate::otlp::draft::PARTS_MAX;
 use thiserror::Error;
 
 /// Structures that nobody here asks for may nest this deep.
@@ -59,6 +60,8 @@ pub enum Problem {
     Type { what: &'static str, found: Kind, expected: Kind },
     #[error("structures are nested more than {DEPTH_MAX} deep")]
     TooDeep,
+    #[error("more than {PARTS_MAX} elements in the lists of one structure")]
+    TooMany,
     #[error("protocol version {0:#x} is not supported")]
     Version(u32),
 }
@@ -77,6 +80,8 @@ pub struct Reader<'a> {
     position: usize,
     /// A boolean whose value stood in its field's header (compact encoding).
     pending_bool: Option<bool>,
+    /// Elements of lists since [`Reader::begin`].
+    parts: usize,
 }
 
 /// A field of a structure on the way.
@@ -88,7 +93,7 @@ pub struct Field {
 
 impl<'a> Reader<'a> {
     pub fn new(encoding: Encoding, bytes: &'a [u8]) -> Self {
-        Self { encoding, bytes, position: 0, pending_bool: None }
+        Self { encoding, bytes, position: 0, pending_bool: None, parts: 0 }
     }
 
     fn failed<T>(&self, problem: Problem) -> Result<T, ThriftError> {
@@ -157,7 +162,13 @@ impl<'a> Reader<'a> {
         if found != expected && len > 0 {
             return self.failed(Problem::Type { what, found, expected });
         }
-        Ok(len)
+        self.parts = self.parts.saturating_add(len);
+        if self.parts > PARTS_MAX { self.failed(Problem::TooMany) } else { Ok(len) }
+    }
+
+    /// What was read so far is done with: a structure begins whose lists are kept as a whole.
+    pub fn begin(&mut self) {
+        self.parts = 0;
     }
 
     pub fn bool(&mut self) -> Result<bool, ThriftError> {

@@ -1,10 +1,12 @@
 //! What policies ask about a trace, collected from the bytes of the requests that hold its spans.
 
 use super::settings::{OttlCondition, pattern};
-use crate::otlp::TraceId;
 use crate::otlp::edit::{ResourceSpans, ScopeSpans, Traces, whole};
+use crate::otlp::split::{count_items, split};
 use crate::otlp::view::messages;
 use crate::otlp::wire::{Fields, Payload};
+use crate::otlp::{Signal, TraceId};
+use crate::process::chain::is_too_large;
 use crate::process::ottl::View;
 use crate::process::ottl::settings::{Complaints, Failing, any_holds};
 use regex::bytes::Regex;
@@ -118,7 +120,8 @@ impl Questions {
             }
         }
         if self.questions.iter().any(|question| matches!(question, Question::Ottl(_))) {
-            self.ask_in_ottl(request, |id, answers| {
+            let joined = whole(request);
+            self.ask_in_ottl(joined.as_deref().unwrap_or(request), &mut |id, answers| {
                 if let Some((_, facts)) = places.get(&id).and_then(|place| traces.get_mut(*place)) {
                     facts.answers |= answers;
                 }
@@ -127,10 +130,18 @@ impl Questions {
         traces
     }
 
-    /// Asks the questions in OTTL about every span, for which the request is read anew.
-    fn ask_in_ottl(&self, request: &[u8], mut answered: impl FnMut(TraceId, u64)) {
-        let joined = whole(request);
-        let traces = Traces::parse(joined.as_deref().unwrap_or(request));
+    /// Asks the questions in OTTL about every span, for which the request is read anew, in halves where it is large. Of a
+    /// single span that is too large nothing can be said.
+    fn ask_in_ottl(&self, request: &[u8], answered: &mut dyn FnMut(TraceId, u64)) {
+        if is_too_large(request) {
+            let spans = count_items(Signal::Traces, request).unwrap_or(0);
+            if let (2.., Ok((left, right))) = (spans, split(Signal::Traces, request, spans / 2)) {
+                self.ask_in_ottl(&left, answered);
+                self.ask_in_ottl(&right, answered);
+            }
+            return;
+        }
+        let traces = Traces::parse(request);
         for ResourceSpans { resource, scopes, schema_url } in traces.resources.iter() {
             for ScopeSpans { scope, spans, schema_url: scope_url } in scopes.iter() {
                 let view = View {

@@ -118,6 +118,19 @@ fn one_condition_in_ottl_on_one_span_or_event_is_enough() {
 }
 
 #[test]
+fn conditions_in_ottl_are_asked_of_a_large_request_in_parts() {
+    let condition = Condition::parse("name == \"work\"", Context::Span, Prefixes::Optional).unwrap().value;
+    let settings =
+        OttlCondition { error_mode: ErrorMode::Ignore, span: vec![condition].into(), span_event: vec![].into() };
+    let padding = || vec![attribute("k", text("v")); 50_000];
+    let named = |trace, name: &str| Span { name: name.to_owned(), ..span(trace, 1, padding()) };
+    let request = request(vec![], vec![named(1, "rest"), named(2, "work"), named(3, "rest"), named(4, "work")]);
+    let sampler = sampler(vec![Rule::OttlCondition(settings)]);
+    let answers: Vec<u64> = sampler.questions().look(&request).iter().map(|(_, facts)| facts.answers).collect();
+    assert_eq!(answers, [0, 1, 0, 1]);
+}
+
+#[test]
 fn attributes_of_spans_and_of_resources_count() {
     let numeric = || vec![Rule::NumericAttribute { key: "n".to_owned(), min: 5, max: 9, invert: false }];
     let int = |value| vec![attribute("n", any_value::Value::IntValue(value))];

@@ -1,7 +1,9 @@
 //! A Jaeger span and what becomes of it (the rules of the Collector's `jaeger` translator).
 
+use super::ConvertError;
 use crate::otlp::draft::{
-    Attributes, Draft, EventDraft, LinkDraft, ScopeDraft, SpanDraft, SpanKind, StatusCode, Text, TooLong, Value,
+    Attributes, Draft, EventDraft, LinkDraft, RESOURCE_ATTRIBUTES_MAX, ScopeDraft, SpanDraft, SpanKind, StatusCode,
+    Text, TooLong, Value,
 };
 
 /// What a Collector names a resource for which it must send some service: none.
@@ -54,7 +56,17 @@ pub struct Process<'a> {
 
 impl<'a> Process<'a> {
     /// The attributes of the resource.
-    pub fn into_resource(self) -> Attributes<'a> {
+    ///
+    /// # Errors
+    /// There are more than a resource may have.
+    pub fn into_bounded_resource(self) -> Result<Attributes<'a>, ConvertError> {
+        if self.tags.len() > RESOURCE_ATTRIBUTES_MAX {
+            return Err(ConvertError::LargeProcess);
+        }
+        Ok(self.into_resource())
+    }
+
+    fn into_resource(self) -> Attributes<'a> {
         let mut resource = Attributes::default();
         if *self.service_name == *NO_SERVICE_NAME {
             return resource;

@@ -369,3 +369,28 @@ fn errors_say_what_is_wrong() {
     put_bytes(&mut request, 1, &batch);
     assert_eq!(error(Format::Protobuf, &request), "span 0: span_id: is not 8 bytes long");
 }
+
+#[test]
+fn a_span_or_process_of_countless_empty_parts_is_refused() {
+    // PostSpansRequest { batch { spans { logs {} .. } } } and { process { tags {} .. } }
+    let nested = |number: u32, inner: &[u8]| {
+        let (mut batch, mut request) = (Vec::new(), Vec::new());
+        put_bytes(&mut batch, number, inner);
+        put_bytes(&mut request, 1, &batch);
+        request
+    };
+    let refused = |format, body: &[u8]| super::to_request(format, body, usize::MAX).unwrap_err();
+    let logs = refused(Format::Protobuf, &nested(1, &[0x4a, 0].repeat(PARTS_MAX + 1)));
+    assert!(matches!(logs, ConvertError::LargeSpan), "{logs}");
+    let tags = refused(Format::Protobuf, &nested(2, &[0x12, 0].repeat(RESOURCE_ATTRIBUTES_MAX + 1)));
+    assert!(matches!(tags, ConvertError::LargeProcess), "{tags}");
+
+    // Batch { 1: process {}, 2: spans [ { 11: logs [ {} .. ] } ] }
+    let count = u32::try_from(PARTS_MAX + 1).unwrap().to_be_bytes();
+    let mut body = vec![12, 0, 1, 0, 15, 0, 2, 12, 0, 0, 0, 1, 15, 0, 11, 12];
+    body.extend(count);
+    body.extend(vec![0; PARTS_MAX + 1]);
+    body.extend([0, 0]);
+    let logs = refused(Format::Thrift, &body).to_string();
+    assert!(logs.contains("65536"), "{logs}");
+}

@@ -41,7 +41,7 @@ fn batch(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<(), ConvertError>
         match (field.id, &mut resource) {
             (1, resource) => {
                 reader.expect("Batch.process", field, Kind::Struct)?;
-                *resource = Some(process(reader)?.into_resource());
+                *resource = Some(process(reader)?.into_bounded_resource()?);
             }
             (2, Some(resource)) => push_spans(reader, field, resource, draft)?,
             // The process stands in front in every client that there is, but need not.
@@ -86,6 +86,7 @@ fn process<'a>(reader: &mut Reader<'a>) -> Result<Process<'a>, ThriftError> {
 }
 
 fn span<'a>(reader: &mut Reader<'a>) -> Result<Span<'a>, ThriftError> {
+    reader.begin();
     let mut span = Span::default();
     let (mut low, mut high) = (0, 0);
     reader.structure(|reader, field| {

@@ -2,7 +2,7 @@
 
 use super::ConvertError;
 use super::span::{Endpoint, Span};
-use crate::otlp::draft::{Attributes, SpanKind, Text, TooLong, Value};
+use crate::otlp::draft::{Attributes, PARTS_MAX, SpanKind, Text, TooLong, Value};
 use crate::otlp::ids;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
@@ -106,7 +106,7 @@ struct JsonSpan<'a> {
     #[serde(borrow, default)]
     remote_endpoint: Option<JsonEndpoint<'a>>,
     #[serde(borrow, default)]
-    annotations: Option<Vec<Option<JsonAnnotation<'a>>>>,
+    annotations: Option<Parts<Option<JsonAnnotation<'a>>>>,
     #[serde(borrow, default)]
     tags: Option<Tags<'a>>,
 }
@@ -139,6 +139,15 @@ pub struct JsonText<'a>(pub Cow<'a, str>);
 #[derive(Clone, Copy)]
 pub struct Micros(pub u64);
 
+/// A list of which no more is read than a span may have.
+pub struct Parts<T>(pub Vec<T>);
+
+impl<T> Default for Parts<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 /// A map of texts.
 struct Tags<'a>(Attributes<'a>);
 
@@ -160,7 +169,7 @@ impl<'a> JsonSpan<'a> {
             let known = KINDS.iter().find(|(name, _)| *name == kind.0);
             span.kind = known.map(|(_, kind)| *kind).unwrap_or_default();
         }
-        for annotation in self.annotations.unwrap_or_default().into_iter().flatten() {
+        for annotation in self.annotations.unwrap_or_default().0.into_iter().flatten() {
             let timestamp = annotation.timestamp.map_or(0, |micros| micros.0);
             span.annotations.push((timestamp, annotation.value.map(text).unwrap_or_default()));
         }
@@ -262,6 +271,31 @@ impl<'de> Deserialize<'de> for Micros {
     }
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Parts<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PartsVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for PartsVisitor<T> {
+            type Value = Parts<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(part) = list.next_element()? {
+                    if parts.len() == PARTS_MAX {
+                        return Err(A::Error::custom(format_args!("a span with more than {PARTS_MAX} annotations")));
+                    }
+                    parts.push(part);
+                }
+                Ok(Parts(parts))
+            }
+        }
+        deserializer.deserialize_seq(PartsVisitor(PhantomData))
+    }
+}
+
 impl<'de: 'a, 'a> Deserialize<'de> for Tags<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TagsVisitor;
@@ -275,6 +309,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tags<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut tags = Attributes::default();
                 while let Some((key, value)) = map.next_entry::<JsonText<'de>, Option<JsonText<'de>>>()? {
+                    if tags.len() == PARTS_MAX {
+                        return Err(A::Error::custom(format_args!("a span with more than {PARTS_MAX} tags")));
+                    }
                     tags.put(text(key), Value::Text(value.map(text).unwrap_or_default()));
                 }
                 Ok(Tags(tags))

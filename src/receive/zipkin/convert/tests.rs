@@ -1,6 +1,7 @@
 //! Zipkin's formats become the requests that a Collector makes of them.
 
 use super::*;
+use crate::otlp::draft::PARTS_MAX;
 use crate::otlp::scan::scan;
 use crate::otlp::wire::{put_bytes, put_fixed64, put_uint};
 use crate::receive::thrift::write::Node;
@@ -371,4 +372,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_span_of_countless_empty_parts_is_refused() {
+    let many = |part: &str| vec![part; PARTS_MAX + 1].join(",");
+    let tags: Vec<String> = (0..=PARTS_MAX).map(|number| format!("\"{number}\":\"\"")).collect();
+    let span = |rest: &str| format!("[{{\"traceId\":\"1\",\"id\":\"1\",{rest}}}]");
+    for (format, body) in [
+        (Format::JsonV2, span(&format!("\"annotations\":[{}]", many("{}")))),
+        (Format::JsonV2, span(&format!("\"tags\":{{{}}}", tags.join(",")))),
+        (Format::JsonV1, span(&format!("\"binaryAnnotations\":[{}]", many("{}")))),
+    ] {
+        let error = to_request(format, body.as_bytes(), Rules::default(), 1, usize::MAX).unwrap_err().to_string();
+        assert!(error.contains("65536"), "{error}");
+    }
+    let (mut one, mut request) = (vec![0x0a, 1, 1, 0x1a, 8, 0, 0, 0, 0, 0, 0, 0, 1], Vec::new());
+    one.extend([0x52, 0].repeat(PARTS_MAX + 1));
+    put_bytes(&mut request, 1, &one);
+    let error = to_request(Format::ProtobufV2, &request, Rules::default(), 1, usize::MAX).unwrap_err().to_string();
+    assert!(error.contains("65536"), "{error}");
 }

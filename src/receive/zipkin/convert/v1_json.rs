@@ -1,7 +1,7 @@
 //! Zipkin v1 as JSON: a list of spans, read one by one.
 
 use super::ConvertError;
-use super::json::{JsonEndpoint, JsonText, Micros, each, span_id, text, trace_id};
+use super::json::{JsonEndpoint, JsonText, Micros, Parts, each, span_id, text, trace_id};
 use super::v1::{Annotation, BinaryAnnotation, Span};
 use crate::otlp::draft::{TooLong, Value};
 use serde::Deserialize;
@@ -32,9 +32,9 @@ struct JsonSpan<'a> {
     #[serde(default)]
     duration: Option<Micros>,
     #[serde(borrow, default)]
-    annotations: Option<Vec<Option<JsonAnnotation<'a>>>>,
+    annotations: Option<Parts<Option<JsonAnnotation<'a>>>>,
     #[serde(borrow, default)]
-    binary_annotations: Option<Vec<Option<JsonBinaryAnnotation<'a>>>>,
+    binary_annotations: Option<Parts<Option<JsonBinaryAnnotation<'a>>>>,
 }
 
 #[derive(Deserialize)]
@@ -70,8 +70,8 @@ enum JsonValue<'a> {
 
 impl<'a> JsonSpan<'a> {
     fn into_span(self) -> Result<Span<'a>, (&'static str, &'static str)> {
-        let annotations = self.annotations.unwrap_or_default().into_iter().flatten();
-        let binary_annotations = self.binary_annotations.unwrap_or_default().into_iter().flatten();
+        let annotations = self.annotations.unwrap_or_default().0.into_iter().flatten();
+        let binary_annotations = self.binary_annotations.unwrap_or_default().0.into_iter().flatten();
         Ok(Span {
             trace_id: trace_id(self.trace_id.as_ref()).map_err(|problem| ("traceId", problem))?,
             id: span_id(self.id.as_ref()).map_err(|problem| ("id", problem))?.ok_or(("id", "is missing"))?,

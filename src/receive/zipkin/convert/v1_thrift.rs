@@ -18,6 +18,7 @@ pub fn read<'a>(body: &'a [u8], mut take: impl FnMut(Span<'a>) -> Result<(), Too
 }
 
 fn span<'a>(reader: &mut Reader<'a>) -> Result<Span<'a>, ThriftError> {
+    reader.begin();
     let mut span = Span::default();
     let (mut high, mut low) = (0, 0);
     reader.structure(|reader, field| {
