@@ -89,10 +89,15 @@ async fn acknowledged_metrics_and_logs_survive_kill_and_outage_and_reach_a_real_
         sum("otelcol_receiver_accepted_metric_points") == 30 && sum("otelcol_receiver_accepted_log_records") == 20
     })
     .await;
+    // What was sent is booked a moment after the answer.
+    eventually("all of it is booked as sent", ARRIVAL_BOUND, async || {
+        let own = spanreel.metrics().await;
+        let sum = |name: &str, destination: &str| own.sum(name, &[("destination", destination)]).unwrap_or(0.0) as u64;
+        sum("spanreel_metric_points_sent_total", "otlp") == 30
+            && sum("spanreel_log_records_sent_total", "otlphttp") == 20
+    })
+    .await;
     let own = spanreel.metrics().await;
-    let sum = |name: &str, destination: &str| own.sum(name, &[("destination", destination)]).unwrap_or(0.0) as u64;
-    assert_eq!(sum("spanreel_metric_points_sent_total", "otlp"), 30);
-    assert_eq!(sum("spanreel_log_records_sent_total", "otlphttp"), 20);
     assert_eq!(own.sum("spanreel_metric_points_stored_total", &[]), Some(30.0));
     assert_eq!(own.sum("spanreel_spans_stored_total", &[]), None, "no pipeline carries traces");
     // None of it is taken for spans.
