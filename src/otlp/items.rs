@@ -66,7 +66,7 @@ impl Walk {
             match (known.kind, field.payload) {
                 (Kind::Message(inner), Payload::Bytes(bytes)) => self.message(inner, bytes, depth)?,
                 (Kind::Id(len), Payload::Bytes(id)) if !id.is_empty() && id.len() != len => {
-                    return Err(ScanError::IdLength { message: message.name, field: field.number, len: id.len() });
+                    return Err(ScanError::IdLength { message: message.name, field: field.number });
                 }
                 (Kind::String | Kind::Bytes | Kind::Id(_), Payload::Bytes(_))
                 | (

@@ -266,7 +266,7 @@ fn log_record(record: &[u8]) -> Vec<u8> {
 fn what_a_destination_would_refuse_is_refused_at_the_door() {
     let mut short_id = Vec::new();
     put_bytes(&mut short_id, 9, &[1; 15]);
-    let error = ScanError::IdLength { message: "LogRecord", field: 9, len: 15 };
+    let error = ScanError::IdLength { message: "LogRecord", field: 9 };
     assert_eq!(count(Signal::Logs, &log_record(&short_id)), Err(error));
 
     let mut number_in_place_of_text = Vec::new();
