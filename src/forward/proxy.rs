@@ -4,6 +4,7 @@
 //! proxy that allows CONNECT to port 443 alone says so, and its words are shown.
 
 use super::connect::Target;
+use crate::otlp::percent;
 use base64::Engine as _;
 use std::io;
 use std::net::IpAddr;
@@ -42,7 +43,7 @@ impl Proxy {
             None => (None, authority),
         };
         let authorization = user.map(|user| {
-            let plain = percent_decoded(user);
+            let plain = percent::decoded(user);
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
         });
         Some(Self { address: Target::parse(host, Some(80))?, authorization })
@@ -120,20 +121,6 @@ fn is_within(address: IpAddr, block: IpAddr, bits: u32) -> bool {
         (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
         _ => false,
     }
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = (byte == b'%')
-            .then(|| after.first_chunk::<2>())
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        out.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    out
 }
 
 #[cfg(test)]

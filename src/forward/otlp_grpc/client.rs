@@ -8,7 +8,7 @@ use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
 use crate::forward::credentials::{self, Credentials};
 use crate::forward::headers::{self, HeaderError};
 use crate::forward::link::{Reply, Transport};
-use crate::otlp::Signal;
+use crate::otlp::{Signal, percent};
 use base64::Engine as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
@@ -265,25 +265,7 @@ fn not_grpc(status: u16, headers: &HeaderMap) -> Reply {
 
 /// `grpc-message` is percent-encoded; what is not valid stays as it is.
 fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = (byte == b'%')
-            .then(|| after.first_chunk::<2>())
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match escaped {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8_lossy(&percent::decoded(text)).into_owned()
 }
 
 /// hyper's errors name the cause only in their sources.
