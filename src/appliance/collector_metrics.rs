@@ -5,6 +5,7 @@
 //! What the Collector counts in requests is counted in items here (`otelcol_exporter_queue_size`), and there is no queue
 //! capacity: the spool's budget is in bytes (`spanreel_spool_bytes_max`).
 
+use super::samplings;
 use crate::otlp::Signal;
 use crate::receive;
 use crate::spool::{LossReason, Snapshot, Spool};
@@ -57,7 +58,7 @@ fn exporters(out: &mut String, snapshot: &Snapshot) {
     let mut queued = Series::new();
     for signal in Signal::ALL {
         let (mut sent, mut failed) = (Series::new(), Series::new());
-        for consumer in &snapshot.consumers {
+        for consumer in snapshot.consumers.iter().filter(|it| it.account.destination != samplings::CURSOR) {
             let account = &consumer.account;
             if snapshot.ledger.account(account.pipeline).is_none_or(|account| account.signal != signal) {
                 continue;
