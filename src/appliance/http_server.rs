@@ -44,8 +44,7 @@ pub(super) async fn bind(endpoint: &str) -> Result<HttpServer, StartError> {
     Ok(HttpServer { socket, address, given_up: Counter::default() })
 }
 
-/// A response in Prometheus' older text format, in which a Collector's names stand as they are. Without exemplars,
-/// OpenMetrics reads the same.
+/// A response in Prometheus' older text format, in which a Collector's names stand as they are.
 pub(super) fn plain_text(text: String) -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(http::header::CONTENT_TYPE, content_type)], text).into_response()

@@ -202,8 +202,10 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         }
         let raw_bytes_max = self.engine.link.request_raw_bytes_max();
         let has_room = self.room_ahead(is_away).is_some();
-        let [of_main, of_live] =
-            [Which::Main, Which::Live].map(|it| self.lanes.appetite(it, raw_bytes_max).filter(|_| has_room));
+        let mut appetite = |which| self.lanes.appetite(which, raw_bytes_max).filter(|_| has_room);
+        let of_main = appetite(Which::Main);
+        // What is read for it while the destination is away would be let go again.
+        let of_live = if is_away { None } else { appetite(Which::Live) };
         let book_at = self.last_booking + BOOKING_INTERVAL;
         tokio::select! {
             biased;

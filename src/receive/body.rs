@@ -15,8 +15,9 @@ use tokio::time::Instant;
 /// must not hold room for long.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(15);
 const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
-/// Reserved at first, whatever length is declared: a declaration costs the client nothing. Raised as the body grows.
-const FIRST_BYTES: usize = 256 * 1024;
+/// Reserved before anything has come, whatever length is declared: a declaration costs the client nothing, and those who
+/// say no more must not hold the room that others need. Raised as the body grows.
+const FIRST_BYTES: usize = 4 * 1024;
 /// Up to this length a body is converted at once: that takes a millisecond, and handing it over is not free either.
 const WORKED_IN_PLACE_BYTES_MAX: usize = 64 * 1024;
 /// What a client that met a full budget is asked to wait.
@@ -52,8 +53,11 @@ pub async fn read(
             return Err(too_large());
         }
         if len > reserved {
+            let is_first = bytes.is_empty() && first.is_none();
             reserved = (len * 2).min(declared.unwrap_or(max)).max(len);
-            room.raise(reserved).await.map_err(|NoRoom| overloaded())?;
+            // Who holds next to nothing may wait for room as long as one who just came.
+            let raised = if is_first { room.raise_from_little(reserved).await } else { room.raise(reserved).await };
+            raised.map_err(|NoRoom| overloaded())?;
         }
         // A body in one piece is passed on as it came, without a copy.
         if bytes.is_empty() && first.is_none() {

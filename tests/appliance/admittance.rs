@@ -1,6 +1,7 @@
 //! Who may send: passwords, tokens, pages of other origins; and connections that do nothing.
 
 use crate::support::compression::Compression;
+use crate::support::eventually;
 use crate::support::http::Connection;
 use crate::support::otlp::{Client, GrpcConnection, Protocol, frame};
 use crate::support::ports;
@@ -159,8 +160,7 @@ async fn ten_thousand_idle_connections_cost_little_and_keep_nobody_out() {
     for at in 0..IDLE {
         let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
         if at % 4 == 0 {
-            let begun = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
-            stream.write_all(begun).await.unwrap();
+            stream.write_all(b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: app").await.unwrap();
         }
         idle.push(stream);
     }
@@ -170,9 +170,11 @@ async fn ten_thousand_idle_connections_cost_little_and_keep_nobody_out() {
         let answer = client.export(&traces.request("served", 0..1), Compression::Identity).await.unwrap();
         assert!(answer.is_ok(), "{protocol:?}: {answer:?}");
     }
-    let metrics = spanreel.metrics().await;
-    let dismissed = metrics.sum("spanreel_receiver_connections_dismissed_total", &[]);
-    assert!(dismissed >= Some(100.0), "silent ones made room: {dismissed:?}");
+    // For those that came, or because opening them took longer than silence is borne.
+    eventually("silent connections are closed, and counted", Duration::from_secs(120), async || {
+        spanreel.metrics().await.sum("spanreel_receiver_connections_dismissed_total", &[]) >= Some(100.0)
+    })
+    .await;
     let peak = spanreel.process().peak_memory();
     assert!(peak < MEMORY_MAX, "it grew to {} MiB", peak >> 20);
     spanreel.ledger().await.assert_balanced();
