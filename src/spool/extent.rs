@@ -142,6 +142,11 @@ impl OpenExtent {
         self.newest_received = received;
     }
 
+    /// The batches before `next` cannot be read.
+    pub fn pass_over(&mut self, next: Seq) {
+        self.end = next.0;
+    }
+
     /// With a maximum age, extents are short against it: they go as a whole.
     pub fn is_full(&self, now: u64, age_max: Option<Duration>) -> bool {
         let share = age_max.map_or(u64::MAX, |age| u64::try_from(age.as_nanos() / 8).unwrap_or(u64::MAX));

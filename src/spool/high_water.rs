@@ -5,8 +5,10 @@
 //! after a power cut it may be old, but it never claims more than was durable.
 //!
 //! ```text
-//! high-water   end u64, stored spans of all pipelines u64 (little endian)
+//! high-water   end u64, stored spans of all pipelines u64, a check of both u64 (little endian)
 //! ```
+//!
+//! A mark that does not pass its check says nothing; it is not believed and replaced by the next one.
 
 use super::Seq;
 use std::fs::File;
@@ -15,6 +17,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const FILE_NAME: &str = "high-water";
+const LEN: usize = 24;
+/// Zeros, which a disk may give in place of anything, must not pass.
+const CHECK_OF_ZEROS: u64 = 0x7370_616e_7265_656c;
 
 #[derive(Debug)]
 pub(super) struct HighWater {
@@ -59,11 +64,17 @@ impl HighWater {
 }
 
 impl Mark {
-    fn bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
+    fn bytes(self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
         bytes[..8].copy_from_slice(&self.end.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.stored_spans.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.stored_spans.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.check().to_le_bytes());
         bytes
+    }
+
+    /// Any one damaged byte changes it, or differs from it.
+    fn check(self) -> u64 {
+        self.end.rotate_left(32) ^ self.stored_spans.rotate_left(16) ^ CHECK_OF_ZEROS
     }
 
     /// Beside a copy of the database.
@@ -76,8 +87,19 @@ impl Mark {
 
 /// A new file is empty: no mark.
 fn read(file: &File) -> io::Result<Mark> {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; LEN];
     let read = file.read_at(&mut bytes, 0)?;
-    let half = |at: usize| bytes.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes);
-    Ok(if read == bytes.len() { Mark { end: half(0), stored_spans: half(8) } } else { Mark::default() })
+    if read == 0 {
+        return Ok(Mark::default());
+    }
+    let word = |at: usize| bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let mark = Mark { end: word(0), stored_spans: word(8) };
+    if read != LEN || word(16) != mark.check() {
+        tracing::error!(
+            file = FILE_NAME,
+            "damaged: whether acknowledged spans are missing cannot be told this time; check the disk"
+        );
+        return Ok(Mark::default());
+    }
+    Ok(mark)
 }

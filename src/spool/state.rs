@@ -181,38 +181,85 @@ pub(super) fn prefixed<'a>(
         .take_while(move |item| item.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
 }
 
+/// Reads the batches from `first` on into the open extent. One that cannot be read is passed over, as readers do: those
+/// behind it are whole, and so is everything else.
 fn rescan(database: &Database, first: Seq, trace_keys: fn(&[u8], &mut Vec<TraceKey>)) -> Result<OpenExtent, String> {
-    let mut open = OpenExtent::starting_at(first);
-    let mut options = ReadOptions::default();
-    options.fill_cache(false);
-    let start = first.key();
-    let batches =
-        database.raw().iterator_cf_opt(database.family(BATCH), options, IteratorMode::From(&start, Direction::Forward));
-    let mut decompressor = zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?;
-    let mut keys = Vec::new();
-    for item in batches {
-        let (key, value) = item.map_err(|error| error.to_string())?;
-        let seq = Seq(u64::from_be_bytes(key.as_ref().try_into().map_err(|_| "a batch key of a wrong length")?));
-        // Numbers may jump between extents, after a damaged log.
-        if open.is_empty() && seq.0 > open.end {
-            open = OpenExtent::starting_at(seq);
-        }
-        if seq.0 != open.end {
-            return Err(format!("batch {} is missing: the next one found is {}", open.end, seq.0));
-        }
-        let header = Header::decode(&value).ok_or_else(|| format!("batch {} has no readable header", seq.0))?;
-        keys.clear();
-        // A frame that does not inflate is kept out of the index; readers report it when they meet it.
-        match decompressor.decompress(&value[Header::LEN..], header.raw_bytes as usize) {
-            Ok(raw) if header.signal == Signal::Traces => trace_keys(&raw, &mut keys),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(batch = seq.0, %error, "a stored batch cannot be inflated; it is not searchable")
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        open.push(value.len(), header.raw_bytes, header.received, &keys);
+    let mut scan = Rescan {
+        database,
+        trace_keys,
+        decompressor: zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?,
+        keys: Vec::new(),
+        open: OpenExtent::starting_at(first),
+    };
+    while let Err(problem) = scan.run() {
+        let unreadable = Seq(scan.open.end);
+        let Some(next) = scan.next_readable() else { break };
+        tracing::error!(
+            batch = unreadable.0,
+            until = next.0,
+            problem,
+            "stored batches cannot be read; they are passed over"
+        );
+        scan.open.pass_over(next);
     }
-    Ok(open)
+    Ok(scan.open)
+}
+
+struct Rescan<'a> {
+    database: &'a Database,
+    trace_keys: fn(&[u8], &mut Vec<TraceKey>),
+    decompressor: zstd::bulk::Decompressor<'static>,
+    keys: Vec<TraceKey>,
+    open: OpenExtent,
+}
+
+impl Rescan<'_> {
+    /// Adds batches as far as they can be read, or what keeps the next one from it.
+    fn run(&mut self) -> Result<(), String> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let start = Seq(self.open.end).key();
+        let from = IteratorMode::From(&start, Direction::Forward);
+        for item in self.database.raw().iterator_cf_opt(self.database.family(BATCH), options, from) {
+            let (key, value) = item.map_err(|error| error.to_string())?;
+            let seq = seq_of(&key)?;
+            // Numbers may jump between extents, after a damaged log.
+            if self.open.is_empty() && seq.0 > self.open.end {
+                self.open = OpenExtent::starting_at(seq);
+            }
+            if seq.0 != self.open.end {
+                return Err(format!("batch {} is missing", self.open.end));
+            }
+            let header = Header::decode(&value).ok_or("it has no readable header")?;
+            self.keys.clear();
+            // A frame that does not inflate is kept out of the index; readers report it when they meet it.
+            match self.decompressor.decompress(&value[Header::LEN..], header.raw_bytes as usize) {
+                Ok(raw) if header.signal == Signal::Traces => (self.trace_keys)(&raw, &mut self.keys),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(batch = seq.0, %error, "a stored batch cannot be inflated; it is not searchable");
+                }
+            }
+            self.keys.sort_unstable();
+            self.keys.dedup();
+            self.open.push(value.len(), header.raw_bytes, header.received, &self.keys);
+        }
+        Ok(())
+    }
+
+    /// The first batch behind the one that could not be read, asked for one by one, since an iterator does not get past a
+    /// damaged block. `None`: there is none, and what was acknowledged behind it is missed by the high-water mark.
+    fn next_readable(&self) -> Option<Seq> {
+        let family = self.database.family(BATCH);
+        let (last, _) = self.database.raw().iterator_cf(family, IteratorMode::End).next()?.ok()?;
+        let readable = |seq: &Seq| {
+            let value = self.database.raw().get_pinned_cf(family, seq.key());
+            matches!(value, Ok(Some(value)) if Header::decode(&value).is_some())
+        };
+        (self.open.end + 1..=seq_of(&last).ok()?.0).map(Seq).find(readable)
+    }
+}
+
+fn seq_of(key: &[u8]) -> Result<Seq, String> {
+    Ok(Seq(u64::from_be_bytes(key.try_into().map_err(|_| "a batch key of a wrong length")?)))
 }

@@ -338,6 +338,61 @@ async fn after_a_damaged_log_numbers_go_on_behind_what_was_sealed() {
     check_ledger(&spool);
 }
 
+#[tokio::test]
+async fn a_damaged_mark_is_not_believed() {
+    for damage in [0usize, 4, 11, 23] {
+        let directory = TempDir::new().unwrap();
+        let spool = open(&directory);
+        let traces = spool.pipeline("traces").await.unwrap();
+        spool.append(append(traces, &[1], 3)).await.unwrap();
+        spool.close().await;
+        let before = spool.range();
+        drop(spool);
+        let mark = directory.path().join("high-water");
+        let mut bytes = std::fs::read(&mark).unwrap();
+        bytes[damage] ^= 0x5a;
+        std::fs::write(&mark, bytes).unwrap();
+        let spool = open(&directory);
+        assert_eq!((spool.range(), spool.snapshot().ledger.lost_to_damage), (before, 0), "byte {damage}");
+        spool.append(append(traces, &[2], 3)).await.unwrap();
+        check_ledger(&spool);
+        spool.close().await;
+    }
+}
+
+/// Every place in the file, as a disk may damage any.
+#[tokio::test]
+async fn batches_in_a_damaged_block_are_passed_over_at_a_start() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let mut noise = Noise(1);
+    for key in 0..12u32 {
+        spool.append(Append { request: noise.request(40_000), ..append(traces, &[key], 3) }).await.unwrap();
+    }
+    let database = spool.database().raw();
+    database.flush_cf(spool.database().family(database::BATCH)).unwrap();
+    let files = database.live_files().unwrap();
+    let file = files.iter().find(|file| file.column_family_name == database::BATCH).unwrap();
+    let file = directory.path().join(file.name.trim_start_matches('/'));
+    let range = spool.range();
+    spool.close().await;
+    drop(spool);
+    let whole = std::fs::read(&file).unwrap();
+    for part in 1..8 {
+        let mut bytes = whole.clone();
+        let at = whole.len() * part / 8;
+        bytes[at..at + 16].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        std::fs::write(&file, bytes).unwrap();
+        let spool = open(&directory);
+        assert_eq!(spool.range(), range, "part {part}");
+        let readable = (range.start.0..range.end.0).filter(|seq| matches!(spool.batch(Seq(*seq)), Ok(Some(_)))).count();
+        assert!((10..12).contains(&readable), "part {part}: {readable} of 12");
+        check_ledger(&spool);
+        spool.close().await;
+    }
+}
+
 /// Requests that do not shrink, so that some tens of them fill an extent.
 struct Noise(u64);
 
