@@ -7,9 +7,8 @@ use super::intake::{PipelineIntake, items_append};
 use crate::config::{Declaration, Stability};
 use crate::otlp::Signal;
 use crate::process::connector::{Connector, EmitError, Outlet, Task};
-use crate::red;
 use crate::red::connector::settings::{ServiceGraphConnectorSettings, SpanMetricsConnectorSettings};
-use crate::red::connector::{How, MetricsConnector};
+use crate::red::connector::{ConnectorMetrics, MetricsConnector};
 use crate::spool::Spool;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -52,18 +51,15 @@ pub const SERVICE_GRAPH: Declaration<ConnectorSettings> =
     .connecting(&[(Signal::Traces, Signal::Metrics)]);
 
 impl ConnectorSettings {
-    /// What runs; `None` for what is wiring alone.
-    pub(super) fn build(&self) -> Option<Arc<dyn Connector>> {
-        match self {
-            Self::Forward => None,
-            Self::SpanMetrics(settings) => Some(at_work(settings.build())),
-            Self::ServiceGraph(settings) => Some(at_work(settings.build())),
-        }
+    /// What runs under this name; `None` for what is wiring alone.
+    pub(super) fn build(&self, name: String, metrics: &ConnectorMetrics) -> Option<Arc<dyn Connector>> {
+        let (engine, how) = match self {
+            Self::Forward => return None,
+            Self::SpanMetrics(settings) => settings.build(name),
+            Self::ServiceGraph(settings) => settings.build(name),
+        };
+        Some(Arc::new(MetricsConnector::new(engine, how, metrics)))
     }
-}
-
-fn at_work((engine, how): (red::Engine, How)) -> Arc<dyn Connector> {
-    Arc::new(MetricsConnector::new(engine, how))
 }
 
 /// Where a connector's own requests go.

@@ -119,7 +119,7 @@ impl SpanMetricsConnectorSettings {
     }
 
     /// The counters and how they are reported.
-    pub fn build(&self) -> (Engine, How) {
+    pub fn build(&self, name: String) -> (Engine, How) {
         let mut keys = Keys::default();
         let intrinsic = [
             ("service.name", Dimension::Service),
@@ -138,15 +138,15 @@ impl SpanMetricsConnectorSettings {
             let dimension = Dimension::Attribute { key: keys.index_of(name), default: default.clone() };
             dimensions.push((name.clone(), dimension));
         }
-        let name = |suffix: &str| match self.namespace.as_str() {
+        let named = |suffix: &str| match self.namespace.as_str() {
             "" => suffix.to_owned(),
             namespace => format!("{namespace}.{suffix}"),
         };
         let is_seconds = self.latency.as_ref().is_some_and(|latency| latency.is_seconds);
         let plan = spans::Plan {
-            calls: family(name("calls"), "1", Kind::Counter, "Spans"),
+            calls: family(named("calls"), "1", Kind::Counter, "Spans"),
             latency: self.latency.as_ref().map(|_| {
-                family(name("duration"), if is_seconds { "s" } else { "ms" }, Kind::Histogram, "Duration of spans")
+                family(named("duration"), if is_seconds { "s" } else { "ms" }, Kind::Histogram, "Duration of spans")
             }),
             size: None,
             target_info: None,
@@ -160,6 +160,7 @@ impl SpanMetricsConnectorSettings {
         let spans = SpanMetrics::new(plan, &mut keys);
         let engine = Engine::new(keys, Some(spans), None, self.expiration.as_millis() as u64);
         let how = How {
+            name,
             scope: "spanmetricsconnector",
             interval: self.interval,
             temporality: self.temporality,
@@ -227,7 +228,7 @@ impl ServiceGraphConnectorSettings {
     }
 
     /// The counters and how they are reported.
-    pub fn build(&self) -> (Engine, How) {
+    pub fn build(&self, name: String) -> (Engine, How) {
         let mut keys = Keys::default();
         let mut indexes = |names: &[String]| names.iter().map(|name| keys.index_of(name)).collect::<Vec<_>>();
         let (peer, database) = (indexes(&self.peer_attributes), indexes(&self.database_attributes));
@@ -256,6 +257,7 @@ impl ServiceGraphConnectorSettings {
         let graph = ServiceGraph::new(plan, &mut keys);
         let engine = Engine::new(keys, None, Some(graph), STALE_MILLIS);
         let how = How {
+            name,
             scope: "traces_service_graph",
             interval: self.interval,
             temporality: Temporality::Cumulative,
