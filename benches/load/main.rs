@@ -23,7 +23,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backlog;
+mod cluster;
 mod driver;
+#[path = "../../tests/support/kube.rs"]
+mod kube_rig;
 mod payload;
 mod processors;
 mod profile;

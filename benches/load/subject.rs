@@ -1,5 +1,6 @@
 //! What the load is put on, and what is read from it.
 
+use crate::cluster::Cluster;
 use crate::driver::{self, Plan, Sent};
 use crate::payload::{self, SERVICES, SPANS_PER_TRACE_AND_SERVICE};
 use crate::processors::{Chain, NONE};
@@ -22,20 +23,22 @@ const SHORT_SILENCE: Duration = Duration::from_secs(8);
 const SAMPLE_TRACES: u64 = 2_000;
 
 /// What the load goes through.
-#[derive(Debug, Clone, Copy)]
-pub struct Path {
+#[derive(Clone, Copy)]
+pub struct Path<'a> {
     pub chain: Chain,
     /// The walk-through's batch, which waits up to 10 s; otherwise 1 s.
     pub waits_long: bool,
+    /// Where Spanreel runs.
+    pub cluster: Option<&'a Cluster>,
 }
 
-impl Default for Path {
+impl Default for Path<'_> {
     fn default() -> Self {
-        Self { chain: NONE, waits_long: true }
+        Self { chain: NONE, waits_long: true, cluster: None }
     }
 }
 
-impl Path {
+impl Path<'_> {
     fn batch_timeout(self) -> &'static str {
         if self.waits_long { "10s" } else { "1s" }
     }
@@ -105,7 +108,7 @@ impl Subject {
         }
     }
 
-    pub async fn measure(self, plan: Plan, path: Path) -> Measured {
+    pub async fn measure(self, plan: Plan, path: Path<'_>) -> Measured {
         let sink = Sink::start().await.expect("the sink listens");
         match self {
             Self::Spanreel => {
@@ -117,6 +120,9 @@ impl Subject {
                 ];
                 let chain = [&around[..1], path.chain.processors, &around[1..]].concat();
                 options.processors = chain.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+                if let Some(cluster) = path.cluster {
+                    cluster.join(&mut options);
+                }
                 let mut spanreel = Spanreel::start(&options).await;
                 let before = before(spanreel.process()).await;
                 let port = spanreel.ports.of(plan.protocol);
@@ -140,7 +146,7 @@ impl Subject {
         }
     }
 
-    async fn measure_otelcol(self, config: &str, plan: Plan, path: Path, sink: &Sink) -> Measured {
+    async fn measure_otelcol(self, config: &str, plan: Plan, path: Path<'_>, sink: &Sink) -> Measured {
         let config = config.replace("$DESTINATION", &sink.port.to_string());
         let mut otelcol = Otelcol::start(&config).await;
         let before = before(otelcol.process()).await;
@@ -170,7 +176,7 @@ impl Subject {
 }
 
 /// The walk-through's configuration with the chain between its processors.
-fn with_chain(config: &str, path: Path) -> String {
+fn with_chain(config: &str, path: Path<'_>) -> String {
     let mut config = config.replace("timeout: 10s", &format!("timeout: {}", path.batch_timeout()));
     for (id, settings) in path.chain.processors {
         config = config.replace("  batch:\n", &format!("  {id}: {settings}\n  batch:\n"));
@@ -188,7 +194,7 @@ async fn before(process: &Process) -> Before {
 
 /// Waits until the sink has as many spans as were acknowledged, or until nothing comes any more (the report shows the
 /// difference then).
-async fn drained(sink: &Sink, spans: u64, path: Path) -> Duration {
+async fn drained(sink: &Sink, spans: u64, path: Path<'_>) -> Duration {
     let silence = if path.waits_long { SILENCE } else { SHORT_SILENCE };
     let start = Instant::now();
     let (mut last, mut news) = (sink.spans(), start);

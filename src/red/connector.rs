@@ -2,6 +2,7 @@
 //! pipelines of metrics.
 
 pub mod settings;
+pub mod span_metrics;
 
 use super::otlp::{Report, Request, Temporality, requests};
 use super::{Engine, Red};

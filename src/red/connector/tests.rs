@@ -118,6 +118,6 @@ async fn differences_that_were_not_stored_are_said_again_and_counted_when_they_a
     drop(held);
     shutdown.cancel();
     running.await.unwrap();
-    // Calls, latency and size of one series.
-    assert_eq!((spool.calls(), lost()), (1, 3));
+    // Calls, latency and size of one series, and four figures of a call from outside.
+    assert_eq!((spool.calls(), lost()), (1, 7));
 }
