@@ -43,7 +43,7 @@ use self::resource::Resource;
 use self::resource_detection::ResourceDetection;
 use self::settings::ProcessorSettings;
 use self::transform::Transform;
-use crate::otlp::edit::{Attributes, Traces};
+use crate::otlp::edit::{self, Traces};
 use std::ops::AddAssign;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +87,7 @@ pub trait Editor: Send + Sync {
 /// Changes resources and nothing else, and so serves every signal.
 pub trait ResourceEditor: Send + Sync {
     /// As [`Editor::edit`], for the attributes of one resource.
-    fn edit_resource<'a>(&'a self, attributes: &mut Attributes<'a>, client: &'a Client);
+    fn edit_resource<'a>(&'a self, attributes: &mut edit::Attributes<'a>, client: &'a Client);
 }
 
 impl<T: ResourceEditor> Editor for T {

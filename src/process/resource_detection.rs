@@ -10,8 +10,8 @@ mod system;
 use self::settings::{Detector, ResourceDetectionSettings};
 use super::client::Client;
 use super::surroundings::Surroundings;
-use super::{Editor, Failed, Processor, Removed};
-use crate::otlp::edit::{Traces, Value};
+use super::{Editor, Processor, ResourceEditor};
+use crate::otlp::edit::{Attributes, Value};
 use std::borrow::Cow;
 
 /// One instance per pipeline.

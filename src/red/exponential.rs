@@ -54,17 +54,17 @@ impl Exponential {
 
     /// Counts a value so many times.
     pub fn observe(&mut self, value: f64, times: u64, witness: Option<Witness>) {
-        self.count += times;
+        self.count = self.count.saturating_add(times);
         self.sum += value * times as f64;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
         if value.is_normal() && value > 0.0 {
             let place = self.place(value);
             if let Some(count) = self.counts.get_mut(place) {
-                *count += times;
+                *count = count.saturating_add(times);
             }
         } else {
-            self.zeros += times;
+            self.zeros = self.zeros.saturating_add(times);
         }
         if let Some(Witness { trace_id, span_id, unix_millis }) = witness {
             let exemplar = Exemplar { bucket: 0, trace_id, span_id, value, unix_millis };
@@ -116,7 +116,7 @@ impl Exponential {
                 counts.resize(place + 1, 0);
             }
             if let Some(joined) = counts.get_mut(place) {
-                *joined += count;
+                *joined = count.saturating_add(*joined);
             }
         }
         (self.scale, self.offset, self.counts) = (self.scale - steps, offset, counts);
@@ -167,6 +167,14 @@ mod tests {
         let mut histogram = Exponential::new(160);
         [0.0, -0.0, f64::MIN_POSITIVE / 2.0].iter().for_each(|value| histogram.observe(*value, 1, None));
         assert_eq!((histogram.zeros, histogram.count, histogram.counts.len()), (3, 3, 0));
+    }
+
+    #[test]
+    fn what_counts_for_more_than_can_be_counted_stays_at_the_most() {
+        let mut histogram = Exponential::new(2);
+        [1.0, 1e9, 1.0, 1e-3].iter().for_each(|value| histogram.observe(*value, u64::MAX / 2, None));
+        assert_eq!(histogram.count, u64::MAX);
+        assert!(histogram.counts.contains(&u64::MAX), "{histogram:?}");
     }
 
     proptest! {

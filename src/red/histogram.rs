@@ -115,7 +115,7 @@ impl Histogram {
     pub fn observe(&mut self, bounds: &Bounds, value: f64, times: u64, witness: Option<Witness>) {
         let bucket = bounds.values.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get_mut(bucket) {
-            *count += times;
+            *count = count.saturating_add(times);
         }
         self.sum += value * times as f64;
         if let Some(Witness { trace_id, span_id, unix_millis }) = witness {
@@ -130,13 +130,13 @@ impl Histogram {
     }
 
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0_u64, |total, count| total.saturating_add(*count))
     }
 
     /// The counts of each bucket with those below it; the last is that of all.
     pub fn cumulative(&self) -> impl Iterator<Item = u64> {
-        self.counts.iter().scan(0, |total, count| {
-            *total += count;
+        self.counts.iter().scan(0_u64, |total, count| {
+            *total = total.saturating_add(*count);
             Some(*total)
         })
     }

@@ -327,7 +327,8 @@ impl SpanMetrics {
                 latency: counted.has_latency.then(|| Distribution::new(&plan.scheme)),
             };
             counted.table.update(builder.values(), now, new, |figures| {
-                figures.calls += times.times;
+                // A span may say that it stands for 2^56.
+                figures.calls = figures.calls.saturating_add(times.times);
                 figures.bytes += span.message.len() as u64;
                 if let Some(latency) = &mut figures.latency {
                     latency.observe(&plan.scheme, span.nanos() as f64 / plan.unit_nanos, times.times, witness);
