@@ -54,7 +54,7 @@ fn span(number: u64) -> Span {
     let mut attributes = vec![text("peer", ["a", "b"][number as usize % 2]), attribute("n", Any::IntValue(1))];
     if number.is_multiple_of(3) {
         attributes.push(text("tier", "gold"));
-        attributes.push(attribute("route", Any::IntValue(number as i64 % 2)));
+        attributes.push(text("route", ["/a", "/b"][number as usize % 2]));
     }
     Span {
         trace_id: [mix(number), mix(number + 1)].iter().flat_map(|part| part.to_be_bytes()).collect(),
@@ -101,6 +101,25 @@ fn requests() -> Vec<ExportTraceServiceRequest> {
 /// Points by metric, resource and attributes, with what they say; times and exemplars are each process's own.
 type Points = BTreeMap<String, BTreeSet<String>>;
 
+/// Without what says nothing: fields that are zero or empty may be written or not.
+fn normal(value: Value) -> Value {
+    let says_nothing = |value: &Value| match value {
+        Value::Null => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => matches!(text.as_str(), "" | "0"),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) => false,
+    };
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(key, value)| (key, normal(value)));
+            Value::Object(fields.filter(|(_, value)| !says_nothing(value)).collect())
+        }
+        other => other,
+    }
+}
+
 fn points(path: &Path) -> Points {
     let mut latest: BTreeMap<String, (String, Value)> = BTreeMap::new();
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
@@ -137,7 +156,7 @@ fn points(path: &Path) -> Points {
     }
     let mut points = Points::new();
     for (key, (name, point)) in latest {
-        points.entry(name).or_default().insert(format!("{key} = {point}"));
+        points.entry(name).or_default().insert(format!("{key} = {}", normal(point)));
     }
     points
 }
