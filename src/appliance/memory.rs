@@ -7,7 +7,7 @@
 //!
 //! What rests is less than half of the budget; where a `prometheus` exporter is configured its series are an eighth more. Each passing share is a bound of its own, and they are more than the other half
 //! together: intake at full speed, sealing, three scans and slow readers do not all come at once, and if they do, each
-//! waits at its own bound. The program itself, its stacks and tables come on top, about 20 MiB.
+//! waits at its own bound. The program itself, its stacks and tables come on top, about 30 MiB, of which 4 MiB are heap.
 
 use super::spanreel::settings::MemorySettings;
 use crate::query::QueryLimits;
@@ -28,7 +28,7 @@ pub(super) struct Memory {
     /// Requests between socket and disk, all listeners together. Group commit needs a few megabytes to be efficient; more
     /// only makes memory peaks.
     pub intake_bytes: usize,
-    /// OTLP of one run; sealing holds about half as much again for its columns.
+    /// OTLP of one run; sealing holds about as much again for its columns.
     pub sealing_raw_bytes: u64,
     pub forward: forward::Memory,
     pub query: QueryLimits,

@@ -98,27 +98,22 @@ impl Shared {
         if seq < head || self.unreadable.is_passed_over(seq) {
             return Ok(None);
         }
-        let value = match self.read_value(seq) {
-            Ok(Some(value)) => value,
+        let advice = match self.read_value(seq) {
             Ok(None) => return Ok(None),
-            Err(error) => {
-                return match self.unreadable.note(seq, head, Verdict::of(&error)) {
-                    Advice::TryAgain => Err(error.into()),
-                    advice => {
-                        if advice == Advice::PassOver {
-                            self.metrics.count_unreadable();
-                            tracing::error!(batch = seq.0, %error, "a stored batch cannot be read: it is passed over; check the disk");
-                        }
-                        Ok(None)
-                    }
-                };
-            }
+            Ok(Some(value)) => match Header::decode(&value) {
+                Some(header) => return Ok(Some((header, value))),
+                None => (self.unreadable.note(seq, head, Verdict::Damaged), "it has no readable header".to_owned()),
+            },
+            Err(error) => match self.unreadable.note(seq, head, Verdict::of(&error)) {
+                Advice::TryAgain => return Err(error.into()),
+                advice => (advice, error.into_string()),
+            },
         };
-        let Some(header) = Header::decode(&value) else {
-            tracing::error!(batch = seq.0, "a stored batch has no readable header");
-            return Ok(None);
-        };
-        Ok(Some((header, value)))
+        if let (Advice::PassOver, problem) = advice {
+            self.metrics.count_unreadable();
+            tracing::error!(batch = seq.0, problem, "a stored batch cannot be read: it is passed over; check the disk");
+        }
+        Ok(None)
     }
 
     fn read_value(&self, seq: Seq) -> Result<Option<DBPinnableSlice<'_>>, rocksdb::Error> {

@@ -299,16 +299,32 @@ impl Builder {
         });
     }
 
-    /// Nothing is pushed any more.
-    fn forget_known(&mut self) {
+    /// Frees what tells new values from known ones. Nothing may be pushed before [`Self::finish`].
+    fn release_known(&mut self) {
         self.trace_numbers = HashMap::new();
         self.events.times_seen = HashMap::new();
         for text in self.texts() {
-            text.seen = Interner::default();
+            text.seen.release();
         }
-        self.span_attributes.forget_known();
-        self.event_attributes.forget_known();
-        self.link_attributes.forget_known();
+        for attributes in self.attributes() {
+            attributes.release_known();
+        }
+    }
+
+    /// Frees the memory that is kept for the next segment.
+    fn release(&mut self) {
+        (self.rows, self.traces) = (Vec::new(), Vec::new());
+        for text in self.texts() {
+            text.column = OpenColumn::default();
+        }
+        self.events.times = OpenColumn::default();
+        for attributes in self.attributes() {
+            attributes.release_spare();
+        }
+    }
+
+    fn attributes(&mut self) -> [&mut Attributes; 3] {
+        [&mut self.span_attributes, &mut self.event_attributes, &mut self.link_attributes]
     }
 
     fn texts(&mut self) -> [&mut TextColumn; 5] {
@@ -336,9 +352,9 @@ impl Builder {
         self.events.times.clear();
         self.events.times_seen.clear();
         (self.events.count, self.links.count) = (0, 0);
-        self.span_attributes.clear();
-        self.event_attributes.clear();
-        self.link_attributes.clear();
+        for attributes in self.attributes() {
+            attributes.clear();
+        }
     }
 }
 

@@ -386,7 +386,7 @@ impl Sealer {
             next = next.next();
             // Only a batch that is larger than a segment is cut, and it has a run of its own.
             while let Pushed::Full { next: span } = pushed {
-                segments.push(self.write_segment(key.segment(segments.len() as u16), hurry, &mut files, &mut pace)?);
+                segments.push(self.write_segment(key.segment(segments.len() as u16), &mut files, &mut pace)?);
                 pushed = self.builder.push(request.clone(), span);
                 if matches!(pushed, Pushed::Full { next } if next == span) {
                     break;
@@ -397,7 +397,7 @@ impl Sealer {
             }
         }
         if self.builder.rows() > 0 {
-            segments.push(self.write_segment(key.segment(segments.len() as u16), hurry, &mut files, &mut pace)?);
+            segments.push(self.write_segment(key.segment(segments.len() as u16), &mut files, &mut pace)?);
         }
         intake.sealed.position = next.0;
         if segments.iter().all(|segment| segment.rows == 0) {
@@ -467,15 +467,10 @@ impl Sealer {
     fn write_segment(
         &mut self,
         key: SegmentKey,
-        hurry: Hurry,
         files: &mut Files<'_, '_>,
         pace: &mut Pace,
     ) -> Result<SegmentRecord, SealError> {
-        let built = match hurry {
-            Hurry::Yes => self.builder.finish(),
-            // The next run is a while away: no memory is kept for it.
-            Hurry::No => std::mem::take(&mut self.builder).finish_last(),
-        };
+        let built = self.builder.finish_lean();
         encode::write_segment(built, key, files, &mut self.packer, pace)
     }
 

@@ -113,10 +113,14 @@ impl Attributes {
         named
     }
 
-    /// Which attributes are known, before the last [`Self::finish`].
-    pub fn forget_known(&mut self) {
-        self.seen = Interner::default();
+    /// Frees what tells new attributes from known ones. Nothing may be added before [`Self::finish`].
+    pub fn release_known(&mut self) {
+        self.seen.release();
         self.targets = Vec::new();
+    }
+
+    /// Frees the memory of earlier builds.
+    pub fn release_spare(&mut self) {
         self.spare = Vec::new();
     }
 

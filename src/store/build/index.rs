@@ -63,12 +63,13 @@ fn field_bytes(field: &Field) -> usize {
 }
 
 impl Builder {
-    /// The segment. What was needed to tell new values from known ones goes before columns are made of them: together
-    /// they would be as much again as the batches.
-    #[must_use]
-    pub fn finish_last(mut self) -> Built {
-        self.forget_known();
-        self.finish()
+    /// The segment, with little memory beside it: what tells new values from known ones goes before columns are made of
+    /// them, and nothing is kept for the next segment. For large ones: together it would be twice the batches.
+    pub fn finish_lean(&mut self) -> Built {
+        self.release_known();
+        let built = self.finish();
+        self.release();
+        built
     }
 
     /// The segment; the builder is then ready for another one, with the memory that it has.

@@ -33,6 +33,8 @@ pub(super) struct Interner {
     hasher: RandomState,
     /// The upper half of the hash above a number counted from 1; 0 is free. A power of two of them, at most half used.
     slots: Vec<u64>,
+    /// How many there are from the first string on.
+    slots_wanted: usize,
     places: Vec<Place>,
 }
 
@@ -43,7 +45,7 @@ const LARGE_SLOTS: usize = 64 * 1024;
 
 impl Default for Interner {
     fn default() -> Self {
-        Self { hasher: RandomState::default(), slots: vec![0; SLOTS_MIN], places: Vec::new() }
+        Self { hasher: RandomState::default(), slots: Vec::new(), slots_wanted: SLOTS_MIN, places: Vec::new() }
     }
 }
 
@@ -56,6 +58,9 @@ impl Interner {
         batches: &B,
         place: impl FnOnce() -> Place,
     ) -> (u32, bool) {
+        if self.slots.is_empty() {
+            self.slots = vec![0; self.slots_wanted];
+        }
         let hash = self.hasher.hash_one(string);
         let mask = self.slots.len() - 1;
         let tag = hash & 0xffff_ffff_0000_0000;
@@ -86,6 +91,13 @@ impl Interner {
     pub fn clear(&mut self) {
         self.slots.fill(0);
         self.places.clear();
+    }
+
+    /// Forgets all strings and frees the memory. The table will have its size again at once: growing costs more than that.
+    pub fn release(&mut self) {
+        self.slots_wanted = self.slots.len().max(SLOTS_MIN);
+        self.slots = Vec::new();
+        self.places = Vec::new();
     }
 
     #[cold]
@@ -125,7 +137,7 @@ mod tests {
                     prop_assert_eq!(*known.entry(string).or_insert(next), number);
                     prop_assert_eq!(batches.as_slice().at(interner.places[number as usize]), string.as_slice());
                 }
-                interner.clear();
+                if strings.len().is_multiple_of(2) { interner.clear() } else { interner.release() }
             }
         }
     }
