@@ -339,6 +339,13 @@ impl Spool {
         state.head()..state.end()
     }
 
+    /// The first number that is not stored yet, and how many spans were stored before it, ever.
+    pub fn end(&self) -> (Seq, u64) {
+        let state = self.shared.state();
+        let spans = state.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+        (state.end(), spans.map(|(_, account)| account.stored).sum())
+    }
+
     /// Whether the oldest closed extent holds batches from `seq` on.
     pub fn oldest_extent_ends_behind(&self, seq: Seq) -> bool {
         self.shared.state().extents.front().is_some_and(|extent| extent.end > seq.0)
@@ -363,6 +370,11 @@ impl Spool {
     /// Whether the disk is so short of space that what waits to be sealed should be sealed at once, so that it can go.
     pub fn is_short_of_space(&self) -> bool {
         reclaim::is_short_of_space(&self.shared)
+    }
+
+    /// When the oldest batch that waits behind a cursor became durable, Unix nanoseconds. Blocking.
+    pub fn oldest_waiting(&self, account: &ConsumerAccount) -> Option<u64> {
+        self.shared.oldest_waiting(Seq(account.position))
     }
 
     pub fn sync_times(&self) -> SyncTimes {
