@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { METRICS_SECONDS_MAX, status } from "../api";
 import type { Status } from "../api";
-import { ago, bytes, count, duration, percent, rate } from "../format";
+import { ago, bytes, coarse, count, duration, percent, rate } from "../format";
 import { useAnswer, useInterval, useTitle } from "../hooks";
 import { keepRange, range, step, tick } from "../range";
 import { change, href, parameter } from "../router";
@@ -14,6 +14,8 @@ import { Command, Empty, Failure, Service, Sparkline, Waiting } from "../ui";
 const LOOK_MS = 15_000;
 const AWAIT_MS = 2_000;
 const SAMPLES = 60;
+/** A spool that is full later than this needs no word here. */
+const FORECAST_SECONDS_MAX = 90 * 86_400;
 
 export default function Home() {
   useTitle("");
@@ -52,7 +54,7 @@ export function Strip({ status }: { status: Status }) {
         {disk ? <b class="bad-text">{spool.disk_error ?? "The disk is full: nothing is taken in"}</b> : <b>Receiving</b>}
       </span>
       <span>
-        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk
+        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk{spool.full_in_seconds !== null && spool.full_in_seconds < FORECAST_SECONDS_MAX && `; the spool is full in about ${coarse(spool.full_in_seconds)}`}
       </span>
       {destinations.length > 0 && (
         <span>
