@@ -7,17 +7,20 @@
 //!
 //! It knows no wire format; what is configured comes in typed, what runs goes out as tasks.
 
+mod access;
 mod archive;
 mod authenticators;
 mod banner;
 mod collector_metrics;
 pub mod components;
+mod configuration;
 pub mod connectors;
 mod credentials;
 mod dead_letters;
 mod doors;
 pub mod file_storage;
 mod forecast;
+mod health;
 pub mod health_check;
 mod host;
 mod http_server;
@@ -38,7 +41,7 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{QueryMetrics, QueryState, Tempo};
+use crate::query::{AccessMetrics, QueryMetrics, QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
@@ -198,6 +201,8 @@ impl Appliance {
         cluster_metrics.register(&mut registry);
         let query_metrics = QueryMetrics::default();
         query_metrics.register(&mut registry);
+        let access_metrics = AccessMetrics::default();
+        access_metrics.register(&mut registry);
         let metrics = Metrics::new(registry);
         let metrics = match red {
             Some(red) => metrics.with_series(move || Box::new(red::exposition::Pages::of(Arc::clone(&red)))),
@@ -216,6 +221,7 @@ impl Appliance {
             Arc::clone(&host),
             life.clone(),
             forecast,
+            settings.clone(),
         ));
         let query_address = if query_endpoint.is_empty() {
             None
@@ -223,21 +229,25 @@ impl Appliance {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), memory.tail);
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
             let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, memory.query)
-                .with_metrics(query_metrics.clone());
+                .with_metrics(query_metrics.clone())
+                .until(serving.clone());
             if let Some(url) = &settings.query_upstream {
                 let tempo = Tempo::new(url, Handle::current());
                 state = state.with_upstream(Arc::new(tempo.map_err(|error| StartError::Internal(error.to_string()))?));
             }
             let server = http_server::bind(&query_endpoint).await?.counting(&query_metrics.stalled);
             let address = server.address();
+            let access = access::access(&options.config, &settings.access, access_metrics)?;
             if let Some(endpoint) = &settings.query_grpc_endpoint {
                 let grpc = http_server::bind(endpoint).await?.counting(&query_metrics.stalled);
-                serving_tasks.spawn(grpc.serve(crate::query::grpc_router(state.clone()), serving.clone()));
+                let routes = access::guarded(crate::query::grpc_router(state.clone()), &access);
+                serving_tasks.spawn(grpc.serve(routes, serving.clone()));
             }
             let keeper = Arc::new(Keeper { spool: spool.clone(), runs: runs.clone(), beside: &[archive::NAME] });
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
             let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
-            let routes = routes.merge(crate::query::dead_letter_routes(Arc::new(letters))).merge(crate::web::routes());
+            let routes = access::guarded(routes.merge(crate::query::dead_letter_routes(Arc::new(letters))), &access);
+            let routes = routes.merge(crate::query::session_routes(access)).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
             Some(address)
         };
@@ -260,7 +270,7 @@ impl Appliance {
         if let (Some(access), Some(life)) = (&options.cluster, life) {
             let cluster =
                 start_cluster(access, settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await?;
-            process.set_doctor(Arc::clone(cluster.doctor()));
+            process.set_cluster(&cluster);
         }
         serving_tasks.close();
         readiness.set_ready();
@@ -285,13 +295,12 @@ impl Appliance {
         // What pipelines take from there is not fixed.
         let own = SpanreelSettings { delivery: self.fixed.0.delivery.clone(), ..own };
         let mut remarks = self.host.replace_base(config).await?;
-        for (is_changed, path) in
-            [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")]
-        {
-            if is_changed {
-                remarks.push(format!("{path} has changed: that takes a restart, and the old settings hold until then"));
-            }
+        let fixed = [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")];
+        let changed: Vec<String> = fixed.into_iter().filter(|(is, _)| *is).map(|(_, path)| path.to_owned()).collect();
+        for path in &changed {
+            remarks.push(format!("{path} has changed: that takes a restart, and the old settings hold until then"));
         }
+        self.host.configure(|configuration| configuration.after_restart = changed);
         Ok(remarks)
     }
 

@@ -7,9 +7,12 @@
 //! costly check of a password is made once for each that is right, and never for more clients at once than
 //! [`basic::CHECKS_MAX`].
 
+mod address_range;
 pub mod basic;
 pub mod bearer;
 mod htpasswd;
+
+pub use address_range::{AddressRange, RangeError};
 
 use crate::process::ClientMetadata;
 use http::HeaderMap;

@@ -41,6 +41,7 @@ mod lookup;
 mod metrics;
 mod refusals;
 mod registration;
+mod resources;
 mod retry;
 mod secret;
 mod server;
@@ -77,6 +78,7 @@ pub use crds::YAML as CUSTOM_RESOURCE_DEFINITIONS;
 pub use doctor::{Doctor, DoctorError};
 pub use life::LifeLine;
 pub use metrics::Metrics;
+pub use resources::Resources;
 pub use settings::{ClusterSettings, SettingsError};
 pub use view::View;
 
@@ -179,6 +181,7 @@ pub struct Cluster {
     namespace: String,
     registered: tokio::sync::watch::Receiver<bool>,
     doctor: Arc<Doctor>,
+    resources: Resources,
 }
 
 impl Cluster {
@@ -231,6 +234,15 @@ impl Cluster {
         let (catch_up, own_namespace) = (settings.catch_up.clone(), namespace.clone());
         let catch_up = catch_up::Worker::new(client.clone(), pods, events.clone(), catch_up, own_namespace);
         tracker.spawn(catch_up::run(catch_up, registered.clone(), shutdown.clone()));
+        let collectors = Collectors::new(
+            client.clone(),
+            crds::collectors(),
+            host,
+            settings.pod_address,
+            settings.collectors_max,
+            events.clone(),
+        );
+        let resources = Resources::new(Arc::clone(&index), collectors.board.clone());
         let control = Control {
             keeper: Keeper {
                 client: client.clone(),
@@ -239,14 +251,7 @@ impl Cluster {
                 names: settings.certificate_names(&namespace),
             },
             address: settings.address(&namespace),
-            collectors: Collectors::new(
-                client.clone(),
-                crds::collectors(),
-                host,
-                settings.pod_address,
-                settings.collectors_max,
-                events.clone(),
-            ),
+            collectors,
             client,
             namespace: namespace.clone(),
             index,
@@ -260,7 +265,7 @@ impl Cluster {
             tracker: tracker.clone(),
         };
         tracker.spawn(control.run());
-        Ok(Self { webhook_address, namespace, registered, doctor })
+        Ok(Self { webhook_address, namespace, registered, doctor, resources })
     }
 
     /// Where the webhook listens.
@@ -273,6 +278,12 @@ impl Cluster {
     #[must_use]
     pub fn doctor(&self) -> &Arc<Doctor> {
         &self.doctor
+    }
+
+    /// What is known of its custom resources.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// Where Secret and Service live.

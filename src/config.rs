@@ -21,6 +21,7 @@ mod expand;
 mod graph;
 mod json;
 mod node;
+mod origin;
 pub mod section;
 mod source;
 mod structure;
@@ -31,6 +32,7 @@ pub use component::{ComponentId, Declaration, IdError, Kit, Role, Stability};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Report, Severity, nearest};
 pub use effective::{Effective, Format, Secrets};
 pub use json::to_json;
+pub use origin::{Origins, Setting};
 #[cfg(test)]
 pub(crate) use section::decode_for_test;
 pub use section::{Item, ListText, Plain, Secrecy, Section, Shape, WhenNull};
@@ -71,6 +73,7 @@ pub struct Config<K: Kit> {
     pub service: Service,
     /// Everything with its defaults filled in, for `print-config`.
     pub effective: Effective,
+    pub origins: Origins,
 }
 
 /// One configured component.

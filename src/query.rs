@@ -14,6 +14,7 @@
 //! parameters are tolerated, as with Tempo. There is one tenant: `X-Scope-OrgID`, also several names joined by `|`, is
 //! accepted and means nothing. The room must not know where traces lie: it asks a [`SpanSource`].
 
+mod access;
 mod admission;
 mod asked;
 mod call;
@@ -22,6 +23,7 @@ mod encode;
 mod engine;
 mod error;
 mod introspection;
+mod live;
 mod logfmt;
 mod negotiation;
 mod paced;
@@ -36,16 +38,18 @@ mod tag_search;
 mod tags;
 mod trace_by_id;
 mod trace_id;
+mod ui;
 mod upkeep;
 mod upstream;
 
+pub use access::{Access, AccessMetrics, AccessRules, NoRandomness, Role, TrustedProxy, guard, session_routes};
 pub use admission::Metrics as QueryMetrics;
 pub use dead_letters::{DeadLetters, NoLetter, routes as dead_letter_routes};
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use parameters::{ParameterError, ValueError};
 pub use router::{QueryLimits, QueryState, grpc_router, router};
-pub use source::{FoundTrace, SourceError, SpanSource, TraceSource};
+pub use source::{Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
 pub use upkeep::{Peer, Upkeep, routes as upkeep_routes};
 pub use upstream::{Away, Tempo, Unanswered, Upstream, UrlError};

@@ -345,6 +345,13 @@ impl Spool {
         state.head()..state.end()
     }
 
+    /// The first number that is not stored yet, and how many spans were stored before it, ever.
+    pub fn end(&self) -> (Seq, u64) {
+        let state = self.shared.state();
+        let spans = state.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+        (state.end(), spans.map(|(_, account)| account.stored).sum())
+    }
+
     /// Whether the oldest closed extent holds batches from `seq` on.
     pub fn oldest_extent_ends_behind(&self, seq: Seq) -> bool {
         self.shared.state().extents.front().is_some_and(|extent| extent.end > seq.0)
@@ -433,6 +440,11 @@ impl Spool {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// When the oldest batch that waits behind a cursor became durable, Unix nanoseconds. Blocking.
+    pub fn oldest_waiting(&self, account: &ConsumerAccount) -> Option<u64> {
+        self.shared.oldest_waiting(Seq(account.position))
     }
 
     pub fn sync_times(&self) -> SyncTimes {
@@ -546,6 +558,12 @@ impl Shared {
     fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
         let found = self.batch_value(seq)?;
         Ok(found.map(|(header, value)| Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
+    }
+
+    /// When the batch at a cursor became durable, or, if that is gone, the oldest that is kept.
+    fn oldest_waiting(&self, position: Seq) -> Option<u64> {
+        let position = position.max(self.state().head());
+        self.batch_value(position).ok().flatten().map(|(header, _)| header.received)
     }
 
     /// The header and the whole value.

@@ -4,7 +4,10 @@
 
 pub mod logs;
 pub mod process;
+mod recent;
 pub mod text;
+
+pub use recent::{Recent, recent};
 
 use prometheus_client::registry::Registry;
 use std::sync::Arc;

@@ -31,7 +31,8 @@ impl Authenticators {
         })
     }
 
-    fn get(&mut self, config: &Config<Components>, id: &str) -> Result<Arc<Authenticator>, StartError> {
+    /// The authenticator that an extension configures, built when it is first asked for.
+    pub fn get(&mut self, config: &Config<Components>, id: &str) -> Result<Arc<Authenticator>, StartError> {
         if let Some(built) = self.built.get(id) {
             return Ok(Arc::clone(built));
         }

@@ -270,29 +270,37 @@ fn check_order(config: &Config<Components>, report: &Report) {
     }
 }
 
-/// What receivers name to let clients in must be able to, and must run.
+/// What receivers and the query port name to let clients in must be able to, and must run.
 fn check_authenticators(config: &Config<Components>, report: &Report) {
+    let check = |authenticator: &str, position: &Position, path: String| {
+        // That it exists is checked where references are.
+        let Some((known, extension)) = config.extensions.iter().find(|(known, _)| known.to_string() == authenticator)
+        else {
+            return;
+        };
+        let server = match &extension.settings {
+            ExtensionSettings::BasicAuth(settings) => settings.htpasswd.is_some(),
+            ExtensionSettings::BearerTokenAuth(_) => true,
+            _ => false,
+        };
+        if !server {
+            let reason = format!("extension {authenticator} cannot let clients in");
+            let remedy = "name a bearertokenauth, or a basicauth with htpasswd";
+            report.error(position, &path, reason, remedy);
+        } else if !config.service.extensions.contains(known) {
+            let reason = format!("authenticator {authenticator} is not among service::extensions");
+            report.error(position, &path, reason, "add it there");
+        }
+    };
     for (id, receiver) in &config.receivers {
         for authenticator in receiver.settings.ports().iter().filter_map(|port| port.policy.authenticator.as_ref()) {
-            // That it exists is checked where references are.
-            let Some((known, extension)) =
-                config.extensions.iter().find(|(known, _)| known.to_string() == *authenticator)
-            else {
-                continue;
-            };
-            let server = match &extension.settings {
-                ExtensionSettings::BasicAuth(settings) => settings.htpasswd.is_some(),
-                ExtensionSettings::BearerTokenAuth(_) => true,
-                _ => false,
-            };
-            let path = format!("receivers::{id}");
-            if !server {
-                let reason = format!("extension {authenticator} cannot let clients in");
-                let remedy = "name a bearertokenauth, or a basicauth with htpasswd";
-                report.error(&receiver.position, &path, reason, remedy);
-            } else if !config.service.extensions.contains(known) {
-                let reason = format!("authenticator {authenticator} is not among service::extensions");
-                report.error(&receiver.position, &path, reason, "add it there");
+            check(authenticator, &receiver.position, format!("receivers::{id}"));
+        }
+    }
+    for (id, extension) in &config.extensions {
+        if let ExtensionSettings::Spanreel(settings) = &extension.settings {
+            for (authenticator, _) in settings.access.authenticators() {
+                check(authenticator, &extension.position, format!("extensions::{id}::access"));
             }
         }
     }

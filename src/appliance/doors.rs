@@ -5,6 +5,7 @@
 
 use crate::cluster::ListenerPort;
 use crate::receive::listener::{Behind, DoorChange, Transport};
+use crate::receive::settings::ServerTlsSettings;
 use crate::receive::{Door, Endpoint, ListenError, Listener};
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
@@ -32,6 +33,8 @@ pub(super) struct Listening {
     pub protocol: &'static str,
     pub udp: bool,
     pub address: SocketAddr,
+    /// `None`: in the clear.
+    pub tls: Option<Arc<ServerTlsSettings>>,
 }
 
 #[derive(Default)]
@@ -219,7 +222,9 @@ impl Doors {
         self.open.iter().map(|open| {
             let Wanted { protocol, behind, endpoint } = &open.wanted;
             let udp = endpoint.transport != Transport::Tcp;
-            let listening = Listening { receiver: behind.receiver.name.clone(), protocol, udp, address: open.address };
+            let tls = endpoint.tls.clone().map(Arc::new);
+            let receiver = behind.receiver.name.clone();
+            let listening = Listening { receiver, protocol, udp, address: open.address, tls };
             (open.holder.clone(), listening)
         })
     }

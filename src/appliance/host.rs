@@ -3,6 +3,7 @@
 use super::Shared;
 use super::archive::Archive;
 use super::components::{Components, files_of_the_process};
+use super::configuration::Configuration;
 use super::doors::{Doors, Listening, Prepared, overlap};
 use super::pipelines::{PipelineSet, Plan, RunningDestination, StartError, addresses, log_extensions};
 use crate::cluster::{Applied, PipelineHost, PipelineSource, Refusal};
@@ -10,7 +11,7 @@ use crate::config::{self, Config, Files, Input, Loaded, Source};
 use crate::spool::ConsumerSnapshot;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ pub struct Host {
     sets: Mutex<Sets>,
     /// What runs, for status: kept apart so that nobody waits for a change to finish.
     view: StdMutex<View>,
+    configuration: StdMutex<Arc<Configuration>>,
 }
 
 struct Sets {
@@ -74,7 +76,7 @@ impl Host {
             listed: None,
             archive: Archive::open(shared.spool.database().directory()),
         };
-        Self { shared, sets: Mutex::new(sets), view: StdMutex::default() }
+        Self { shared, sets: Mutex::new(sets), view: StdMutex::default(), configuration: StdMutex::default() }
     }
 
     /// Starts the process's own configuration.
@@ -85,6 +87,7 @@ impl Host {
         let (plan, prepared) = plan(&self.shared, &sets.doors, None, &config, &running, &BTreeSet::new()).await?;
         sets.doors.carry_out(prepared).await?;
         running.replace(&self.shared, plan).await;
+        self.configure(|current| *current = Configuration::of(&config, built_in));
         sets.base = Some(Base { addresses: addresses(&config), built_in, running });
         self.look(&sets);
         Ok(())
@@ -108,6 +111,7 @@ impl Host {
         let result = match changed {
             Ok(plan) => {
                 log_extensions(&config);
+                self.configure(|current| *current = Configuration::of(&config, current.built_in));
                 base.addresses = addresses(&config);
                 Ok(base.running.replace(&self.shared, plan).await)
             }
@@ -127,6 +131,14 @@ impl Host {
     pub(super) async fn stop_forwarding(&self) {
         let mut sets = self.sets.lock().await;
         join_all(sets.running_mut().map(PipelineSet::stop)).await;
+    }
+
+    pub(super) fn configuration(&self) -> Arc<Configuration> {
+        Arc::clone(&self.configuration.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn configure(&self, change: impl FnOnce(&mut Configuration)) {
+        change(Arc::make_mut(&mut self.configuration.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
     pub(super) fn view(&self) -> View {

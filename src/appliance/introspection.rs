@@ -2,9 +2,12 @@
 
 use super::Shared;
 use super::forecast::Forecast;
-use super::host::Host;
+use super::health::{self, DeadLetterCounts};
+use super::host::{Host, View};
+use super::spanreel::catch_up::CatchUpMode;
+use super::spanreel::settings::SpanreelSettings;
 
-use crate::cluster::{Doctor, DoctorError, LifeLine};
+use crate::cluster::{Cluster, Doctor, DoctorError, LifeLine, Resources};
 use crate::otlp::Signal;
 use crate::query::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 use crate::spool::{Snapshot, Spool};
@@ -49,13 +52,20 @@ pub(super) struct Process {
     receive: receive::Metrics,
     cluster: cluster::Metrics,
     life: Option<Arc<LifeLine>>,
-    /// Set once the cluster side has started.
-    doctor: OnceLock<Arc<Doctor>>,
+    cluster_side: OnceLock<ClusterSide>,
     metrics: Metrics,
     readiness: ReadinessFlag,
     host: Arc<Host>,
     forecast: Forecast,
+    settings: SpanreelSettings,
+    dead_letters: Arc<DeadLetterCounts>,
     started: Instant,
+}
+
+/// What the cluster side knows, once it has started.
+struct ClusterSide {
+    doctor: Arc<Doctor>,
+    resources: Resources,
 }
 
 impl Process {
@@ -67,6 +77,7 @@ impl Process {
         host: Arc<Host>,
         life: Option<Arc<LifeLine>>,
         forecast: Forecast,
+        settings: SpanreelSettings,
     ) -> Self {
         Self {
             spool: shared.spool.clone(),
@@ -74,55 +85,36 @@ impl Process {
             receive: shared.receive_metrics.clone(),
             cluster,
             life,
-            doctor: OnceLock::new(),
+            cluster_side: OnceLock::new(),
             metrics,
             readiness: shared.readiness.clone(),
             host,
             forecast,
+            settings,
+            dead_letters: Arc::default(),
             started: Instant::now(),
         }
     }
 
-    pub fn set_doctor(&self, doctor: Arc<Doctor>) {
-        let _ = self.doctor.set(doctor);
+    /// The cluster side has started.
+    pub fn set_cluster(&self, cluster: &Cluster) {
+        let side = ClusterSide { doctor: Arc::clone(cluster.doctor()), resources: cluster.resources().clone() };
+        let _ = self.cluster_side.set(side);
+    }
+
+    fn cluster_side(&self) -> Result<&ClusterSide, NoDiagnosis> {
+        if self.life.is_none() {
+            return Err(NoDiagnosis::no_cluster());
+        }
+        let starting = "Spanreel is still starting; try again".to_owned();
+        self.cluster_side.get().ok_or(NoDiagnosis { kind: NoDiagnosisKind::Unavailable, message: starting })
     }
 }
 
 impl Process {
-    fn store_status(&self, snapshot: &Snapshot) -> Value {
-        let store = self.runs.view().summary();
-        let of_traces = snapshot.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
-        let waiting: u64 = of_traces.map(|(id, account)| account.stored.saturating_sub(store.accounted(id))).sum();
-        json!({
-            "runs": store.runs,
-            "spans": store.spans,
-            "bytes": store.bytes,
-            "raw_bytes": store.raw_bytes,
-            "damaged_runs": store.damaged_runs,
-            "oldest_received": store.oldest_received.map(|nanos| nanos / NANOS_PER_SECOND),
-            "sealed_until": store.newest_received.map(|nanos| nanos / NANOS_PER_SECOND),
-            "waiting_spans": waiting,
-            "pinned_traces": self.runs.pinned().len(),
-        })
-    }
-}
-
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
-
-impl Introspection for Process {
-    fn metrics(&self) -> telemetry::Pages {
-        self.metrics.pages()
-    }
-
-    fn readiness(&self) -> Readiness {
-        self.readiness.get()
-    }
-
     /// The figures of `/metrics` in the shape that `spanreel status` prints; times are Unix seconds, sizes bytes.
-    fn status(&self) -> Value {
-        let snapshot = self.spool.snapshot();
+    fn status_of(&self, snapshot: &Snapshot, view: &View) -> Value {
         let outlook = self.forecast.outlook(snapshot.bytes_max);
-        let view = self.host.view();
         let listeners: Vec<Value> = view
             .listeners
             .iter()
@@ -222,27 +214,105 @@ impl Introspection for Process {
                 "sync_mean_micros": syncs.mean_micros,
                 "sync_max_micros": syncs.max_micros,
             },
-            "store": self.store_status(&snapshot),
+            "store": self.store_status(snapshot),
             "injections": injections,
             "life": self.life.as_ref().map(|life| life.summary()),
             "catch_up": self.life.as_ref().map(|_| (*self.cluster.catch_up().report()).clone()),
         })
     }
 
+    fn store_status(&self, snapshot: &Snapshot) -> Value {
+        let store = self.runs.view().summary();
+        let of_traces = snapshot.ledger.known().filter(|(_, account)| account.signal == Signal::Traces);
+        let waiting: u64 = of_traces.map(|(id, account)| account.stored.saturating_sub(store.accounted(id))).sum();
+        json!({
+            "runs": store.runs,
+            "spans": store.spans,
+            "bytes": store.bytes,
+            "raw_bytes": store.raw_bytes,
+            "damaged_runs": store.damaged_runs,
+            "oldest_received": store.oldest_received.map(|nanos| nanos / NANOS_PER_SECOND),
+            "sealed_until": store.newest_received.map(|nanos| nanos / NANOS_PER_SECOND),
+            "waiting_spans": waiting,
+            "pinned_traces": self.runs.pinned().len(),
+            "bytes_max": self.settings.store.max_size_mib.saturating_mul(BYTES_PER_MIB),
+            "max_age_seconds": Some(self.settings.store.max_age.as_secs()).filter(|seconds| *seconds > 0),
+        })
+    }
+}
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const BYTES_PER_MIB: u64 = 1024 * 1024;
+
+impl Introspection for Process {
+    fn metrics(&self) -> telemetry::Pages {
+        self.metrics.pages()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.readiness.get()
+    }
+
+    fn status(&self) -> Value {
+        self.status_of(&self.spool.snapshot(), &self.host.view())
+    }
+
     fn diagnosis(&self, scope: Scope) -> BoxFuture<'_, Result<Value, NoDiagnosis>> {
         let no = |kind, message: String| NoDiagnosis { kind, message };
         Box::pin(async move {
-            if self.life.is_none() {
-                return Err(NoDiagnosis::no_cluster());
-            }
-            let starting = || no(NoDiagnosisKind::Unavailable, "Spanreel is still starting; try again".to_owned());
-            let doctor = self.doctor.get().ok_or_else(starting)?;
+            let doctor = &self.cluster_side()?.doctor;
             let examined = doctor.examine(scope.namespace.as_deref(), scope.name.as_deref()).await;
             examined.map_err(|error| match error {
                 DoctorError::Unknown(message) => no(NoDiagnosisKind::Unknown, message),
                 DoctorError::Unavailable(message) => no(NoDiagnosisKind::Unavailable, message),
             })
         })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Value> {
+        let (snapshot, view) = (self.spool.snapshot(), self.host.view());
+        let mut status = self.status_of(&snapshot, &view);
+        let (spool, dead_letters) = (self.spool.clone(), Arc::clone(&self.dead_letters));
+        let webhook_expires = self.life.as_ref().and_then(|_| self.cluster.certificate_expires());
+        let completed = tokio::task::spawn_blocking(move || {
+            health::complete(&mut status, &spool, &snapshot, &view, (webhook_expires, &dead_letters));
+            status
+        });
+        // It only fails if it panics, which the log tells.
+        Box::pin(async move { completed.await.unwrap_or_default() })
+    }
+
+    fn configuration(&self) -> Value {
+        self.host.configuration().to_json()
+    }
+
+    fn cluster(&self, namespace: Option<String>) -> BoxFuture<'_, Result<Value, NoDiagnosis>> {
+        Box::pin(async move {
+            let side = self.cluster_side()?;
+            let scope = Scope { namespace: namespace.clone(), name: None };
+            // What is known without the API server is shown in any case.
+            let (examination, problem) = match self.diagnosis(scope).await {
+                Ok(report) => (Some(report), None),
+                Err(NoDiagnosis { kind: NoDiagnosisKind::Unavailable, message }) => (None, Some(message)),
+                Err(no) => return Err(no),
+            };
+            let mut report = side.resources.report(namespace.as_deref());
+            let mut catch_up = json!(*self.cluster.catch_up().report());
+            catch_up["mode"] = json!(word(self.settings.catch_up.mode));
+            report["examination"] = json!(examination);
+            report["examination_problem"] = json!(problem);
+            report["catch_up"] = catch_up;
+            Ok(report)
+        })
+    }
+}
+
+/// How a mode is called in the configuration.
+fn word(mode: CatchUpMode) -> &'static str {
+    match mode {
+        CatchUpMode::Off => "off",
+        CatchUpMode::Report => "report",
+        CatchUpMode::Restart => "restart",
     }
 }
 

@@ -6,7 +6,7 @@ use crate::appliance::components::ExtensionSettings;
 use crate::config::{Declaration, Secrecy, Section, Stability, WhenNull};
 use crate::process::ClientMetadata;
 use base64::Engine as _;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -146,6 +146,15 @@ impl Users {
     }
 }
 
+/// The header that says who somebody is; `None`: no header can.
+pub fn header_of(user: &str, password: &str) -> Option<(HeaderName, HeaderValue)> {
+    if user.contains(':') {
+        return None;
+    }
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    Some((header::AUTHORIZATION, HeaderValue::from_str(&format!("Basic {encoded}")).ok()?))
+}
+
 /// `user:password` of a header's value.
 fn credentials(value: &str) -> Option<String> {
     let (scheme, encoded) = value.split_once(' ')?;
@@ -158,13 +167,9 @@ fn credentials(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn headers(user: &str, password: &str) -> HeaderMap {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", HeaderValue::from_str(&format!("Basic {encoded}")).unwrap());
-        headers
+        HeaderMap::from_iter(header_of(user, password))
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use crate::appliance::components::ExtensionSettings;
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::process::ClientMetadata;
 use arc_swap::ArcSwap;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -109,6 +109,12 @@ impl Tokens {
         Ok(Self { header: settings.header.clone(), scheme, file, good })
     }
 
+    /// The header that holds a token as it is looked for here; `None`: no header can.
+    pub fn header_of(&self, token: &str) -> Option<(HeaderName, HeaderValue)> {
+        let name = HeaderName::from_bytes(self.header.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(&header_value(&self.scheme, token)).ok()?))
+    }
+
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<ClientMetadata, Denied> {
         self.look_again();
         let given = headers.get(self.header.as_str()).ok_or_else(|| Denied::Missing(self.header.clone()))?;
@@ -148,14 +154,16 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 fn digests(scheme: &str, tokens: &[String]) -> Vec<Digest> {
-    let value = |token: &String| if scheme.is_empty() { token.clone() } else { format!("{scheme} {token}") };
-    tokens.iter().map(|token| Digest::of(value(token).as_bytes())).collect()
+    tokens.iter().map(|token| Digest::of(header_value(scheme, token).as_bytes())).collect()
+}
+
+fn header_value(scheme: &str, token: &str) -> String {
+    if scheme.is_empty() { token.to_owned() } else { format!("{scheme} {token}") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn settings(tokens: &[&str], filename: Option<PathBuf>) -> BearerTokenSettings {
         let tokens = tokens.iter().map(|token| (*token).to_owned()).collect();

@@ -1,12 +1,18 @@
 //! Asking a running process on its query port.
 
-use http::Method;
+use crate::auth::basic;
+use crate::otlp::percent;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::time::Duration;
 
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The variable whose text is sent as the `Authorization` header, e.g. `Bearer` and a token.
+const AUTHORIZATION: &str = "SPANREEL_AUTHORIZATION";
 
 /// Why there is no answer to print.
 #[derive(Debug)]
@@ -53,6 +59,20 @@ pub(super) fn message_of(body: &[u8]) -> Option<String> {
     (!message.is_empty() && !message.contains(['\n', '<'])).then_some(message)
 }
 
+/// Who asks: what the environment says, otherwise the user and password of the URL.
+fn credentials(authority: &Authority, given: Option<String>) -> Result<Option<(HeaderName, HeaderValue)>, Failure> {
+    if let Some(given) = given.filter(|given| !given.is_empty()) {
+        let wrong = |_| Failure::Unheard(format!("{AUTHORIZATION} holds what cannot be sent in a header"));
+        return Ok(Some((http::header::AUTHORIZATION, HeaderValue::from_str(&given).map_err(wrong)?)));
+    }
+    let Some((user, _)) = authority.as_str().rsplit_once('@') else { return Ok(None) };
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let plain = |text: &str| String::from_utf8(percent::decoded(text)).unwrap_or_else(|_| text.to_owned());
+    let header = basic::header_of(&plain(user), &plain(password));
+    let wrong = || Failure::Unheard("the user of the URL cannot be sent in a header".to_owned());
+    Ok(Some(header.ok_or_else(wrong)?))
+}
+
 async fn fetch(endpoint: &str, method: Method, path: &str) -> Result<Value, Failure> {
     let unheard = |error: &dyn std::fmt::Display| Failure::Unheard(error.to_string());
     let uri: http::Uri = endpoint.parse().map_err(|error| unheard(&format!("not a URL: {error}")))?;
@@ -64,12 +84,12 @@ async fn fetch(endpoint: &str, method: Method, path: &str) -> Result<Value, Fail
     let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| unheard(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unheard(&error))?;
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, authority.as_str())
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|error| unheard(&error))?;
+    let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+    let mut request = http::Request::builder().method(method).uri(path).header(http::header::HOST, host);
+    if let Some((name, value)) = credentials(authority, std::env::var(AUTHORIZATION).ok())? {
+        request = request.header(name, value);
+    }
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| unheard(&error))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| unheard(&error))?;
         let status = response.status();
@@ -78,7 +98,13 @@ async fn fetch(endpoint: &str, method: Method, path: &str) -> Result<Value, Fail
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| unheard(&format!("not spanreel's answer: {error}")));
         }
-        Err(message_of(&body).map_or_else(|| unheard(&format!("answered {status}")), Failure::Refused))
+        let refused = message_of(&body).map_or_else(|| unheard(&format!("answered {status}")), Failure::Refused);
+        Err(match refused {
+            Failure::Refused(message) if status == StatusCode::UNAUTHORIZED => Failure::Refused(format!(
+                "{message}; say who asks by --endpoint http://USER:PASSWORD@HOST:3200, or by {AUTHORIZATION}='Bearer TOKEN'"
+            )),
+            other => other,
+        })
     };
     tokio::select! {
         answer = exchange => answer,

@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
+use super::resources::CollectorBoard;
 use super::retry::{STEP_TIMEOUT, State, is_expiry};
 use super::status::Ready;
 use super::{Applied, PipelineHost, PipelineSource, Refusal, services, sidecar, status};
@@ -58,6 +59,8 @@ pub(super) struct Collectors<H> {
     pub(super) events: Events,
     /// A whole list came; the host has still to be told who is there.
     pub(super) listed: bool,
+    /// What became of each, for whoever looks.
+    pub(super) board: CollectorBoard,
 }
 
 /// What the host was last asked for, and what it said.
@@ -127,6 +130,7 @@ impl<H: PipelineHost> Collectors<H> {
             remarks: BTreeMap::new(),
             events,
             listed: false,
+            board: CollectorBoard::default(),
         }
     }
 
@@ -338,6 +342,7 @@ impl<H: PipelineHost> Collectors<H> {
                 self.served.remove(owner);
                 notes.extend(missing.notes);
                 let ready = running(&applied, notes);
+                self.board.note(owner, &ready, Some(&applied));
                 bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
                 if missing.going { Err(ReconcileError::Going) } else { Ok(()) }
             }
@@ -347,6 +352,7 @@ impl<H: PipelineHost> Collectors<H> {
                     self.served.insert(owner.to_owned(), refusal.running.clone());
                 }
                 let ready = refused(&refusal, notes);
+                self.board.note(owner, &ready, refusal.running.as_ref());
                 bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;
                 Err(ReconcileError::Refused)
             }
@@ -362,6 +368,7 @@ impl<H: PipelineHost> Collectors<H> {
         let object = bounded(shutdown, read).await?.filter(|object| object.metadata.deletion_timestamp.is_none());
         let Some(object) = object else {
             self.aside.remove(owner);
+            self.board.forget(owner);
             return Ok(());
         };
         let ready = match self.aside.get(owner) {
@@ -377,6 +384,10 @@ impl<H: PipelineHost> Collectors<H> {
                 Some(Ready { ready: false, reason: sidecar::REASON, message: sidecar::remedy(&object) })
             }
         };
+        match &ready {
+            Some(ready) => self.board.note(owner, ready, None),
+            None => self.board.forget(owner),
+        }
         bounded(shutdown, self.serve(&object, None)).await?;
         let Some(ready) = ready else { return Ok(()) };
         let news = bounded(shutdown, status::write(&self.client, &self.resource, &object, &ready)).await?;

@@ -74,6 +74,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// When the webhook's certificate ends, Unix seconds; `None`: none is served yet.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<i64> {
+        Some(self.certificate_expiry.get()).filter(|expires| *expires > 0)
+    }
+
     /// Adds them to a registry. Their names are whole: the registry has no prefix.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(

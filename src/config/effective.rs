@@ -50,6 +50,21 @@ impl Effective {
     }
 }
 
+impl Effective {
+    /// What a value that holds no others reads as.
+    pub(super) fn scalar(&self, secrets: Secrets) -> String {
+        match self {
+            Effective::Bool(value) => value.to_string(),
+            Effective::Int(value) => value.to_string(),
+            Effective::Float(value) => format!("{value:?}"),
+            Effective::Secret(_) if secrets == Secrets::Redacted => REDACTED.to_owned(),
+            Effective::Text(value) | Effective::Secret(value) => value.clone(),
+            Effective::List(_) => "[]".to_owned(),
+            Effective::Map(_) => "{}".to_owned(),
+        }
+    }
+}
+
 struct Printer {
     out: String,
     secrets: Secrets,
@@ -144,15 +159,10 @@ impl Printer {
     }
 
     fn scalar(&self, value: &Effective, text: fn(&str) -> String) -> String {
+        let plain = value.scalar(self.secrets);
         match value {
-            Effective::Bool(value) => value.to_string(),
-            Effective::Int(value) => value.to_string(),
-            Effective::Float(value) => format!("{value:?}"),
-            Effective::Text(value) => text(&value.replace('$', "$$")),
-            Effective::Secret(_) if self.secrets == Secrets::Redacted => text(REDACTED),
-            Effective::Secret(value) => text(&value.replace('$', "$$")),
-            Effective::List(_) => "[]".to_owned(),
-            Effective::Map(_) => "{}".to_owned(),
+            Effective::Text(_) | Effective::Secret(_) => text(&plain.replace('$', "$$")),
+            _ => plain,
         }
     }
 }

@@ -342,6 +342,16 @@ impl<'a> Section<'a> {
         Some(id)
     }
 
+    /// The ids of other components, e.g. a list of authenticators. Checked when all are read.
+    pub fn references(&mut self, key: &'static str, role: Role) -> Vec<String> {
+        let path = self.child_path(key);
+        let named = self.located_list(key);
+        for Located { text, position } in &named {
+            self.report.refer(Reference { role, id: text.clone(), position: position.clone(), path: path.clone() });
+        }
+        named.into_iter().map(|located| located.text).collect()
+    }
+
     /// A map of free names to texts, in the order of the source, e.g. `headers`.
     pub fn pairs(&mut self, key: &'static str, secrecy: Secrecy) -> Vec<(String, String)> {
         let Some(entry) = self.value(key) else { return Vec::new() };

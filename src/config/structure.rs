@@ -4,6 +4,7 @@ use super::component::{ComponentId, Declaration, Kit, Role};
 use super::diagnostic::{Diagnostic, Position, Report, Severity, suggestion};
 use super::effective::Effective;
 use super::node::{Entry, Node, Value};
+use super::origin::Origins;
 use super::section::Section;
 use super::telemetry::TelemetrySettings;
 use super::{Component, Config, Pipeline, Service, graph};
@@ -53,7 +54,8 @@ pub(super) fn read<K: Kit>(root: &Node, report: &Report) -> Config<K> {
         components.warn_of_unused(&service, always_on);
     }
     let (effective, _) = top.finish();
-    Config { receivers, processors, exporters, connectors, extensions, service, effective }
+    let origins = Origins::of(root);
+    Config { receivers, processors, exporters, connectors, extensions, service, effective, origins }
 }
 
 /// The names that the other roles declare, to say "batch is a processor".

@@ -4,6 +4,7 @@
 //! proxy that allows CONNECT to port 443 alone says so, and its words are shown.
 
 use super::connect::Target;
+use crate::auth::AddressRange;
 use crate::otlp::percent;
 use base64::Engine as _;
 use std::io;
@@ -97,8 +98,8 @@ fn exempts(entry: &str, target: &Target) -> bool {
         return true;
     }
     let host = target.host.to_ascii_lowercase();
-    if let (Some((block, bits)), Ok(address)) = (entry.split_once('/'), host.parse::<IpAddr>()) {
-        return block.parse().is_ok_and(|block| bits.parse().is_ok_and(|bits| is_within(address, block, bits)));
+    if let (true, Ok(address)) = (entry.contains('/'), host.parse::<IpAddr>()) {
+        return entry.parse::<AddressRange>().is_ok_and(|range| range.contains(address));
     }
     let (name, port) = match entry.rsplit_once(':') {
         Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, port.parse::<u16>().ok()),
@@ -111,15 +112,6 @@ fn exempts(entry: &str, target: &Target) -> bool {
     match name.strip_prefix("*.").or_else(|| name.strip_prefix('.')) {
         Some(above) => host.strip_suffix(above).is_some_and(|below| below.ends_with('.')),
         None => host == name || host.strip_suffix(name).is_some_and(|below| below.ends_with('.')),
-    }
-}
-
-fn is_within(address: IpAddr, block: IpAddr, bits: u32) -> bool {
-    let same = |a: u128, b: u128, width: u32| bits <= width && (bits == 0 || (a ^ b) >> (width - bits) == 0);
-    match (address, block) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
-        _ => false,
     }
 }
 

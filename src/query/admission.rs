@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -84,6 +85,8 @@ pub struct Metrics {
     unread: Counter,
     /// Connections that were ended because their clients took nothing for too long.
     pub stalled: Counter,
+    /// Streams of the web UI that are open.
+    pub(super) live: Gauge,
 }
 
 impl Metrics {
@@ -97,6 +100,11 @@ impl Metrics {
             "spanreel_query_connections_stalled",
             "Connections to the query API that were ended because their clients took nothing for too long",
             self.stalled.clone(),
+        );
+        registry.register(
+            "spanreel_query_live_streams",
+            "Streams of new traces that browsers have open",
+            self.live.clone(),
         );
     }
 }
@@ -169,6 +177,10 @@ impl Admission {
 
     pub(super) fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     async fn settle<T: Answer>(&self, mut answer: T) -> Result<T, QueryError> {

@@ -7,9 +7,11 @@
 //! | `POST /api/spanreel/dead-letters/retry?id=` | sends it once more; `{"delivered", "rejected"}` |
 //! | `DELETE /api/spanreel/dead-letters?id=` | removes it |
 //!
-//! The last two change something, so they are answered only to who is on the same machine (or in the same pod).
+//! The last two change something, so they are answered only to who is on the same machine (or in the same pod), or has
+//! logged in.
 
-use super::upkeep::{Peer, Refusal, blocking, only_from_here};
+use super::access::Caller;
+use super::upkeep::{Peer, Refusal, blocking, from_here_or_known};
 use crate::otlp::items::request_of;
 use crate::otlp::json::message_to_json;
 use crate::spool::DeadLetter;
@@ -113,9 +115,10 @@ async fn show(State(letters): Letters, Query(Named { id }): Query<Named>) -> Res
 async fn discard(
     State(letters): Letters,
     peer: Option<Extension<Peer>>,
+    caller: Option<Extension<Caller>>,
     Query(Named { id }): Query<Named>,
 ) -> Result<Json<Value>, Refusal> {
-    only_from_here(peer)?;
+    from_here_or_known(peer, caller)?;
     let named = id.clone();
     blocking(move || Ok(letters.discard(&named))).await?.map_err(refused)?;
     Ok(Json(json!({ "dropped": id })))
@@ -124,9 +127,10 @@ async fn discard(
 async fn retry(
     State(letters): Letters,
     peer: Option<Extension<Peer>>,
+    caller: Option<Extension<Caller>>,
     Query(Named { id }): Query<Named>,
 ) -> Result<Json<Value>, Refusal> {
-    only_from_here(peer)?;
+    from_here_or_known(peer, caller)?;
     let (delivered, rejected) = letters.retry(&id).await.map_err(refused)?;
     Ok(Json(json!({ "delivered": delivered, "rejected": rejected })))
 }

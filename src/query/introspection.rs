@@ -32,6 +32,21 @@ pub trait Introspection: Send + Sync + 'static {
     fn diagnosis(&self, _scope: Scope) -> BoxFuture<'_, Result<serde_json::Value, NoDiagnosis>> {
         Box::pin(std::future::ready(Err(NoDiagnosis::no_cluster())))
     }
+
+    /// The status, and what else says how the process is: accounts, certificates, the latest warnings.
+    fn health(&self) -> BoxFuture<'_, serde_json::Value> {
+        Box::pin(std::future::ready(self.status()))
+    }
+
+    /// The configuration in force, with its defaults and where each value was written.
+    fn configuration(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Workloads, custom resources and what catch-up would do, of a namespace or of all.
+    fn cluster(&self, _namespace: Option<String>) -> BoxFuture<'_, Result<serde_json::Value, NoDiagnosis>> {
+        Box::pin(std::future::ready(Err(NoDiagnosis::no_cluster())))
+    }
 }
 
 /// What is to be examined: everything, a namespace, or what has a name in it.
@@ -39,6 +54,14 @@ pub trait Introspection: Send + Sync + 'static {
 pub struct Scope {
     pub namespace: Option<String>,
     pub name: Option<String>,
+}
+
+impl Scope {
+    /// An empty parameter is none, as Tempo has it.
+    pub(super) fn given(self) -> Self {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Self { namespace: given(self.namespace), name: given(self.name) }
+    }
 }
 
 /// Why there is no diagnosis.
@@ -118,20 +141,19 @@ pub(super) async fn status(State(state): State<QueryState>) -> Response {
 }
 
 pub(super) async fn doctor(State(state): State<QueryState>, Query(scope): Query<Scope>) -> Response {
-    // An empty parameter is none, as Tempo has it.
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let scope = Scope { namespace: given(scope.namespace), name: given(scope.name) };
-    match state.introspection().diagnosis(scope).await {
+    match state.introspection().diagnosis(scope.given()).await {
         Ok(report) => Json(report).into_response(),
-        Err(NoDiagnosis { kind, message }) => {
-            let (status, code) = match kind {
-                NoDiagnosisKind::NoCluster => (StatusCode::NOT_FOUND, "no_cluster"),
-                NoDiagnosisKind::Unknown => (StatusCode::NOT_FOUND, "unknown"),
-                NoDiagnosisKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            };
-            (status, Json(serde_json::json!({"error": {"code": code, "message": message}}))).into_response()
-        }
+        Err(no) => no_diagnosis(no),
     }
+}
+
+pub(super) fn no_diagnosis(NoDiagnosis { kind, message }: NoDiagnosis) -> Response {
+    let (status, code) = match kind {
+        NoDiagnosisKind::NoCluster => (StatusCode::NOT_FOUND, "no_cluster"),
+        NoDiagnosisKind::Unknown => (StatusCode::NOT_FOUND, "unknown"),
+        NoDiagnosisKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    (status, Json(serde_json::json!({"error": {"code": code, "message": message}}))).into_response()
 }
 
 pub(super) async fn not_found() -> Response {

@@ -31,6 +31,58 @@ struct Paced {
     task: AbortHandle,
 }
 
+/// A body without an end of its own, which a task feeds.
+struct Fed {
+    pieces: mpsc::Receiver<Bytes>,
+    task: AbortHandle,
+}
+
+/// Where a task sends what it makes for a client.
+#[derive(Debug)]
+pub(super) struct Feed(mpsc::Sender<Bytes>);
+
+/// The client has left, or takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unread;
+
+impl Feed {
+    /// Waits until there is room for it, which is when the client has taken what came before.
+    pub(super) async fn send(&self, piece: Bytes) -> Result<(), Unread> {
+        match tokio::time::timeout(READ_WAIT_MAX, self.0.send(piece)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Unread),
+        }
+    }
+}
+
+/// A body that ends when the task does; the task ends when the client leaves.
+pub(super) fn fed<F>(run: impl FnOnce(Feed) -> F) -> Body
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, pieces) = mpsc::channel(1);
+    let task = tokio::spawn(run(Feed(sender)));
+    Body::new(Fed { pieces, task: task.abort_handle() })
+}
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// A small body as it is, a large one piece by piece.
 pub(super) fn body(bytes: Vec<u8>, room: Option<Room>) -> Body {
     body_within(bytes, room, READ_WAIT_MAX)

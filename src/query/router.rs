@@ -9,11 +9,13 @@ use axum::routing::any;
 use super::admission::{Admission, Answer, Lane, Metrics};
 use super::error::QueryError;
 use super::introspection::{self, Introspection};
+use super::live::{self, LivePlaces};
 use super::source::SpanSource;
 use super::upstream::Upstream;
-use super::{search, series, status_pages, streaming, tags, trace_by_id};
+use super::{search, series, status_pages, streaming, tags, trace_by_id, ui};
 use crate::traceql::control::Control;
 use crate::traceql::segment::Source;
+use tokio_util::sync::CancellationToken;
 
 /// What a query may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +44,36 @@ pub struct QueryState {
     limits: QueryLimits,
     admission: Arc<Admission>,
     upstream: Option<Arc<dyn Upstream>>,
+    live: LivePlaces,
+    /// Cancelled when the process stops: what would not end by itself ends then.
+    stopping: CancellationToken,
 }
 
 impl QueryState {
     pub fn new(source: Arc<dyn SpanSource>, introspection: Arc<dyn Introspection>, limits: QueryLimits) -> Self {
-        Self { source, introspection, limits, admission: Arc::new(Admission::new(&limits)), upstream: None }
+        Self {
+            source,
+            introspection,
+            limits,
+            admission: Arc::new(Admission::new(&limits)),
+            upstream: None,
+            live: LivePlaces::default(),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// With somebody who says when the process stops.
+    #[must_use]
+    pub fn until(self, stopping: CancellationToken) -> Self {
+        Self { stopping, ..self }
+    }
+
+    pub(super) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    pub(super) fn live(&self) -> &LivePlaces {
+        &self.live
     }
 
     /// Counting what becomes of queries where others can read it. To be called before the state is used.
@@ -143,6 +170,10 @@ routes! {
     "/ready" => introspection::ready,
     "/status" => status_pages::all,
     "/status/{part}" => status_pages::one,
+    "/ui/api/cluster" => ui::cluster,
+    "/ui/api/config" => ui::configuration,
+    "/ui/api/health" => ui::health,
+    "/ui/api/live" => live::live,
 }
 
 /// The query port: everything over HTTP, and the streaming RPCs for those who come with HTTP/2.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::otlp::TraceId;
 use crate::store::assemble::{AssembleLimits, Completeness};
-use crate::traceql::segment::Source;
+use crate::traceql::segment::{Fingerprints, Source};
 
 /// Finds traces by id. The store implements it.
 pub trait TraceSource: Send + Sync + 'static {
@@ -26,6 +26,38 @@ pub trait SpanSource: TraceSource {
     /// # Errors
     /// The disk or what lies on it cannot be read.
     fn searchable(&self) -> Result<Arc<dyn Source>, SourceError>;
+
+    /// How much has been stored up to now. Quick. Where nothing is ever added, the default will do.
+    fn stored(&self) -> Mark {
+        Mark::default()
+    }
+
+    /// Which traces got spans between two moments. May block on the disk.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    fn arrived(&self, from: Mark, _until: Mark) -> Result<Arrived, SourceError> {
+        Ok(Arrived { first: from.next, ..Arrived::default() })
+    }
+}
+
+/// A moment in the life of a [`SpanSource`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// The number of the batch that is stored next; [`crate::traceql::segment::SegmentId`]s count in the same.
+    pub next: u64,
+    /// Spans stored before it, ever.
+    pub spans: u64,
+}
+
+/// What came between two moments.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Arrived {
+    /// The first batch that was looked at.
+    pub first: u64,
+    pub traces: Fingerprints,
+    /// Spans that were stored meanwhile and not looked at: too many came.
+    pub skipped_spans: u64,
 }
 
 /// What a [`TraceSource`] found.

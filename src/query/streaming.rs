@@ -35,7 +35,7 @@ use crate::otlp::wire;
 use body::{Sender, answer};
 use frame::Messages;
 use progress::Progress;
-use status::{Code, Status};
+pub(super) use status::{Code, Status};
 
 /// Bytes of one message, Tempo's `max_grpc_streaming_packet_size`; Grafana takes up to 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -178,7 +178,7 @@ async fn receive(request: Request) -> Result<Bytes, Response> {
     frame::read(request.into_body()).await.map_err(IntoResponse::into_response)
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::access::Caller;
 use super::trace_id::parse_trace_id;
 use crate::otlp::TraceId;
 use crate::store::runs::Verification;
@@ -126,6 +127,17 @@ pub(super) fn only_from_here(peer: Option<Extension<Peer>>) -> Result<(), Refusa
     let message = "this is answered only to the same machine or pod; in a cluster: kubectl exec deployment/spanreel -- \
                    spanreel verify (or snapshot, dead-letters)";
     if local { Ok(()) } else { Err(Refusal(StatusCode::FORBIDDEN, message.to_owned())) }
+}
+
+/// What changes no more than it is asked to may be asked by whoever has logged in, too.
+pub(super) fn from_here_or_known(
+    peer: Option<Extension<Peer>>,
+    caller: Option<Extension<Caller>>,
+) -> Result<(), Refusal> {
+    match caller {
+        Some(Extension(caller)) if caller.is_known() => Ok(()),
+        _ => only_from_here(peer),
+    }
 }
 
 /// Says stop when the request is dropped, which is when its client left.

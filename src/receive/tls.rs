@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// The acceptor of a port.
 pub struct Acceptor {
@@ -72,6 +73,20 @@ fn server_config(settings: &ServerTlsSettings) -> Result<Arc<ServerConfig>, Stri
         .map_err(|error| format!("{}: {error}", settings.certificate.place()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+impl ServerTlsSettings {
+    /// When the certificate ends, Unix seconds, as its file is now. Blocking.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn expires(&self) -> Result<i64, String> {
+        let place = self.certificate.place();
+        let chain = certificates(&self.certificate)?;
+        let leaf = chain.first().ok_or_else(|| format!("{place}: holds no certificate"))?;
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| format!("{place}: {error}"))?;
+        Ok(leaf.validity().not_after.timestamp())
+    }
 }
 
 fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {

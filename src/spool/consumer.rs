@@ -351,14 +351,8 @@ impl Consumer {
             return Backlog::default();
         };
         let spans = self.shared.state().stored(self.pipeline).saturating_sub(accounted);
-        let oldest_received = (spans > 0).then(|| self.oldest_waiting(position)).flatten();
+        let oldest_received = (spans > 0).then(|| self.shared.oldest_waiting(position)).flatten();
         Backlog { spans, oldest_received }
-    }
-
-    /// When the batch at a cursor became durable, or, if that is gone, the oldest that is kept.
-    fn oldest_waiting(&self, position: Seq) -> Option<u64> {
-        let position = position.max(self.shared.state().head());
-        self.shared.batch_value(position).ok().flatten().map(|(header, _)| header.received)
     }
 }
 

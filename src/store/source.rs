@@ -13,17 +13,24 @@ use super::assemble::{AssembleLimits, Completeness};
 use super::sealed::{Sealed, SealedView};
 use super::tail::{Tail, TailSettings, TailView, inflate};
 use crate::otlp::TraceId;
+use crate::otlp::scan::trace_keys;
 use crate::otlp::view::retain_spans;
 use crate::otlp::wire::Fields;
-use crate::query::{FoundTrace, SourceError, SpanSource, TraceSource};
+use crate::query::{Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
 use crate::spool::{ReadError, Seq, Spool};
-use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId, Source, Traces};
+use crate::traceql::segment::{Fingerprints, Piece, Segment, SegmentError, SegmentId, Source, Traces};
 
 /// Sealing is slow against looking: one look more is enough, and a few are surely.
 const LOOKS_MAX: usize = 4;
 
 /// Segments of the tail that were not read for this long are built anew when they are.
 const IDLE_AFTER: Duration = Duration::from_secs(120);
+
+/// What [`SpanSource::arrived`] inflates at once: as much as a segment of the tail is made of.
+const ARRIVED_RAW_BYTES_MAX: u64 = 4 << 20;
+
+/// Of how many batches it reads the headers: those of several seconds of small requests, each with a sync of its own.
+const ARRIVED_BATCHES_MAX: u64 = 4096;
 
 /// Traces and spans out of what is on disk. Clones share what is kept in memory.
 #[derive(Clone)]
@@ -134,6 +141,37 @@ impl SpanSource for Store {
         let sealed_to = runs.sealed_to();
         let tail = self.tail.view(batches)?;
         Ok(Arc::new(Searchable { runs, sealed_to, tail, traces: Mutex::default() }))
+    }
+
+    fn stored(&self) -> Mark {
+        let (Seq(next), spans) = self.spool.end();
+        Mark { next, spans }
+    }
+
+    fn arrived(&self, from: Mark, until: Mark) -> Result<Arrived, SourceError> {
+        let oldest = from.next.max(self.spool.range().start.0).max(until.next.saturating_sub(ARRIVED_BATCHES_MAX));
+        // The newest first, as far as they fit.
+        let (mut first, mut raw_bytes, mut looked_at) = (until.next, 0, 0);
+        while first > oldest {
+            if let Some(header) = self.spool.trace_header(Seq(first - 1))? {
+                if raw_bytes > 0 && raw_bytes + u64::from(header.raw_bytes) > ARRIVED_RAW_BYTES_MAX {
+                    break;
+                }
+                raw_bytes += u64::from(header.raw_bytes);
+                looked_at += u64::from(header.spans);
+            }
+            first -= 1;
+        }
+        let (mut traces, mut keys) = (Fingerprints::default(), Vec::new());
+        for seq in first..until.next {
+            // `None`: gone since, or damaged.
+            if let Some(request) = self.spool.trace_batch(Seq(seq))?.as_ref().and_then(inflate) {
+                trace_keys(&request, &mut keys);
+                traces.extend(keys.drain(..));
+            }
+        }
+        let skipped_spans = until.spans.saturating_sub(from.spans).saturating_sub(looked_at);
+        Ok(Arrived { first, traces, skipped_spans })
     }
 }
 

@@ -1,9 +1,12 @@
 //! Log lines on stderr: text for people on a terminal, JSON otherwise.
 
+use super::recent;
 use std::io::IsTerminal;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,21 +39,20 @@ enum LevelProblem {
     NoLevel(String),
 }
 
-/// Libraries that report the same trouble again at each attempt; Spanreel says it once, with what becomes of it. A filter
-/// that names them is obeyed.
-const QUIET_LIBRARIES: &str = "kube_client=off,kube_runtime=off";
-
-/// Starts logging. `level` wins over `RUST_LOG`; without both, `default`.
+/// Starts logging. `level` wins over `RUST_LOG`; without both, `default`. Warnings and errors are kept besides
+/// ([`recent::recent`]).
 pub fn init(level: Option<&str>, default: &str, format: Format) -> Result<(), LevelError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
     let filter = level.map(str::to_owned).or(from_environment).unwrap_or_else(|| default.to_owned());
     let env_filter = parse(&filter).map_err(|problem| LevelError { filter, problem })?;
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(env_filter).with_target(false);
-    // An error here means that a subscriber is set already, as in tests; that one stays.
-    let _ = match format {
-        Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match format {
+        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
+    let kept = recent::recent().with_filter(recent::filter());
+    // An error here means that a subscriber is set already, as in tests; that one stays.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(env_filter)).with(kept).try_init();
     Ok(())
 }
 
@@ -63,7 +65,9 @@ fn parse(filter: &str) -> Result<EnvFilter, LevelProblem> {
             return Err(LevelProblem::NoLevel(directive.to_owned()));
         }
     }
-    EnvFilter::try_new(format!("{QUIET_LIBRARIES},{filter}")).map_err(LevelProblem::Filter)
+    // A filter that names them is obeyed.
+    let quiet: String = recent::QUIET_TARGETS.iter().map(|target| format!("{target}=off,")).collect();
+    EnvFilter::try_new(quiet + filter).map_err(LevelProblem::Filter)
 }
 
 #[cfg(test)]

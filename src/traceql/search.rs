@@ -220,6 +220,9 @@ impl<'a> Search<'a> {
         let traces = reader.traces()?;
         let driven = |trace: &usize| driven.any(traces.rows(*trace));
         let mut driven: Vec<usize> = (0..traces.len()).filter(driven).collect();
+        if let Some(only) = self.source.only() {
+            driven.retain(|trace| traces.ids.get(*trace).is_some_and(|id| only.contains(&id.fingerprint())));
+        }
         // Of a trace in pieces, too: it starts no later than any of them.
         let start_of = |trace: usize| -> Result<u64, SegmentError> {
             Ok(reader.starts()?.get(traces.rows(trace).start).copied().unwrap_or(0))

@@ -11,6 +11,7 @@
 //! A trace may have pieces in several segments: late spans, and all that is in the tail. [`Source::pieces`] knows all of
 //! them. No span id and kind stands twice in one piece, but it may stand in two.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,7 +36,15 @@ pub trait Source: Send + Sync {
 
     /// Whether a trace of this segment may have pieces in others. Quick, and never falsely `false`.
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool;
+
+    /// Fingerprints ([`TraceId::fingerprint`]) of the only traces that searches are to find; `None`: all.
+    fn only(&self) -> Option<&Fingerprints> {
+        None
+    }
 }
+
+/// A set of [`TraceId::fingerprint`]s.
+pub type Fingerprints = HashSet<u32, foldhash::fast::RandomState>;
 
 /// The spans of one trace in one segment.
 #[derive(Clone)]

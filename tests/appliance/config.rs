@@ -22,6 +22,7 @@ use spanreel::config::{
 };
 use spanreel::forward::settings::{Compression, ExporterSettings};
 use spanreel::process::settings::ProcessorSettings;
+use spanreel::query::Role;
 use spanreel::receive::settings::ReceiverSettings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -316,9 +317,12 @@ fn own_settings_hold_without_being_listed() {
     assert_eq!(own.query_endpoint.as_deref(), Some(""));
     assert_eq!(own.query_grpc_endpoint.as_deref(), Some("127.0.0.1:9095"));
     assert_eq!(own.query_upstream.as_deref(), Some("http://tempo.tempo:3200"));
+    assert_eq!((own.access.anonymous, own.access.loopback), (Role::ReadOnly, Role::Full));
+    let proxy = own.access.trusted_proxy.as_ref().unwrap();
+    assert_eq!((proxy.header.as_str(), proxy.sources.len(), proxy.role), ("X-Forwarded-User", 2, Role::ReadOnly));
     assert_eq!(own.spool.max_age, Some(Duration::from_secs(7 * 24 * 3600)));
     assert!(matches!(config.extensions[&id("spanreel")].settings, ExtensionSettings::Spanreel(_)));
-    assert!(config.service.extensions.is_empty());
+    assert!(!config.service.extensions.contains(&id("spanreel")));
 }
 
 /// Lines as they occur in configurations, right and wrong ones.

@@ -42,3 +42,4 @@ mod tail_sampling;
 mod telemetrygen;
 mod tempo_api;
 mod tempo_search;
+mod web_ui;

@@ -34,4 +34,5 @@ mod pods;
 mod stop;
 mod upgrade;
 mod walkthrough;
+mod web_ui;
 mod webhook;

@@ -1,5 +1,6 @@
 //! Spanreel's own settings, for which the Collector has no word: `extensions::spanreel`.
 
+use super::access::AccessSettings;
 use super::catch_up::CatchUpSettings;
 use super::injection;
 pub use super::injection::SilentAfter;
@@ -36,6 +37,8 @@ pub struct SpanreelSettings {
     pub query_grpc_endpoint: Option<String>,
     /// `query_upstream`; default none. The URL of a Tempo that is asked for traces older than what is here.
     pub query_upstream: Option<String>,
+    /// `access`: who may ask on these ports.
+    pub access: AccessSettings,
     pub spool: SpoolSettings,
     pub store: StoreSettings,
     pub memory: MemorySettings,
@@ -158,6 +161,7 @@ impl SpanreelSettings {
             query_endpoint,
             query_upstream,
             query_grpc_endpoint: query_grpc_endpoint.filter(|endpoint| !endpoint.is_empty()),
+            access: section.section("access", AccessSettings::decode),
             spool: section.section("spool", SpoolSettings::decode),
             store: section.section("store", StoreSettings::decode),
             memory: section.section("memory", MemorySettings::decode),

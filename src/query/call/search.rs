@@ -17,7 +17,7 @@ const LIMIT_MAX: u32 = 262_144;
 const TAGS_MAX: usize = 64;
 const SPANS_DEFAULT: u32 = 3;
 /// Tempo's `max_spans_per_span_set`.
-const SPANS_MAX: u32 = 100;
+pub const SPANS_MAX: u32 = 100;
 
 /// What is taken for a parameter, not for a tag, in the oldest form of search.
 const RESERVED: [&str; 9] = ["q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since"];

@@ -21,6 +21,13 @@ pub fn search(answer: &SearchAnswer, origin: Origin) -> Vec<u8> {
     out
 }
 
+/// One trace of a `tempopb.SearchResponse`.
+pub fn found_trace(trace: &FoundTrace) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_trace(&mut out, Shown { trace, origin: Origin::TraceQl });
+    out
+}
+
 /// `tempopb.SearchTagsResponse`.
 pub fn tag_names(tags: &Tags) -> Vec<u8> {
     let mut out = Vec::new();

@@ -16,9 +16,12 @@ pub enum Code {
     Unknown = 2,
     InvalidArgument = 3,
     NotFound = 5,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,
     Internal = 13,
+    Unavailable = 14,
+    Unauthenticated = 16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,46 @@
+//! Who may ask on the query port: its settings with the authenticators that they name.
+
+use super::authenticators::Authenticators;
+use super::components::Components;
+use super::pipelines::StartError;
+use super::spanreel::access::AccessSettings;
+use crate::config::Config;
+use crate::query::{self, Access, AccessMetrics, AccessRules, Role, TrustedProxy};
+use axum::Router;
+use http::HeaderName;
+
+/// The rules of `extensions::spanreel::access` at work.
+pub(super) fn access(
+    config: &Config<Components>,
+    settings: &AccessSettings,
+    metrics: AccessMetrics,
+) -> Result<Access, StartError> {
+    let mut known = Authenticators::default();
+    let mut authenticators = Vec::new();
+    for (id, role) in settings.authenticators() {
+        authenticators.push((known.get(config, id)?, role));
+    }
+    let internal = |error: &dyn std::fmt::Display| StartError::Internal(error.to_string());
+    let trusted_proxy = match &settings.trusted_proxy {
+        None => None,
+        Some(proxy) => Some(TrustedProxy {
+            header: HeaderName::from_bytes(proxy.header.as_bytes()).map_err(|error| internal(&error))?,
+            sources: proxy.sources.clone(),
+            role: proxy.role,
+            full_users: proxy.full_users.clone(),
+        }),
+    };
+    if settings.loopback > Role::None && settings.anonymous == Role::None {
+        tracing::info!(
+            "who asks the query port from this machine or pod needs no credentials; a proxy there passes for it"
+        );
+    }
+    let rules =
+        AccessRules { anonymous: settings.anonymous, loopback: settings.loopback, authenticators, trusted_proxy };
+    Access::new(rules, metrics).map_err(|error| internal(&error))
+}
+
+/// Routes that only those reach whom the rules let in.
+pub(super) fn guarded(routes: Router, access: &Access) -> Router {
+    routes.layer(axum::middleware::from_fn_with_state(access.clone(), query::guard))
+}

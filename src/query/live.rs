@@ -1,0 +1,329 @@
+//! `GET /ui/api/live`: traces as they come, as server-sent events. docs/ui-api.md describes them.
+//!
+//! ```text
+//! each second: was anything stored? ─▶ which traces got spans ─▶ a search among these, with all their pieces ─▶ event
+//! ```
+//!
+//! A look costs what has come since the last one, not what is stored. It has its turn among the other queries, and its
+//! answer is booked as theirs are, until the client has taken it. Nothing is remembered of a client but where it stands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::admission::{Answer, Room};
+use super::asked::Asked;
+use super::call::{SPANS_MAX, check_query_lengths};
+use super::encode::json::found_trace;
+use super::engine;
+use super::error::QueryError;
+use super::paced::{self, Feed};
+use super::parameters::{ParameterError, Parameters};
+use super::router::{QueryState, Scanned};
+use super::source::Mark;
+use super::upkeep::Refusal;
+use crate::otlp::TraceId;
+use crate::traceql::ast::{Query, Root};
+use crate::traceql::request::SearchRequest;
+use crate::traceql::segment::{Fingerprints, Piece, Segment, SegmentError, Source};
+
+/// Streams that are open at once: a few people, each with a few tabs.
+const STREAMS_MAX: usize = 16;
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// So often something is sent, so that nobody in between takes the connection for dead.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// What a browser waits before it comes again.
+const RETRY: &[u8] = b"retry: 2000\n\n";
+
+const ROWS_DEFAULT: u32 = 20;
+/// More nobody reads in a second.
+const ROWS_MAX: u32 = 100;
+const SPANS_DEFAULT: u32 = 3;
+/// Traces that are found in one look; those beyond the rows are counted.
+const FOUND_MAX: usize = 1000;
+/// Rows beyond are counted, too.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Places for streams. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct LivePlaces(Arc<Semaphore>);
+
+impl Default for LivePlaces {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS_MAX)))
+    }
+}
+
+/// What is asked for, understood.
+#[derive(Debug)]
+struct LiveCall {
+    query: Query,
+    rows: usize,
+    spans_per_spanset: usize,
+}
+
+impl LiveCall {
+    fn of(parameters: &Parameters) -> Result<Self, QueryError> {
+        check_query_lengths(parameters)?;
+        let query = engine::read(parameters.get("q").unwrap_or("{}"))?;
+        if matches!(query.root, Root::Metrics(_)) {
+            return Err(QueryError::NoSearch);
+        }
+        let given =
+            |name, default| Ok::<u32, ParameterError>(parameters.u32(name)?.filter(|n| *n > 0).unwrap_or(default));
+        let (rows, spans) = (given("limit", ROWS_DEFAULT)?, given("spss", SPANS_DEFAULT)?);
+        if rows > ROWS_MAX {
+            return Err(ParameterError::LimitTooLarge { limit: rows, max: ROWS_MAX }.into());
+        }
+        if spans > SPANS_MAX {
+            return Err(ParameterError::SpansTooMany { given: spans, max: SPANS_MAX }.into());
+        }
+        Ok(Self { query, rows: rows as usize, spans_per_spanset: spans as usize })
+    }
+}
+
+/// Only that it could be understood.
+struct Understood(Arc<LiveCall>);
+
+impl Answer for Understood {
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn hold(&mut self, _: Room) {}
+}
+
+/// What one look found.
+#[derive(Debug, Default)]
+struct Looked {
+    until: Mark,
+    /// `None`: nothing to tell.
+    data: Option<Vec<u8>>,
+    room: Option<Room>,
+}
+
+impl Answer for Looked {
+    fn bytes(&self) -> usize {
+        self.data.as_ref().map_or(0, Vec::len)
+    }
+
+    fn hold(&mut self, room: Room) {
+        self.room = Some(room);
+    }
+}
+
+/// A place that is taken, and counted.
+struct Place {
+    state: QueryState,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(state: &QueryState) -> Result<Self, Refusal> {
+        let full =
+            format!("{STREAMS_MAX} live views are open already; close one, or reload the page from time to time");
+        let permit = Arc::clone(&state.live().0).try_acquire_owned();
+        let permit = permit.map_err(|_| Refusal(StatusCode::TOO_MANY_REQUESTS, full))?;
+        state.admission().metrics().live.inc();
+        Ok(Self { state: state.clone(), _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.state.admission().metrics().live.dec();
+    }
+}
+
+pub(super) async fn live(
+    State(state): State<QueryState>,
+    headers: HeaderMap,
+    Asked(parameters): Asked,
+) -> Result<Response, Response> {
+    let place = Place::take(&state).map_err(IntoResponse::into_response)?;
+    // What is stored from here on is new, whenever the first look comes.
+    let from = resumed(&headers, state.source().stored());
+    let read = move || LiveCall::of(&parameters).map(Arc::new);
+    let understood = state.scan(read, |call, _| Ok(Understood(call))).await;
+    let Understood(call) = understood.map_err(IntoResponse::into_response)?;
+    let body = paced::fed(move |feed| Live { place, call, mark: from }.run(feed));
+    Ok(event_stream(body))
+}
+
+fn event_stream(body: Body) -> Response {
+    let about = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx would hold it back.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (about, body).into_response()
+}
+
+/// Where a browser that comes again had got to; what lies beyond `now` is of another data directory.
+fn resumed(headers: &HeaderMap, now: Mark) -> Mark {
+    let given = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let mark = given
+        .and_then(|id| id.split_once('.'))
+        .and_then(|(next, spans)| Some(Mark { next: next.parse().ok()?, spans: spans.parse().ok()? }));
+    mark.filter(|mark| mark.next <= now.next && mark.spans <= now.spans).unwrap_or(now)
+}
+
+/// One stream.
+struct Live {
+    place: Place,
+    call: Arc<LiveCall>,
+    mark: Mark,
+}
+
+impl Live {
+    /// Until the client leaves or the process stops.
+    async fn run(mut self, feed: Feed) {
+        let stopping = self.place.state.stopping().clone();
+        if stopping.run_until_cancelled(self.tell(&feed)).await.is_none() {
+            let data = json!({ "message": "Spanreel is stopping" }).to_string();
+            let _ = feed.send(event("end", None, data.as_bytes())).await;
+        }
+    }
+
+    async fn tell(&mut self, feed: &Feed) {
+        if feed.send(Bytes::from_static(RETRY)).await.is_err() {
+            return;
+        }
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = Instant::now();
+        loop {
+            looks.tick().await;
+            let (piece, room) = match self.look().await {
+                Ok(Looked { until, data: Some(data), room }) => (event("traces", Some(until), &data), room),
+                Ok(_) if told.elapsed() < HEARTBEAT_INTERVAL => continue,
+                Ok(_) => (Bytes::from_static(b":\n\n"), None),
+                Err(error) => {
+                    error.report();
+                    let data = json!({ "message": error.to_string() }).to_string();
+                    (event("problem", None, data.as_bytes()), None)
+                }
+            };
+            if feed.send(piece).await.is_err() {
+                return;
+            }
+            drop(room);
+            told = Instant::now();
+        }
+    }
+
+    /// What came since the last look. After an error the same is looked at again.
+    async fn look(&mut self) -> Result<Looked, QueryError> {
+        let (state, since) = (&self.place.state, self.mark);
+        let now = state.source().stored();
+        if now.next == since.next {
+            return Ok(Looked { until: now, ..Looked::default() });
+        }
+        let call = Arc::clone(&self.call);
+        // What is searched is taken after `now`, so it holds all that came until then.
+        let looked = state.scan(move || Ok(call), move |call, scanned| look(&call, since, now, scanned)).await?;
+        self.mark = now;
+        Ok(looked)
+    }
+}
+
+fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Result<Looked, QueryError> {
+    let arrived = scanned.state.source().arrived(since, until)?;
+    let source = Newcomers { all: scanned.source, first: arrived.first, traces: arrived.traces };
+    let request =
+        SearchRequest { start: 0, end: u64::MAX, limit: FOUND_MAX, spans_per_spanset: call.spans_per_spanset };
+    let found = match source.traces.is_empty() {
+        true => Vec::new(),
+        false => engine::search(&call.query, &request, &source, scanned.control, &mut |_| {})?.traces,
+    };
+    let mut data = br#"{"traces":["#.to_vec();
+    let mut rows = 0;
+    for trace in found.iter().take(call.rows) {
+        let row = found_trace(trace);
+        if rows > 0 && data.len() + row.len() > EVENT_BYTES_MAX {
+            break;
+        }
+        if rows > 0 {
+            data.push(b',');
+        }
+        data.extend_from_slice(&row);
+        rows += 1;
+    }
+    let (more, skipped) = (found.len() - rows, arrived.skipped_spans);
+    data.extend_from_slice(format!(r#"],"more":{more},"skippedSpans":{skipped}}}"#).as_bytes());
+    let has_news = rows > 0 || skipped > 0;
+    Ok(Looked { until, data: has_news.then_some(data), room: None })
+}
+
+/// Everything, of which only the traces that got spans lately are found, where those lie.
+struct Newcomers<'a> {
+    all: &'a dyn Source,
+    /// The first batch of what is new.
+    first: u64,
+    traces: Fingerprints,
+}
+
+impl Source for Newcomers<'_> {
+    fn segments(&self, start: u64, end: u64) -> Vec<Arc<dyn Segment>> {
+        let mut segments = self.all.segments(start, end);
+        // A segment holds the batches from its number up to that of the next.
+        let holds_first = segments.iter().map(|segment| segment.id().0).filter(|number| *number <= self.first).max();
+        segments.retain(|segment| segment.id().0 > self.first || Some(segment.id().0) == holds_first);
+        segments
+    }
+
+    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
+        self.all.pieces(trace)
+    }
+
+    fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
+        self.all.may_be_split(segment, trace)
+    }
+
+    fn only(&self) -> Option<&Fingerprints> {
+        Some(&self.traces)
+    }
+}
+
+/// One event. JSON as it is written here has no line feeds.
+fn event(name: &str, id: Option<Mark>, data: &[u8]) -> Bytes {
+    let id = id.map(|Mark { next, spans }| format!("id: {next}.{spans}\n")).unwrap_or_default();
+    [format!("event: {name}\n{id}data: ").as_bytes(), data, b"\n\n"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_that_comes_again_goes_on_where_it_was_unless_that_cannot_be() {
+        let now = Mark { next: 100, spans: 5000 };
+        let resumed = |id: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("last-event-id", HeaderValue::from_static(id));
+            super::resumed(&headers, now)
+        };
+        assert_eq!(resumed("90.4000"), Mark { next: 90, spans: 4000 });
+        for elsewhere in ["101.4000", "90.6000", "90", "x.y", "-1.0", ""] {
+            assert_eq!(resumed(elsewhere), now, "{elsewhere:?}");
+        }
+        assert_eq!(super::resumed(&HeaderMap::new(), now), now);
+    }
+
+    #[test]
+    fn events_have_the_form_that_browsers_read() {
+        let told = event("traces", Some(Mark { next: 7, spans: 9 }), b"{}");
+        assert_eq!(&told[..], b"event: traces\nid: 7.9\ndata: {}\n\n");
+        assert_eq!(&event("end", None, b"{}")[..], b"event: end\ndata: {}\n\n");
+    }
+}
