@@ -250,7 +250,7 @@ export interface Health extends Status {
   ledger: (Account & { pipeline: string; destinations: (Account & { destination: string; stored: number; sent: number; queued: number; expired: number })[] })[];
   destinations: Destination[];
   dead_letters: { count: number; items: number; bytes: number; more: boolean };
-  certificates: { name: string; serves: string; expires: number | null; expires_in_seconds: number | null }[];
+  certificates: { name: string; serves: string; expires: number | null; expires_in_seconds: number | null; problem?: string | null }[];
   recent: {
     since: number;
     /** Entries that there was no room for. */

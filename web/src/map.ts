@@ -38,7 +38,7 @@ export interface ServiceMap {
 
 export const NODE_WIDTH = 208;
 export const NODE_HEIGHT = 46;
-const GAP_X = 92;
+const GAP_X = 136;
 const GAP_Y = 22;
 const MARGIN = 44;
 /** Share of a node's calls below which a caller does not push it to the right. */

@@ -35,7 +35,11 @@ export function Picture({ map, seconds, open }: Props) {
       {map.edges.map((edge) => (
         <Edge key={`${edge.from} ${edge.to}`} edge={edge} from={byId.get(edge.from)!} to={byId.get(edge.to)!} most={most} seconds={seconds} />
       ))}
-      {map.edges.length <= LABELLED_MAX && map.edges.map((edge) => <Label key={`${edge.from} ${edge.to}`} edge={edge} from={byId.get(edge.from)!} to={byId.get(edge.to)!} seconds={seconds} />)}
+      {labels(map, byId, seconds).map(({ edge, text, x, y }) => (
+        <text key={`${edge.from} ${edge.to}`} class={edge.failed > 0 ? "map-label bad" : "map-label"} x={x} y={y} text-anchor="middle">
+          {text}
+        </text>
+      ))}
       {map.nodes.map((node) => (
         <Target key={node.id} to={open(node)} class="map-node">
           <rect x={node.x} y={node.y} width={NODE_WIDTH} height={NODE_HEIGHT} rx={node.kind === "service" ? 8 : node.kind === "queue" ? 22 : 3} stroke-dasharray={node.kind === "peer" ? "4 3" : undefined} />
@@ -69,18 +73,39 @@ function Target({ to, class: name, children }: TargetProps) {
   return <g class={name} role="button" tabIndex={0} onClick={to} onKeyDown={keys}>{children}</g>;
 }
 
-/** Between which layers, and where its figures stand. */
-function Label({ edge, from, to, seconds }: { edge: MapEdge; from: MapNode; to: MapNode; seconds: number }) {
-  // Only where the line is straight enough that the middle is on it, and the gap has room.
-  if (to.layer !== from.layer + 1) return null;
-  const x = (from.x + NODE_WIDTH + to.x) / 2;
-  const y = (from.y + to.y + NODE_HEIGHT) / 2;
-  return (
-    <text class={edge.failed > 0 ? "map-label bad" : "map-label"} x={x} y={y - 4} text-anchor="middle">
-      {often(edge.calls, seconds)}
-      <tspan x={x} dy="13">{edge.failed > 0 ? `${percent(edge.failed / edge.calls)} failed` : duration(quantile(edge.durations, 0.95))}</tspan>
-    </text>
-  );
+interface Placed {
+  edge: MapEdge;
+  text: string;
+  x: number;
+  y: number;
+}
+
+/** Along an edge where its figures stand: behind the bundle in which it leaves, before the one in which it arrives. */
+const LABEL_AT = 0.58;
+const LABEL_HEIGHT = 12;
+const CHARACTER_WIDTH = 6;
+
+/** Figures of edges, where they cover neither each other nor a node; the table has all of them. */
+function labels(map: ServiceMap, byId: Map<string, MapNode>, seconds: number): Placed[] {
+  const placed: Placed[] = [];
+  if (map.edges.length > LABELLED_MAX) return placed;
+  const t = LABEL_AT;
+  const bezier = (a: number, b: number, c: number, d: number) => (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t ** 2 * c + t ** 3 * d;
+  for (const edge of [...map.edges].sort((a, b) => b.failed / b.calls - a.failed / a.calls || b.calls - a.calls)) {
+    const from = byId.get(edge.from)!;
+    const to = byId.get(edge.to)!;
+    if (to.layer !== from.layer + 1) continue;
+    const [x0, x1] = [from.x + NODE_WIDTH, to.x];
+    const middle = (x0 + x1) / 2;
+    const text = `${often(edge.calls, seconds)} · ${edge.failed > 0 ? `${percent(edge.failed / edge.calls)} failed` : duration(quantile(edge.durations, 0.95))}`;
+    const x = bezier(x0, middle, middle, x1);
+    const y = bezier(from.y, from.y, to.y, to.y) + NODE_HEIGHT / 2 - 3;
+    const half = (text.length * CHARACTER_WIDTH) / 2;
+    if (x - half < x0 || x + half > x1) continue;
+    const isFree = placed.every((one) => Math.abs(one.y - y) >= LABEL_HEIGHT || Math.abs(one.x - x) > half + (one.text.length * CHARACTER_WIDTH) / 2);
+    if (isFree) placed.push({ edge, text, x, y });
+  }
+  return placed;
 }
 
 const clipped = (text: string, characters: number): string => (text.length > characters ? `${text.slice(0, characters - 1)}…` : text);

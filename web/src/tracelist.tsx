@@ -6,6 +6,8 @@ import { ago, clock, count, duration, moment } from "./format";
 import { href } from "./router";
 import { Icon, ServiceDot } from "./ui";
 
+/** Services named beside a trace; the others are counted. */
+const CHIPS = 3;
 /** Spans of a trace that are drawn beside it. */
 export const SPANS_DRAWN = 24;
 
@@ -60,12 +62,12 @@ function TraceRow({ trace, longest, isNew }: { trace: FoundTrace; longest: numbe
         <MiniWaterfall trace={trace} />
       </span>
       <span class="wide services">
-        {services.slice(0, 5).map(([name, stats]) => (
+        {services.slice(0, CHIPS).map(([name, stats]) => (
           <i key={name} class="chip" title={`${name}: ${stats.spanCount} spans${stats.errorCount ? `, ${stats.errorCount} failed` : ""}`} style={{ "--c": colour(name) }}>
             {name}
           </i>
         ))}
-        {services.length > 5 && <small>+{services.length - 5}</small>}
+        {services.length > CHIPS && <small title={services.slice(CHIPS).map(([name]) => name).join(", ")}>+{services.length - CHIPS}</small>}
       </span>
       <span class="number">{count(spansOf(trace))}</span>
       <span class="number length">

@@ -8,6 +8,7 @@ import "./browser/home.mjs";
 import "./browser/traces.mjs";
 import "./browser/trace.mjs";
 import "./browser/files.mjs";
+import "./browser/agents.mjs";
 import "./browser/pages.mjs";
 import "./browser/access.mjs";
 import "./browser/scale.mjs";

@@ -137,10 +137,7 @@ function Pod({ pod }: { pod: Example }) {
       {pod.containers.map((one, i) => (
         <div key={i} class="note">
           {one.language ?? "?"} in {one.container ?? "?"}: {one.why}
-          {one.life && ` ${one.life.state}`}
-          {one.life?.first_span && `, first span ${ago(Date.parse(one.life.first_span))}`}
-          {one.life?.last_span && `, last ${ago(Date.parse(one.life.last_span))}`}
-          {one.life && "."} {one.life?.likely_cause}
+          {one.life && ` (${[one.life.state, one.life.first_span && `first span ${ago(Date.parse(one.life.first_span))}`, one.life.last_span && `last ${ago(Date.parse(one.life.last_span))}`].filter(Boolean).join(", ")})`} {one.life?.likely_cause}
           {one.remedy && <Command what="the line that would change it" text={one.remedy} />}
         </div>
       ))}

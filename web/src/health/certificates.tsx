@@ -29,7 +29,7 @@ export function Certificates({ certificates }: { certificates: Health["certifica
                   <td>{one.name}</td>
                   <td>{one.serves}</td>
                   <td>
-                    <span class={`condition ${tone}`}>{left === null ? "unknown" : left <= 0 ? "has ended" : `in ${coarse(left)}`}</span>
+                    <span class={`condition ${tone}`}>{left === null ? (one.problem ?? "unknown") : left <= 0 ? "has ended" : `in ${coarse(left)}`}</span>
                     {one.expires !== null && <small> {moment(one.expires * 1000)}</small>}
                   </td>
                 </tr>

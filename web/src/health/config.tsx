@@ -12,6 +12,8 @@ interface Config {
   yaml: string;
   values: Value[];
   built_in: boolean;
+  /** Sections that were changed, and hold as they are shown only after a restart. */
+  after_restart?: string[];
 }
 
 interface Value {
@@ -32,7 +34,7 @@ export function Configuration() {
   }, [values, find, onlyGiven]);
   if (answer.error) return <Failure error={answer.error} what="The configuration cannot be shown" retry={answer.reload} />;
   if (!answer.data) return <Waiting />;
-  const { yaml, built_in } = answer.data;
+  const { yaml, built_in, after_restart: waiting = [] } = answer.data;
   return (
     <section>
       <div class="filter-line">
@@ -46,6 +48,7 @@ export function Configuration() {
         </button>
       </div>
       <p class="note">Values in force, defaults included; secrets are left out.{built_in && " No file was given: this is the built-in configuration."}</p>
+      {waiting.length > 0 && <p class="message warn">Shown as it will be after a restart: {waiting.join(", ")}.</p>}
       {shown.length === 0 && <Empty title="Nothing of this name" />}
       {shown.length > 0 && (
         <div class="table-wrap" tabIndex={0}>

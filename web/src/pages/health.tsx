@@ -34,7 +34,7 @@ export default function Health() {
   return (
     <div class="stack">
       {state.error && <Failure error={state.error} what="These figures are old" retry={state.reload} />}
-      <Strip status={now} />
+      <Strip status={now} more={false} />
       <Tabs label="Health" tabs={tabs} chosen={tab} choose={(next) => change({ tab: next === "overview" ? null : next, letter: null, find: null, given: null })} />
       {tab === "overview" && (
         <>

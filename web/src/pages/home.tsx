@@ -40,7 +40,7 @@ export default function Home() {
   );
 }
 
-export function Strip({ status }: { status: Status }) {
+export function Strip({ status, more = true }: { status: Status; more?: boolean }) {
   const { spool, destinations, life } = status;
   const disk = spool.disk_full || spool.disk_error !== null;
   const bad = destinations.filter((one) => one.configured && one.last_error && (one.last_success ?? 0) < one.last_error.at);
@@ -73,9 +73,11 @@ export function Strip({ status }: { status: Status }) {
           <b>{asked}</b> workloads asked, <b>{Number(life["workloads_speaking"] ?? 0)}</b> speaking, <b class={silent + bare > 0 ? "bad-text" : ""}>{silent + bare}</b> silent{silent + bare > 0 ? ": why" : ""}
         </a>
       )}
-      <a class="sep" href={href("health")}>
-        Health
-      </a>
+      {more && (
+        <a class="sep" href={href("health")}>
+          Health
+        </a>
+      )}
     </div>
   );
 }

@@ -138,7 +138,7 @@ test("a trace is compared with the median of its route, and with one by its id",
   const { page, close } = await open(`/trace/${answer.traces[0].traceID}?tab=compare`);
   await page.locator(".sheet tbody tr", { hasText: "payment.Payment/Charge" }).first().waitFor();
   await page.locator(".flame-info", { hasText: "there" }).waitFor();
-  await page.getByLabel("With trace").fill(world.ids.large);
+  await page.getByRole("textbox", { name: "With trace" }).fill(world.ids.large);
   await page.keyboard.press("Enter");
   await page.locator(".sheet tbody tr", { hasText: "step 1" }).first().waitFor();
   await close();

@@ -51,6 +51,14 @@ export async function startSpanreel(data, { set = [], ports } = {}) {
   return { child, url, otlp: `http://127.0.0.1:${http}`, ports: [grpc, http, query], data };
 }
 
+/** Asks again until it holds. */
+export async function until(holds) {
+  for (const end = Date.now() + WAIT_MS; !(await holds()); ) {
+    if (Date.now() > end) throw new Error("what was waited for did not come");
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}
+
 export async function stop({ child }) {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((done) => child.once("exit", done));
