@@ -97,7 +97,7 @@ function labels(map: ServiceMap, byId: Map<string, MapNode>, seconds: number): P
     if (to.layer !== from.layer + 1) continue;
     const [x0, x1] = [from.x + NODE_WIDTH, to.x];
     const middle = (x0 + x1) / 2;
-    const text = `${often(edge.calls, seconds)} · ${edge.failed > 0 ? `${percent(edge.failed / edge.calls)} failed` : duration(quantile(edge.durations, 0.95))}`;
+    const text = `${often(edge.calls, seconds)} · ${edge.failed > 0 ? percent(edge.failed / edge.calls) : duration(quantile(edge.durations, 0.95))}`;
     const x = bezier(x0, middle, middle, x1);
     const y = bezier(from.y, from.y, to.y, to.y) + NODE_HEIGHT / 2 - 3;
     const half = (text.length * CHARACTER_WIDTH) / 2;

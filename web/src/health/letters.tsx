@@ -57,7 +57,7 @@ export function Letters() {
                   {one.destination} <small>of {one.pipeline}</small>
                 </td>
                 <td>
-                  {count(one.items)} {one.signal === "traces" ? "spans" : one.signal}
+                  {count(one.items)} {one.signal !== "traces" ? one.signal : one.items === 1 ? "span" : "spans"}
                 </td>
                 <td class="number">{bytes(one.bytes)}</td>
                 <td class="answer">{one.answer}</td>

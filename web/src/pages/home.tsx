@@ -44,6 +44,7 @@ export function Strip({ status, more = true }: { status: Status; more?: boolean 
   const { spool, destinations, life } = status;
   const disk = spool.disk_full || spool.disk_error !== null;
   const bad = destinations.filter((one) => one.configured && one.last_error && (one.last_success ?? 0) < one.last_error.at);
+  const waiting = bad.reduce((sum, one) => sum + one.queued, 0);
   const asked = Number(life?.["workloads"] ?? 0);
   const silent = Number(life?.["workloads_silent"] ?? 0);
   const bare = Number(life?.["workloads_not_injected"] ?? 0);
@@ -60,7 +61,9 @@ export function Strip({ status, more = true }: { status: Status; more?: boolean 
         <span>
           <i class={bad.length > 0 ? "lamp bad" : "lamp"} />
           {bad.length > 0 ? (
-            <b class="bad-text">{bad.map((one) => one.destination).join(", ")} does not take data; {count(bad.reduce((sum, one) => sum + one.queued, 0))} spans wait</b>
+            <b class="bad-text">
+              {bad.map((one) => one.destination).join(", ")} {waiting > 0 ? `does not take data; ${count(waiting)} spans wait` : "refused what came last"}
+            </b>
           ) : (
             <>
               Forwarding to <b>{destinations.filter((one) => one.configured).length}</b>, {count(destinations.reduce((sum, one) => sum + one.queued, 0))} spans on their way
