@@ -220,8 +220,7 @@ impl Appliance {
             metrics.clone(),
             Arc::clone(&host),
             life.clone(),
-            forecast,
-            settings.clone(),
+            (forecast, settings.clone()),
         ));
         let query_address = if query_endpoint.is_empty() {
             None

@@ -76,8 +76,7 @@ impl Process {
         metrics: Metrics,
         host: Arc<Host>,
         life: Option<Arc<LifeLine>>,
-        forecast: Forecast,
-        settings: SpanreelSettings,
+        (forecast, settings): (Forecast, SpanreelSettings),
     ) -> Self {
         Self {
             spool: shared.spool.clone(),

@@ -36,8 +36,8 @@ pub trait SealedView: Send + Sync {
     /// Whether a trace of one of these segments may have pieces in other runs. Quick, and never falsely `false`.
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool;
 
-    /// The spans of a trace in runs, oldest first: requests that hold no other spans. It may stop once it holds more than
-    /// `bytes_max`.
+    /// The spans of a trace in runs, oldest first: requests that hold no other spans. It stops at about `bytes_max`, and says
+    /// so.
     ///
     /// # Errors
     /// The disk could not be read.
@@ -48,6 +48,8 @@ pub trait SealedView: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fragments {
     pub requests: Vec<Bytes>,
+    /// There are more spans than were asked for.
+    pub is_cut: bool,
     /// How much was read to find them.
     pub inspected_bytes: u64,
 }
