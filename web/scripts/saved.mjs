@@ -77,9 +77,9 @@ export function saved() {
     resolveId: (id) => (id === NAME ? `\0${NAME}` : null),
     async load(id) {
       if (id !== `\0${NAME}`) return null;
-      // The tests of units load modules one by one and save nothing.
-      if (isServed) return 'export default ""';
-      const file = this.emitFile({ type: "asset", name: "saved.html", source: await savedPage() });
+      const page = await savedPage();
+      if (isServed) return `export default "data:text/html;base64,${Buffer.from(page).toString("base64")}"`;
+      const file = this.emitFile({ type: "asset", name: "saved.html", source: page });
       return `export default import.meta.ROLLUP_FILE_URL_${file}`;
     },
   };

@@ -251,7 +251,7 @@ function LiveState({ live, stream }: { live: Live; stream: Stream }) {
       {live.state === "waiting" && <small class="warn-text">connecting …</small>}
       {stream.pausedAt !== null && <small>paused since {clock(stream.pausedAt)}</small>}
       {stream.waiting > 0 && (
-        <button type="button" class="primary" onClick={stream.release}>
+        <button type="button" class="primary" onClick={stream.release} title="Rows stand still while paused, and while the pointer is over them">
           {count(stream.waiting)} new
         </button>
       )}
