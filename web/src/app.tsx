@@ -97,7 +97,7 @@ export function App() {
           ))}
         </nav>
         <OpenTrace />
-        {RANGED.has(page) && <RangePicker />}
+        {RANGED.has(page) && !loginWanted.value && <RangePicker />}
         <input
           ref={chooser}
           type="file"

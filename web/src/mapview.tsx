@@ -116,7 +116,7 @@ function Edge({ edge, from, to, most, seconds }: { edge: MapEdge; from: MapNode;
   const y1 = to.y + NODE_HEIGHT / 2;
   const x0 = from.x + NODE_WIDTH;
   const x1 = to.x - 2;
-  const bend = back ? 70 : Math.max(40, (x1 - x0) / 2);
+  const bend = back ? 50 : Math.max(40, (x1 - x0) / 2);
   // A call over several layers goes around what stands between.
   const bow = (to.layer - from.layer - 1) * (y1 < y0 ? -46 : 46);
   const path = to.layer === from.layer
