@@ -121,9 +121,11 @@ test("the tabs of a trace show flame graph, statistics and events", async () => 
   await page.locator(".flame button").first().click();
   await page.getByRole("tab", { name: "Statistics" }).click();
   await page.locator(".sheet tbody tr").first().waitFor();
-  await page.locator("select").selectOption("thread.id");
+  await page.getByLabel("Group by").selectOption("thread.id");
   // Sixteen threads, and the root, which has none.
   await page.waitForFunction(() => document.querySelectorAll(".sheet tbody tr").length === 17);
+  await page.getByLabel("and by").selectOption("kind");
+  await page.waitForFunction(() => document.querySelectorAll(".sheet tbody tr").length > 17);
   await page.getByRole("tab", { name: "Events" }).click();
   await page.getByText("No span of this trace has events").waitFor();
   await page.getByRole("tab", { name: "Map" }).click();
