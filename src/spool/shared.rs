@@ -90,6 +90,12 @@ impl Shared {
         Ok(found.map(|(header, value)| Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
     }
 
+    /// When the batch at a cursor became durable, or, if that is gone, the oldest that is kept.
+    pub fn oldest_waiting(&self, position: Seq) -> Option<u64> {
+        let position = position.max(self.state().head());
+        self.batch_value(position).ok().flatten().map(|(header, _)| header.received)
+    }
+
     /// The header and the whole value. One batch that cannot be read must not stop those behind it: readers pass over it,
     /// and cursors book it as damaged.
     pub fn batch_value(&self, seq: Seq) -> Result<Option<(Header, DBPinnableSlice<'_>)>, ReadError> {
