@@ -1,4 +1,6 @@
 import { defineConfig } from "vite";
+// @ts-expect-error: plain JavaScript
+import { saved } from "./scripts/saved.mjs";
 
 declare const process: { env: Record<string, string | undefined> };
 
@@ -17,11 +19,12 @@ export default defineConfig(({ command }) => ({
     rolldownOptions: { output: { assetFileNames: "assets/[name]-[hash][extname]" } },
   },
   plugins: [
+    saved(),
     {
       name: "base-in-development",
       apply: "serve",
       transformIndexHtml: (html) => html.replace('<base href="./"', '<base href="/"'),
     },
   ],
-  server: { proxy: Object.fromEntries(["/api", "/metrics"].map((path) => [path, backend])) },
+  server: { proxy: Object.fromEntries(["/api", "/ui/api", "/metrics"].map((path) => [path, backend])) },
 }));

@@ -1,5 +1,9 @@
 // What the server is asked. Everything but what `/ui/api` says is Tempo's API, which Grafana speaks too.
+import { signal } from "@preact/signals";
 import { root } from "./router";
+
+/** Set when an answer was refused for want of a login. */
+export const loginWanted = signal(false);
 
 /** Why there is no answer, in words for people. */
 export class ApiError extends Error {
@@ -14,23 +18,40 @@ export class ApiError extends Error {
 
 export type Query = Record<string, string | number | undefined>;
 
-export async function get<T>(path: string, query: Query = {}, signal?: AbortSignal): Promise<T> {
+export const address = (path: string, query: Query = {}): string => {
   const search = new URLSearchParams();
   for (const [key, value] of Object.entries(query)) if (value !== undefined) search.set(key, String(value));
   const text = search.toString();
-  let answer: Response;
-  try {
-    answer = await fetch(root + path + (text ? `?${text}` : ""), { signal: signal ?? null, headers: { accept: "application/json" } });
-  } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ApiError(0, "Spanreel does not answer. Is it running, and is the port-forward still up?");
-  }
-  if (!answer.ok) throw new ApiError(answer.status, await reason(answer));
+  return root + path + (text ? `?${text}` : "");
+};
+
+export const get = <T>(path: string, query: Query = {}, signal?: AbortSignal): Promise<T> => ask<T>(path, address(path, query), { signal: signal ?? null });
+
+export const send = <T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> =>
+  ask<T>(path, address(path), { method: "POST", body: JSON.stringify(body), signal: signal ?? null, headers: { "content-type": "application/json" } });
+
+async function ask<T>(path: string, url: string, how: RequestInit): Promise<T> {
+  const answer = await answered(url, how);
   try {
     return (await answer.json()) as T;
   } catch {
     throw new ApiError(answer.status, `${path}: the answer is not JSON; is something between the browser and Spanreel?`);
   }
+}
+
+/** An answer that is no error. */
+export async function answered(url: string, how: RequestInit): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(url, { ...how, headers: { accept: "application/json", ...how.headers } });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError(0, "Spanreel does not answer. Is it running, and is the port-forward still up?");
+  }
+  if (answer.ok) return answer;
+  // A login that is wrong says so itself.
+  if (answer.status === 401 && how.method !== "POST") loginWanted.value = true;
+  throw new ApiError(answer.status, await reason(answer));
 }
 
 async function reason(answer: Response): Promise<string> {
@@ -179,6 +200,9 @@ export interface Status {
     raw_bytes: number;
     batches: number;
     oldest_age_seconds: number;
+    /** Null: it does not fill as things go. */
+    full_in_seconds: number | null;
+    written_per_day_bytes: number | null;
     disk_free_bytes: number;
     disk_full: boolean;
     disk_error: string | null;
@@ -187,9 +211,53 @@ export interface Status {
     sync_mean_micros: number;
     sync_max_micros: number;
   };
+  store: {
+    runs: number;
+    spans: number;
+    bytes: number;
+    raw_bytes: number;
+    damaged_runs: number;
+    oldest_received: number | null;
+    waiting_spans: number;
+    pinned_traces: number;
+    /** Only in the answer for this UI. */
+    bytes_max?: number | null;
+    max_age_seconds?: number | null;
+    full_in_seconds?: number | null;
+  };
   injections: { language: string; result: string; reason: string; count: number }[];
   /** Null outside a cluster. */
   life: Record<string, unknown> | null;
 }
 
 export const status = (signal?: AbortSignal) => get<Status>("api/spanreel/status", {}, signal);
+
+export type Destination = Status["destinations"][number] & {
+  waiting_batches?: number;
+  /** Compressed. */
+  waiting_bytes?: number;
+  oldest_waiting_age_seconds?: number | null;
+  dead_letters?: number;
+};
+
+export interface Account {
+  equation: string;
+  difference: number;
+}
+
+/** The status, and what only the UI shows of it. Times are Unix seconds. */
+export interface Health extends Status {
+  ledger: (Account & { pipeline: string; destinations: (Account & { destination: string; stored: number; sent: number; queued: number; expired: number })[] })[];
+  destinations: Destination[];
+  dead_letters: { count: number; items: number; bytes: number; more: boolean };
+  certificates: { name: string; serves: string; expires: number | null; expires_in_seconds: number | null; problem?: string | null }[];
+  recent: {
+    since: number;
+    /** Entries that there was no room for. */
+    dropped: number;
+    /** The newest first; what was said again is one entry. */
+    entries: { at: number; first_at: number; level: string; count: number; target: string; message: string; fields: Record<string, unknown> }[];
+  };
+}
+
+export const health = (signal?: AbortSignal) => get<Health>("ui/api/health", {}, signal);

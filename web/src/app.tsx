@@ -1,11 +1,14 @@
-import { useEffect, useState } from "preact/hooks";
-import { readFile, byTrace } from "./trace/read";
-import { opened } from "./trace/file";
-import { groups, helpShown, useKeys } from "./keys";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { loginWanted } from "./api";
+import { fileProblem, openFile } from "./files";
+import { Help } from "./help";
+import { helpShown, useKeys } from "./keys";
 import { lazy } from "./lazy";
+import { Login } from "./login";
 import { followLinks, go, href, place } from "./router";
 import { keepRange } from "./range";
-import { Icon, Modal } from "./ui";
+import { logout, look, session } from "./session";
+import { Icon } from "./ui";
 import { RangePicker } from "./rangepicker";
 import Home from "./pages/home";
 import Traces from "./pages/traces";
@@ -31,22 +34,22 @@ const VIEWS = {
 
 /** Pages that look at a time range. */
 const RANGED = new Set(["home", "traces", "map", "explain"]);
-/** A file that is larger than this is not read into the browser. */
-const FILE_BYTES_MAX = 256 * 1024 * 1024;
 
 export function App() {
   const { page } = place.value;
   const [dropping, setDropping] = useState(false);
-  const [problem, setProblem] = useState("");
+  const chooser = useRef<HTMLInputElement>(null);
 
   useKeys("Everywhere", [
     { keys: "?", does: "this sheet", run: () => (helpShown.value = !helpShown.value) },
     { keys: "/", does: "to the search field", run: () => document.querySelector<HTMLElement>("[data-search]")?.focus() },
+    { keys: "g o", does: "open a file with traces", run: () => chooser.current?.click() },
     ...PAGES.map(([name, title, key]) => ({ keys: `g ${key}`, does: title, run: () => go(name, keepRange()) })),
   ]);
 
   useEffect(() => {
     document.addEventListener("click", followLinks);
+    void look();
     const over = (event: DragEvent) => {
       if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
@@ -60,7 +63,7 @@ export function App() {
       if (!file) return;
       event.preventDefault();
       setDropping(false);
-      openFile(file).catch((error: Error) => setProblem(`${file.name}: ${error.message}`));
+      void openFile(file);
     };
     addEventListener("dragover", over);
     addEventListener("dragleave", leave);
@@ -94,29 +97,44 @@ export function App() {
           ))}
         </nav>
         <OpenTrace />
-        {RANGED.has(page) && <RangePicker />}
+        {RANGED.has(page) && !loginWanted.value && <RangePicker />}
+        <input
+          ref={chooser}
+          type="file"
+          hidden
+          accept=".json,.jsonl,.ndjson,.html,application/json"
+          onChange={(event) => {
+            const file = event.currentTarget.files?.[0];
+            event.currentTarget.value = "";
+            if (file) void openFile(file);
+          }}
+        />
+        <button type="button" class="quiet" onClick={() => chooser.current?.click()} aria-label="Open a file with traces" title="Open a file with traces (g o), or drop it anywhere">
+          <Icon name="upload" />
+        </button>
+        <Who />
         <button type="button" class="quiet help" onClick={() => (helpShown.value = true)} aria-label="Keyboard">
           ?
         </button>
       </header>
       <main id="main" tabIndex={-1} class={`page-${page}`}>
-        {problem && (
+        {fileProblem.value && (
           <div class="failure" role="alert">
             <Icon name="error" />
             <div>
               <strong>The file cannot be opened</strong>
-              <pre>{problem}</pre>
+              <pre>{fileProblem.value}</pre>
             </div>
-            <button type="button" onClick={() => setProblem("")}>Close</button>
+            <button type="button" onClick={() => (fileProblem.value = "")}>Close</button>
           </div>
         )}
-        {View ? <View /> : <NotFound />}
+        {loginWanted.value ? <Login /> : View ? <View /> : <NotFound />}
       </main>
       {helpShown.value && <Help />}
       {dropping && (
         <div class="dropping">
           <div>
-            <Icon name="upload" /> Drop a trace here: OTLP, Tempo or Jaeger JSON. It stays in your browser.
+            <Icon name="upload" /> Drop a trace here: OTLP, Tempo or Jaeger JSON, or a page that was saved. It stays in your browser.
           </div>
         </div>
       )}
@@ -124,13 +142,23 @@ export function App() {
   );
 }
 
-async function openFile(file: File): Promise<void> {
-  if (file.size > FILE_BYTES_MAX) throw new Error("larger than 256 MiB");
-  const traces = byTrace(readFile(await file.text()));
-  const first = traces[0];
-  if (!first) throw new Error("no span is in it");
-  opened.value = { name: file.name, traces: new Map(traces) };
-  go(`trace/${first[0] || "none"}`, { file: file.name });
+/** Who is logged in, where that is asked. */
+function Who() {
+  const who = session.value;
+  if (!who || who.role === "none" || (who.user === null && !who.logout)) return null;
+  const leave = () => void logout().then(() => (loginWanted.value = session.value?.role === "none"));
+  return (
+    <span class="who">
+      <span class="clip" title={who.role === "read_only" ? "May look and change nothing" : undefined}>
+        {who.user ?? "logged in"}
+      </span>
+      {who.logout && (
+        <button type="button" class="linkish" onClick={leave}>
+          log out
+        </button>
+      )}
+    </span>
+  );
 }
 
 /** To a trace by its id, or to a search for a text. */
@@ -160,31 +188,5 @@ function NotFound() {
       <strong>There is no such page</strong>
       <a href={href("home")}>Home</a>
     </div>
-  );
-}
-
-function Help() {
-  return (
-    <Modal title="Keyboard" onClose={() => (helpShown.value = false)}>
-      <div class="keys">
-        {groups.value.map((group) => (
-          <section key={group.title}>
-            <h3>{group.title}</h3>
-            <dl>
-              {group.keys.map((key) => (
-                <div key={key.keys}>
-                  <dt>
-                    {key.keys.split(" / ").map((one) => (
-                      <kbd key={one}>{one.replace("Arrow", "").replace("Escape", "Esc")}</kbd>
-                    ))}
-                  </dt>
-                  <dd>{key.does}</dd>
-                </div>
-              ))}
-            </dl>
-          </section>
-        ))}
-      </div>
-    </Modal>
   );
 }

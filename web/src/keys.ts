@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 
 export interface Key {
-  /** As `event.key` says it, or two in sequence with a blank: `g t`. Several with ` / `. */
+  /** As `event.key` says it, or two in sequence with a blank: `g t`. Several with ` / `. `Ctrl+` before a key, and `Shift+` before one without a sign of its own. */
   keys: string;
   does: string;
   run: (event: KeyboardEvent) => void;
@@ -43,12 +43,15 @@ function isTyping(target: EventTarget | null): boolean {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+  if (event.defaultPrevented || event.isComposing || event.metaKey || event.altKey || isTyping(event.target)) return;
+  // A dialog has its own keys; Escape closes it.
+  if (document.querySelector("dialog[open]") && event.key !== "?") return;
   // Keys that a control of its own has.
   if ((event.key === "Enter" || event.key === " ") && event.target instanceof HTMLElement && /^(BUTTON|A|SUMMARY)$/.test(event.target.tagName)) return;
-  const sequence = performance.now() - prefixAt < SEQUENCE_MS ? `${prefix} ${event.key}` : "";
+  const pressed = (event.ctrlKey ? "Ctrl+" : "") + (event.shiftKey && event.key.length > 1 ? "Shift+" : "") + event.key;
+  const sequence = performance.now() - prefixAt < SEQUENCE_MS ? `${prefix} ${pressed}` : "";
   prefix = "";
-  for (const wanted of sequence ? [sequence, event.key] : [event.key]) {
+  for (const wanted of sequence ? [sequence, pressed] : [pressed]) {
     for (const group of [...groups.value].reverse()) {
       const key = group.keys.find((one) => one.keys.split(" / ").includes(wanted));
       if (key) {
@@ -58,8 +61,8 @@ addEventListener("keydown", (event) => {
       }
     }
   }
-  if (groups.value.some((group) => group.keys.some((key) => key.keys.split(" / ").some((one) => one.startsWith(`${event.key} `))))) {
-    prefix = event.key;
+  if (groups.value.some((group) => group.keys.some((key) => key.keys.split(" / ").some((one) => one.startsWith(`${pressed} `))))) {
+    prefix = pressed;
     prefixAt = performance.now();
   }
 });

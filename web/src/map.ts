@@ -1,4 +1,4 @@
-// Who calls whom, from the newest traces.
+// Who calls whom.
 import { valueText } from "./api";
 import type { FoundSpan, SearchAnswer } from "./api";
 
@@ -30,17 +30,21 @@ export interface ServiceMap {
   edges: MapEdge[];
   traces: number;
   spans: number;
+  /** Nodes that were asked least, beyond what is drawn. */
+  leftOut: number;
   width: number;
   height: number;
 }
 
 export const NODE_WIDTH = 208;
 export const NODE_HEIGHT = 46;
-const GAP_X = 92;
+const GAP_X = 136;
 const GAP_Y = 22;
 const MARGIN = 44;
 /** Share of a node's calls below which a caller does not push it to the right. */
 const WEIGHTY = 0.05;
+/** Nodes that are drawn. */
+const NODES_MAX = 150;
 
 export const quantile = (values: number[], q: number): number => {
   if (values.length === 0) return 0;
@@ -48,7 +52,37 @@ export const quantile = (values: number[], q: number): number => {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
 };
 
-export function buildMap(answer: SearchAnswer): ServiceMap {
+/** What the map needs to know of a span. */
+export interface MapSpan {
+  id: string;
+  parent: string;
+  service: string;
+  kind: string;
+  nanos: number;
+  failed: boolean;
+  attribute: (key: string) => string;
+}
+
+/** From the traces of a search that asked for `MAP_FIELDS`. */
+export function mapOfSearch(answer: SearchAnswer): ServiceMap {
+  const traces = (answer.traces ?? []).map((trace) => (trace.spanSets ?? []).flatMap((set) => set.spans).map(spanOfSearch));
+  return buildMap(traces);
+}
+
+function spanOfSearch(span: FoundSpan): MapSpan {
+  const attribute = (key: string) => valueText(span.attributes?.find((one) => one.key === key)?.value);
+  return {
+    id: span.spanID,
+    parent: attribute("span:parentID"),
+    service: attribute("service.name"),
+    kind: attribute("kind"),
+    nanos: Number(span.durationNanos ?? 0),
+    failed: attribute("status") === "error",
+    attribute,
+  };
+}
+
+export function buildMap(traces: MapSpan[][]): ServiceMap {
   const nodes = new Map<string, MapNode>();
   const edges = new Map<string, MapEdge>();
   const node = (kind: MapNode["kind"], name: string): MapNode => {
@@ -57,75 +91,74 @@ export function buildMap(answer: SearchAnswer): ServiceMap {
     if (!found) nodes.set(id, (found = { id, name, kind, requests: 0, failed: 0, durations: [], layer: 0, x: 0, y: 0 }));
     return found;
   };
-  const call = (from: MapNode, to: MapNode, nanos: number, failed: boolean) => {
+  const asked = (node: MapNode, span: MapSpan) => {
+    node.requests += 1;
+    node.failed += span.failed ? 1 : 0;
+    node.durations.push(span.nanos);
+  };
+  const call = (from: MapNode, to: MapNode, span: MapSpan) => {
     const id = `${from.id}\u0000${to.id}`;
     let edge = edges.get(id);
     if (!edge) edges.set(id, (edge = { from: from.id, to: to.id, calls: 0, failed: 0, durations: [] }));
     edge.calls += 1;
-    edge.failed += failed ? 1 : 0;
-    edge.durations.push(nanos);
+    edge.failed += span.failed ? 1 : 0;
+    edge.durations.push(span.nanos);
   };
   let spans = 0;
-  const traces = answer.traces ?? [];
-  for (const trace of traces) {
-    const all = (trace.spanSets ?? []).flatMap((set) => set.spans);
+  for (const all of traces) {
     spans += all.length;
-    const byId = new Map(all.map((span) => [span.spanID, span]));
+    const byId = new Map(all.map((span) => [span.id, span]));
+    const parents = new Set(all.map((span) => span.parent));
     const answered = new Set<string>();
     for (const span of all) {
-      const kind = of(span, "kind");
-      const service = node("service", of(span, "service.name") || "?");
-      const nanos = Number(span.durationNanos ?? 0);
-      const failed = of(span, "status") === "error";
-      if (kind === "server" || kind === "consumer" || !of(span, "span:parentID")) {
-        service.requests += 1;
-        service.failed += failed ? 1 : 0;
-        service.durations.push(nanos);
-      }
-      if (kind !== "server" && kind !== "consumer") continue;
-      const parent = byId.get(of(span, "span:parentID"));
-      const caller = parent ? of(parent, "service.name") : "";
-      if (!parent || caller === "" || caller === service.name) continue;
-      answered.add(parent.spanID);
-      const queue = of(span, "messaging.system") && (of(span, "messaging.destination.name") || of(span, "messaging.system"));
+      const service = node("service", span.service || "?");
+      const isAsked = span.kind === "server" || span.kind === "consumer";
+      if (isAsked || span.parent === "") asked(service, span);
+      if (!isAsked) continue;
+      const parent = byId.get(span.parent);
+      if (!parent || parent.service === "" || parent.service === service.name) continue;
+      answered.add(parent.id);
+      const queue = span.attribute("messaging.system") && (span.attribute("messaging.destination.name") || span.attribute("messaging.system"));
+      const caller = node("service", parent.service);
       if (queue) {
         const to = node("queue", queue);
-        to.requests += 1;
-        to.durations.push(Number(parent.durationNanos ?? 0));
-        call(node("service", caller), to, Number(parent.durationNanos ?? 0), of(parent, "status") === "error");
-        call(node("queue", queue), service, nanos, failed);
-      } else call(node("service", caller), service, nanos, failed);
+        asked(to, parent);
+        call(caller, to, parent);
+        call(to, service, span);
+      } else call(caller, service, span);
     }
     for (const span of all) {
-      const kind = of(span, "kind");
-      if ((kind !== "client" && kind !== "producer") || answered.has(span.spanID)) continue;
-      const database = of(span, "db.system.name") || of(span, "db.system");
-      const queue = of(span, "messaging.destination.name") || of(span, "messaging.system");
-      const address = of(span, "peer.service") || of(span, "server.address");
-      const from = node("service", of(span, "service.name") || "?");
+      if ((span.kind !== "client" && span.kind !== "producer") || answered.has(span.id)) continue;
+      const database = span.attribute("db.system.name") || span.attribute("db.system");
+      const queue = span.attribute("messaging.destination.name") || span.attribute("messaging.system");
+      const address = span.attribute("peer.service") || span.attribute("server.address");
       const to = database
         ? node("database", address ? `${database} · ${address}` : database)
         : queue
           ? node("queue", queue)
           : // A span that only says where it went is drawn as a peer; one in a trace that goes on would be drawn twice.
-            address && !all.some((one) => of(one, "span:parentID") === span.spanID)
+            address && !parents.has(span.id)
             ? node("peer", address)
             : null;
       if (!to) continue;
-      const failed = of(span, "status") === "error";
-      to.requests += 1;
-      to.failed += failed ? 1 : 0;
-      to.durations.push(Number(span.durationNanos ?? 0));
-      call(from, to, Number(span.durationNanos ?? 0), failed);
+      asked(to, span);
+      call(node("service", span.service || "?"), to, span);
     }
   }
-  return layout([...nodes.values()], [...edges.values()], traces.length, spans);
+  const kept = busiest([...nodes.values()], [...edges.values()]);
+  return { ...layout(kept.nodes, kept.edges), traces: traces.length, spans, leftOut: nodes.size - kept.nodes.length };
 }
 
-const of = (span: FoundSpan, key: string): string => valueText(span.attributes?.find((one) => one.key === key)?.value);
+/** A map of thousands of nodes can be neither drawn in time nor read. */
+function busiest(nodes: MapNode[], edges: MapEdge[]): { nodes: MapNode[]; edges: MapEdge[] } {
+  if (nodes.length <= NODES_MAX) return { nodes, edges };
+  const kept = [...nodes].sort((a, b) => b.requests - a.requests || a.name.localeCompare(b.name)).slice(0, NODES_MAX);
+  const ids = new Set(kept.map((one) => one.id));
+  return { nodes: kept, edges: edges.filter((edge) => ids.has(edge.from) && ids.has(edge.to)) };
+}
 
 /** Callers to the left. The order within a layer follows the callers, and names break ties: the same map looks the same. */
-function layout(nodes: MapNode[], edges: MapEdge[], traces: number, spans: number): ServiceMap {
+function layout(nodes: MapNode[], edges: MapEdge[]): Pick<ServiceMap, "nodes" | "edges" | "width" | "height"> {
   const byId = new Map(nodes.map((node) => [node.id, node]));
   // What is called rarely does not decide where a node stands.
   const called = new Map<string, number>();
@@ -164,7 +197,7 @@ function layout(nodes: MapNode[], edges: MapEdge[], traces: number, spans: numbe
       node.y = (height - own) / 2 + i * (NODE_HEIGHT + GAP_Y);
     });
   });
-  return { nodes, edges, traces, spans, width: MARGIN * 2 + layers.length * (NODE_WIDTH + GAP_X) - GAP_X, height };
+  return { nodes, edges, width: MARGIN * 2 + layers.length * (NODE_WIDTH + GAP_X) - GAP_X, height };
 }
 
 /** Whether there is a call in the other direction that was seen more often. */

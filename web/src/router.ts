@@ -5,6 +5,9 @@ import { signal } from "@preact/signals";
 export const root = new URL(document.baseURI).pathname;
 document.querySelector("base")?.setAttribute("href", root);
 
+/** Whether this is a page that was saved with a trace: there is no server to ask then. `saved/router.ts` says true. */
+export const isSaved: boolean = false;
+
 export interface Place {
   page: string;
   /** What follows the page in the path, such as a trace id. */

@@ -72,11 +72,11 @@ export async function copy(text: string): Promise<boolean> {
 interface CopyProps {
   text: string | (() => string);
   label: string;
+  icon?: IconName;
   children?: ComponentChildren;
-  class?: string;
 }
 
-export function CopyButton({ text, label, children, class: name }: CopyProps) {
+export function CopyButton({ text, label, icon = "copy", children }: CopyProps) {
   const [copied, setCopied] = useState(false);
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);
@@ -87,8 +87,8 @@ export function CopyButton({ text, label, children, class: name }: CopyProps) {
     timer.current = window.setTimeout(() => setCopied(false), COPIED_MS);
   };
   return (
-    <button type="button" class={name ?? "quiet"} onClick={() => void run()} title={label} aria-label={copied ? "Copied" : label}>
-      <Icon name={copied ? "check" : "copy"} />
+    <button type="button" class="quiet" onClick={() => void run()} title={label} aria-label={copied ? "Copied" : label}>
+      <Icon name={copied ? "check" : icon} />
       {children}
     </button>
   );
@@ -166,6 +166,54 @@ export function Modal({ title, onClose, children }: ModalProps) {
       </header>
       <div class="body">{children}</div>
     </dialog>
+  );
+}
+
+interface MenuProps {
+  icon: IconName;
+  title: string;
+  /** Buttons with the role `menuitem`. */
+  children: ComponentChildren;
+}
+
+/** A button that opens a list of actions. */
+export function Menu({ icon, title, children }: MenuProps) {
+  const [open, setOpen] = useState(false);
+  const box = useRef<HTMLDivElement>(null);
+  const items = () => [...(box.current?.querySelectorAll<HTMLElement>("[role=menuitem]") ?? [])];
+  const button = () => box.current?.querySelector<HTMLElement>("[aria-haspopup]");
+  useEffect(() => {
+    if (!open) return;
+    items()[0]?.focus();
+    const outside = (event: PointerEvent) => {
+      if (!box.current?.contains(event.target as globalThis.Node)) setOpen(false);
+    };
+    addEventListener("pointerdown", outside);
+    return () => removeEventListener("pointerdown", outside);
+  }, [open]);
+  const keys = (event: TargetedKeyboardEvent<HTMLDivElement>) => {
+    const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
+    if (event.key === "Escape" && open) {
+      setOpen(false);
+      button()?.focus();
+    } else if (step !== 0 && open) {
+      const all = items();
+      all[(all.indexOf(document.activeElement as HTMLElement) + step + all.length) % all.length]?.focus();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return (
+    <div class="menu" ref={box} onKeyDown={keys}>
+      <button type="button" aria-haspopup="menu" aria-expanded={open} onClick={() => setOpen(!open)}>
+        <Icon name={icon} /> {title}
+      </button>
+      {open && (
+        <div role="menu" aria-label={title} onClick={() => { setOpen(false); button()?.focus(); }}>
+          {children}
+        </div>
+      )}
+    </div>
   );
 }
 

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { buildTrace, matches, rows } from "../src/trace/model";
 import type { Node, Trace } from "../src/trace/model";
-import { byTrace, readFile, readTrace } from "../src/trace/read";
+import { SAVED_CLOSE, SAVED_OPEN, byTrace, readFile, readTrace } from "../src/trace/read";
+import { toJaeger } from "../src/trace/jaeger";
 import { toOtlp } from "../src/trace/otlp";
+import type { SpanData } from "../src/trace/read";
 // @ts-expect-error: plain JavaScript, shared with the browser tests
 import { generator, largeTrace, oddTraces, request } from "./shop.mjs";
 
@@ -128,9 +130,9 @@ test("Tempo's base64 ids and words for enums are read, and written as OTLP wants
   assert.equal(read!.traceId, "a43369837038c93556fdb09db0dc746f");
   assert.equal(read!.kind, "server");
   assert.equal(read!.status, "error");
-  const again = readTrace(toOtlp(answer));
+  const again = readTrace(toOtlp([read!]));
   assert.deepEqual({ ...again[0], raw: null }, { ...read, raw: null });
-  assert.match(JSON.stringify(toOtlp(answer)), /"traceId":"a43369837038c93556fdb09db0dc746f".*"kind":2.*"code":2/);
+  assert.match(JSON.stringify(toOtlp([read!])), /"traceId":"a43369837038c93556fdb09db0dc746f".*"kind":2.*"code":2/);
 });
 
 test("Jaeger's JSON is read with parents, services, logs and errors", () => {
@@ -149,6 +151,63 @@ test("Jaeger's JSON is read with parents, services, logs and errors", () => {
   assert.equal(trace.duration, 500_000);
 });
 
+/** What a person sees of a span, whatever shape it came in. Jaeger's times are microseconds, and it has fewer fields. */
+const seen = (span: SpanData) => ({
+  ids: [span.traceId, span.spanId, span.parentId],
+  name: span.name,
+  kind: span.kind,
+  start: span.startNano / 1000n,
+  status: [span.status, span.statusMessage],
+  service: span.resource.service,
+  attributes: span.attributes.filter(({ key }) => !/^(span\.kind|error|otel\.|w3c\.)/.test(key)).map(({ key, text, type }) => [key, text, type]),
+  events: span.events.map((event) => event.name),
+});
+
+test("a trace written as Jaeger's JSON reads as the same trace", () => {
+  for (const name of ["hostile", "missingParent", "clockSkew", "twins"]) {
+    const spans = readTrace(request(odd[name]));
+    const again = readTrace(JSON.parse(JSON.stringify(toJaeger(name, spans))));
+    assert.deepEqual(again.map(seen), spans.map(seen), name);
+  }
+  const shop = readTrace(request(largeTrace(generator(5), START, 500)));
+  assert.deepEqual(readTrace(JSON.parse(JSON.stringify(toJaeger("t", shop)))).map(seen), shop.map(seen));
+});
+
+test("what came as Jaeger's JSON is written as OTLP with its types", () => {
+  const shop = readTrace(request(largeTrace(generator(5), START, 200)));
+  const jaeger = readTrace(JSON.parse(JSON.stringify(toJaeger("t", shop))));
+  const otlp = toOtlp(jaeger);
+  assert.deepEqual(readTrace(otlp).map(seen), shop.map(seen));
+  assert.ok(JSON.stringify(otlp).includes('"intValue":'));
+});
+
+test("OTLP is written whole: resources, scopes, schemas and every field of a span", () => {
+  const whole = {
+    resourceSpans: [{
+      resource: { attributes: [{ key: "service.name", value: { stringValue: "a" } }] },
+      scopeSpans: [{
+        scope: { name: "s", version: "1", attributes: [{ key: "k", value: { arrayValue: { values: [{ intValue: "1" }] } } }] },
+        spans: [{ ...span("1", "", "x", 0, 1), kind: 2, flags: 257, droppedAttributesCount: 3, attributes: [{ key: "b", value: { bytesValue: "AAE=" } }] }],
+        schemaUrl: "https://opentelemetry.io/schemas/1.30.0",
+      }],
+      schemaUrl: "https://opentelemetry.io/schemas/1.29.0",
+    }],
+  };
+  const { parentSpanId: _, ...wanted } = whole.resourceSpans[0]!.scopeSpans[0]!.spans[0]!;
+  const written = toOtlp(readTrace(whole)) as typeof whole;
+  const { parentSpanId: __, ...got } = written.resourceSpans[0]!.scopeSpans[0]!.spans[0]!;
+  assert.deepEqual(got, wanted);
+  written.resourceSpans[0]!.scopeSpans[0]!.spans = whole.resourceSpans[0]!.scopeSpans[0]!.spans;
+  assert.deepEqual(written, whole);
+});
+
+test("a page that was saved is opened by the trace in it", () => {
+  const spans = readTrace(request(odd["hostile"]));
+  const data = JSON.stringify({ id: "t", from: "", at: 0, otlp: toOtlp(spans) }).replace(/</g, "\\u003c");
+  const page = `<!doctype html>\n<html><body>${SAVED_OPEN}${data}${SAVED_CLOSE}<script>0</script></body></html>`;
+  assert.deepEqual(readFile(page).map(seen), spans.map(seen));
+});
+
 test("a file with one request a line is one trace again", () => {
   const lines = ["1", "2"].map((id) => JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans: [span(id, "", id, 0, 1)] }] }] })).join("\n");
   assert.deepEqual(byTrace(readFile(lines)).map(([, spans]) => spans.length), [2]);
@@ -157,7 +216,8 @@ test("a file with one request a line is one trace again", () => {
 test("garbage is refused with its place", () => {
   for (const [text, wanted] of [
     ["", /not JSON/],
-    ["<html>", /not JSON/],
+    ["<b>", /not JSON/],
+    ["<html>", /an HTML page without a trace/],
     ["[1]", /not an object/],
     ['{"a":1}', /neither OTLP/],
     ['{"resourceSpans":[{"scopeSpans":[{"spans":[{"spanId":5}]}]}]}', /resourceSpans\[0\]\.scopeSpans\[0\]\.spans\[0\]\.spanId/],

@@ -293,7 +293,8 @@ export async function fill(url, traces, seconds, seed) {
   return spans;
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+// In a function: a module that awaits would be evaluated later than those that import others only.
+async function main() {
   const [url, traces = "2000", seconds = "3600", seed = "7"] = process.argv.slice(2);
   if (!url) {
     console.error("usage: node shop.mjs URL [TRACES] [SECONDS] [SEED]");
@@ -307,3 +308,5 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   for (const spans of Object.values(odd)) await send(url, spans);
   console.log(JSON.stringify({ spans, large: large[0].traceId, odd: Object.fromEntries(Object.entries(odd).map(([k, s]) => [k, s[0].traceId])) }, null, 1));
 }
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) void main();

@@ -1,10 +1,11 @@
 // Durations over time: how many spans took how long (cells), and single traces (dots). A box drawn with the pointer is
 // handed to the page.
-import type { TargetedPointerEvent } from "preact";
+import type { TargetedKeyboardEvent, TargetedPointerEvent } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { resolved } from "../colour";
 import { clock, count, duration } from "../format";
 import { useScheme, useSize } from "../hooks";
+import type { Box } from "./box";
 
 export interface Cell {
   /** Unix seconds; the cell ends at `to`. */
@@ -26,13 +27,6 @@ export interface Dot {
   title: string;
 }
 
-export interface Box {
-  from: number;
-  to: number;
-  low: number;
-  high: number;
-}
-
 interface Props {
   from: number;
   to: number;
@@ -51,6 +45,9 @@ const RIGHT = 8;
 /** A pointer that moves less than this clicks. */
 const DRAG_PIXELS = 4;
 const DOT_PIXELS = 3.5;
+/** A key moves a side of the box by this. */
+const KEY_PIXELS = 12;
+const ARROWS: Record<string, readonly [x: number, y: number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 interface Scale {
   x: (at: number) => number;
@@ -173,13 +170,33 @@ export function DurationChart(props: Props) {
     const [y0, y1] = [Math.min(drag.y0, drag.y1), Math.max(drag.y0, drag.y1)];
     onBox({ from: at.at(x0), to: at.at(x1), low: at.nanos(y1), high: at.nanos(y0) });
   };
+  /** Enter draws a box in the middle, arrows move it, with Shift they move its right or lower side, Escape takes it away. */
+  const keys = (event: TargetedKeyboardEvent<HTMLDivElement>) => {
+    const arrow = ARROWS[event.key];
+    if (event.key === "Escape" && box) onBox(null);
+    else if (event.key === "Enter" || arrow) {
+      const inner = { x: width - LEFT - RIGHT, y: height - TOP - BOTTOM };
+      const side = box
+        ? { x0: at.x(box.from), x1: at.x(box.to), y0: at.y(box.high), y1: at.y(box.low) }
+        : { x0: LEFT + inner.x / 3, x1: LEFT + (inner.x * 2) / 3, y0: TOP + inner.y / 4, y1: TOP + inner.y / 2 };
+      const [dx, dy] = box && arrow ? [arrow[0] * KEY_PIXELS, arrow[1] * KEY_PIXELS] : [0, 0];
+      const within = (value: number, low: number, high: number) => Math.min(high, Math.max(low, value));
+      const x1 = within(side.x1 + dx, LEFT + KEY_PIXELS, width - RIGHT);
+      const y1 = within(side.y1 + dy, TOP + KEY_PIXELS, height - BOTTOM);
+      const x0 = within(event.shiftKey ? side.x0 : side.x0 + dx, LEFT, x1 - KEY_PIXELS);
+      const y0 = within(event.shiftKey ? side.y0 : side.y0 + dy, TOP, y1 - KEY_PIXELS);
+      onBox({ from: at.at(x0), to: at.at(x1), low: at.nanos(y1), high: at.nanos(y0) });
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
   const shown = drag
     ? { left: Math.min(drag.x0, drag.x1), top: Math.min(drag.y0, drag.y1), width: Math.abs(drag.x1 - drag.x0), height: Math.abs(drag.y1 - drag.y0) }
     : box
       ? { left: at.x(box.from), top: at.y(box.high), width: at.x(box.to) - at.x(box.from), height: at.y(box.low) - at.y(box.high) }
       : null;
   return (
-    <div class="durations" ref={attach}>
+    <div class="durations" ref={attach} tabIndex={0} role="group" aria-label="Choose time and duration: Enter draws a box, arrows move it, with Shift they change its size, Escape removes it" onKeyDown={keys}>
       <canvas ref={canvas} role="img" aria-label={label} onPointerDown={down} onPointerMove={move} onPointerUp={up} onPointerCancel={() => setDrag(null)} onPointerLeave={() => setHover(null)} style={{ width: `${width}px`, height: `${height}px` }} />
       {shown && <div class="box" style={{ left: `${shown.left}px`, top: `${shown.top}px`, width: `${shown.width}px`, height: `${shown.height}px` }} />}
       {hover && (

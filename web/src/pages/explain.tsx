@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { label, series } from "../api";
 import type { SeriesAnswer } from "../api";
-import type { Box } from "../chart/durations";
+import { readBox, writeBox } from "../chart/box";
 import { clock, count, duration, durationLiteral, percent } from "../format";
 import { useAnswer, useTitle } from "../hooks";
 import { QueryBox } from "../querybox";
@@ -30,19 +30,6 @@ export interface Difference {
   distance: number;
   values: Share[];
 }
-
-/** `from,to,low,high`: Unix seconds and durations. */
-function readBox(text: string): Box | null {
-  const [from, to, low, high] = text.split(",");
-  const nanos = (literal: string | undefined) => {
-    const match = /^([\d.]+)(ns|us|ms|s)$/.exec(literal ?? "");
-    return match ? Number(match[1]) * { ns: 1, us: 1e3, ms: 1e6, s: 1e9 }[match[2] as "ns" | "us" | "ms" | "s"] : NaN;
-  };
-  const box = { from: Number(from), to: Number(to), low: nanos(low), high: nanos(high) };
-  return box.to > box.from && box.high > box.low ? box : null;
-}
-
-const writeBox = (box: Box): string => [box.from.toFixed(0), box.to.toFixed(0), durationLiteral(box.low), durationLiteral(box.high)].join(",");
 
 /** What `compare()` answers, as differences, the largest first. */
 export function differences(answer: SeriesAnswer): Difference[] {
@@ -96,7 +83,7 @@ export default function Explain() {
     <div class="explain">
       <QueryBox query={query} run={(next) => change({ q: next.trim() === "{ }" ? null : next })} invalid={answer.error?.status === 400} />
       <p class="note">Draw a box around what is odd. Every attribute is then ranked by how much the spans in the box differ from all others.</p>
-      <Heatmap query={query} box={box} onBox={(next) => change({ box: next ? writeBox(next) : null })} />
+      <Heatmap query={query} box={box} onBox={(next) => change({ box: next && writeBox(next) }, box ? "replace" : "push")} />
       {box && (
         <p class="filter-line">
           <b>

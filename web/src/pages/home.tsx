@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { METRICS_SECONDS_MAX, status } from "../api";
 import type { Status } from "../api";
-import { ago, bytes, count, duration, percent, rate } from "../format";
+import { ago, bytes, coarse, count, duration, percent, rate } from "../format";
 import { useAnswer, useInterval, useTitle } from "../hooks";
 import { keepRange, range, step, tick } from "../range";
 import { change, href, parameter } from "../router";
@@ -14,6 +14,8 @@ import { Command, Empty, Failure, Service, Sparkline, Waiting } from "../ui";
 const LOOK_MS = 15_000;
 const AWAIT_MS = 2_000;
 const SAMPLES = 60;
+/** A spool that is full later than this needs no word here. */
+const FORECAST_SECONDS_MAX = 90 * 86_400;
 
 export default function Home() {
   useTitle("");
@@ -38,10 +40,11 @@ export default function Home() {
   );
 }
 
-export function Strip({ status }: { status: Status }) {
+export function Strip({ status, more = true }: { status: Status; more?: boolean }) {
   const { spool, destinations, life } = status;
   const disk = spool.disk_full || spool.disk_error !== null;
   const bad = destinations.filter((one) => one.configured && one.last_error && (one.last_success ?? 0) < one.last_error.at);
+  const waiting = bad.reduce((sum, one) => sum + one.queued, 0);
   const asked = Number(life?.["workloads"] ?? 0);
   const silent = Number(life?.["workloads_silent"] ?? 0);
   const bare = Number(life?.["workloads_not_injected"] ?? 0);
@@ -52,13 +55,15 @@ export function Strip({ status }: { status: Status }) {
         {disk ? <b class="bad-text">{spool.disk_error ?? "The disk is full: nothing is taken in"}</b> : <b>Receiving</b>}
       </span>
       <span>
-        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk
+        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk{spool.full_in_seconds !== null && spool.full_in_seconds < FORECAST_SECONDS_MAX && `; the spool is full in about ${coarse(spool.full_in_seconds)}`}
       </span>
       {destinations.length > 0 && (
         <span>
           <i class={bad.length > 0 ? "lamp bad" : "lamp"} />
           {bad.length > 0 ? (
-            <b class="bad-text">{bad.map((one) => one.destination).join(", ")} does not take data; {count(bad.reduce((sum, one) => sum + one.queued, 0))} spans wait</b>
+            <b class="bad-text">
+              {bad.map((one) => one.destination).join(", ")} {waiting > 0 ? `does not take data; ${count(waiting)} spans wait` : "refused what came last"}
+            </b>
           ) : (
             <>
               Forwarding to <b>{destinations.filter((one) => one.configured).length}</b>, {count(destinations.reduce((sum, one) => sum + one.queued, 0))} spans on their way
@@ -71,9 +76,11 @@ export function Strip({ status }: { status: Status }) {
           <b>{asked}</b> workloads asked, <b>{Number(life["workloads_speaking"] ?? 0)}</b> speaking, <b class={silent + bare > 0 ? "bad-text" : ""}>{silent + bare}</b> silent{silent + bare > 0 ? ": why" : ""}
         </a>
       )}
-      <a class="sep" href={href("health")}>
-        Health
-      </a>
+      {more && (
+        <a class="sep" href={href("health")}>
+          Health
+        </a>
+      )}
     </div>
   );
 }

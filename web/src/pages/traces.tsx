@@ -1,24 +1,31 @@
+import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { label, search, series, valueText } from "../api";
-import type { FoundSpan, FoundTrace, SearchAnswer, SeriesAnswer } from "../api";
+import { label, search, series } from "../api";
+import type { FoundTrace, SearchAnswer, SeriesAnswer } from "../api";
 import { DurationChart } from "../chart/durations";
-import type { Box, Cell, Dot } from "../chart/durations";
-import { colour, colourIndex } from "../colour";
+import { readBox, writeBox } from "../chart/box";
+import type { Box } from "../chart/box";
+import type { Cell, Dot } from "../chart/durations";
+import { colourIndex } from "../colour";
 import { Facets } from "../facets";
-import { ago, bytes, clock, count, duration, durationLiteral, moment } from "../format";
+import { bytes, clock, count, duration, durationLiteral } from "../format";
 import { useAnswer, useInterval, useTitle } from "../hooks";
 import { useKeys } from "../keys";
+import { useLive } from "../live";
+import type { Live } from "../live";
 import { QueryBox } from "../querybox";
 import { keepRange, range, step, tick } from "../range";
 import { change, go, href, parameter } from "../router";
 import { conditions, takesMetrics, withCondition, withoutCondition, withoutField } from "../traceql";
-import { Empty, Failure, Icon, ServiceDot, Tabs, Waiting } from "../ui";
+import { SPANS_DRAWN, TraceList, errorsOf, spansOf } from "../tracelist";
+import { Empty, Failure, Icon, Tabs, Waiting } from "../ui";
 
 const LIMIT = 50;
 const LIMIT_MAX = 1000;
-/** Spans of a trace that are drawn beside it. */
-const SPANS_DRAWN = 24;
-const LIVE_MS = 2000;
+/** New rows a second while live. */
+const LIVE_ROWS = 20;
+/** How often chart, counts and list are asked for anew while rows arrive by themselves. */
+const LIVE_MS = 10_000;
 /** Columns of the heatmap. */
 const COLUMNS = 120;
 
@@ -35,27 +42,23 @@ export default function Traces() {
   const chart = parameter("chart") === "traces" ? "traces" : "spans";
   const facets = parameter("facets").split(",").filter(Boolean);
   const { start, end, since } = range.value;
-  const [box, setBox] = useState<Box | null>(null);
+  const box = readBox(parameter("box"));
+  const setBox = (next: Box | null) => change({ box: next && writeBox(next) }, "replace");
   const [facetsOpen, setFacetsOpen] = useState(false);
   const list = useRef<HTMLDivElement>(null);
 
   const answer = useAnswer(`${query} ${start} ${end} ${limit}`, (signal) => search(withFields(query), { start, end }, limit, SPANS_DRAWN, signal));
-  useInterval(() => (tick.value = Date.now()), isLive && since !== null ? LIVE_MS : null);
-  useEffect(() => setBox(null), [query, Math.floor(start / 30), Math.floor(end / 30)]);
-
-  const seen = useRef<{ query: string; ids: Set<string> }>({ query: "", ids: new Set() });
-  const fresh = useMemo(() => {
-    const ids = (answer.data?.traces ?? []).map((trace) => trace.traceID);
-    const before = seen.current;
-    const news = new Set(before.query === query && isLive ? ids.filter((id) => !before.ids.has(id)) : []);
-    if (answer.data) seen.current = { query, ids: new Set(ids) };
-    return news;
-  }, [answer.data]);
+  const again = () => (tick.value = Date.now());
+  const canLive = since !== null;
+  const live = useLive(isLive && canLive ? withFields(query) : null, LIVE_ROWS, SPANS_DRAWN, again);
+  useInterval(again, isLive && canLive ? LIVE_MS : null);
+  const stream = useHeld(query, isLive, answer.data?.traces, live.rows);
+  const traces = stream.traces;
 
   const run = (next: string) => {
     const text = next.trim();
     if (text === query) tick.value = Date.now();
-    change({ q: text === EVERYTHING || text === "" ? null : text, limit: null });
+    change({ q: text === EVERYTHING || text === "" ? null : text, limit: null, box: null });
   };
   const focusRow = (by: number) => {
     const rows = [...(list.current?.querySelectorAll<HTMLElement>("a.trace") ?? [])];
@@ -66,18 +69,17 @@ export default function Traces() {
     { keys: "j / ArrowDown", does: "next trace", run: () => focusRow(1) },
     { keys: "k / ArrowUp", does: "trace before", run: () => focusRow(-1) },
     { keys: "l", does: "live on or off", run: () => change({ live: isLive ? null : 1 }, "replace") },
+    { keys: "p", does: "pause, or go on", run: () => isLive && stream.pause() },
     { keys: "f", does: "filters", run: () => { setFacetsOpen(true); document.querySelector<HTMLElement>(".facets button")?.focus(); } },
   ]);
   const show = (at: Box) => {
     let next = withoutField(query, "duration");
     next = withCondition(withCondition(next, `duration > ${durationLiteral(at.low)}`), `duration < ${durationLiteral(at.high)}`);
-    setBox(null);
-    change({ q: next, since: null, from: at.from.toFixed(3), to: at.to.toFixed(3) });
+    change({ q: next, box: null, live: null, since: null, from: at.from.toFixed(3), to: at.to.toFixed(3) });
   };
   const explain = (at: Box) =>
-    go("explain", { ...keepRange(), q: query === EVERYTHING ? null : query, from: start.toFixed(0), to: end.toFixed(0), since: null, box: [at.from.toFixed(0), at.to.toFixed(0), durationLiteral(at.low), durationLiteral(at.high)].join(",") });
+    go("explain", { ...keepRange(), q: query === EVERYTHING ? null : query, from: start.toFixed(0), to: end.toFixed(0), since: null, box: writeBox(at) });
 
-  const traces = answer.data?.traces ?? [];
   return (
     <div class={facetsOpen ? "traces facets-open" : "traces"}>
       <div class="controls">
@@ -85,10 +87,16 @@ export default function Traces() {
         <button type="button" class="facets-toggle" aria-expanded={facetsOpen} onClick={() => setFacetsOpen(!facetsOpen)}>
           <Icon name="filter" /> Filters
         </button>
-        <button type="button" class={isLive ? "live on" : "live"} aria-pressed={isLive} disabled={since === null} title={since === null ? "Live needs a range that ends now" : "Live (l)"} onClick={() => change({ live: isLive ? null : 1 }, "replace")}>
-          <Icon name={isLive ? "pause" : "play"} />
-          <span>{isLive ? "Pause" : "Live"}</span>
+        <button type="button" class="live" aria-pressed={isLive} disabled={!canLive} title={canLive ? "Show traces as they arrive (l)" : "Live needs a range that ends now"} onClick={() => change({ live: isLive ? null : 1 }, "replace")}>
+          <i class={isLive ? (live.state === "open" ? "lamp" : "lamp warn") : "lamp off"} />
+          <span>Live</span>
         </button>
+        {isLive && (
+          <button type="button" onClick={stream.pause} title="Rows stand still, and go on where they stopped (p)">
+            <Icon name={stream.pausedAt === null ? "pause" : "play"} />
+            <span>{stream.pausedAt === null ? "Pause" : "Go on"}</span>
+          </button>
+        )}
       </div>
       <Pills query={query} run={run} />
       {answer.error && <Failure error={answer.error} what={answer.error.status === 400 ? "The query" : "The search failed"} retry={answer.reload} />}
@@ -110,11 +118,14 @@ export default function Traces() {
         ) : (
           <DurationChart from={start} to={end} cells={NO_CELLS} dots={dots(traces)} box={box} onBox={setBox} onDot={(id) => go(`trace/${id}`)} label={`Durations of ${traces.length} traces over time`} />
         )}
-        <Summary answer={answer.data} took={answer.took} loading={answer.loading} limit={limit} />
-        <div class={answer.loading && !isLive ? "results stale" : "results"} ref={list}>
+        <Summary answer={answer.data} shown={traces.length} took={answer.took} loading={answer.loading} limit={limit}>
+          {isLive && <LiveState live={live} stream={stream} />}
+        </Summary>
+        {live.error && <Failure error={live.error} what="Not live" retry={live.retry} />}
+        <div class={answer.loading && !isLive ? "results stale" : "results"} ref={list} onPointerEnter={() => stream.hover(true)} onPointerLeave={() => stream.hover(false)}>
           {!answer.data && answer.loading && <Waiting rows={10} />}
-          {answer.data && traces.length === 0 && <NothingFound query={query} />}
-          {traces.length > 0 && <TraceList traces={traces} fresh={fresh} />}
+          {answer.data && traces.length === 0 && <NothingFound query={query} isLive={isLive} />}
+          {traces.length > 0 && <TraceList traces={traces} fresh={stream.fresh} />}
           {traces.length >= limit && limit < LIMIT_MAX && (
             <button type="button" class="more" onClick={() => change({ limit: Math.min(LIMIT_MAX, limit * 2) }, "replace")}>
               Show more
@@ -198,19 +209,28 @@ function dots(traces: FoundTrace[]): Dot[] {
   });
 }
 
-const errorsOf = (trace: FoundTrace): number => Object.values(trace.serviceStats ?? {}).reduce((sum, one) => sum + (one.errorCount ?? 0), 0);
-const spansOf = (trace: FoundTrace): number => Object.values(trace.serviceStats ?? {}).reduce((sum, one) => sum + one.spanCount, 0);
+interface SummaryProps {
+  answer: SearchAnswer | null;
+  shown: number;
+  took: number;
+  loading: boolean;
+  limit: number;
+  children: ComponentChildren;
+}
 
-function Summary({ answer, took, loading, limit }: { answer: SearchAnswer | null; took: number; loading: boolean; limit: number }) {
+function Summary({ answer, shown, took, loading, limit, children }: SummaryProps) {
   const found = answer?.traces?.length ?? 0;
   const inspected = Number(answer?.metrics?.inspectedBytes ?? 0);
+  const inspectedTraces = Number(answer?.metrics?.inspectedTraces ?? 0);
   return (
     <p class="summary" role="status">
       {answer ? (
         <>
-          <b>{count(found)}</b> {found === 1 ? "trace" : "traces"}, newest first
+          <b>{count(shown)}</b> {shown === 1 ? "trace" : "traces"}, newest first
           {found >= limit ? ", there may be more" : ", these are all"}
+          {children}
           <small>
+            {inspectedTraces > 0 && `${count(inspectedTraces)} traces looked at, `}
             {inspected > 0 && `${bytes(inspected)} read, `}
             {Math.round(took)} ms
           </small>
@@ -224,13 +244,91 @@ function Summary({ answer, took, loading, limit }: { answer: SearchAnswer | null
   );
 }
 
-function NothingFound({ query }: { query: string }) {
+function LiveState({ live, stream }: { live: Live; stream: Stream }) {
+  const left = live.more + live.skippedSpans;
+  return (
+    <span class="live-state">
+      {live.state === "waiting" && <small class="warn-text">connecting …</small>}
+      {stream.pausedAt !== null && <small>paused since {clock(stream.pausedAt)}</small>}
+      {stream.waiting > 0 && (
+        <button type="button" class="primary" onClick={stream.release} title="Rows stand still while paused, and while the pointer is over them">
+          {count(stream.waiting)} new
+        </button>
+      )}
+      {left > 0 && (
+        <small title="They are stored, and a search finds them">
+          {live.more > 0 && `${count(live.more)} more came than are shown`}
+          {live.more > 0 && live.skippedSpans > 0 && ", "}
+          {live.skippedSpans > 0 && `${count(live.skippedSpans)} spans came too fast to be looked at`}
+        </small>
+      )}
+    </span>
+  );
+}
+
+interface Stream {
+  traces: FoundTrace[];
+  /** Those that came while live, for a moment of colour. */
+  fresh: Set<string>;
+  /** New ones that wait to be shown. */
+  waiting: number;
+  /** Unix milliseconds; null while rows move. */
+  pausedAt: number | null;
+  pause: () => void;
+  release: () => void;
+  hover: (over: boolean) => void;
+}
+
+/**
+ * What was found and what arrived as one list, newest first. While paused, or while the pointer is over the rows (a row
+ * must not move away from under it), the list stands still, and what came since is counted.
+ */
+function useHeld(query: string, isLive: boolean, found: FoundTrace[] | undefined, arrived: FoundTrace[]): Stream {
+  const [pausedAt, setPausedAt] = useState<number | null>(null);
+  const [isOver, setOver] = useState(false);
+  const seen = useRef<{ query: string; ids: Set<string>; list: FoundTrace[] }>({ query: "", ids: new Set(), list: [] });
+  useEffect(() => setPausedAt(null), [query, isLive]);
+  const all = useMemo(() => (isLive ? joined(found ?? [], arrived) : (found ?? [])), [isLive, found, arrived]);
+  const before = seen.current;
+  const isSame = before.query === query && isLive;
+  const held = isSame && (pausedAt !== null || isOver) && before.list.length > 0;
+  const news = isSame ? all.filter((one) => !before.ids.has(one.traceID)).map((one) => one.traceID) : [];
+  const shown = held ? before.list : all;
+  const fresh = useMemo(() => new Set(held ? [] : news), [shown]);
+  const keep = (list: FoundTrace[]) => (seen.current = { query, ids: new Set(list.map((one) => one.traceID)), list });
+  useEffect(() => {
+    if (!held && found) keep(all);
+  }, [held, all]);
+  return {
+    traces: shown,
+    fresh,
+    waiting: held ? news.length : 0,
+    pausedAt,
+    pause: () => setPausedAt(pausedAt === null ? Date.now() : null),
+    release: () => {
+      keep(all);
+      setPausedAt(null);
+      setOver(false);
+    },
+    hover: (over) => isLive && setOver(over),
+  };
+}
+
+function joined(found: FoundTrace[], arrived: FoundTrace[]): FoundTrace[] {
+  const byId = new Map(found.map((one) => [one.traceID, one]));
+  // A search that is younger knows more of a trace than the row that announced it.
+  for (const one of arrived) if (spansOf(one) > spansOf(byId.get(one.traceID))) byId.set(one.traceID, one);
+  const start = (one: FoundTrace) => BigInt(one.startTimeUnixNano ?? 0);
+  return [...byId.values()].sort((a, b) => (start(a) < start(b) ? 1 : start(a) > start(b) ? -1 : 0)).slice(0, LIMIT_MAX);
+}
+
+function NothingFound({ query, isLive }: { query: string; isLive: boolean }) {
   const { start, end } = range.value;
   const isWide = end - start >= 24 * 3600;
   return (
     <Empty title="No trace matches">
       <p>
-        {query === EVERYTHING ? "Nothing was received in this time." : "Nothing in this time matches the query."}{" "}
+        {query === EVERYTHING ? "Nothing was received in this time." : "Nothing in this time matches the query."} {isLive && "What arrives appears here. "}
         {!isWide && (
           <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
             Look at the last 24 hours
@@ -246,91 +344,3 @@ function NothingFound({ query }: { query: string }) {
   );
 }
 
-function TraceList({ traces, fresh }: { traces: FoundTrace[]; fresh: Set<string> }) {
-  const longest = traces.reduce((max, trace) => Math.max(max, trace.durationMs ?? 0), 1);
-  return (
-    <div class="list">
-      <div class="row head" aria-hidden="true">
-        <span>Time</span>
-        <span>Trace</span>
-        <span class="wide">Matching spans</span>
-        <span class="wide">Services</span>
-        <span class="number">Spans</span>
-        <span class="number">Duration</span>
-      </div>
-      {traces.map((trace) => (
-        <TraceRow key={trace.traceID} trace={trace} longest={longest} isNew={fresh.has(trace.traceID)} />
-      ))}
-    </div>
-  );
-}
-
-function TraceRow({ trace, longest, isNew }: { trace: FoundTrace; longest: number; isNew: boolean }) {
-  const service = trace.rootServiceName ?? "";
-  const ms = Number(BigInt(trace.startTimeUnixNano ?? 0) / 1_000_000n);
-  const errors = errorsOf(trace);
-  const services = Object.entries(trace.serviceStats ?? {}).sort((a, b) => b[1].spanCount - a[1].spanCount);
-  const nanos = (trace.durationMs ?? 0) * 1e6;
-  return (
-    <a class={`row trace${isNew ? " new" : ""}`} href={href(`trace/${trace.traceID}`)}>
-      <time title={moment(ms)} dateTime={new Date(ms).toISOString()}>
-        <span class="at">{clock(ms)}</span>
-        <small>{ago(ms)}</small>
-      </time>
-      <span class="title">
-        <ServiceDot service={service} />
-        <span class="clip">
-          <span class="root">{service === "<root span not yet received>" ? "root not received" : service || "root not received"}</span> <b>{trace.rootTraceName}</b>
-        </span>
-        {errors > 0 && (
-          <span class="errors" title={`${errors} spans failed`}>
-            <Icon name="error" />
-            {count(errors)}
-            <span class="offscreen"> errors</span>
-          </span>
-        )}
-      </span>
-      <span class="wide">
-        <MiniWaterfall trace={trace} />
-      </span>
-      <span class="wide services">
-        {services.slice(0, 5).map(([name, stats]) => (
-          <i key={name} class="chip" title={`${name}: ${stats.spanCount} spans${stats.errorCount ? `, ${stats.errorCount} failed` : ""}`} style={{ "--c": colour(name) }}>
-            {name}
-          </i>
-        ))}
-        {services.length > 5 && <small>+{services.length - 5}</small>}
-      </span>
-      <span class="number">{count(spansOf(trace))}</span>
-      <span class="number length">
-        <i style={{ width: `${Math.max(1, Math.sqrt((trace.durationMs ?? 0) / longest) * 100)}%` }} />
-        {nanos === 0 ? "<1ms" : duration(nanos)}
-      </span>
-    </a>
-  );
-}
-
-function MiniWaterfall({ trace }: { trace: FoundTrace }) {
-  const spans = (trace.spanSets ?? []).flatMap((set) => set.spans).slice(0, SPANS_DRAWN);
-  const width = 150;
-  const height = 22;
-  const start = BigInt(trace.startTimeUnixNano ?? 0);
-  const total = Math.max(1, (trace.durationMs ?? 0) * 1e6, ...spans.map((span) => Number(BigInt(span.startTimeUnixNano) - start) + Number(span.durationNanos ?? 0)));
-  const each = Math.min(4, height / Math.max(1, spans.length));
-  return (
-    <svg class="mini" viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="none" aria-hidden="true">
-      {spans.map((span, i) => (
-        <rect
-          key={span.spanID + i}
-          x={(Number(BigInt(span.startTimeUnixNano) - start) / total) * width}
-          y={i * each}
-          width={Math.max(1.5, (Number(span.durationNanos ?? 0) / total) * width)}
-          height={Math.max(0.7, each - 0.5)}
-          style={{ fill: attributeOf(span, "status") === "error" ? "var(--bad)" : colour(attributeOf(span, "service.name") || (trace.rootServiceName ?? "")) }}
-        />
-      ))}
-    </svg>
-  );
-}
-
-const attributeOf = (span: FoundSpan, key: string): string => valueText(span.attributes?.find((one) => one.key === key)?.value);

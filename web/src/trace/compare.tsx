@@ -1,12 +1,13 @@
 // Two traces side by side: what each operation cost here and there. The other is given by its id, or is the median of
-// the traces with the same root.
-import { useMemo } from "preact/hooks";
+// the traces with the same root, or stands in a file.
+import { useMemo, useRef, useState } from "preact/hooks";
 import { search, trace as askTrace } from "../api";
+import { tracesOf } from "../files";
 import { count, duration } from "../format";
 import { useAnswer } from "../hooks";
 import { change, href, parameter } from "../router";
 import { quote } from "../traceql";
-import { Failure, ServiceDot, Waiting } from "../ui";
+import { Failure, Icon, ServiceDot, Waiting } from "../ui";
 import { buildTrace } from "./model";
 import type { Node, Trace } from "./model";
 import { byTrace, readTrace } from "./read";
@@ -60,7 +61,13 @@ async function median(root: Node, trace: Trace, signal: AbortSignal): Promise<st
 
 export function Compare({ trace, root }: { trace: Trace; root: Node }) {
   const wanted = parameter("with").trim().toLowerCase();
-  const other = useAnswer(`with ${trace.id} ${wanted}`, async (signal) => {
+  const [file, setFile] = useState<File | null>(null);
+  const chooser = useRef<HTMLInputElement>(null);
+  const other = useAnswer(`with ${trace.id} ${wanted} ${file?.name ?? ""} ${file?.lastModified ?? ""}`, async (signal) => {
+    if (file) {
+      const [first] = await tracesOf(file);
+      return first ? buildTrace(first[0], first[1]) : null;
+    }
     const id = wanted || (await median(root, trace, signal));
     if (id === "") return null;
     const spans = byTrace(readTrace(await askTrace(id, signal)))[0]?.[1];
@@ -71,6 +78,7 @@ export function Compare({ trace, root }: { trace: Trace; root: Node }) {
   const submit = (event: Event) => {
     event.preventDefault();
     const input = (event.target as HTMLFormElement).elements.namedItem("with") as HTMLInputElement;
+    setFile(null);
     change({ with: input.value.trim() || null });
   };
   return (
@@ -80,9 +88,13 @@ export function Compare({ trace, root }: { trace: Trace; root: Node }) {
           With trace <input key={wanted} name="with" defaultValue={wanted} placeholder="the median of this route" size={34} spellcheck={false} />
         </label>
         <button type="submit">Compare</button>
+        <input ref={chooser} type="file" hidden accept=".json,.jsonl,.html,application/json" aria-label="File to compare with" onChange={(event) => { setFile(event.currentTarget.files?.[0] ?? null); event.currentTarget.value = ""; }} />
+        <button type="button" onClick={() => chooser.current?.click()}>
+          <Icon name="upload" /> {file ? file.name : "with a file"}
+        </button>
         {other.data && (
           <span>
-            here <b>{duration(trace.duration)}</b>, {count(trace.spans)} spans; <a href={href(`trace/${other.data.id}`)}>there</a> <b>{duration(other.data.duration)}</b>, {count(other.data.spans)} spans
+            here <b>{duration(trace.duration)}</b>, {count(trace.spans)} spans; {file ? "there" : <a href={href(`trace/${other.data.id}`)}>there</a>} <b>{duration(other.data.duration)}</b>, {count(other.data.spans)} spans
           </span>
         )}
       </form>

@@ -1,11 +1,12 @@
 // Everything that is known of one span.
 import { useState } from "preact/hooks";
-import { count, duration, moment } from "../format";
+import { count, duration, moment, visible } from "../format";
 import { keepRange } from "../range";
-import { href } from "../router";
+import { href, isSaved, root } from "../router";
 import { attribute, condition, quote } from "../traceql";
 import { CopyButton, Icon, Service } from "../ui";
 import type { Node, Trace } from "./model";
+import { toOtlp } from "./otlp";
 import type { Attribute, SpanData, SpanEvent } from "./read";
 
 /** Characters of a value that are shown at first. */
@@ -104,6 +105,10 @@ function Span({ trace, node, span, select }: { trace: Trace; node: Node; span: S
                     <button type="button" class="linkish" onClick={() => select(here)}>
                       {here.service} {here.name}
                     </button>
+                  ) : isSaved ? (
+                    <code>
+                      {link.traceId} / {link.spanId}
+                    </code>
                   ) : (
                     <a href={href(`trace/${link.traceId}`, { span: link.spanId })}>
                       <code>
@@ -134,16 +139,18 @@ function Span({ trace, node, span, select }: { trace: Trace; node: Node; span: S
         <Pairs title="Scope attributes" attributes={span.scope.attributes} scope="instrumentation" />
       </section>
       <section>
-        <h3>
-          Use it
-        </h3>
-        <p class="link-list">
-          <a href={href("traces", { ...keepRange(), q: `{ resource.service.name = ${quote(node.service)} && name = ${quote(span.name)} }` })}>Spans like this one</a>
-        </p>
+        <h3>Use it</h3>
+        {!isSaved && (
+          <p class="link-list">
+            <a href={href("traces", { ...keepRange(), q: `{ resource.service.name = ${quote(node.service)} && name = ${quote(span.name)} }` })}>Spans like this one</a>
+          </p>
+        )}
         <p>
           <CopyButton text={() => `{ trace:id = ${quote(span.traceId)} && span:id = ${quote(span.spanId)} }`} label="Copy as TraceQL">TraceQL</CopyButton>
           <CopyButton text={() => JSON.stringify(span.raw, null, 2)} label="Copy as JSON">JSON</CopyButton>
-          <CopyButton text={() => location.href} label="Copy a link to this span">link</CopyButton>
+          <CopyButton text={() => JSON.stringify(toOtlp([span]))} label="Copy as an OTLP request">OTLP</CopyButton>
+          {!isSaved && <CopyButton text={() => `curl '${location.origin}${root}api/v2/traces/${span.traceId}'`} label="Copy as curl">curl</CopyButton>}
+          {!isSaved && <CopyButton text={() => location.href} label="Copy a link to this span">link</CopyButton>}
         </p>
         <Raw span={span} />
       </section>
@@ -197,7 +204,8 @@ function Pairs({ title, attributes, scope, open = false }: { title: string; attr
                   <ValueText text={one.text} />
                 </td>
                 <td>
-                  {query !== null && (
+                  {query !== null && <CopyButton text={query} label={`Copy ${one.key} as TraceQL`} icon="filter" />}
+                  {query !== null && !isSaved && (
                     <a href={href("traces", { ...keepRange(), q: `{ ${query} }` })} class="find-like" aria-label={`Traces with ${one.key} ${one.text.slice(0, 80)}`} title={`{ ${query.slice(0, 200)} }`}>
                       <Icon name="search" />
                     </a>
@@ -211,11 +219,6 @@ function Pairs({ title, attributes, scope, open = false }: { title: string; attr
       </table>
     </section>
   );
-}
-
-/** Characters that would move or hide others are shown as what they are. */
-export function visible(text: string): string {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f\u200b-\u200f\u202a-\u202e\u2066-\u2069]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 function ValueText({ text }: { text: string }) {

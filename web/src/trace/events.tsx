@@ -1,8 +1,7 @@
 // All events of all spans in the order of their times.
 import { useMemo } from "preact/hooks";
-import { count, duration } from "../format";
+import { count, duration, visible } from "../format";
 import { Empty, Service } from "../ui";
-import { visible } from "./drawer";
 import type { Node, Trace } from "./model";
 
 const EVENTS_MAX = 1_000;

@@ -1,15 +1,53 @@
 // Out again: OTLP's JSON, as any OTLP/HTTP endpoint takes it.
+import type { Attribute, Resource, Scope, SpanData } from "./read";
 
 type Json = Record<string, unknown>;
 const IDS = new Map([["traceId", 16], ["spanId", 8], ["parentSpanId", 8]]);
 const KINDS = ["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"];
 const CODES = ["UNSET", "OK", "ERROR"];
 
-/** What the query API answers, with ids in hexadecimal and enums as numbers, which OTLP wants. */
-export function toOtlp(answer: unknown): unknown {
-  const inner = (answer as { trace?: unknown }).trace ?? answer;
-  const resources = (inner as Json)["resourceSpans"] ?? (inner as Json)["batches"];
-  return Array.isArray(resources) ? { resourceSpans: resources.map(convert) } : inner;
+/** Spans as one request. What came as OTLP keeps every field; ids become hexadecimal and enums numbers, as OTLP wants. */
+export function toOtlp(spans: readonly SpanData[]): { resourceSpans: Json[] } {
+  const resources = new Map<Resource, Map<Scope, SpanData[]>>();
+  for (const span of spans) {
+    let scopes = resources.get(span.resource);
+    if (!scopes) resources.set(span.resource, (scopes = new Map()));
+    const list = scopes.get(span.scope);
+    if (list) list.push(span);
+    else scopes.set(span.scope, [span]);
+  }
+  return {
+    resourceSpans: [...resources].map(([resource, scopes]) => ({
+      resource: { attributes: pairs(resource.attributes) },
+      scopeSpans: [...scopes].map(([scope, list]) => ({
+        scope: { ...given("name", scope.name), ...given("version", scope.version), ...(scope.attributes.length > 0 ? { attributes: pairs(scope.attributes) } : {}) },
+        spans: list.map((span) => (span.shape === "otlp" ? convert(span.raw) : written(span))),
+        ...given("schemaUrl", scope.schemaUrl),
+      })),
+      ...given("schemaUrl", resource.schemaUrl),
+    })),
+  };
+}
+
+const given = (key: string, text: string): Json => (text === "" ? {} : { [key]: text });
+const pairs = (attributes: readonly Attribute[]): Json[] => attributes.map(({ key, value }) => ({ key, value }));
+
+/** A span that came in another shape. */
+function written(span: SpanData): Json {
+  return {
+    traceId: span.traceId,
+    spanId: span.spanId,
+    ...given("parentSpanId", span.parentId),
+    ...given("traceState", span.traceState),
+    name: span.name,
+    kind: KINDS.indexOf(span.kind.toUpperCase()),
+    startTimeUnixNano: String(span.startNano),
+    endTimeUnixNano: String(span.endNano),
+    attributes: pairs(span.attributes),
+    events: span.events.map((event) => ({ timeUnixNano: String(event.nano), name: event.name, attributes: pairs(event.attributes) })),
+    links: span.links.map((link) => ({ traceId: link.traceId, spanId: link.spanId, attributes: pairs(link.attributes) })),
+    status: { code: CODES.indexOf(span.status.toUpperCase()), ...given("message", span.statusMessage) },
+  };
 }
 
 function convert(value: unknown): unknown {
@@ -34,13 +72,4 @@ function hex(id: string, bytes: number): string {
   } catch {
     return id;
   }
-}
-
-export function download(name: string, text: string, type: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  link.click();
-  // The browser has begun to read it by then.
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

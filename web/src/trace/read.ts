@@ -8,6 +8,8 @@ export interface Attribute {
   text: string;
   /** As TraceQL needs to know it: string, int, float, bool; others cannot be asked for. */
   type: "string" | "int" | "float" | "bool" | "other";
+  /** As OTLP has it. */
+  value: AnyValue;
 }
 
 export interface SpanEvent {
@@ -25,12 +27,14 @@ export interface SpanLink {
 export interface Resource {
   service: string;
   attributes: Attribute[];
+  schemaUrl: string;
 }
 
 export interface Scope {
   name: string;
   version: string;
   attributes: Attribute[];
+  schemaUrl: string;
 }
 
 export type Kind = "unspecified" | "internal" | "server" | "client" | "producer" | "consumer";
@@ -54,8 +58,9 @@ export interface SpanData {
   dropped: number;
   resource: Resource;
   scope: Scope;
-  /** The span as it came. */
+  /** The span as it came, and whether that is OTLP's shape or Jaeger's. */
   raw: unknown;
+  shape: "otlp" | "jaeger";
 }
 
 /** What is wrong with a file or an answer. */
@@ -69,8 +74,13 @@ const list = (value: unknown): Json[] => (Array.isArray(value) ? value.filter(is
 const string = (value: unknown): string => (typeof value === "string" ? value : "");
 const number = (value: unknown): number => (typeof value === "number" ? value : 0);
 
-/** A file that somebody dropped. */
+/** What stands before the trace in a page that was saved with one, see `saved.ts`. */
+export const SAVED_OPEN = '<script type="application/json" id="trace">';
+export const SAVED_CLOSE = "</script>";
+
+/** A file that somebody opened: JSON of one of the known shapes, one request a line, or a page that was saved with a trace. */
 export function readFile(text: string): SpanData[] {
+  if (/^\s*<(!doctype html|html)/i.test(text)) return readSaved(text);
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
@@ -88,6 +98,13 @@ export function readFile(text: string): SpanData[] {
   return readTrace(parsed);
 }
 
+function readSaved(page: string): SpanData[] {
+  const from = page.indexOf(SAVED_OPEN);
+  const to = page.indexOf(SAVED_CLOSE, from);
+  if (from < 0 || to < 0) throw new ReadError("an HTML page without a trace: only pages that Spanreel saved can be opened");
+  return readTrace((JSON.parse(page.slice(from + SAVED_OPEN.length, to)) as Json | null)?.["otlp"]);
+}
+
 /** Any of the known shapes. */
 export function readTrace(json: unknown): SpanData[] {
   if (Array.isArray(json)) return json.flatMap(readTrace);
@@ -102,10 +119,10 @@ export function readTrace(json: unknown): SpanData[] {
 
 function readResource(json: Json, index: number): SpanData[] {
   const attributes = readAttributes(isObject(json["resource"]) ? json["resource"]["attributes"] : undefined);
-  const resource: Resource = { service: attributes.find((one) => one.key === "service.name")?.text ?? "unknown service", attributes };
+  const resource: Resource = { service: attributes.find((one) => one.key === "service.name")?.text ?? "unknown service", attributes, schemaUrl: string(json["schemaUrl"]) };
   return list(json["scopeSpans"] ?? json["scope_spans"] ?? json["instrumentationLibrarySpans"]).flatMap((group, at) => {
     const own = isObject(group["scope"]) ? group["scope"] : {};
-    const scope: Scope = { name: string(own["name"]), version: string(own["version"]), attributes: readAttributes(own["attributes"]) };
+    const scope: Scope = { name: string(own["name"]), version: string(own["version"]), attributes: readAttributes(own["attributes"]), schemaUrl: string(group["schemaUrl"]) };
     return list(group["spans"]).map((span, i) => readSpan(span, resource, scope, `resourceSpans[${index}].scopeSpans[${at}].spans[${i}]`));
   });
 }
@@ -140,6 +157,7 @@ function readSpan(json: Json, resource: Resource, scope: Scope, path: string): S
     resource,
     scope,
     raw: json,
+    shape: "otlp",
   };
 }
 
@@ -177,7 +195,7 @@ function readAttribute(pair: KeyValue): Attribute {
     : value.doubleValue !== undefined ? "float"
     : value.boolValue !== undefined ? "bool"
     : "other";
-  return { key: String(pair.key), text: valueText(value), type };
+  return { key: String(pair.key), text: valueText(value), type, value };
 }
 
 /** Jaeger's JSON: times in microseconds, parents as references, services as processes. */
@@ -187,7 +205,8 @@ function readJaeger(json: Json): SpanData[] {
   for (const [id, process] of Object.entries(processes)) {
     if (!isObject(process)) continue;
     const service = string(process["serviceName"]);
-    resources.set(id, { service, attributes: [{ key: "service.name", text: service, type: "string" }, ...readTags(process["tags"])] });
+    const name: Attribute = { key: "service.name", text: service, type: "string", value: { stringValue: service } };
+    resources.set(id, { service, attributes: [name, ...readTags(process["tags"])], schemaUrl: "" });
   }
   return list(json["spans"]).map((span, i) => {
     const path = `spans[${i}]`;
@@ -219,9 +238,10 @@ function readJaeger(json: Json): SpanData[] {
         attributes: [],
       })),
       dropped: 0,
-      resource: resources.get(string(span["processID"])) ?? { service: "unknown service", attributes: [] },
-      scope: { name: tag("otel.scope.name") || tag("otel.library.name"), version: tag("otel.scope.version"), attributes: [] },
+      resource: resources.get(string(span["processID"])) ?? { service: "unknown service", attributes: [], schemaUrl: "" },
+      scope: { name: tag("otel.scope.name") || tag("otel.library.name"), version: tag("otel.scope.version"), attributes: [], schemaUrl: "" },
       raw: span,
+      shape: "jaeger" as const,
     };
   });
 }
@@ -241,8 +261,15 @@ function readTags(value: unknown): Attribute[] {
       : kind.startsWith("float") || typeof given === "number" ? "float"
       : typeof given === "string" ? "string"
       : "other";
-    return { key: string(tag["key"]), text: typeof given === "string" ? given : JSON.stringify(given) ?? "", type };
+    const text = typeof given === "string" ? given : (JSON.stringify(given) ?? "");
+    return { key: string(tag["key"]), text, type, value: tagValue(type, text) };
   });
+}
+
+function tagValue(type: Attribute["type"], text: string): AnyValue {
+  if (type === "int") return { intValue: text };
+  if (type === "float") return { doubleValue: Number(text) };
+  return type === "bool" ? { boolValue: text === "true" } : { stringValue: text };
 }
 
 /** The traces of a file, the largest first. */

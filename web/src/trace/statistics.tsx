@@ -43,6 +43,7 @@ const value = (group: Group, column: Column): number =>
 
 export function Statistics({ trace }: { trace: Trace }) {
   const by = parameter("by") || "operation";
+  const then = parameter("then");
   const [sort, setSort] = useState<Column>("self");
   const attributes = useMemo(() => {
     const keys = new Set<string>();
@@ -56,7 +57,7 @@ export function Statistics({ trace }: { trace: Trace }) {
     const found = new Map<string, Group>();
     for (const node of trace.nodes) {
       if (!node.span) continue;
-      const key = keyOf(node, by);
+      const key = then === "" ? keyOf(node, by) : `${keyOf(node, by)} · ${keyOf(node, then)}`;
       let group = found.get(key);
       if (!group) found.set(key, (group = { key, spans: 0, errors: 0, total: 0, self: 0, max: 0, durations: [] }));
       const length = node.end - node.start;
@@ -69,7 +70,7 @@ export function Statistics({ trace }: { trace: Trace }) {
     }
     for (const group of found.values()) group.durations.sort((a, b) => a - b);
     return [...found.values()];
-  }, [trace, by]);
+  }, [trace, by, then]);
   const sorted = useMemo(() => [...groups].sort((a, b) => value(b, sort) - value(a, sort)), [groups, sort]);
   const selfTotal = Math.max(1, groups.reduce((sum, group) => sum + group.self, 0));
   return (
@@ -82,13 +83,20 @@ export function Statistics({ trace }: { trace: Trace }) {
             {attributes.map((one) => <option key={one} value={one}>{one}</option>)}
           </select>
         </label>
+        <label>
+          and by{" "}
+          <select value={then} onChange={(event) => change({ then: event.currentTarget.value || null }, "replace")}>
+            <option value="">nothing more</option>
+            {["operation", "service", "kind", "scope", ...attributes].filter((one) => one !== by).map((one) => <option key={one} value={one}>{one}</option>)}
+          </select>
+        </label>
         <span class="note">{count(groups.length)} groups{groups.length > GROUPS_MAX && `, ${GROUPS_MAX} shown`}</span>
       </div>
       <div class="sheet" tabIndex={0}>
         <table class="data">
           <thead>
             <tr>
-              <th scope="col"><span>{by}</span></th>
+              <th scope="col"><span>{then === "" ? by : `${by} · ${then}`}</span></th>
               {COLUMNS.map(([column, title]) => (
                 <th key={column} scope="col" class="number" aria-sort={sort === column ? "descending" : undefined}>
                   <button type="button" onClick={() => setSort(column)}>{title}{sort === column ? " ↓" : ""}</button>
@@ -99,7 +107,7 @@ export function Statistics({ trace }: { trace: Trace }) {
           <tbody>
             {sorted.slice(0, GROUPS_MAX).map((group) => (
               <tr key={group.key}>
-                <td>{by === "service" ? <Service service={group.key} /> : group.key}</td>
+                <td>{by === "service" && then === "" ? <Service service={group.key} /> : group.key}</td>
                 {COLUMNS.map(([column]) => (
                   <td key={column} class={column === "self" ? "number heat" : "number"}>
                     {column === "self" && <i style={{ width: `${(group.self / selfTotal) * 90}%` }} />}

@@ -4,6 +4,7 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { colour } from "../colour";
 import { count, duration } from "../format";
 import { useSize } from "../hooks";
+import { memo } from "../memo";
 import { Icon } from "../ui";
 import type { Zoom } from "./minimap";
 import { bounded } from "./minimap";
@@ -134,7 +135,7 @@ export function Waterfall({ trace, rows, selected, select, toggle, zoom, setZoom
       >
         <div class="rows" role="rowgroup" style={{ height: `${rows.length * ROW_PIXELS}px` }}>
           {shown.map((row, i) => (
-            <Line
+            <MemoLine
               key={row.key}
               row={row}
               at={begin + i}
@@ -278,6 +279,9 @@ function Line({ row, at, selected, select, toggle, zoom, total, names, critical,
     </div>
   );
 }
+
+/** Scrolling changes which rows there are, not the rows. */
+const MemoLine = memo(Line);
 
 function Bar({ left, right, colour }: { left: number; right: number; colour: string }) {
   // A bar that begins far outside would lose precision in the browser.
