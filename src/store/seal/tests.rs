@@ -422,6 +422,9 @@ fn a_damaged_run_is_set_aside_and_everything_else_is_served() {
         // It is known from now on, also after a restart.
         let ids: Vec<SegmentId> = view.segments().map(|segment| segment.id()).collect();
         assert_eq!(ids, [SegmentId(1, 0), SegmentId(3, 0)]);
+        // What it had is not here.
+        let missing_to = view.records().nth(1).unwrap().newest_received;
+        assert!(view.whole_since() > Some(missing_to));
         assert_eq!(view.pieces(id(1)).unwrap().len(), 1);
         assert_eq!(view.pieces(id(2_001)).unwrap().len(), 1);
         assert_eq!(view.fragments(id(2_001), usize::MAX).unwrap().requests.len(), 1);
@@ -568,6 +571,8 @@ fn the_oldest_runs_go_by_size_and_age_and_pinned_traces_stay() {
             "they are searched"
         );
         assert!(view.may_hold(id(5)) && !view.may_hold(id(6)));
+        // By receipt: the spans themselves began in 1970.
+        assert_eq!(view.whole_since(), view.records().map(|run| run.oldest_received).min());
     };
     check_pinned(&rig);
     drop((runs, gone));

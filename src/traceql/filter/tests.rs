@@ -147,7 +147,8 @@ fn pieces_elsewhere_count_for_what_belongs_to_the_trace() {
 #[test]
 fn time_ranges_take_both_ends() {
     let memory = one_trace([span(1), span(2), span(3), span(4)]);
-    let reader = Reader::new(memory.segment(0));
+    let control = Control::new(Duration::from_secs(60), usize::MAX);
+    let reader = Reader::new(memory.segment(0), &control);
     assert_eq!(reader.within(0, 3).unwrap(), None);
     assert_eq!(reader.within(1, 2).unwrap().unwrap().iter().collect::<Vec<_>>(), [1, 2]);
     assert!(reader.within(4, 9).unwrap().unwrap().is_empty());
