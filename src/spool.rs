@@ -21,18 +21,22 @@ pub mod consumer;
 pub mod database;
 pub mod dead_letter;
 pub mod extent;
+mod find;
 mod high_water;
 pub mod ledger;
 mod metrics;
 mod reclaim;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 pub(crate) use committer::unix_nanos;
 
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
 pub use consumer::{Backlog, Chunk, Consumer, LossReason, Note, Outcome, Parked, ReadLimits};
+use database::Verdict;
 pub use database::{Access, Database, OpenError};
 pub use dead_letter::{DeadLetter, Settled};
 pub use extent::TraceKey;
@@ -42,16 +46,16 @@ pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 use crate::otlp::Signal;
 use bytes::Bytes;
 use committer::{Command, Committer};
-use foldhash::fast::RandomState;
 use high_water::HighWater;
+use shared::Shared;
 use state::State;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Appends that may wait for the committer; their bytes are bounded by whoever receives them.
@@ -137,6 +141,13 @@ impl From<rocksdb::Error> for AppendError {
 #[error("the spool cannot be read: {0}")]
 pub struct ReadError(#[from] rocksdb::Error);
 
+impl ReadError {
+    /// What it says of the data.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(&self.0)
+    }
+}
+
 /// A copy could not be made.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
@@ -152,26 +163,6 @@ pub struct Spool {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
-}
-
-pub(crate) struct Shared {
-    database: Database,
-    settings: Settings,
-    state: RwLock<State>,
-    consumers: Mutex<BTreeMap<String, consumer::Known>>,
-    /// The first number that is not durable yet.
-    durable: watch::Sender<Seq>,
-    high_water: HighWater,
-    metrics: Metrics,
-    /// What the disk said when it last refused a write, until it takes one again.
-    disk_error: Mutex<Option<String>>,
-    disk_full: AtomicBool,
-    warned_of_loss: AtomicBool,
-    /// What is before is in sealed runs, and nobody reads it here; 0: nobody seals.
-    released: AtomicU64,
-    /// Whether the sealer's last attempt failed.
-    sealing_fails: AtomicBool,
-    opened: Instant,
 }
 
 /// A coherent look at the whole spool, for metrics and status.
@@ -324,12 +315,15 @@ impl Spool {
 
     /// A batch of spans, as [`Self::batch`]; `None` also for batches of other signals. Blocking.
     pub fn trace_batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
-        Ok(self.batch(seq)?.filter(|batch| batch.header.signal == Signal::Traces))
+        self.shared.batch_if(seq, |header| header.signal == Signal::Traces)
     }
 
-    /// A batch by number; `None` if it is gone or not there yet. Blocking.
+    /// A batch by number; `None` if it is gone, damaged, or not there yet. Blocking.
+    ///
+    /// # Errors
+    /// The disk cannot read it now. What it cannot read after some tries counts as damaged.
     pub fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
-        self.shared.batch(seq)
+        self.shared.batch_if(seq, |_| true)
     }
 
     /// What is known of a batch of spans without its frame; `None` if it is gone, damaged, not there yet, or of another
@@ -369,70 +363,6 @@ impl Spool {
     /// Whether the disk is so short of space that what waits to be sealed should be sealed at once, so that it can go.
     pub fn is_short_of_space(&self) -> bool {
         reclaim::is_short_of_space(&self.shared)
-    }
-
-    /// The batches that may hold a trace with this key, oldest first. Blocking (one small read per closed extent).
-    pub fn find(&self, key: TraceKey) -> Result<Vec<Seq>, ReadError> {
-        // The pages to read are chosen under the lock and read without it.
-        let (pages, open) = {
-            let state = self.shared.state();
-            let pages: Vec<(u64, u16)> = state
-                .extents
-                .iter()
-                .flat_map(|extent| extent.pages_of(key).map(|page| (extent.first, page as u16)))
-                .collect();
-            let mut open = Vec::new();
-            state.open.search(key, &mut open);
-            (pages, open)
-        };
-        let dict = self.shared.database.family(database::DICT);
-        let mut found = Vec::new();
-        for (first, page) in pages {
-            match self.shared.database.raw().get_pinned_cf(dict, extent::Extent::page_key(first, page)) {
-                Ok(Some(bytes)) => extent::search_page(first, &bytes, key, &mut found),
-                Ok(None) => {}
-                // One damaged page must not hide what the others know.
-                Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
-                    tracing::error!(extent = first, %error, "a page of the trace index is damaged; its traces are not found by id");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        found.extend(open);
-        Ok(found)
-    }
-
-    /// The batches of `range` that may hold a trace with one of these keys, in order. Blocking (it passes over the index of
-    /// the range once, however many keys are looked for).
-    pub fn find_any(
-        &self,
-        keys: &HashSet<TraceKey, RandomState>,
-        range: std::ops::Range<Seq>,
-    ) -> Result<Vec<Seq>, ReadError> {
-        let (mut found, pages) = {
-            let state = self.shared.state();
-            let closed = state.extents.iter().filter(|extent| extent.first < range.end.0 && range.start.0 < extent.end);
-            let pages: Vec<(u64, u16)> =
-                closed.flat_map(|extent| (0..extent.fences.len()).map(|page| (extent.first, page as u16))).collect();
-            let mut found = Vec::new();
-            state.open.search_any(keys, range.start, &mut found);
-            (found, pages)
-        };
-        let dict = self.shared.database.family(database::DICT);
-        for (first, page) in pages {
-            match self.shared.database.raw().get_pinned_cf(dict, extent::Extent::page_key(first, page)) {
-                Ok(Some(bytes)) => extent::search_page_any(first, &bytes, keys, &mut found),
-                Ok(None) => {}
-                Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
-                    tracing::error!(extent = first, %error, "a page of the trace index is damaged; parts of its traces are not found");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        found.retain(|seq| range.contains(seq));
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
     }
 
     pub fn sync_times(&self) -> SyncTimes {
@@ -493,120 +423,5 @@ impl Snapshot {
     /// Stored spans of a pipeline that are no longer on disk, because of a budget.
     pub fn reclaimed(&self, pipeline: PipelineId) -> u64 {
         self.reclaimed.get(usize::from(pipeline.0)).copied().unwrap_or(0)
-    }
-}
-
-impl Shared {
-    fn new(
-        database: Database,
-        settings: Settings,
-        state: State,
-        consumers: BTreeMap<String, consumer::Known>,
-        high_water: HighWater,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            database,
-            settings,
-            durable: watch::channel(state.end()).0,
-            state: RwLock::new(state),
-            consumers: Mutex::new(consumers),
-            high_water,
-            metrics,
-            disk_error: Mutex::default(),
-            disk_full: AtomicBool::new(false),
-            warned_of_loss: AtomicBool::new(false),
-            released: AtomicU64::new(0),
-            sealing_fails: AtomicBool::new(false),
-            opened: Instant::now(),
-        }
-    }
-
-    fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_sealing(&self) -> bool {
-        self.released.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether all batches before a number are in runs, and no query reads them here.
-    fn is_sealed_to(&self, end: u64) -> bool {
-        end <= self.released.load(Ordering::Relaxed)
-    }
-
-    fn consumers(&self) -> MutexGuard<'_, BTreeMap<String, consumer::Known>> {
-        self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn batch(&self, seq: Seq) -> Result<Option<Batch>, ReadError> {
-        let found = self.batch_value(seq)?;
-        Ok(found.map(|(header, value)| Batch { seq, header, frame: Bytes::copy_from_slice(&value[Header::LEN..]) }))
-    }
-
-    /// The header and the whole value.
-    fn batch_value(&self, seq: Seq) -> Result<Option<(Header, rocksdb::DBPinnableSlice<'_>)>, ReadError> {
-        let mut options = rocksdb::ReadOptions::default();
-        options.fill_cache(false);
-        let family = self.database.family(database::BATCH);
-        // Numbers below the head may still lie in a file that was not worth rewriting.
-        if seq < self.state().head() {
-            return Ok(None);
-        }
-        let value = match self.database.raw().get_pinned_cf_opt(family, seq.key(), &options) {
-            Ok(Some(value)) => value,
-            Ok(None) => return Ok(None),
-            // One damaged batch must not stop those behind it: readers pass over it and cursors book it as damaged.
-            Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
-                tracing::error!(batch = seq.0, %error, "a stored batch is damaged");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let Some(header) = Header::decode(&value) else {
-            tracing::error!(batch = seq.0, "a stored batch has no readable header");
-            return Ok(None);
-        };
-        Ok(Some((header, value)))
-    }
-
-    /// Says once when the disk begins to refuse writes, and once when it takes them again.
-    fn note_write(&self, result: &Result<(), AppendError>) {
-        let mut disk_error = self.disk_error.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Err(AppendError::Disk(problem)) => {
-                if disk_error.replace(problem.clone()).is_none() {
-                    tracing::error!(
-                        problem,
-                        "the disk refuses writes: intake is refused until it takes them again; check the disk, then restart"
-                    );
-                }
-            }
-            Ok(()) => {
-                if disk_error.take().is_some() {
-                    tracing::info!("the disk takes writes again");
-                }
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn check_free_space(&self) -> Result<(), AppendError> {
-        let min = self.settings.free_bytes_min;
-        // A file system that cannot say is not taken for full.
-        let free = self.database.free_bytes().unwrap_or(u64::MAX);
-        let full = free < min;
-        if full != self.disk_full.swap(full, Ordering::Relaxed) {
-            if full {
-                tracing::error!(free, min, "the disk is full: intake is refused until space is free");
-            } else {
-                tracing::info!(free, "the disk has space again: intake goes on");
-            }
-        }
-        if full { Err(AppendError::DiskFull { free_mib: free >> 20, min_mib: min >> 20 }) } else { Ok(()) }
     }
 }

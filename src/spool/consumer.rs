@@ -3,8 +3,9 @@
 use super::committer::encode;
 use super::database::META;
 use super::ledger::ConsumerAccount;
+use super::shared::Shared;
 use super::state::State;
-use super::{Batch, PipelineId, ReadError, Seq, Shared, dead_letter};
+use super::{Batch, Header, PipelineId, ReadError, Seq, dead_letter};
 use bytes::Bytes;
 use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch};
 use serde::{Deserialize, Serialize};
@@ -215,9 +216,8 @@ impl Consumer {
         let mut chunk = Chunk { batches: Vec::new(), from, next: from.max(head) };
         let (mut raw_bytes, mut spans) = (0, 0);
         while chunk.next < end {
-            if let Some(batch) = self.shared.batch(chunk.next)?
-                && batch.header.pipeline == self.pipeline
-            {
+            let is_mine = |header: &Header| header.pipeline == self.pipeline;
+            if let Some(batch) = self.shared.batch_if(chunk.next, is_mine)? {
                 raw_bytes += batch.header.raw_bytes as usize;
                 spans += u64::from(batch.header.spans);
                 let over = raw_bytes > limits.raw_bytes_max

@@ -3,15 +3,22 @@
 //! The `trace`, `column` and `dict` families belong to the store room; they live in the same database so that a run and
 //! the cursor that releases the spool move in one atomic write.
 
+mod manifest;
+mod mend;
+mod verdict;
+
 use super::Memory;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
-    Options, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+    WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
+
+pub use mend::SetAside;
+pub use verdict::Verdict;
 
 pub const BATCH: &str = "batch";
 pub const TRACE: &str = "trace";
@@ -52,6 +59,12 @@ pub enum OpenError {
     NewerFormat { directory: PathBuf, found: String },
     #[error("the data directory {} is damaged: {problem}; restore it from a copy, or move it away and start with an empty one (its traces stay in the moved one)", .directory.display())]
     Damaged { directory: PathBuf, problem: String },
+    #[error(
+        "the data directory {} is damaged: {file}, which holds {holds}, cannot be opened: {problem}; put that file back from \
+         a copy of the directory, or move the directory away and start with an empty one (its traces stay in the moved one)",
+        .directory.display()
+    )]
+    DamagedFile { directory: PathBuf, file: String, holds: &'static str, problem: String },
 }
 
 /// A shared handle to the open database.
@@ -60,6 +73,7 @@ pub struct Database {
     db: Arc<DB>,
     directory: Arc<Path>,
     access: Access,
+    set_aside: Arc<[SetAside]>,
 }
 
 /// What may be done with an open directory.
@@ -83,16 +97,8 @@ impl Database {
         std::fs::write(&probe, b"").map_err(not_writable)?;
         std::fs::remove_file(&probe).map_err(not_writable)?;
 
-        let db = DB::open_cf_descriptors(&options(bytes_max), directory, families(memory)).map_err(|error| {
-            let problem = error.to_string();
-            // RocksDB names its lock file; "block checksum mismatch" is another matter.
-            if error.kind() == ErrorKind::IOError && problem.contains("/LOCK") {
-                OpenError::Locked(directory.into())
-            } else {
-                OpenError::Damaged { directory: directory.into(), problem }
-            }
-        })?;
-        let database = Self { db: Arc::new(db), directory: directory.into(), access: Access::ReadWrite };
+        let (db, set_aside) = mend::open(directory, bytes_max, memory)?;
+        let database = Self::of(db, directory, Access::ReadWrite, set_aside);
         database.check_format()?;
         Ok(database)
     }
@@ -102,14 +108,39 @@ impl Database {
         if !directory.join("CURRENT").exists() {
             return Err(OpenError::Missing(directory.into()));
         }
-        let mut options = options(0);
-        options.create_if_missing(false);
-        options.create_missing_column_families(false);
-        let db = DB::open_cf_descriptors_read_only(&options, directory, families(memory), false)
+        // Nothing is written, so nothing is lost by looking past what is damaged.
+        let db = mend::open_read_only(directory, memory, false)
+            .or_else(|_| mend::open_read_only(directory, memory, true))
             .map_err(|error| OpenError::Damaged { directory: directory.into(), problem: error.to_string() })?;
-        let database = Self { db: Arc::new(db), directory: directory.into(), access: Access::ReadOnly };
+        let database = Self::of(db, directory, Access::ReadOnly, Vec::new());
         database.check_format()?;
         Ok(database)
+    }
+
+    fn of(db: DB, directory: &Path, access: Access, set_aside: Vec<SetAside>) -> Self {
+        Self { db: Arc::new(db), directory: directory.into(), access, set_aside: set_aside.into() }
+    }
+
+    /// Files of runs that could not be opened by this start. They are in no family any more.
+    pub fn set_aside(&self) -> &[SetAside] {
+        &self.set_aside
+    }
+
+    /// Where the file of a run lies, if it was set aside; `key` is what all keys of the run begin with.
+    pub fn place_of_set_aside(&self, family: &str, key: &[u8]) -> PathBuf {
+        mend::place_of(&self.directory, family, key)
+    }
+
+    /// Removes what was set aside of a run.
+    pub fn remove_set_aside(&self, key: &[u8]) {
+        for family in [TRACE, COLUMN] {
+            match std::fs::remove_file(self.place_of_set_aside(family, key)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "a damaged file could not be removed");
+                }
+                _ => {}
+            }
+        }
     }
 
     pub fn access(&self) -> Access {

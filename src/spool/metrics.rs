@@ -22,6 +22,7 @@ pub struct Metrics {
     sync_seconds: Histogram,
     appends: Counter,
     written_bytes: Counter,
+    unreadable_batches: Counter,
     /// The histogram cannot be read back; these serve `spanreel status`.
     syncs: Arc<Syncs>,
 }
@@ -47,6 +48,7 @@ impl Default for Metrics {
             sync_seconds: Histogram::new(SYNC_SECONDS),
             appends: Counter::default(),
             written_bytes: Counter::default(),
+            unreadable_batches: Counter::default(),
             syncs: Arc::default(),
         }
     }
@@ -67,6 +69,20 @@ impl Metrics {
             Unit::Bytes,
             self.written_bytes.clone(),
         );
+        registry.register(
+            "spanreel_spool_unreadable_batches",
+            "Stored batches that the disk does not give back: destinations and searches go on without them",
+            self.unreadable_batches.clone(),
+        );
+    }
+
+    pub(super) fn count_unreadable(&self) {
+        self.unreadable_batches.inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unreadable_batches(&self) -> u64 {
+        self.unreadable_batches.get()
     }
 
     pub(super) fn observe_commit(&self, took: Duration, appends: usize, bytes: usize) {

@@ -299,6 +299,28 @@ impl Builder {
         });
     }
 
+    /// Nothing is pushed any more.
+    fn forget_known(&mut self) {
+        self.trace_numbers = HashMap::new();
+        self.events.times_seen = HashMap::new();
+        for text in self.texts() {
+            text.seen = Interner::default();
+        }
+        self.span_attributes.forget_known();
+        self.event_attributes.forget_known();
+        self.link_attributes.forget_known();
+    }
+
+    fn texts(&mut self) -> [&mut TextColumn; 5] {
+        [
+            &mut self.strings.names,
+            &mut self.strings.messages,
+            &mut self.events.names,
+            &mut self.links.trace_ids,
+            &mut self.links.span_ids,
+        ]
+    }
+
     /// Forgets what was pushed since the last segment.
     pub fn clear(&mut self) {
         self.batches.clear();
@@ -307,13 +329,7 @@ impl Builder {
         self.trace_numbers.clear();
         self.resources = Envelopes::default();
         self.scopes = Envelopes::default();
-        for text in [
-            &mut self.strings.names,
-            &mut self.strings.messages,
-            &mut self.events.names,
-            &mut self.links.trace_ids,
-            &mut self.links.span_ids,
-        ] {
+        for text in self.texts() {
             text.seen.clear();
             text.column.clear();
         }

@@ -17,6 +17,7 @@
 
 mod disk;
 mod filter;
+mod mend;
 mod metrics;
 mod pins;
 mod record;
@@ -26,6 +27,7 @@ mod splits;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -145,7 +147,12 @@ impl Runs {
     /// The registry cannot be read.
     pub fn open(database: Database, metrics: Metrics, memory: Memory) -> Result<Self, RunsError> {
         let disk = Arc::new(Disk::new(database, metrics, memory));
-        let runs = record::load_runs(&disk.database)?;
+        let mut records = record::load_runs(&disk.database)?;
+        if disk.database.access() == Access::ReadWrite {
+            mend::take_back(&disk.database, &mut records)?;
+        }
+        let runs: Vec<_> = records.into_iter().map(|record| Arc::new(disk::Run::new(record))).collect();
+        mend::set_incomplete_aside(&disk, &runs)?;
         let sealed = record::load_sealed(&disk.database)?;
         let splits = Arc::new(Splits::load(&disk.database)?);
         let segments: Vec<_> = runs.into_iter().flat_map(|run| RunSegment::all_of(run, &disk)).collect();
@@ -289,6 +296,7 @@ impl Runs {
             let (first, last) = (key.bytes(), key.last());
             database.raw().delete_file_in_range_cf(database.family(family), first.as_slice(), last.as_slice())?;
         }
+        database.remove_set_aside(&key.bytes());
         self.disk.metrics.count_drop(reason, run.spans(), run.file_bytes);
         if given_up > 0 {
             self.disk.metrics.pinned_unsaved.inc_by(given_up);
@@ -483,27 +491,31 @@ impl SealedView for View {
         {
             found.push(Piece { segment: Arc::clone(pinned) as Arc<dyn Segment>, trace });
         }
-        for (segment, value) in self.disk.pieces(&self.segments, trace)? {
-            if !segment.run().is_served() {
-                continue;
+        self.disk.each_piece(&self.segments, trace, |segment, value| {
+            if segment.run().is_served()
+                // Damage sets the run aside, and hides no other.
+                && let Some(trace) = segment.trace_of_piece(value)?
+            {
+                found.push(Piece { segment: Arc::clone(segment) as Arc<dyn Segment>, trace });
             }
-            // Damage sets the run aside, and hides no other.
-            if let Some(trace) = segment.trace_of_piece(&value)? {
-                found.push(Piece { segment, trace });
-            }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(found)
     }
 
     fn may_hold(&self, trace: TraceId) -> bool {
         let (recently, older) = self.splits.recently(trace, &self.segments);
         let pinned = self.pinned.as_ref().is_some_and(|pinned| pinned.built.index.traces.position(trace).is_some());
-        recently
-            || pinned
-            || self
-                .disk
-                .pieces(self.segments.get(..older).unwrap_or_default(), trace)
-                .map_or(true, |pieces| !pieces.is_empty())
+        if recently || pinned {
+            return true;
+        }
+        let older = self.segments.get(..older).unwrap_or_default();
+        let mut is_found = false;
+        let looked = self.disk.each_piece(older, trace, |_, _| {
+            is_found = true;
+            Ok(ControlFlow::Break(()))
+        });
+        is_found || looked.is_err()
     }
 
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
@@ -524,16 +536,19 @@ impl SealedView for View {
         let mut bytes = fragments.requests.iter().map(Bytes::len).sum::<usize>();
         fragments.inspected_bytes = bytes as u64;
         // Also of runs that are set aside: what can be read of them is shown.
-        for (segment, value) in self.disk.pieces(&self.segments, trace).map_err(unreadable)? {
+        let read = self.disk.each_piece(&self.segments, trace, |segment, value| {
             if bytes > bytes_max {
-                break;
+                return Ok(ControlFlow::Break(()));
             }
-            if let Some(request) = segment.fragment(trace, &value).map_err(unreadable)? {
-                bytes += request.len();
-                fragments.inspected_bytes += value.len() as u64;
-                fragments.requests.push(request);
+            fragments.inspected_bytes += value.len() as u64;
+            if let Some(fragment) = segment.fragment(trace, value, bytes_max - bytes)? {
+                bytes += fragment.request.len();
+                fragments.is_cut |= fragment.is_cut;
+                fragments.requests.push(fragment.request.into());
             }
-        }
+            Ok(if fragments.is_cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        read.map_err(unreadable)?;
         Ok(fragments)
     }
 }

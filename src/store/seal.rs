@@ -10,14 +10,16 @@
 //! sealer gives way to intake and queries ([`pace`]), and when it fails (a full disk) the spool keeps everything.
 
 mod encode;
+mod handle;
+mod intake;
 mod pace;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,12 +28,16 @@ use thiserror::Error;
 
 use super::build::{Builder, Pushed};
 use super::format::chunk::Packer;
+use super::format::key::SegmentKey;
 use super::retention::{Retention, RetentionSettings};
 use super::runs::{RunRecord, Runs, RunsError, SegmentRecord};
 use crate::otlp::Signal;
 use crate::spool::database::{COLUMN, TRACE, table_options};
 use crate::spool::{Batch, ReadError, SealedAccount, Seq, Spool, unix_nanos};
 use encode::Files;
+use handle::Command;
+pub use handle::Sealing;
+use intake::Intake;
 use pace::{Hurry, Pace, Stopped};
 
 /// When sealing begins, and how much goes into a run.
@@ -67,9 +73,6 @@ impl Default for SealSettings {
 
 /// How often the sealer looks whether something is to be done.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A run that is under way is cut short in less.
-const DROP_WAIT_MAX: Duration = Duration::from_secs(3);
-const DROP_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// After a failure, mostly a full disk; twice as long after each one more,
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// up to this.
@@ -78,10 +81,6 @@ const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 const HURRY_RUNS: u64 = 3;
 /// A run takes less than this share of its OTLP.
 const RATIO_MIN: u64 = 4;
-/// A third of the share that others have when processors are short: less, and sealing would fall behind for as long as
-/// senders keep them busy.
-const NICE: i32 = 5;
-
 /// A run could not be made. The spool keeps its spans.
 #[derive(Debug, Error)]
 pub enum SealError {
@@ -114,81 +113,6 @@ pub enum Step {
     TraceIngested,
     ColumnIngested,
     Registered,
-}
-
-enum Command {
-    /// Seal all that waits, whatever its size.
-    SealAll(mpsc::Sender<Result<(), SealError>>),
-    Stop,
-}
-
-/// The running sealer.
-pub struct Sealing {
-    commands: mpsc::Sender<Command>,
-    stopping: Arc<AtomicBool>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-impl Sealing {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// No thread can be made.
-    pub fn start(
-        spool: Spool,
-        runs: Runs,
-        settings: SealSettings,
-        retention: RetentionSettings,
-    ) -> std::io::Result<Self> {
-        let (commands, receiver) = mpsc::channel();
-        let mut sealer = Sealer::new(spool, runs, settings, retention);
-        // From here on the spool keeps what is not sealed, whenever the thread gets to run.
-        sealer.begin();
-        let stopping = Arc::clone(&sealer.stopping);
-        let thread = std::thread::Builder::new().name("store-sealer".to_owned()).spawn(move || {
-            // On Linux this is a thread's own. Where it is refused, pauses alone must do.
-            let _ = rustix::process::setpriority_process(None, NICE);
-            sealer.run(&receiver);
-        })?;
-        Ok(Self { commands, stopping, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// Seals all that waits now, whatever its size. Blocking.
-    ///
-    /// # Errors
-    /// What the sealer met. [`None`] in its place: it has stopped.
-    pub fn seal_all(&self) -> Result<(), Option<SealError>> {
-        let (reply, answer) = mpsc::channel();
-        self.commands.send(Command::SealAll(reply)).map_err(|_| None)?;
-        answer.recv().map_err(|_| None)?.map_err(Some)
-    }
-
-    /// Ends the thread. A run that it is making is cut short: its batches stay in the spool and are sealed after the next
-    /// start. Blocking.
-    pub fn stop(&self) {
-        self.tell_to_stop();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the sealer ended by a panic; spans stay in the spool until the next start");
-        }
-    }
-
-    fn tell_to_stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        let _ = self.commands.send(Command::Stop);
-    }
-}
-
-/// Where a start fails half-way nobody calls [`Sealing::stop`]; a process must not end while its thread is in the database.
-impl Drop for Sealing {
-    fn drop(&mut self) {
-        self.tell_to_stop();
-        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let deadline = Instant::now() + DROP_WAIT_MAX;
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(DROP_LOOK_INTERVAL);
-        }
-    }
 }
 
 /// What waits behind the sealed cursor.
@@ -224,16 +148,6 @@ struct Sealer {
     cut_short_after: Option<Step>,
     #[cfg(test)]
     panics_left: u32,
-}
-
-/// Batches on their way into a run.
-struct Intake {
-    sealed: SealedAccount,
-    lost: u64,
-    raw_bytes: u64,
-    spans: u64,
-    oldest_received: u64,
-    newest_received: u64,
 }
 
 impl Sealer {
@@ -431,6 +345,7 @@ impl Sealer {
         column.open(&column_path)?;
         let mut files = Files { trace: &mut trace, column: &mut column };
 
+        // A segment takes 65,535 rows; a batch that needed as many segments would be petabytes.
         let mut segments: Vec<SegmentRecord> = Vec::new();
         let mut next = from;
         while next < end {
@@ -453,7 +368,7 @@ impl Sealer {
             next = next.next();
             // Only a batch that is larger than a segment is cut, and it has a run of its own.
             while let Pushed::Full { next: span } = pushed {
-                segments.push(self.write_segment(key, segments.len(), &mut files, &mut pace)?);
+                segments.push(self.write_segment(key.segment(segments.len() as u16), hurry, &mut files, &mut pace)?);
                 pushed = self.builder.push(request.clone(), span);
                 if matches!(pushed, Pushed::Full { next } if next == span) {
                     break;
@@ -464,11 +379,13 @@ impl Sealer {
             }
         }
         if self.builder.rows() > 0 {
-            segments.push(self.write_segment(key, segments.len(), &mut files, &mut pace)?);
+            segments.push(self.write_segment(key.segment(segments.len() as u16), hurry, &mut files, &mut pace)?);
         }
         intake.sealed.position = next.0;
         if segments.iter().all(|segment| segment.rows == 0) {
+            let lost = intake.lost;
             self.runs.pass_over(intake.sealed)?;
+            self.count_lost(lost);
             self.unreleased.push((Instant::now(), next));
             self.waiting = Waiting::default();
             return Ok(true);
@@ -498,24 +415,24 @@ impl Sealer {
         self.unreleased.push((Instant::now(), next));
         // What is left is counted again.
         self.waiting = Waiting::default();
-        if hurry == Hurry::No {
-            // The next run is a while away: its memory is not kept for it.
-            self.builder = Builder::new();
-        }
         let metrics = self.runs.metrics();
         metrics.sealed_spans.inc_by(spans);
         metrics.sealed_raw_bytes.inc_by(intake.raw_bytes);
         metrics.written_bytes.inc_by(file_bytes);
         metrics.sealing_seconds.inc_by(pace.worked().as_secs_f64());
-        if intake.lost > 0 {
-            metrics.unsealed_lost_spans.inc_by(intake.lost);
+        self.count_lost(intake.lost);
+        self.step(Step::Registered)?;
+        Ok(true)
+    }
+
+    fn count_lost(&self, spans: u64) {
+        if spans > 0 {
+            self.runs.metrics().unsealed_lost_spans.inc_by(spans);
             tracing::warn!(
-                spans = intake.lost,
+                spans,
                 "spans left the spool before they were sealed, or could not be read; searches do not find them"
             );
         }
-        self.step(Step::Registered)?;
-        Ok(true)
     }
 
     /// Half of the space that intake leaves free is for runs: what is sealed takes less than it did in the spool, so a
@@ -531,14 +448,17 @@ impl Sealer {
 
     fn write_segment(
         &mut self,
-        key: super::format::key::RunKey,
-        number: usize,
+        key: SegmentKey,
+        hurry: Hurry,
         files: &mut Files<'_, '_>,
         pace: &mut Pace,
     ) -> Result<SegmentRecord, SealError> {
-        let built = self.builder.finish();
-        // A segment takes 65,535 rows; a batch that needed as many segments would be petabytes.
-        encode::write_segment(&built, key.segment(number as u16), files, &mut self.packer, pace)
+        let built = match hurry {
+            Hurry::Yes => self.builder.finish(),
+            // The next run is a while away: no memory is kept for it.
+            Hurry::No => std::mem::take(&mut self.builder).finish_last(),
+        };
+        encode::write_segment(built, key, files, &mut self.packer, pace)
     }
 
     fn sealed_so_far(&self) -> SealedAccount {
@@ -602,19 +522,3 @@ impl Sealer {
 }
 
 const NANOS_PER_HOUR: u64 = 3_600 * 1_000_000_000;
-
-impl Intake {
-    fn new(sealed: SealedAccount) -> Self {
-        Self { sealed, lost: 0, raw_bytes: 0, spans: 0, oldest_received: u64::MAX, newest_received: 0 }
-    }
-
-    fn take(&mut self, batch: &Batch) {
-        let header = &batch.header;
-        self.lost += self.sealed.book_gap(header);
-        self.sealed.book_sealed(header);
-        self.raw_bytes += u64::from(header.raw_bytes);
-        self.spans += u64::from(header.spans);
-        self.oldest_received = self.oldest_received.min(header.received);
-        self.newest_received = self.newest_received.max(header.received);
-    }
-}

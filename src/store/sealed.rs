@@ -44,8 +44,8 @@ pub trait SealedView: Send + Sync {
     /// The indices of all traces of a segment for which it may.
     fn split_traces(&self, segment: &dyn Segment, traces: usize) -> Mask;
 
-    /// The spans of a trace in runs, oldest first: requests that hold no other spans. It may stop once it holds more than
-    /// `bytes_max`.
+    /// The spans of a trace in runs, oldest first: requests that hold no other spans. It stops at about `bytes_max`, and says
+    /// so.
     ///
     /// # Errors
     /// The disk could not be read.
@@ -56,6 +56,8 @@ pub trait SealedView: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fragments {
     pub requests: Vec<Bytes>,
+    /// There are more spans than were asked for.
+    pub is_cut: bool,
     /// How much was read to find them.
     pub inspected_bytes: u64,
 }

@@ -91,6 +91,12 @@ impl Store {
         let bytes_max = limits.trace_bytes_max.saturating_mul(2);
         let from_runs = runs.fragments(id, bytes_max)?;
         let mut fragment_bytes: usize = from_runs.requests.iter().map(|request| request.len()).sum();
+        if from_runs.is_cut {
+            let inspected_bytes = from_runs.inspected_bytes;
+            let found =
+                FoundTrace { fragments: from_runs.requests, completeness: Completeness::Truncated, inspected_bytes };
+            return Ok((found, runs.sealed_to()));
+        }
         let mut found = FoundTrace {
             fragments: from_runs.requests,
             completeness: Completeness::Complete,

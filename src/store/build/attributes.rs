@@ -113,6 +113,13 @@ impl Attributes {
         named
     }
 
+    /// Which attributes are known, before the last [`Self::finish`].
+    pub fn forget_known(&mut self) {
+        self.seen = Interner::default();
+        self.targets = Vec::new();
+        self.spare = Vec::new();
+    }
+
     pub fn clear(&mut self) {
         self.seen.clear();
         self.targets.clear();

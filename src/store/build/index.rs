@@ -63,7 +63,15 @@ fn field_bytes(field: &Field) -> usize {
 }
 
 impl Builder {
-    /// The segment; the builder is then ready for another one.
+    /// The segment. What was needed to tell new values from known ones goes before columns are made of them: together
+    /// they would be as much again as the batches.
+    #[must_use]
+    pub fn finish_last(mut self) -> Built {
+        self.forget_known();
+        self.finish()
+    }
+
+    /// The segment; the builder is then ready for another one, with the memory that it has.
     pub fn finish(&mut self) -> Built {
         let keys: Vec<_> = self.rows.iter().map(|row| row.key).collect();
         let sorted = super::order::sort(&keys, &self.traces);

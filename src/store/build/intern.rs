@@ -38,6 +38,8 @@ pub(super) struct Interner {
 
 /// Slots of a table that was not used yet.
 const SLOTS_MIN: usize = 64;
+/// A table of so many, which are 512 KiB, grows in smaller steps: half of it would mostly be free.
+const LARGE_SLOTS: usize = 64 * 1024;
 
 impl Default for Interner {
     fn default() -> Self {
@@ -88,7 +90,7 @@ impl Interner {
 
     #[cold]
     fn grow<B: Bytes + ?Sized>(&mut self, batches: &B) {
-        let len = self.slots.len() * 4;
+        let len = self.slots.len() * if self.slots.len() < LARGE_SLOTS { 4 } else { 2 };
         self.slots.clear();
         self.slots.resize(len, 0);
         for (number, place) in (1u64..).zip(&self.places) {

@@ -1,19 +1,19 @@
 //! Reading chunks and pieces, and what happens when they cannot be read.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rocksdb::{DBPinnableSlice, ErrorKind, ReadOptions};
+use rocksdb::{DBPinnableSlice, ReadOptions};
 use thiserror::Error;
 
 use super::filter::FilterBytes;
 use super::record::{RunRecord, encode, run_key};
 use super::{Memory, Metrics, RunSegment};
 use crate::otlp::TraceId;
-use crate::spool::Database;
-use crate::spool::database::{COLUMN, META, TRACE};
+use crate::spool::database::{COLUMN, META, TRACE, Verdict};
+use crate::spool::{Access, Database};
 use crate::store::format::FormatError;
 use crate::store::format::chunk::Unpacker;
 use crate::store::format::key::RunKey;
@@ -21,6 +21,11 @@ use crate::traceql::segment::{SegmentError, SegmentId};
 
 /// Pieces kept because several values of one trace are asked for, one after the other.
 const RECENT_PIECES: usize = 8;
+
+/// Pieces of one trace that are read together,
+const PIECES_AT_ONCE: usize = 16;
+/// as long as those read before together were not larger.
+const SMALL_PIECES_BYTES: usize = 256 * 1024;
 
 /// What all segments read with.
 pub(super) struct Disk {
@@ -41,6 +46,8 @@ pub struct Run {
     pub record: RunRecord,
     /// Its blocks cannot be read: search leaves it out.
     set_aside: AtomicBool,
+    /// Its file of pieces is not there.
+    pieces_lost: AtomicBool,
     /// Retention dropped it.
     gone: AtomicBool,
 }
@@ -73,28 +80,11 @@ pub(super) enum Problem {
     Missing,
 }
 
-/// What a problem says of the run that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// It will be the same the next time.
-    Damaged,
-    /// The device cannot read it. Another start, on a device that was mended, may.
-    Unreadable,
-    /// Nothing: files or memory were short, say.
-    Innocent,
-}
-
 impl Problem {
     fn verdict(&self) -> Verdict {
-        let Self::Disk(error) = self else { return Verdict::Damaged };
-        // RocksDB has no codes for what the system said, only its words.
-        let says = |words: &str| error.as_ref().contains(words);
-        match error.kind() {
-            ErrorKind::Corruption => Verdict::Damaged,
-            // A table file that is not there, or shorter than it was.
-            ErrorKind::IOError if says("No such file") || says("truncated") => Verdict::Damaged,
-            ErrorKind::IOError if says("Input/output error") => Verdict::Unreadable,
-            _ => Verdict::Innocent,
+        match self {
+            Self::Disk(error) => Verdict::of(error),
+            Self::Format(_) | Self::Missing => Verdict::Damaged,
         }
     }
 }
@@ -119,7 +109,8 @@ impl PieceSpans {
 
 impl Run {
     pub fn new(record: RunRecord) -> Self {
-        Self { set_aside: AtomicBool::new(record.damaged.is_some()), gone: AtomicBool::new(false), record }
+        let set_aside = AtomicBool::new(record.damaged.is_some());
+        Self { set_aside, pieces_lost: AtomicBool::new(false), gone: AtomicBool::new(false), record }
     }
 
     pub fn key(&self) -> RunKey {
@@ -132,6 +123,15 @@ impl Run {
 
     pub fn is_set_aside(&self) -> bool {
         self.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// Whether a piece that is not found may have been there.
+    pub fn are_pieces_lost(&self) -> bool {
+        self.pieces_lost.load(Ordering::Relaxed)
+    }
+
+    pub fn set_pieces_lost(&self) {
+        self.pieces_lost.store(true, Ordering::Relaxed);
     }
 
     pub fn is_gone(&self) -> bool {
@@ -171,34 +171,55 @@ impl Disk {
         Ok(Some(read(&payload)?))
     }
 
-    /// The pieces of a trace in these segments, in their order. A filter rules nearly all others out.
-    pub fn pieces(
+    /// Hands over the pieces of a trace in these segments, in their order, until `each` has enough. A filter rules nearly
+    /// all segments out. Few pieces are in memory at once, and large ones alone.
+    pub fn each_piece(
         &self,
         segments: &[Arc<RunSegment>],
         trace: TraceId,
-    ) -> Result<Vec<(Arc<RunSegment>, DBPinnableSlice<'_>)>, SegmentError> {
+        mut each: impl FnMut(&Arc<RunSegment>, &[u8]) -> Result<ControlFlow<()>, SegmentError>,
+    ) -> Result<(), SegmentError> {
         let fingerprint = trace.fingerprint();
         let segments: Vec<_> = segments.iter().filter(|segment| segment.filter().may_hold(fingerprint)).collect();
+        let (mut rest, mut at_once) = (segments.as_slice(), 1);
+        while !rest.is_empty() {
+            let (asked, behind) = rest.split_at(at_once.min(rest.len()));
+            rest = behind;
+            let mut bytes = 0;
+            for (segment, value) in asked.iter().zip(self.pieces_of(asked, trace)) {
+                match value {
+                    Ok(Some(value)) => {
+                        bytes += value.len();
+                        if each(segment, &value)?.is_break() {
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => match self.fail(segment.run(), Problem::Disk(error)) {
+                        SegmentError::Gone => {}
+                        error => return Err(error),
+                    },
+                }
+            }
+            at_once = if bytes > SMALL_PIECES_BYTES { 1 } else { (2 * at_once).min(PIECES_AT_ONCE) };
+        }
+        Ok(())
+    }
+
+    fn pieces_of(
+        &self,
+        segments: &[&Arc<RunSegment>],
+        trace: TraceId,
+    ) -> Vec<Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>> {
+        let (raw, family) = (self.database.raw(), self.database.family(TRACE));
         let keys: Vec<_> = segments.iter().map(|segment| segment.key().trace(trace.0)).collect();
         // Segments are sorted by key, and so are their traces' keys.
-        let mut values = self.database.raw().batched_multi_get_cf(self.database.family(TRACE), &keys, true);
-        if values.iter().any(Result::is_err) {
-            // A file that cannot be read spoils the answers about all others: each is asked alone.
-            values =
-                keys.iter().map(|key| self.database.raw().get_pinned_cf(self.database.family(TRACE), key)).collect();
+        let values = raw.batched_multi_get_cf(family, &keys, true);
+        if values.iter().all(Result::is_ok) {
+            return values;
         }
-        let mut found = Vec::new();
-        for (segment, value) in segments.into_iter().zip(values) {
-            match value {
-                Ok(Some(value)) => found.push((Arc::clone(segment), value)),
-                Ok(None) => {}
-                Err(error) => match self.fail(segment.run(), Problem::Disk(error)) {
-                    SegmentError::Gone => {}
-                    error => return Err(error),
-                },
-            }
-        }
-        Ok(found)
+        // A file that cannot be read spoils the answers about all others: each is asked alone.
+        keys.iter().map(|key| raw.get_pinned_cf(family, key)).collect()
     }
 
     pub fn piece(&self, segment: &RunSegment, trace: TraceId) -> Result<Option<DBPinnableSlice<'_>>, rocksdb::Error> {
@@ -236,7 +257,8 @@ impl Disk {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_aside(&self, run: &Run, problem: &str, verdict: Verdict) {
+    /// It is left out of searches from now on, after the next start too if it is damaged for good.
+    pub fn set_aside(&self, run: &Run, problem: &str, verdict: Verdict) {
         if run.set_aside.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -247,7 +269,7 @@ impl Disk {
             problem,
             "a sealed run is damaged: searches leave it out, its readable traces are still found by id; check the disk"
         );
-        if verdict == Verdict::Damaged {
+        if verdict == Verdict::Damaged && self.database.access() == Access::ReadWrite {
             self.record_damage(run, problem);
         }
     }

@@ -101,6 +101,11 @@ pub(super) fn put_copy(write: &mut WriteBatch, database: &Database, trace: Trace
     write.put_cf(database.family(META), key, Packer::default().pack(request));
 }
 
+/// The trace that a key of `meta` holds a copy of.
+pub(super) fn trace_of_copy(key: &[u8]) -> Option<TraceId> {
+    TraceId::from_wire(key.strip_prefix(COPY_PREFIX)?.get(..size_of::<TraceId>())?)
+}
+
 /// Hands over the copies of a trace, or of all, oldest first, as they lie on disk: one at a time is in memory.
 fn each_copy(
     database: &Database,

@@ -1,12 +1,9 @@
 //! Records of runs in `meta`: JSON, so that a person can read them with any RocksDB tool.
 
-use std::sync::Arc;
-
 use rocksdb::{Direction, IteratorMode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::RunsError;
-use super::disk::Run;
 use crate::spool::database::{META, SEALED_KEY};
 use crate::spool::{Database, SealedAccount};
 use crate::store::format::key::{RUN_LEN, RunKey};
@@ -97,12 +94,13 @@ fn decode<T: DeserializeOwned>(what: &'static str, value: &[u8]) -> Result<T, Ru
     serde_json::from_slice(value).map_err(|problem| RunsError::Record { what, problem: problem.to_string() })
 }
 
-pub(super) fn load_runs(database: &Database) -> Result<Vec<Arc<Run>>, RunsError> {
+/// Oldest first.
+pub(super) fn load_runs(database: &Database) -> Result<Vec<RunRecord>, RunsError> {
     let mut runs = Vec::new();
     for (key, value) in prefixed(database, RUN_PREFIX)? {
         let record: RunRecord = decode("a run", &value)?;
         debug_assert_eq!(key.len(), RUN_PREFIX.len() + RUN_LEN);
-        runs.push(Arc::new(Run::new(record)));
+        runs.push(record);
     }
     Ok(runs)
 }

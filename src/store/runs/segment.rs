@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 
 use super::disk::{Caching, Disk, PieceSpans, Problem, Run};
@@ -37,6 +36,14 @@ pub struct RunSegment {
     traces: Mutex<Weak<Traces>>,
     resource_of_row: Groups,
     scope_of_row: Groups,
+}
+
+/// Spans of one piece.
+pub(super) struct Fragment {
+    /// An `ExportTraceServiceRequest`.
+    pub request: Vec<u8>,
+    /// The piece has more.
+    pub is_cut: bool,
 }
 
 /// The resource or the scope of every row, as long as a query holds it: all columns of resources share it.
@@ -172,10 +179,15 @@ impl RunSegment {
         if matches!(error, SegmentError::Gone) { Ok(None) } else { Err(error) }
     }
 
-    /// The spans of a piece as a request; `None` if they cannot be read.
-    pub(super) fn fragment(&self, trace: TraceId, value: &[u8]) -> Result<Option<Bytes>, SegmentError> {
-        match self.read_fragment(trace, value) {
-            Ok(request) => Ok(Some(request.into())),
+    /// The spans of a piece as a request of about `bytes_max` at the most; `None` if they cannot be read.
+    pub(super) fn fragment(
+        &self,
+        trace: TraceId,
+        value: &[u8],
+        bytes_max: usize,
+    ) -> Result<Option<Fragment>, SegmentError> {
+        match self.read_fragment(trace, value, bytes_max) {
+            Ok(fragment) => Ok(Some(fragment)),
             Err(problem) => self.unless_gone(self.fail(problem)),
         }
     }
@@ -188,15 +200,26 @@ impl RunSegment {
         if !self.filter.may_hold(trace.fingerprint()) {
             return Ok(None);
         }
-        let Some(value) = self.disk.piece(self, trace).map_err(|error| self.fail(error))? else { return Ok(None) };
-        self.read_fragment(trace, &value).map(Some).map_err(|problem| self.fail(problem))
+        let Some(value) = self.disk.piece(self, trace).map_err(|error| self.fail(error))? else {
+            let is_lost =
+                self.run.are_pieces_lost() && self.traces().map_or(true, |traces| traces.position(trace).is_some());
+            return if is_lost { Err(SegmentError::Gone) } else { Ok(None) };
+        };
+        let copy = self.read_fragment(trace, &value, usize::MAX).map_err(|problem| self.fail(problem))?;
+        Ok(Some(copy.request))
     }
 
-    fn read_fragment(&self, trace: TraceId, value: &[u8]) -> Result<Vec<u8>, Problem> {
+    fn read_fragment(&self, trace: TraceId, value: &[u8], bytes_max: usize) -> Result<Fragment, Problem> {
+        let (mut bytes, mut is_cut) = (0, false);
         // Spans of one resource and scope stand together.
         let mut lists: Vec<(Group, Vec<u8>)> = Vec::new();
         let mut index: HashMap<Group, usize> = HashMap::new();
         self.read_piece(trace, value, |_, group, span| {
+            is_cut |= bytes > bytes_max;
+            if is_cut {
+                return;
+            }
+            bytes += span.len();
             let list = *index.entry(group).or_insert_with(|| {
                 lists.push((group, Vec::new()));
                 lists.len() - 1
@@ -216,7 +239,7 @@ impl RunSegment {
             resource.write(&mut message, |out| put_bytes(out, 2, &inner));
             put_bytes(&mut request, 1, &message);
         }
-        Ok(request)
+        Ok(Fragment { request, is_cut })
     }
 
     fn envelope(&self, kind: Kind, number: u16) -> Result<Envelope, Problem> {

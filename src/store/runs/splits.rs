@@ -29,6 +29,9 @@ pub(super) type Marks = BTreeMap<SegmentId, Vec<u32>>;
 
 /// Stands for all traces of a segment.
 const ALL: u32 = u32::MAX;
+/// Marks in memory, 4 bytes each. Beyond that all traces of the segments with the most marks count as split: that costs
+/// searches time, and no answer.
+const MARKS_MAX: usize = 256 * 1024;
 
 #[derive(Default)]
 pub(super) struct Splits {
@@ -47,7 +50,8 @@ struct Recent {
 
 impl Splits {
     pub fn load(database: &Database) -> Result<Self, RunsError> {
-        let marks = load_splits(database)?.into_iter().map(|(segment, traces)| (segment, traces.into())).collect();
+        let mut marks = load_splits(database)?.into_iter().map(|(segment, traces)| (segment, traces.into())).collect();
+        bound(&mut marks, MARKS_MAX);
         Ok(Self { marks: RwLock::new(marks), recent: Mutex::default() })
     }
 
@@ -148,6 +152,9 @@ impl Splits {
             all.extend_from_slice(traces);
             all.sort_unstable();
             all.dedup();
+            if all.last() == Some(&ALL) {
+                all = vec![ALL];
+            }
             (*segment, all)
         };
         new.iter().map(merge).collect()
@@ -157,11 +164,28 @@ impl Splits {
         let merged = self.merged(new);
         let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
         marks.extend(merged.into_iter().map(|(segment, traces)| (segment, traces.into())));
+        bound(&mut marks, MARKS_MAX);
     }
 
     pub fn forget(&self, segment: SegmentId) {
         self.marks.write().unwrap_or_else(PoisonError::into_inner).remove(&segment);
         self.recent().retain(|recent| recent.segment != segment);
+    }
+}
+
+/// Makes the longest lists short until there are no more than so many marks; one a segment is always left.
+fn bound(marks: &mut HashMap<SegmentId, Arc<[u32]>>, marks_max: usize) {
+    let mut count: usize = marks.values().map(|traces| traces.len()).sum();
+    if count <= marks_max {
+        return;
+    }
+    let mut lists: Vec<&mut Arc<[u32]>> = marks.values_mut().filter(|traces| traces.len() > 1).collect();
+    lists.sort_unstable_by_key(|traces| traces.len());
+    while count > marks_max / 2
+        && let Some(traces) = lists.pop()
+    {
+        count -= traces.len() - 1;
+        *traces = Arc::new([ALL]);
     }
 }
 
@@ -183,7 +207,7 @@ impl Recent {
         Ok(Self { segment: segment.id(), fingerprints, numbers })
     }
 
-    fn iter(&self) -> impl Iterator<Item = (u32, u16)> {
+    fn iter(&self) -> impl Iterator<Item = (u32, u16)> + Clone {
         self.fingerprints.iter().copied().zip(self.numbers.iter().copied())
     }
 
@@ -192,10 +216,9 @@ impl Recent {
         let mut theirs = other.iter().peekable();
         for (fingerprint, here) in self.iter() {
             while theirs.next_if(|(other, _)| *other < fingerprint).is_some() {}
-            if let Some((other, there)) = theirs.peek()
-                && *other == fingerprint
-            {
-                each(here, *there);
+            // Several traces may share a fingerprint, here and there.
+            for (_, there) in theirs.clone().take_while(|(other, _)| *other == fingerprint) {
+                each(here, there);
             }
         }
     }
@@ -262,4 +285,41 @@ fn probe(older: &[Arc<RunSegment>], segment: &Arc<RunSegment>, marks: &mut Marks
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_traces_that_share_a_fingerprint_are_in_common() {
+        let recent = |fingerprints: &[u32]| Recent {
+            segment: SegmentId(1, 0),
+            fingerprints: fingerprints.to_vec(),
+            numbers: (0..fingerprints.len() as u16).collect(),
+        };
+        let mut pairs = Vec::new();
+        recent(&[1, 5, 5, 7, 9]).in_common(&recent(&[2, 5, 5, 5, 9, 9]), |here, there| pairs.push((here, there)));
+        assert_eq!(pairs, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (4, 4), (4, 5)]);
+    }
+
+    #[test]
+    fn marks_are_bounded_and_none_is_forgotten() {
+        let mut marks: HashMap<SegmentId, Arc<[u32]>> =
+            (1..=20u64).map(|segment| (SegmentId(segment, 0), (0..segment as u32 * 10).collect())).collect();
+        let before = marks.clone();
+        bound(&mut marks, 2_100);
+        assert_eq!(marks, before, "there is room");
+        bound(&mut marks, 1_000);
+        assert!(marks.values().map(|traces| traces.len()).sum::<usize>() <= 1_000);
+        let splits = Splits { marks: RwLock::new(marks), recent: Mutex::default() };
+        for (segment, traces) in &before {
+            assert!(traces.iter().all(|trace| splits.contains(*segment, *trace as usize)));
+        }
+        assert!(splits.contains(SegmentId(20, 0), 100_000), "all traces of the longest count as split");
+        assert!(!splits.contains(SegmentId(1, 0), 100_000));
+        // What is added to one of those stays one mark.
+        let more = Marks::from([(SegmentId(20, 0), vec![3, 4])]);
+        assert_eq!(splits.merged(&more)[&SegmentId(20, 0)], [ALL]);
+    }
 }

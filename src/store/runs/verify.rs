@@ -5,9 +5,9 @@ use std::fmt;
 use rocksdb::ReadOptions;
 
 use super::disk::Problem;
-use super::{RunSegment, Runs};
+use super::{RunSegment, Runs, pins};
 use crate::otlp::TraceId;
-use crate::spool::database::{COLUMN, TRACE};
+use crate::spool::database::{COLUMN, DICT, META, TRACE, Verdict};
 use crate::spool::{ReadError, Seq, Spool};
 use crate::store::format::key::{SEGMENT_LEN, TRACE_LEN};
 
@@ -36,6 +36,12 @@ pub enum DamagedPlace {
     Run(u64),
     /// A batch of the spool.
     Batch(u64),
+    /// What a dropped run had of a pinned trace.
+    Pinned(TraceId),
+    /// Of the index of the spool.
+    Index,
+    /// Of cursors, accounts and records of runs.
+    Records,
 }
 
 impl fmt::Display for DamagedPlace {
@@ -43,16 +49,20 @@ impl fmt::Display for DamagedPlace {
         match self {
             Self::Run(first) => write!(f, "run {first}"),
             Self::Batch(seq) => write!(f, "batch {seq}"),
+            Self::Pinned(trace) => write!(f, "the copy of pinned trace {trace}"),
+            Self::Index => f.write_str("the index of the spool"),
+            Self::Records => f.write_str("cursors, accounts and records of runs"),
         }
     }
 }
 
 impl Runs {
-    /// Reads every block of every run and every batch of the spool, and puts every span together. Damaged runs are set
-    /// aside. Blocking, for as long as it takes to read the disk; `go_on` is asked before each run and batch.
+    /// Reads every block of every run, every batch of the spool with its index, and all records, and puts every span
+    /// together. Damaged runs are set aside. Blocking, for as long as it takes to read the disk; `go_on` is asked before
+    /// each run and batch.
     ///
     /// # Errors
-    /// The spool's disk cannot be read at all.
+    /// Files or memory are short, which says nothing of what is stored.
     pub fn verify(&self, spool: &Spool, go_on: impl Fn() -> bool) -> Result<Verification, ReadError> {
         let mut verification = Verification::default();
         for segment in &self.view().segments {
@@ -84,7 +94,32 @@ impl Runs {
             verify_batch(spool, seq, &mut verification)?;
             seq = seq.next();
         }
+        if go_on() {
+            self.verify_records(&mut verification)?;
+        }
         Ok(verification)
+    }
+
+    /// The families that are neither runs nor batches, and the copies of pinned traces among them.
+    fn verify_records(&self, verification: &mut Verification) -> Result<(), ReadError> {
+        let mut damages = Vec::new();
+        let index = self.each_key(DICT, &[], |_, _| {});
+        let records = self.each_key(META, &[], |key, value| {
+            if let Some(trace) = pins::trace_of_copy(key)
+                && let Err(error) = self.disk.unpacker.unpack(value)
+            {
+                damages.push(Damage { place: DamagedPlace::Pinned(trace), problem: error.to_string() });
+            }
+        });
+        for (read, place) in [(index, DamagedPlace::Index), (records, DamagedPlace::Records)] {
+            match read {
+                Ok(()) => {}
+                Err(error) if Verdict::of(&error) == Verdict::Innocent => return Err(error.into()),
+                Err(error) => damages.push(Damage { place, problem: error.to_string() }),
+            }
+        }
+        verification.damages.append(&mut damages);
+        Ok(())
     }
 
     fn verify_segment(&self, segment: &RunSegment) -> Result<(u64, u64), Problem> {
@@ -114,31 +149,37 @@ impl Runs {
     }
 
     /// All keys of a segment in a family.
-    fn each(&self, family: &str, segment: &RunSegment, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), Problem> {
+    fn each(&self, family: &str, segment: &RunSegment, each: impl FnMut(&[u8], &[u8])) -> Result<(), Problem> {
+        Ok(self.each_key(family, &segment.key().0, each)?)
+    }
+
+    fn each_key(&self, family: &str, prefix: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<(), rocksdb::Error> {
         let database = &self.disk.database;
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_verify_checksums(true);
         let mut entries = database.raw().raw_iterator_cf_opt(database.family(family), options);
-        entries.seek(segment.key().0);
-        while let Some((key, value)) = entries.item().filter(|(key, _)| key.starts_with(&segment.key().0)) {
+        entries.seek(prefix);
+        while let Some((key, value)) = entries.item().filter(|(key, _)| key.starts_with(prefix)) {
             each(key, value);
             entries.next();
         }
-        Ok(entries.status()?)
+        entries.status()
     }
 }
 
 fn verify_batch(spool: &Spool, seq: Seq, verification: &mut Verification) -> Result<(), ReadError> {
     verification.batches += 1;
-    let problem = match spool.batch(seq)? {
-        Some(batch) => match zstd::bulk::decompress(&batch.frame, batch.header.raw_bytes as usize) {
+    let problem = match spool.batch(seq) {
+        Err(error) if error.verdict() == Verdict::Innocent => return Err(error),
+        Err(error) => error.to_string(),
+        Ok(Some(batch)) => match zstd::bulk::decompress(&batch.frame, batch.header.raw_bytes as usize) {
             Ok(_) => return Ok(()),
             Err(error) => error.to_string(),
         },
         // The spool may have dropped it meanwhile.
-        None if seq < spool.range().start => return Ok(()),
-        None => "it cannot be read".to_owned(),
+        Ok(None) if seq < spool.range().start => return Ok(()),
+        Ok(None) => "it cannot be read".to_owned(),
     };
     verification.damages.push(Damage { place: DamagedPlace::Batch(seq.0), problem });
     Ok(())

@@ -26,19 +26,21 @@ pub(super) struct Files<'f, 'o> {
 
 /// Writes one segment. Segments of a run must come in order.
 pub(super) fn write_segment(
-    built: &Built,
+    mut built: Built,
     key: SegmentKey,
     files: &mut Files<'_, '_>,
     packer: &mut Packer,
     pace: &mut Pace,
 ) -> Result<SegmentRecord, SealError> {
-    let (pages, piece_bytes) = write_pieces(built, key, files.trace, pace)?;
+    let (pages, piece_bytes) = write_pieces(&built, key, files.trace, pace)?;
+    // Columns are their own.
+    (built.spans.batches, built.spans.places) = (Vec::new(), Vec::new());
     let mut chunks = Chunks { key, packer, pace, list: Vec::new() };
     for (number, page) in (0u16..).zip(&pages) {
         chunks.packed(Kind::Words, number, page)?;
     }
-    chunks.rows(built)?;
-    chunks.fields(built)?;
+    chunks.rows(&built)?;
+    chunks.fields(&built)?;
     let mut list = chunks.list;
     list.sort_unstable();
     let mut column_bytes = 0;

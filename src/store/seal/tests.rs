@@ -1,7 +1,11 @@
 //! Sealing against what was appended: every span byte for byte, every column as it was built, whatever is cut short.
 
+mod damage;
+mod retention;
+
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -350,28 +354,6 @@ fn runs_are_there_after_reopening_and_the_spool_lets_go_of_what_they_hold() {
 }
 
 #[test]
-fn spans_that_the_spool_drops_before_they_are_sealed_are_counted() {
-    let directory = TempDir::new().unwrap();
-    let mut rig = Rig::open(&directory);
-    rig.append(&request(vec![span(1, 1, 0, 1)]));
-    rig.sealer.seal_all().unwrap();
-    for number in 2..6 {
-        rig.append(&request(vec![span(number, number, 0, 1)]));
-    }
-    // As the budget would: the batches are gone, and the next one says what was before it.
-    let batch = rig.spool.database().family(crate::spool::database::BATCH);
-    for seq in [2u64, 3, 4] {
-        rig.spool.database().raw().delete_cf(batch, Seq(seq).key()).unwrap();
-    }
-    rig.sealer.seal_all().unwrap();
-    let view = rig.view();
-    assert_eq!(view.account().lost.values().sum::<u64>(), 3);
-    assert_eq!(view.account().sealed.values().sum::<u64>(), 2);
-    assert!(view.may_hold(id(5)) && !view.may_hold(id(3)));
-    rig.close();
-}
-
-#[test]
 fn a_batch_of_more_spans_than_a_segment_takes_becomes_several() {
     let directory = TempDir::new().unwrap();
     let mut rig = Rig::open(&directory);
@@ -389,47 +371,6 @@ fn a_batch_of_more_spans_than_a_segment_takes_becomes_several() {
     let fragments = view.fragments(id(2), usize::MAX).unwrap().requests;
     assert_eq!(spans_in(fragments.iter().map(|request| &**request)).len(), 3);
     rig.close();
-}
-
-#[test]
-fn a_damaged_run_is_set_aside_and_everything_else_is_served() {
-    let directory = TempDir::new().unwrap();
-    let mut rig = Rig::open(&directory);
-    for run in 0..3u64 {
-        rig.append(&request((1..200).map(|number| span(run * 1_000 + number, number, 0, number)).collect()));
-        rig.sealer.seal_all().unwrap();
-    }
-    rig.close();
-    // Every block of the second run's columns is overwritten; the end of the file says where what lies.
-    let rig = Rig::open(&directory);
-    let files = rig.spool.database().raw().live_files().unwrap();
-    let mut columns: Vec<_> = files.into_iter().filter(|file| file.column_family_name == COLUMN).collect();
-    columns.sort_by(|one, other| one.start_key.cmp(&other.start_key));
-    let path = directory.path().join(columns[1].name.trim_start_matches('/'));
-    rig.close();
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[..2_000].fill(0x5a);
-    std::fs::write(&path, bytes).unwrap();
-
-    for _ in 0..2 {
-        let rig = Rig::open(&directory);
-        let view = rig.view();
-        let segments: Vec<_> = view.segments().cloned().collect();
-        let name = Field::Intrinsic(Intrinsic::Name);
-        let read = |segment: &dyn Segment| segment.codes(&name).and_then(|_| segment.starts());
-        let readable = segments.iter().filter(|segment| read(&***segment).is_ok()).count();
-        assert_eq!(readable, 2);
-        // It is known from now on, also after a restart.
-        let ids: Vec<SegmentId> = view.segments().map(|segment| segment.id()).collect();
-        assert_eq!(ids, [SegmentId(1, 0), SegmentId(3, 0)]);
-        // What it had is not here.
-        let missing_to = view.records().nth(1).unwrap().newest_received;
-        assert!(view.whole_since() > Some(missing_to));
-        assert_eq!(view.pieces(id(1)).unwrap().len(), 1);
-        assert_eq!(view.pieces(id(2_001)).unwrap().len(), 1);
-        assert_eq!(view.fragments(id(2_001), usize::MAX).unwrap().requests.len(), 1);
-        rig.close();
-    }
 }
 
 #[test]
@@ -525,117 +466,6 @@ fn the_sealer_seals_by_size_and_age_and_stops() {
 }
 
 #[test]
-fn the_oldest_runs_go_by_size_and_age_and_pinned_traces_stay() {
-    let directory = TempDir::new().unwrap();
-    let mut rig = Rig::open(&directory);
-    for run in 0..4u64 {
-        rig.append(&request((1..100).map(|number| span(run * 1_000 + number, number, 0, number)).collect()));
-        rig.sealer.seal_all().unwrap();
-    }
-    let runs = rig.sealer.runs.clone();
-    runs.pin(id(5)).unwrap();
-    runs.pin(id(1_007)).unwrap();
-    assert_eq!(runs.pinned(), [id(5), id(1_007)]);
-    let whole = rig.view().fragments(id(5), usize::MAX).unwrap().requests;
-
-    // Half of the bytes may stay.
-    let bytes: u64 = rig.view().records().map(|run| run.file_bytes).sum();
-    let bytes_max = bytes / 2 + bytes / 8 + rig.spool.frame_bytes();
-    rig.sealer.retention.settings.bytes_max = bytes_max;
-    let before = rig.view();
-    assert_eq!(rig.sealer.retention.keep(&runs, &rig.spool).unwrap(), 2);
-    assert_eq!(rig.view().records().map(|run| run.first).collect::<Vec<_>>(), [3, 4]);
-    assert!(
-        matches!(before.segments().next(), Some(segment) if segment.id() == SegmentId(3, 0)),
-        "what was dropped is no longer searched"
-    );
-    let gone = before.pieces(id(6)).unwrap();
-    assert!(gone.is_empty());
-    drop(before);
-    let files = rig.spool.database().raw().live_files().unwrap();
-    let of_runs = files.iter().filter(|file| [TRACE, COLUMN].contains(&file.column_family_name.as_str()));
-    assert_eq!(of_runs.count(), 4);
-
-    let check_pinned = |rig: &Rig| {
-        let view = rig.view();
-        let fragments = view.fragments(id(5), usize::MAX).unwrap().requests;
-        assert_eq!(
-            spans_in(fragments.iter().map(|request| &**request)),
-            spans_in(whole.iter().map(|request| &**request))
-        );
-        let pieces = view.pieces(id(1_007)).unwrap();
-        assert_eq!(pieces.len(), 1);
-        assert_eq!(pieces[0].segment.traces().unwrap().ids[pieces[0].trace], id(1_007));
-        assert!(
-            SealedView::segments(&*view, 0, u64::MAX).iter().any(|segment| segment.rows() == 2),
-            "they are searched"
-        );
-        assert!(view.may_hold(id(5)) && !view.may_hold(id(6)));
-        // By receipt: the spans themselves began in 1970.
-        assert_eq!(view.whole_since(), view.records().map(|run| run.oldest_received).min());
-    };
-    check_pinned(&rig);
-    drop((runs, gone));
-    rig.close();
-    let mut rig = Rig::open(&directory);
-    check_pinned(&rig);
-
-    // Late spans of a pinned trace are known to be a piece of it.
-    rig.append(&request(vec![span(5, 777, 0, 3)]));
-    rig.sealer.seal_all().unwrap();
-    let view = rig.view();
-    let pieces = view.pieces(id(5)).unwrap();
-    assert_eq!(pieces.len(), 2);
-    assert!(pieces.iter().all(|piece| view.may_be_split(&*piece.segment, piece.trace)));
-
-    rig.sealer.retention.settings.age_max = Some(Duration::ZERO);
-    assert_eq!(rig.sealer.retention.keep(&rig.sealer.runs, &rig.spool).unwrap(), 3);
-    assert_eq!(rig.view().records().count(), 0);
-    assert_eq!(rig.view().fragments(id(5), usize::MAX).unwrap().requests.len(), 2, "also what came late");
-    rig.sealer.runs.unpin(id(5)).unwrap();
-    assert!(rig.view().fragments(id(5), usize::MAX).unwrap().requests.is_empty());
-    assert!(!rig.view().may_hold(id(5)) && rig.view().may_hold(id(1_007)));
-    drop((view, pieces));
-    rig.close();
-}
-
-#[test]
-fn verifying_reads_everything_and_names_what_is_damaged() {
-    let directory = TempDir::new().unwrap();
-    let mut rig = Rig::open(&directory);
-    for run in 0..2u64 {
-        rig.append(&request((1..200).map(|number| span(run * 1_000 + number, number, 0, number)).collect()));
-        rig.sealer.seal_all().unwrap();
-    }
-    rig.append(&request(vec![span(9_999, 1, 0, 1)]));
-    let verification = rig.sealer.runs.verify(&rig.spool, || true).unwrap();
-    assert_eq!((verification.runs, verification.traces, verification.spans, verification.batches), (2, 398, 398, 3));
-    assert_eq!(verification.damages, []);
-    let stopped = rig.sealer.runs.verify(&rig.spool, || false).unwrap();
-    assert_eq!((stopped.runs, stopped.batches), (0, 0));
-
-    // A batch whose frame is no longer one.
-    let batch = rig.spool.database().family(crate::spool::database::BATCH);
-    let mut value = rig.spool.database().raw().get_cf(batch, Seq(3).key()).unwrap().unwrap();
-    value[crate::spool::Header::LEN..].fill(0);
-    rig.spool.database().raw().put_cf(batch, Seq(3).key(), value).unwrap();
-    let files = rig.spool.database().raw().live_files().unwrap();
-    let mut traces: Vec<_> = files.into_iter().filter(|file| file.column_family_name == TRACE).collect();
-    traces.sort_by(|one, other| one.start_key.cmp(&other.start_key));
-    let path = directory.path().join(traces[0].name.trim_start_matches('/'));
-    rig.close();
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[10] ^= 0xff;
-    std::fs::write(&path, bytes).unwrap();
-    let rig = Rig::open(&directory);
-    let verification = rig.sealer.runs.verify(&rig.spool, || true).unwrap();
-    let places: Vec<_> = verification.damages.iter().map(|damage| damage.place).collect();
-    assert_eq!(places, [DamagedPlace::Run(1), DamagedPlace::Batch(3)]);
-    assert_eq!(rig.view().segments().map(|segment| segment.id()).collect::<Vec<_>>(), [SegmentId(2, 0)]);
-    rig.close();
-}
-
-#[test]
 fn a_snapshot_is_a_whole_data_directory() {
     let directory = TempDir::new().unwrap();
     let copy = TempDir::new().unwrap();
@@ -701,79 +531,6 @@ fn sealing_that_is_told_to_stop_leaves_everything_in_the_spool() {
     rig.sealer.stopping.store(false, Ordering::Relaxed);
     rig.sealer.seal_all().unwrap();
     assert_eq!(rig.view().account().sealed.values().sum::<u64>(), 49);
-    rig.close();
-}
-
-/// Puts a device that cannot be read in the place of a file of traces that RocksDB has not opened; which run it is of.
-#[cfg(target_os = "linux")]
-fn break_device_under_a_run(rig: &Rig, directory: &TempDir) -> u64 {
-    let open: BTreeSet<_> =
-        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).collect();
-    let files = rig.spool.database().raw().live_files().unwrap();
-    let mut of_traces = files.into_iter().filter(|file| file.column_family_name == TRACE);
-    let file = of_traces.find_map(|file| {
-        let path = directory.path().canonicalize().unwrap().join(file.name.trim_start_matches('/'));
-        (!open.contains(&path)).then_some((path, file.start_key?))
-    });
-    let (path, key) = file.expect("RocksDB opens few files at a start");
-    std::fs::remove_file(&path).unwrap();
-    // The first page of an address space is never there: reading it is an input/output error.
-    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
-    u64::from_be_bytes(key[4..12].try_into().unwrap())
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_run_that_the_device_cannot_read_stops_neither_sealing_nor_search_nor_retention() {
-    const RUNS: u64 = 24;
-    let directory = TempDir::new().unwrap();
-    let mut rig = Rig::open(&directory);
-    for run in 1..=RUNS {
-        rig.append(&request((1..20).map(|number| span(run * 1_000 + number, number, 0, number)).collect()));
-        rig.sealer.seal_all().unwrap();
-    }
-    rig.close();
-    let mut rig = Rig::open(&directory);
-    let bad = break_device_under_a_run(&rig, &directory);
-    let trace = id(bad * 1_000 + 5);
-    rig.sealer.runs.pin(trace).unwrap();
-    // A late span of a trace in it: sealing looks whether its trace is split.
-    rig.sealer.runs.forget_recent_traces();
-    rig.append(&request(vec![span(bad * 1_000 + 5, 777, 0, 5)]));
-    rig.sealer.seal_all().unwrap();
-    let view = rig.view();
-    assert_eq!(view.records().count() as u64, RUNS + 1);
-    assert_eq!(view.segments().count() as u64, RUNS, "it is set aside");
-    assert_eq!(rig.sealer.runs.metrics().damaged_runs.get(), 1);
-    assert!(view.records().all(|run| run.damaged.is_none()), "the next start looks again");
-    assert_eq!(view.pieces(trace).unwrap().len(), 1);
-    assert_eq!(view.fragments(trace, usize::MAX).unwrap().requests.len(), 1);
-    drop(view);
-
-    rig.sealer.retention.settings.age_max = Some(Duration::ZERO);
-    while rig.sealer.retention.keep(&rig.sealer.runs, &rig.spool).unwrap() > 0 {}
-    assert_eq!(rig.view().records().count(), 0);
-    assert_eq!(rig.sealer.runs.metrics().pinned_unsaved.get(), 1);
-    assert_eq!(rig.view().fragments(trace, usize::MAX).unwrap().requests.len(), 1, "the late span was kept");
-    rig.close();
-}
-
-#[test]
-fn what_is_unpinned_while_its_run_is_dropped_leaves_no_copy() {
-    let directory = TempDir::new().unwrap();
-    let mut rig = Rig::open(&directory);
-    rig.sealer.retention.settings.age_max = Some(Duration::ZERO);
-    for trace in 1..=20u64 {
-        rig.append(&request(vec![span(trace, 1, 0, 1)]));
-        rig.sealer.seal_all().unwrap();
-        let runs = rig.sealer.runs.clone();
-        runs.pin(id(trace)).unwrap();
-        let unpinning = std::thread::spawn(move || runs.unpin(id(trace)));
-        assert_eq!(rig.sealer.retention.keep(&rig.sealer.runs, &rig.spool).unwrap(), 1);
-        unpinning.join().unwrap().unwrap();
-        assert!(rig.view().fragments(id(trace), usize::MAX).unwrap().requests.is_empty());
-        assert!(!rig.view().may_hold(id(trace)));
-    }
     rig.close();
 }
 

@@ -1,7 +1,7 @@
 //! Batches that make one segment, and the segment while it is in memory.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::{Shared, lock};
@@ -15,6 +15,8 @@ use crate::traceql::segment::{SegmentError, SegmentId, Times};
 pub(super) struct Cut {
     /// By number; some may be damaged.
     pub batches: Range<u64>,
+    /// Those among them that have spans: batches of other signals lie between them, and are not read.
+    pub with_spans: Vec<Range<u64>>,
     /// Number of the first span in the first batch. Not 0 only for parts of a batch that is more than one segment.
     pub from: usize,
 }
@@ -56,6 +58,8 @@ pub(super) struct Group {
     facts: OnceLock<Facts>,
     resident: Mutex<Option<Arc<Resident>>>,
     last_used: AtomicU64,
+    /// It was built once and some of its batches cannot be read any more: later queries need another group for the rest.
+    is_spoilt: AtomicBool,
 }
 
 /// What stays known of a group that was built once.
@@ -85,11 +89,23 @@ pub(super) struct Resident {
 
 impl Group {
     pub fn new(cut: Cut, extent: Extent) -> Self {
-        Self { cut, extent, facts: OnceLock::new(), resident: Mutex::default(), last_used: AtomicU64::new(0) }
+        Self {
+            cut,
+            extent,
+            facts: OnceLock::new(),
+            resident: Mutex::default(),
+            last_used: AtomicU64::new(0),
+            is_spoilt: AtomicBool::new(false),
+        }
     }
 
     pub fn id(&self) -> SegmentId {
         SegmentId(self.cut.batches.start, (self.cut.from / ROWS_MAX) as u16)
+    }
+
+    /// The same batches once more, if some of them went since it was built.
+    pub fn made_anew(&self) -> Option<Self> {
+        self.is_spoilt.load(Ordering::Relaxed).then(|| Self::new(self.cut.clone(), self.extent))
     }
 
     pub fn facts(&self) -> Option<&Facts> {
@@ -130,6 +146,7 @@ impl Group {
             Facts { rows: resident.index.rows(), times: resident.index.times, prints: prints.into() }
         });
         if facts.rows != resident.index.rows() {
+            self.is_spoilt.store(true, Ordering::Relaxed);
             return Err(SegmentError::Gone);
         }
         *slot = Some(Arc::clone(&resident));
@@ -141,7 +158,7 @@ impl Group {
         // An earlier build may have ended half way, by an error.
         builder.clear();
         let mut batches = Vec::new();
-        for seq in self.cut.batches.clone().map(Seq) {
+        for seq in self.cut.with_spans.iter().cloned().flatten().map(Seq) {
             let request = shared.inflated(seq).map_err(|error| SegmentError::Read(error.to_string()))?;
             let Some(request) = request else { continue };
             batches.push(seq);

@@ -60,6 +60,12 @@ impl Plan {
             self.groups.push_front(Arc::new(rest.close()));
             changed = true;
         }
+        for group in &mut self.groups {
+            if let Some(anew) = group.made_anew() {
+                *group = Arc::new(anew);
+                changed = true;
+            }
+        }
         if self.groups.is_empty() {
             self.next = first;
         }
@@ -68,7 +74,10 @@ impl Plan {
         }
         let is_open = |group: &mut Arc<Group>| group.extent.raw_bytes <= OPEN_RAW_BYTES_MAX && group.cut.is_whole();
         let mut open = match self.groups.pop_back_if(is_open) {
-            Some(group) => Open { batches: group.cut.batches.clone(), extent: group.extent },
+            Some(group) => {
+                let Cut { batches, with_spans, .. } = group.cut.clone();
+                Open { batches, with_spans, extent: group.extent }
+            }
             None => Open::at(self.next),
         };
         let result = self.extend(&mut open, end, header);
@@ -105,12 +114,13 @@ impl Plan {
 /// A group that is being put together.
 struct Open {
     batches: Range<u64>,
+    with_spans: Vec<Range<u64>>,
     extent: Extent,
 }
 
 impl Open {
     fn at(seq: u64) -> Self {
-        Self { batches: seq..seq, extent: Extent::default() }
+        Self { batches: seq..seq, with_spans: Vec::new(), extent: Extent::default() }
     }
 
     fn fits(&self, header: &Header) -> bool {
@@ -118,25 +128,30 @@ impl Open {
             && self.extent.spans + u64::from(header.spans) <= ROWS_MAX as u64
     }
 
-    /// A batch without a header is damaged, or gone since; it has no spans.
+    /// A batch without a header is damaged, of another signal, or gone since; it has no spans.
     fn add(&mut self, seq: u64, header: Option<Header>) {
         self.batches.end = seq + 1;
         if let Some(header) = header {
             self.extent.add(&header);
+            match self.with_spans.last_mut() {
+                Some(last) if last.end == seq => last.end += 1,
+                _ => self.with_spans.push(seq..seq + 1),
+            }
         }
     }
 
     fn close(self) -> Group {
-        Group::new(Cut { batches: self.batches, from: 0 }, self.extent)
+        Group::new(Cut { batches: self.batches, with_spans: self.with_spans, from: 0 }, self.extent)
     }
 
     /// One batch of more spans than a segment has rows, as several groups.
     fn cut(self) -> impl Iterator<Item = Group> {
-        let Self { batches, extent } = self;
+        let Self { batches, with_spans, extent } = self;
         let parts = extent.spans.div_ceil(ROWS_MAX as u64).max(1);
         (0..parts).map(move |part| {
             let share = Extent { raw_bytes: extent.raw_bytes / parts, spans: extent.spans / parts, ..extent };
-            Group::new(Cut { batches: batches.clone(), from: part as usize * ROWS_MAX }, share)
+            let from = part as usize * ROWS_MAX;
+            Group::new(Cut { batches: batches.clone(), with_spans: with_spans.clone(), from }, share)
         })
     }
 }
@@ -183,6 +198,9 @@ mod tests {
                 let mut next = (first, 0u64);
                 for group in &groups {
                     prop_assert_eq!(next, (group.cut.batches.start, group.cut.from as u64));
+                    let with_spans: Vec<u64> = group.cut.with_spans.iter().cloned().flatten().collect();
+                    let readable: Vec<u64> = group.cut.batches.clone().filter(|seq| headers[seq].is_some()).collect();
+                    prop_assert_eq!(with_spans, readable);
                     let spans: u64 = group.cut.batches.clone().filter_map(|seq| headers[&seq]).map(|header| u64::from(header.spans)).sum();
                     let left = spans.saturating_sub(group.cut.from as u64);
                     if left > ROWS_MAX as u64 {

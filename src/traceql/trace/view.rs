@@ -155,14 +155,31 @@ impl View {
         &self.spans
     }
 
-    /// The number of the span in a row of a segment; `None` if it is a duplicate.
-    #[must_use]
-    pub fn span_at(&self, segment: SegmentId, row: usize) -> Option<usize> {
-        let piece = self.pieces.iter().position(|piece| piece.reader.segment().id() == segment)?;
+    /// The number of the span in a row of a segment; of a row that repeats a span, that of the span.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn span_at(&self, segment: SegmentId, row: usize) -> Result<Option<usize>, SegmentError> {
+        let of_piece = |piece: &PieceRows| piece.reader.segment().id() == segment && piece.rows.contains(&row);
+        let Some(number) = self.pieces.iter().position(of_piece) else { return Ok(None) };
         if let [piece] = &self.pieces[..] {
-            return piece.rows.contains(&row).then(|| row - piece.rows.start);
+            return Ok(Some(row - piece.rows.start));
         }
-        self.spans.iter().position(|place| place.piece as usize == piece && place.row as usize == row)
+        let is_there = |place: &Place| place.piece as usize == number && place.row as usize == row;
+        if let Some(span) = self.spans.iter().position(is_there) {
+            return Ok(Some(span));
+        }
+        let own = match self.pieces.get(number) {
+            Some(piece) => piece.reader.span_ids(row..row + 1)?,
+            None => Vec::new(),
+        };
+        let own_kind = kind(&self.pieces, Place { piece: number as u32, row: row as u32, start: 0 })?;
+        for (span, (ids, place)) in self.ids()?.iter().zip(&self.spans).enumerate() {
+            if own.first().is_some_and(|own| own.span == ids.span) && kind(&self.pieces, *place)? == own_kind {
+                return Ok(Some(span));
+            }
+        }
+        Ok(None)
     }
 
     /// The earliest start, Unix nanoseconds.
