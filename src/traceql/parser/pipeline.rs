@@ -1,5 +1,8 @@
 //! What stands outside of braces: spansets, their pipelines, and numbers of spansets.
 
+// Without optimisation a part that is handed on by value has a place on the stack of each function that contains itself.
+#![expect(clippy::boxed_local, reason = "parts stay in their boxes between functions")]
+
 use super::expression::negated;
 use super::{Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_POWER, Parser, arithmetic, comparison};
 use crate::traceql::ast::{
