@@ -450,7 +450,7 @@ fn start_sealing(
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };
-    let mut sealing = SealSettings { raw_bytes, ..SealSettings::default() };
+    let mut sealing = SealSettings { make_runs: settings.store.enabled, raw_bytes, ..SealSettings::default() };
     if let Some(age_max) = settings.spool.max_age {
         // What the spool drops by age must be in a run long before.
         sealing.age_max = sealing.age_max.min(age_max / 4);
