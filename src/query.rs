@@ -17,6 +17,7 @@
 mod access;
 mod admission;
 mod asked;
+mod body;
 mod call;
 mod dead_letters;
 mod encode;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
-use super::admission::{Admission, Answer, Lane, Metrics};
+use super::admission::{Admission, Answer, Lane, Metrics, SCAN_ANSWER_BYTES_MAX};
+use super::body::{Allowance, Body};
 use super::error::QueryError;
 use super::introspection::{self, Introspection};
 use super::live::{self, LivePlaces};
+use super::negotiation::Coding;
 use super::source::SpanSource;
 use super::upstream::Upstream;
 use super::{search, series, status_pages, streaming, tags, trace_by_id, ui};
@@ -119,7 +121,7 @@ impl QueryState {
         self.limits
     }
 
-    pub(super) fn admission(&self) -> &Admission {
+    pub(super) fn admission(&self) -> &Arc<Admission> {
         &self.admission
     }
 }
@@ -130,6 +132,18 @@ pub(super) struct Scanned<'a> {
     pub state: &'a QueryState,
     pub source: &'a dyn Source,
     pub control: &'a Control,
+}
+
+impl Scanned<'_> {
+    /// How large the answer may be.
+    pub fn allowance(&self) -> Allowance {
+        Allowance::new(self.control, SCAN_ANSWER_BYTES_MAX)
+    }
+
+    /// For the answer.
+    pub fn body(&self, coding: Coding) -> Body {
+        Body::new(coding, self.allowance())
+    }
 }
 
 impl fmt::Debug for QueryState {
