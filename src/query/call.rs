@@ -38,7 +38,7 @@ fn to_u64(nanos: Nanos) -> u64 {
 }
 
 /// Every expression in the URL, whichever will count.
-fn check_query_lengths(parameters: &Parameters) -> Result<(), ParameterError> {
+pub(super) fn check_query_lengths(parameters: &Parameters) -> Result<(), ParameterError> {
     ["q", "query"].into_iter().flat_map(|name| parameters.all(name)).try_for_each(check_query_length)
 }
 

@@ -11,7 +11,7 @@ use super::error::QueryError;
 use super::introspection::{self, Introspection};
 use super::source::SpanSource;
 use super::upstream::Upstream;
-use super::{search, series, status_pages, streaming, tags, trace_by_id};
+use super::{search, series, status_pages, streaming, tags, tail, trace_by_id};
 use crate::traceql::control::Control;
 use crate::traceql::segment::Source;
 
@@ -133,6 +133,7 @@ routes! {
     "/api/search/tags" => tags::names_v1,
     "/api/spanreel/doctor" => introspection::doctor,
     "/api/spanreel/status" => introspection::status,
+    "/api/spanreel/tail" => tail::tail,
     "/api/status/buildinfo" => introspection::build_info,
     "/api/traces/{id}" => trace_by_id::v1,
     "/api/v2/search/tag/{*rest}" => tags::values_v2,

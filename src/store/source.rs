@@ -15,7 +15,7 @@ use super::tail::{Tail, TailSettings, TailView, inflate};
 use crate::otlp::TraceId;
 use crate::otlp::view::retain_spans;
 use crate::otlp::wire::Fields;
-use crate::query::{FoundTrace, SourceError, SpanSource, TraceSource};
+use crate::query::{Arrivals, FoundTrace, SourceError, SpanSource, TraceSource};
 use crate::spool::{ReadError, Seq, Spool};
 use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId, Source, Traces};
 
@@ -24,6 +24,12 @@ const LOOKS_MAX: usize = 4;
 
 /// Segments of the tail that were not read for this long are built anew when they are.
 const IDLE_AFTER: Duration = Duration::from_secs(120);
+
+/// One look at what arrived ends with the batch that has this many spans together. A batch may have more by itself.
+const ARRIVED_SPANS_WANTED: u64 = 5_000;
+
+/// Batches of other signals are passed over, which is a look at each one's header.
+const ARRIVED_BATCHES_MAX: u64 = 10_000;
 
 /// Traces and spans out of what is on disk. Clones share what is kept in memory.
 #[derive(Clone)]
@@ -140,6 +146,23 @@ impl SpanSource for Store {
         let sealed_to = runs.sealed_to();
         let tail = self.tail.view(batches)?;
         Ok(Arc::new(Searchable { runs, sealed_to, tail, traces: Mutex::default() }))
+    }
+
+    fn arrivals(&self, from: Option<u64>) -> Result<Arrivals, SourceError> {
+        let there = self.spool.range();
+        let Some(from) = from else {
+            return Ok(Arrivals { batches: there.start.0..there.end.0, ..Arrivals::default() });
+        };
+        // Numbers only grow: one beyond the end is of another directory, and nothing of this one was missed.
+        let first = from.clamp(there.start.0, there.end.0);
+        let (mut end, mut spans) = (first, 0);
+        let batches_end = there.end.0.min(first.saturating_add(ARRIVED_BATCHES_MAX));
+        while end < batches_end && spans < ARRIVED_SPANS_WANTED {
+            spans += self.spool.trace_header(Seq(end))?.map_or(0, |header| u64::from(header.spans));
+            end += 1;
+        }
+        let segments = self.tail.arrived(Seq(first)..Seq(end))?.segments(0, u64::MAX).collect();
+        Ok(Arrivals { batches: first..end, missed: first.saturating_sub(from), segments })
     }
 }
 

@@ -6,6 +6,7 @@ use super::value::{put_json, typed_text};
 use super::{Metrics, Shown, Tags};
 use crate::otlp::json::{put_double, put_string};
 use crate::query::call::Origin;
+use crate::query::tail::Arrived;
 use crate::traceql::answer::{
     Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
 };
@@ -17,6 +18,23 @@ pub fn search(answer: &SearchAnswer, origin: Origin) -> Vec<u8> {
     object(&mut out, |members| {
         members.list("traces", &answer.traces, |out, trace| put_trace(out, Shown { trace, origin }));
         members.metrics(&answer.inspected);
+    });
+    out
+}
+
+/// `/api/spanreel/tail`: spans as searches show them, each with the id of its trace.
+pub fn arrived(answer: &Arrived) -> Vec<u8> {
+    let mut out = Vec::new();
+    object(&mut out, |members| {
+        members.list("spans", &answer.spans, |out, (trace, span)| {
+            object(out, |members| {
+                put_span_members(members, span);
+                members.text("traceID", &trace.to_string());
+            });
+        });
+        members.long("next", answer.next);
+        members.long("missedBatches", answer.missed_batches);
+        members.long("leftOut", answer.left_out);
     });
     out
 }
@@ -163,15 +181,17 @@ fn put_spanset(out: &mut Vec<u8>, spanset: &FoundSpanset) {
 }
 
 fn put_span(out: &mut Vec<u8>, span: &FoundSpan) {
-    object(out, |members| {
-        members.text("spanID", &span.id.to_string());
-        members.text("name", span.name.as_deref().unwrap_or_default());
-        members.long("startTimeUnixNano", span.start);
-        members.long("durationNanos", span.duration);
-        if !span.attributes.is_empty() {
-            members.list("attributes", &span.attributes, |out, (key, value)| put_attribute(out, key, Some(value)));
-        }
-    });
+    object(out, |members| put_span_members(members, span));
+}
+
+fn put_span_members(members: &mut Object<'_>, span: &FoundSpan) {
+    members.text("spanID", &span.id.to_string());
+    members.text("name", span.name.as_deref().unwrap_or_default());
+    members.long("startTimeUnixNano", span.start);
+    members.long("durationNanos", span.duration);
+    if !span.attributes.is_empty() {
+        members.list("attributes", &span.attributes, |out, (key, value)| put_attribute(out, key, Some(value)));
+    }
 }
 
 fn put_attribute(out: &mut Vec<u8>, key: &str, value: Option<&Value>) {
