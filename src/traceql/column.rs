@@ -122,13 +122,17 @@ impl Dictionary {
     }
 }
 
+/// For each row of a segment, the number of its resource or scope. In a box, so that whoever remembers it for others, by a
+/// [`std::sync::Weak`], does not keep its memory.
+pub type GroupsOfRows = Arc<Box<[Code]>>;
+
 /// For each row of a segment, the code of its value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Codes {
     /// One per row.
     Rows(Arc<[Code]>),
     /// One per resource or scope (`codes[groups[row]]`): attributes of resources and instrumentation scopes.
-    Groups { groups: Arc<[Code]>, codes: Arc<[Code]> },
+    Groups { groups: GroupsOfRows, codes: Arc<[Code]> },
 }
 
 impl Codes {

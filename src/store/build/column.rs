@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::anyvalue::AnyValue;
 use super::intern::{Bytes, Place};
-use crate::traceql::column::{Cell, Code, Codes, Dictionary, Entry, NIL};
+use crate::traceql::column::{Cell, Code, Codes, Dictionary, Entry, GroupsOfRows, NIL};
 use crate::traceql::segment::{Column, SKETCH_ANY, sketch};
 use crate::traceql::value::Value;
 
@@ -48,8 +48,8 @@ pub enum Placed {
 /// The rows' resources and scopes, by index.
 #[derive(Debug, Clone)]
 pub struct Groups {
-    pub resources: Arc<[Code]>,
-    pub scopes: Arc<[Code]>,
+    pub resources: GroupsOfRows,
+    pub scopes: GroupsOfRows,
 }
 
 impl Placed {

@@ -103,8 +103,8 @@ impl Builder {
             parents: sorted.parents.into(),
             ids: rows.iter().map(|row| Ids { span: row.key.span, parent: row.key.parent }).collect(),
             groups: Groups {
-                resources: rows.iter().map(|row| row.resource).collect(),
-                scopes: rows.iter().map(|row| row.scope).collect(),
+                resources: Arc::new(rows.iter().map(|row| row.resource).collect()),
+                scopes: Arc::new(rows.iter().map(|row| row.scope).collect()),
             },
             columns: columns.by_field,
             names: columns.names,

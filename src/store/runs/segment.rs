@@ -20,7 +20,7 @@ use crate::store::format::piece::{Group, Piece};
 use crate::store::format::words::{Page, WordId, Words};
 use crate::store::format::{FormatError, codes, dictionary, envelopes, placed};
 use crate::traceql::ast::{Field, Scope};
-use crate::traceql::column::{Cell, Codes, Entry};
+use crate::traceql::column::{Cell, Codes, Entry, GroupsOfRows};
 use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
 use crate::traceql::value::Value;
 
@@ -47,7 +47,7 @@ pub(super) struct Fragment {
 }
 
 /// The resource or the scope of every row, as long as a query holds it: all columns of resources share it.
-type Groups = Mutex<Weak<[u16]>>;
+type Groups = Mutex<Weak<Box<[u16]>>>;
 
 impl RunSegment {
     pub(super) fn all_of(run: Arc<Run>, disk: &Arc<Disk>) -> Vec<Arc<Self>> {
@@ -61,8 +61,8 @@ impl RunSegment {
                 disk: Arc::clone(disk),
                 filter: FilterSlot::default(),
                 traces: Mutex::default(),
-                resource_of_row: Mutex::new(Weak::<[u16; 0]>::new()),
-                scope_of_row: Mutex::new(Weak::<[u16; 0]>::new()),
+                resource_of_row: Mutex::default(),
+                scope_of_row: Mutex::default(),
             })
         };
         (0u16..).zip(records).map(segment).collect()
@@ -143,7 +143,7 @@ impl RunSegment {
         Ok(numbers)
     }
 
-    fn groups(&self, kind: Kind, kept: &Groups) -> Result<Arc<[u16]>, SegmentError> {
+    fn groups(&self, kind: Kind, kept: &Groups) -> Result<GroupsOfRows, SegmentError> {
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(groups) = kept.upgrade() {
             return Ok(groups);
@@ -151,6 +151,7 @@ impl RunSegment {
         let groups = self
             .chunk(kind, 0, Caching::Pass, |bytes| codes::decode(bytes, self.rows()))
             .map_err(|problem| self.fail(problem))?;
+        let groups = Arc::new(Box::from(&groups[..]));
         *kept = Arc::downgrade(&groups);
         Ok(groups)
     }

@@ -162,7 +162,7 @@ mod tests {
             places.iter().for_each(|place| set.push(*place, place + 1));
             let groups: Vec<u16> = rows.iter().map(|group| group % codes.len() as u16).collect();
             let flat: Vec<u16> = groups.iter().map(|group| codes[usize::from(*group)]).collect();
-            let grouped = Codes::Groups { groups: groups.into(), codes: codes.into() };
+            let grouped = Codes::Groups { groups: std::sync::Arc::new(groups.into()), codes: codes.into() };
             prop_assert_eq!(set.rows(&grouped), Mask::of(&flat, |code| set.contains(code)));
             prop_assert_eq!(present(&grouped), Mask::of(&flat, |code| code != NIL));
         }

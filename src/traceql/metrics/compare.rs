@@ -17,7 +17,7 @@ use super::lines::{Line, Mark};
 use super::rows::{Matching, Selected};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
 use crate::traceql::coded::{self, Coded, Met};
-use crate::traceql::column::{Code, Codes, NIL};
+use crate::traceql::column::{Code, Codes, GroupsOfRows, NIL};
 use crate::traceql::control::{Control, Stopped};
 use crate::traceql::keys;
 use crate::traceql::reader::{Reader, Scan};
@@ -66,7 +66,7 @@ pub struct Scratch {
     cells: Vec<u32>,
     /// Rows by code, or resource or scope, then cell.
     counted: Vec<u32>,
-    counted_of: Option<Arc<[Code]>>,
+    counted_of: Option<GroupsOfRows>,
     /// By code: the number of its value.
     numbers: Vec<u32>,
 }
@@ -263,17 +263,16 @@ impl<'q> Comparison<'q> {
         }
         let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
         let tally = self.tally(field, control)?;
-        // Codes of rows, or resources and scopes of rows and the codes of those.
-        let (of_rows, of_groups) = match coded.codes() {
-            Codes::Rows(codes) => (codes, None),
-            Codes::Groups { groups, codes } => (groups, Some(codes)),
+        let of_groups = match coded.codes() {
+            Codes::Rows(_) => None,
+            Codes::Groups { codes, .. } => Some(codes),
         };
         let count = match of_groups {
             Some(codes) => codes.len(),
             None => coded.code_max() + 1,
         };
         if count.saturating_mul(width) <= COUNTED_MAX {
-            scratch.count(of_rows, rows, count * width, width);
+            scratch.count(coded.codes(), rows, count * width, width);
             for (index, counts) in scratch.counted.chunks(width).enumerate() {
                 let code = of_groups.map_or(index as Code, |codes| codes.get(index).copied().unwrap_or(NIL));
                 if counts.iter().any(|count| *count > 0) {
@@ -518,9 +517,15 @@ impl Tally {
 }
 
 impl Scratch {
-    /// Counts rows by code and cell; for resources and scopes once for all of their attributes.
-    fn count(&mut self, codes: &Arc<[Code]>, rows: &[u16], len: usize, width: usize) {
-        if self.counted_of.as_ref().is_some_and(|known| Arc::ptr_eq(known, codes)) {
+    /// Counts rows by code and cell; of resources and scopes by their numbers, once for all of their attributes.
+    fn count(&mut self, codes: &Codes, rows: &[u16], len: usize, width: usize) {
+        let (codes, groups) = match codes {
+            Codes::Rows(codes) => (&codes[..], None),
+            Codes::Groups { groups, .. } => (&groups[..], Some(groups)),
+        };
+        if let (Some(known), Some(groups)) = (&self.counted_of, groups)
+            && Arc::ptr_eq(known, groups)
+        {
             return;
         }
         self.counted.clear();
@@ -531,7 +536,7 @@ impl Scratch {
                 *count += 1;
             }
         }
-        self.counted_of = Some(codes.clone());
+        self.counted_of = groups.cloned();
     }
 }
 

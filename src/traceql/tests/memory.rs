@@ -290,7 +290,8 @@ impl Segment for MemorySegment {
         let Some(groups) = groups else { return Ok(Codes::Rows(codes.into())) };
         let by_group: BTreeMap<&String, Code> = groups.iter().zip(codes).collect();
         let number = |group| by_group.keys().position(|other| *other == group).unwrap_or_default() as Code;
-        Ok(Codes::Groups { groups: groups.iter().map(number).collect(), codes: by_group.values().copied().collect() })
+        let groups = Arc::new(groups.iter().map(number).collect());
+        Ok(Codes::Groups { groups, codes: by_group.values().copied().collect() })
     }
 
     fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError> {
