@@ -62,19 +62,17 @@ impl http_body::Body for Until {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Self { body, over } = self.get_mut();
+        let Some(answer) = body else { return Poll::Ready(None) };
         // Nobody waits any more, even if there were something now.
-        if Instant::now() < self.over.deadline() {
-            if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+        if Instant::now() < over.deadline() {
+            if let Poll::Ready(frame) = Pin::new(answer).poll_frame(context) {
                 return Poll::Ready(frame);
             }
-            std::task::ready!(self.over.as_mut().poll(context));
+            std::task::ready!(over.as_mut().poll(context));
         }
-        self.body = None;
+        *body = None;
         Poll::Ready(Some(Ok(Frame::trailers(passed().headers()))))
     }
 
