@@ -294,6 +294,7 @@ fn to(port: u16) -> ExporterSettings {
         tls: ClientTlsSettings { insecure: true, ..ClientTlsSettings::default() },
         compression: Compression::Auto,
         headers: Vec::new(),
+        balancer: Default::default(),
         authority: None,
         timeout: Duration::from_secs(30),
         retry: RetrySettings::default(),

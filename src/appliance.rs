@@ -47,7 +47,7 @@ use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store};
 use crate::telemetry::Metrics;
 use crate::{forward, process, receive, spool, telemetry};
-use collector_metrics::CollectorMetrics;
+use collector_metrics::{CollectorMetrics, older_text};
 use components::{Components, spanreel_settings};
 use dead_letters::Letters;
 use forecast::Forecast;
@@ -450,7 +450,7 @@ fn start_sealing(
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };
-    let mut sealing = SealSettings { raw_bytes, ..SealSettings::default() };
+    let mut sealing = SealSettings { make_runs: settings.store.enabled, raw_bytes, ..SealSettings::default() };
     if let Some(age_max) = settings.spool.max_age {
         // What the spool drops by age must be in a run long before.
         sealing.age_max = sealing.age_max.min(age_max / 4);
@@ -462,7 +462,7 @@ fn start_sealing(
 }
 
 /// Where a Collector shows its own metrics (`service::telemetry::metrics`). A port in use is not worth failing for: the
-/// same text is on the query port.
+/// same figures are on the query port.
 async fn serve_own_metrics(
     telemetry: &TelemetrySettings,
     (metrics, collector): (&Metrics, &CollectorMetrics),
@@ -473,7 +473,8 @@ async fn serve_own_metrics(
         match http_server::bind(endpoint).await {
             Ok(server) => {
                 let (metrics, collector) = (metrics.clone(), collector.clone());
-                let text = move || async move { http_server::plain_text(metrics.text() + &collector.text()) };
+                let text =
+                    move || async move { http_server::plain_text(older_text(&metrics.text()) + &collector.text()) };
                 let router = axum::Router::new().route("/metrics", axum::routing::get(text));
                 tasks.spawn(server.serve(router, serving.clone()));
             }

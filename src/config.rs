@@ -25,6 +25,7 @@ pub mod section;
 mod source;
 mod structure;
 pub mod telemetry;
+pub mod url;
 mod yaml;
 
 pub use component::{ComponentId, Declaration, IdError, Kit, Role, Stability};

@@ -16,6 +16,7 @@
 
 mod answer;
 mod body;
+mod breaks;
 mod budget;
 mod connect;
 pub mod credentials;

@@ -19,6 +19,7 @@ pub mod admission;
 pub mod answer;
 mod body;
 mod foreign;
+pub mod framing;
 mod grpc;
 mod http;
 pub mod inflate;

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Invariants: sequence numbers have no holes between head and end; a batch holds requests of one pipeline, which has one signal; cursors and
-//! the ledger move in the same write as what they account for; reading starts at a stored cursor, never at the first key
+//! the ledger move in the same write as what they account for (a cursor may have one stretch accounted for ahead of it); reading starts at a stored cursor, never at the first key
 //! (deleted keys would be walked). The room must not know what a span contains: trace keys are opaque to it.
 
 pub mod batch;
@@ -35,12 +35,12 @@ mod unreadable;
 pub(crate) use committer::unix_nanos;
 
 pub use batch::{Batch, Header, PipelineId, Seq, TimeRange};
-pub use consumer::{Backlog, Chunk, Consumer, LossReason, Note, Outcome, Parked, ReadLimits};
+pub use consumer::{Backlog, Chunk, Consumer, LossReason, Newest, Note, Outcome, Parked, ReadLimits};
 use database::Verdict;
 pub use database::{Access, Database, OpenError};
 pub use dead_letter::{DeadLetter, Settled};
 pub use extent::TraceKey;
-pub use ledger::{ConsumerAccount, DropReason, Ledger, PipelineAccount, SealedAccount};
+pub use ledger::{Ahead, ConsumerAccount, DropReason, Ledger, PipelineAccount, SealedAccount};
 pub use metrics::{LedgerCollector, Metrics, SyncTimes};
 
 use crate::otlp::Signal;

@@ -16,6 +16,10 @@ mod sources {
         pub struct Failed(pub String);
     }
     pub mod receive {
+        #[allow(dead_code)]
+        pub mod admission;
+        pub mod framing;
+        pub mod inflate;
         pub mod jaeger {
             pub mod convert;
         }

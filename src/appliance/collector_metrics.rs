@@ -5,6 +5,7 @@
 //! What the Collector counts in requests is counted in items here (`otelcol_exporter_queue_size`), and there is no queue
 //! capacity: the spool's budget is in bytes (`spanreel_spool_bytes_max`).
 
+use super::samplings;
 use crate::otlp::Signal;
 use crate::receive;
 use crate::spool::{LossReason, Snapshot, Spool};
@@ -57,7 +58,7 @@ fn exporters(out: &mut String, snapshot: &Snapshot) {
     let mut queued = Series::new();
     for signal in Signal::ALL {
         let (mut sent, mut failed) = (Series::new(), Series::new());
-        for consumer in &snapshot.consumers {
+        for consumer in snapshot.consumers.iter().filter(|it| it.account.destination != samplings::CURSOR) {
             let account = &consumer.account;
             if snapshot.ledger.account(account.pipeline).is_none_or(|account| account.signal != signal) {
                 continue;
@@ -74,6 +75,51 @@ fn exporters(out: &mut String, snapshot: &Snapshot) {
         counter(out, &format!("otelcol_exporter_send_failed_{}", word(signal)), &failed);
     }
     gauge(out, "otelcol_exporter_queue_size", &queued);
+}
+
+/// A page of OpenMetrics in Prometheus' older text format: a reader of that refuses types that it does not know, and
+/// exemplars.
+pub(super) fn older_text(page: &str) -> String {
+    let mut out = String::with_capacity(page.len());
+    let mut help = "";
+    for line in page.lines() {
+        let (kind, rest) = line.strip_prefix("# ").and_then(|line| line.split_once(' ')).unwrap_or_default();
+        match kind {
+            "HELP" => help = rest.split_once(' ').map_or("", |(_, text)| text),
+            "TYPE" => {
+                let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", kind),
+                    "info" => ("_info", "gauge"),
+                    "gauge" | "histogram" | "summary" => ("", kind),
+                    _ => ("", "untyped"),
+                };
+                // Writing to a string cannot fail.
+                let _ = writeln!(out, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}");
+            }
+            _ if line.starts_with('#') => {}
+            _ => {
+                out.push_str(without_exemplar(line));
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// A sample as far as its value. What looks like an exemplar in the value of a label is none.
+fn without_exemplar(sample: &str) -> &str {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, byte) in sample.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_quoted,
+            b'"' => is_quoted = !is_quoted,
+            b'#' if !is_quoted => return sample.get(..at).unwrap_or_default().trim_end(),
+            _ => {}
+        }
+    }
+    sample
 }
 
 /// What the Collector calls a signal's items in names.
@@ -122,6 +168,19 @@ fn family(out: &mut String, name: &str, kind: &str, series: &Series) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_openmetrics_knows_is_said_in_the_older_format() {
+        let page = "# HELP build Which.\n# TYPE build info\nbuild_info{version=\"1\"} 1\n\
+            # HELP calls How many.\n# TYPE calls counter\n# UNIT calls calls\n\
+            calls_total{of=\"a \\\" # {b\"} 3 # {trace_id=\"7\"} 1.0 2.0\n# HELP up Up.\n# TYPE up gauge\nup 1\n# EOF\n";
+        assert_eq!(
+            older_text(page),
+            "# HELP build_info Which.\n# TYPE build_info gauge\nbuild_info{version=\"1\"} 1\n\
+             # HELP calls_total How many.\n# TYPE calls_total counter\n\
+             calls_total{of=\"a \\\" # {b\"} 3\n# HELP up Up.\n# TYPE up gauge\nup 1\n"
+        );
+    }
 
     #[test]
     fn counters_come_in_both_spellings() {

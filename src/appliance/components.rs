@@ -16,6 +16,7 @@ use crate::auth::{basic, bearer};
 use crate::config::{ComponentId, Config, Declaration, Diagnostic, Kit, Position, Report, Severity};
 use crate::forward::settings::ExporterSettings;
 use crate::forward::{debug, file, otlp_grpc, otlp_http, prometheus};
+use crate::otlp::Signal;
 use crate::process::settings::ProcessorSettings;
 use crate::process::{
     attributes, batch, filter, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource,
@@ -106,6 +107,7 @@ impl Kit for Components {
 
     fn check(config: &Config<Self>, report: &Report) {
         check_own_settings(config, report);
+        check_keepers(config, report);
         check_authenticators(config, report);
         check_tail_sampling(config, report);
         check_urls(config, report);
@@ -125,6 +127,22 @@ fn check_own_settings(config: &Config<Components>, report: &Report) {
         let remedy = first
             .map(|(_, first)| format!("the first is {}; merge them", first.position.seen_from(&extension.position)));
         report.error(&extension.position, &format!("extensions::{id}"), reason, remedy.unwrap_or_default());
+    }
+}
+
+/// Somebody must want the spans of a pipeline.
+fn check_keepers(config: &Config<Components>, report: &Report) {
+    let is_off =
+        |settings: &ExtensionSettings| matches!(settings, ExtensionSettings::Spanreel(own) if !own.store.enabled);
+    if !config.extensions.values().any(|extension| is_off(&extension.settings)) {
+        return;
+    }
+    for pipeline in &config.service.pipelines {
+        if pipeline.signal == Signal::Traces && pipeline.exporters.is_empty() && pipeline.feeds.is_empty() {
+            let path = format!("service::pipelines::{}", pipeline.name);
+            let reason = "nobody gets its spans: it has no exporters, and extensions::spanreel::store is not enabled";
+            report.error(&pipeline.position, &path, reason, "add an exporter, or enable the store");
+        }
     }
 }
 

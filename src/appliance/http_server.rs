@@ -18,10 +18,10 @@ use prometheus_client::metrics::counter::Counter;
 use std::net::SocketAddr;
 use std::time::Duration;
 use stream::Watched;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Connections served at once; more wait in the kernel's queue.
+/// Connections served at once. Then the longest silent ones are closed for those that come.
 const CONNECTIONS_MAX: usize = 2_000;
 const STREAMS_MAX: u32 = 128;
 /// A header list of HTTP/2: a URL of 64 KiB, as over HTTP/1.1, and the rest.
@@ -44,8 +44,7 @@ pub(super) async fn bind(endpoint: &str) -> Result<HttpServer, StartError> {
     Ok(HttpServer { socket, address, given_up: Counter::default() })
 }
 
-/// A response in Prometheus' older text format, in which a Collector's names stand as they are. Without exemplars,
-/// OpenMetrics reads the same.
+/// A response in Prometheus' older text format, in which a Collector's names stand as they are.
 pub(super) fn plain_text(text: String) -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(http::header::CONTENT_TYPE, content_type)], text).into_response()
@@ -64,7 +63,12 @@ impl HttpServer {
     /// Serves until `shutdown`, then lets running requests end.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
         let (stop, given_up) = (shutdown.clone(), self.given_up);
-        accept::accept(self.socket, self.address, CONNECTIONS_MAX, shutdown, |stream, peer| {
+        let bounds = accept::Bounds {
+            connections_max: CONNECTIONS_MAX,
+            patience: accept::Patience { first_words: HEADER_WAIT_MAX, ..Default::default() },
+            dismissed: Counter::default(),
+        };
+        accept::accept(self.socket, self.address, bounds, shutdown, |stream, peer| {
             let service = WithPeer { inner: TowerToHyperService::new(router.clone()), peer: Peer(peer) };
             serve_connection(Watched::new(stream, given_up.clone()), service, stop.clone())
         })
@@ -90,7 +94,7 @@ impl Service<Request<Incoming>> for WithPeer {
     }
 }
 
-async fn serve_connection(stream: Watched<TcpStream>, service: WithPeer, shutdown: CancellationToken) {
+async fn serve_connection(stream: Watched<accept::Connection>, service: WithPeer, shutdown: CancellationToken) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The decider's cursor, whatever the processor's id is: a pipeline has one at most.
-const CURSOR: &str = "tail_sampling";
+pub(super) const CURSOR: &str = "tail_sampling";
 
 /// What decides at present, by pipeline.
 #[derive(Default)]

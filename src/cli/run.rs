@@ -6,6 +6,7 @@ use crate::appliance::{Appliance, ClusterAccess, Options};
 use crate::config::telemetry::{LogEncoding, LogLevel};
 use crate::config::{self, Diagnostic, Loaded, Reach, Severity, Source};
 use crate::telemetry::logs;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -38,6 +39,7 @@ pub fn run(mut args: RunArgs) -> u8 {
         return failed(EXIT_USAGE, &[error.to_string()]);
     }
     loaded.notes.iter().for_each(log_note);
+    raise_file_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(WORKER_THREADS_MAX))
@@ -89,6 +91,16 @@ impl Reload {
             }
             Err(error) => tracing::error!("SIGHUP: {error}; the old configuration goes on"),
         }
+    }
+}
+
+/// Lets the process have as many files as the system allows: connections are files, and some container runtimes start
+/// everything with 1,024.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of files that may be open could not be raised");
     }
 }
 

@@ -24,6 +24,7 @@ use super::component::Role;
 use super::diagnostic::{Diagnostic, Position, Reference, Report, Severity, suggestion};
 use super::effective::Effective;
 use super::node::{Entry, Kind, Node, Value, excerpt};
+use super::url;
 use std::time::Duration;
 
 /// A map of the configuration while it is read.
@@ -76,6 +77,19 @@ pub enum Shape {
 pub enum Secrecy {
     Open,
     Secret,
+    /// A URL: shown unless it has a user.
+    Url,
+}
+
+impl Secrecy {
+    fn of(self, text: &str) -> Effective {
+        let is_open = match self {
+            Self::Open => true,
+            Self::Secret => false,
+            Self::Url => url::split_user(text).0.is_none(),
+        };
+        if is_open { Effective::Text(text.to_owned()) } else { Effective::Secret(text.to_owned()) }
+    }
 }
 
 impl<'a> Section<'a> {
@@ -359,7 +373,7 @@ impl<'a> Section<'a> {
                     // The value may be a secret: say what it is, not what it says.
                     let kind = match secrecy {
                         Secrecy::Open => pair.node.describe(),
-                        Secrecy::Secret => pair.node.describe_kind().to_owned(),
+                        Secrecy::Secret | Secrecy::Url => pair.node.describe_kind().to_owned(),
                     };
                     self.report.error(
                         &pair.node.position,
@@ -370,11 +384,8 @@ impl<'a> Section<'a> {
                 }
             }
         }
-        let shown = |text: &String| match secrecy {
-            Secrecy::Open => Effective::Text(text.clone()),
-            Secrecy::Secret => Effective::Secret(text.clone()),
-        };
-        self.record(key, Effective::Map(pairs.iter().map(|(name, text)| (name.clone(), shown(text))).collect()));
+        let shown = pairs.iter().map(|(name, text)| (name.clone(), secrecy.of(text))).collect();
+        self.record(key, Effective::Map(shown));
         pairs
     }
 

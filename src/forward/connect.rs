@@ -2,14 +2,16 @@
 
 use super::proxy::Proxy;
 use super::settings::{ClientTlsSettings, Pem};
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -87,8 +89,18 @@ impl std::fmt::Display for Target {
 #[derive(Clone)]
 pub(super) struct Connector {
     target: Target,
-    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    tls: Option<Arc<Tls>>,
     proxy: Option<Proxy>,
+}
+
+/// Whom to trust and who we are, as files say it now and then.
+struct Tls {
+    settings: ClientTlsSettings,
+    /// What ALPN offers.
+    protocol: &'static [u8],
+    name: ServerName<'static>,
+    current: ArcSwap<rustls::ClientConfig>,
+    read: Mutex<Instant>,
 }
 
 /// A connection, plain or not.
@@ -105,16 +117,7 @@ impl Connector {
         tls: Option<&ClientTlsSettings>,
         protocol: &'static [u8],
     ) -> Result<Self, TargetError> {
-        let tls = match tls {
-            None => None,
-            Some(settings) => {
-                let mut config = tls_config(settings)?;
-                config.alpn_protocols = vec![protocol.to_vec()];
-                let name = settings.server_name_override.clone().unwrap_or_else(|| target.host.clone());
-                let name = ServerName::try_from(name.clone()).map_err(|_| TargetError::ServerName(name))?;
-                Some((Arc::new(config), name))
-            }
-        };
+        let tls = tls.map(|settings| Tls::new(settings, &target, protocol).map(Arc::new)).transpose()?;
         let environment = |name: &str| std::env::var(name).ok();
         let proxy = Proxy::of_environment(&target, tls.is_some(), environment);
         Ok(Self { target, tls, proxy })
@@ -139,11 +142,49 @@ impl Connector {
         }
     }
 
+    /// As [`Connector::connect`], to one of [`Connector::addresses`].
+    pub(super) async fn connect_to(&self, address: SocketAddr) -> Result<Box<dyn Stream>, ConnectError> {
+        let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
+        let open = async {
+            let stream = Self::dial_one(address).await.map_err(|error| unreachable(format!("{address}: {error}")))?;
+            self.secured(stream).await
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, open).await {
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("{address}: no connection within {} s", CONNECT_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// The addresses that the name has now, in the resolver's order.
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
+        let lookup = tokio::net::lookup_host((self.target.host.as_str(), self.target.port));
+        match tokio::time::timeout(CONNECT_TIMEOUT, lookup).await {
+            Ok(Ok(addresses)) => Ok(addresses.collect()),
+            Ok(Err(error)) => Err(unreachable(error.to_string())),
+            Err(_) => Err(unreachable("the name is not resolved in time".to_owned())),
+        }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Whether a proxy looks up the name.
+    pub(super) fn is_proxied(&self) -> bool {
+        self.proxy.is_some()
+    }
+
     async fn open(&self) -> Result<Box<dyn Stream>, ConnectError> {
         let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
         let stream = self.tcp().await.map_err(|error| unreachable(error.to_string()))?;
-        let Some((config, name)) = &self.tls else { return Ok(Box::new(stream)) };
-        match tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await {
+        self.secured(stream).await
+    }
+
+    async fn secured(&self, stream: TcpStream) -> Result<Box<dyn Stream>, ConnectError> {
+        let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        match tokio_rustls::TlsConnector::from(tls.config().await).connect(tls.name.clone(), stream).await {
             Ok(stream) => Ok(Box::new(stream)),
             // rustls reports what is wrong with the other side as InvalidData; everything else is the network.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -165,20 +206,59 @@ impl Connector {
     async fn dial(target: &Target) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in tokio::net::lookup_host((target.host.as_str(), target.port)).await? {
-            match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+            match Self::dial_one(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
             }
         }
         Err(last)
     }
+
+    async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
+        match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(stream) => {
+                let stream = stream?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
+        }
+    }
 }
 
-fn tls_config(settings: &ClientTlsSettings) -> Result<rustls::ClientConfig, TargetError> {
+impl Tls {
+    fn new(settings: &ClientTlsSettings, target: &Target, protocol: &'static [u8]) -> Result<Self, TargetError> {
+        let name = settings.server_name_override.clone().unwrap_or_else(|| target.host.clone());
+        let name = ServerName::try_from(name.clone()).map_err(|_| TargetError::ServerName(name))?;
+        let current = ArcSwap::from_pointee(tls_config(settings, protocol)?);
+        Ok(Self { settings: settings.clone(), protocol, name, current, read: Mutex::new(Instant::now()) })
+    }
+
+    /// For the next handshake: read again if it is time for that. What cannot be read or used stays as it was.
+    async fn config(self: &Arc<Self>) -> Arc<rustls::ClientConfig> {
+        if self.is_due() {
+            let tls = Arc::clone(self);
+            let read = tokio::task::spawn_blocking(move || match tls_config(&tls.settings, tls.protocol) {
+                Ok(config) => tls.current.store(Arc::new(config)),
+                Err(error) => tracing::warn!(%error, "certificates could not be read again; those before are used"),
+            });
+            let _ = read.await;
+        }
+        self.current.load_full()
+    }
+
+    fn is_due(&self) -> bool {
+        let Some(interval) = self.settings.reload_interval else { return false };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = read.elapsed() >= interval;
+        if is_due {
+            *read = Instant::now();
+        }
+        is_due
+    }
+}
+
+fn tls_config(settings: &ClientTlsSettings, protocol: &[u8]) -> Result<rustls::ClientConfig, TargetError> {
     let provider = Arc::new(ring::default_provider());
     let builder =
         rustls::ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -187,8 +267,8 @@ fn tls_config(settings: &ClientTlsSettings) -> Result<rustls::ClientConfig, Targ
     } else {
         builder.with_root_certificates(roots(settings)?)
     };
-    match (&settings.certificate, &settings.key) {
-        (None, None) => Ok(builder.with_no_client_auth()),
+    let mut config = match (&settings.certificate, &settings.key) {
+        (None, None) => builder.with_no_client_auth(),
         (Some(certificate), Some(key)) => {
             let certificates = certificates(certificate, "cert_pem")?;
             let key = match key {
@@ -196,10 +276,12 @@ fn tls_config(settings: &ClientTlsSettings) -> Result<rustls::ClientConfig, Targ
                 Pem::Text(text) => PrivateKeyDer::from_pem_slice(text.as_bytes()),
             }
             .map_err(|error| pem_error(key, "key_pem", &error))?;
-            Ok(builder.with_client_auth_cert(certificates, key)?)
+            builder.with_client_auth_cert(certificates, key)?
         }
-        _ => Err(TargetError::HalfAKeyPair),
-    }
+        _ => return Err(TargetError::HalfAKeyPair),
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(config)
 }
 
 fn roots(settings: &ClientTlsSettings) -> Result<RootCertStore, TargetError> {

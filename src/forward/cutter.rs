@@ -65,6 +65,11 @@ impl Cutter {
         self.end
     }
 
+    /// When the oldest batch that waits became durable, Unix nanoseconds.
+    pub(super) fn oldest_received(&self) -> Option<u64> {
+        self.waiting.front().map(|batch| batch.header.received)
+    }
+
     /// Where cutting goes on: everything before is part of a request.
     pub(super) fn start(&self) -> Seq {
         self.start

@@ -6,6 +6,8 @@
 //!                     └─ one span and still no ───▶ culprit ─▶ evidence? tried once more ─▶ parked
 //! ```
 //!
+//! Only what was refused alone is parked, however many round trips a request full of poison takes: three a span.
+//!
 //! Parking is giving up on data, so it needs evidence that the destination works and the content is at fault: another
 //! request was taken since the refusal, or (for refusals in so many words) a request without spans is taken. Without
 //! evidence the culprits wait and are tried again: a back end that answers 400 or 500 to everything loses nothing.
@@ -14,6 +16,7 @@ use super::link::{Link, REQUEST_RAW_BYTES_MAX, Transport, Verdict};
 use super::request::{Halves, Piece, Request};
 use super::retry::Backoff;
 use crate::spool::{LossReason, Outcome, Parked, Seq};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,9 +26,13 @@ use tracing::{debug, error, warn};
 /// How often a whole request is tried that the destination fails over, before it is searched for a culprit.
 const INTERNAL_TRIES: u32 = 3;
 
-/// Culprits kept apart per request. Beyond, refused pieces are not cut any further and parked as they are, so that a
-/// request full of poison costs a bounded number of round trips and parked frames.
+/// Culprits set aside before they are dealt with, and before the rest is sent: a request full of poison shows early
+/// whether anything but the content is at fault.
 const CULPRITS_MAX: usize = 64;
+
+/// Dead letters of one request that are told apart by what the destination said. Beyond, spans join the last letter of
+/// their batch.
+const LETTERS_MAX: usize = 64;
 
 /// A piece that the destination does not take and that is not cut any further.
 #[derive(Debug)]
@@ -51,7 +58,16 @@ struct Delivery<'a, T> {
     backoff: Backoff,
     sent: u64,
     lost: BTreeMap<LossReason, u64>,
-    parked: Vec<Parked>,
+    letters: Vec<Letter>,
+}
+
+/// A dead letter that grows: spans of one batch that were refused in the same words lie in one.
+struct Letter {
+    seq: Seq,
+    spans: u64,
+    answer: String,
+    /// zstd frames, end to end.
+    frames: Vec<Bytes>,
 }
 
 /// Sends a request until all of its spans are accounted for. `None`: shutting down, nothing may be booked. `is_begun`
@@ -77,11 +93,13 @@ pub(super) async fn deliver<T: Transport>(
         backoff: Backoff::new(link.retry.clone()),
         sent: 0,
         lost: BTreeMap::new(),
-        parked: Vec::new(),
+        letters: Vec::new(),
     };
     delivery.start(Piece::Batches(request.batches)).await;
     loop {
-        while let Some(piece) = delivery.work.pop() {
+        while delivery.culprits.len() < CULPRITS_MAX
+            && let Some(piece) = delivery.work.pop()
+        {
             delivery.attempt(piece).await?;
         }
         if delivery.culprits.is_empty() {
@@ -91,7 +109,16 @@ pub(super) async fn deliver<T: Transport>(
     }
     let lost: u64 = delivery.lost.values().sum();
     debug_assert_eq!(delivery.sent + lost, spans, "every span is accounted for once");
-    Some(Outcome { sent: delivery.sent, lost: delivery.lost.into_iter().collect(), parked: delivery.parked })
+    let parked = delivery.letters.into_iter().map(Letter::into_parked).collect();
+    Some(Outcome { sent: delivery.sent, lost: delivery.lost.into_iter().collect(), parked })
+}
+
+impl Letter {
+    fn into_parked(self) -> Parked {
+        let Self { seq, spans, answer, mut frames } = self;
+        let frame = if frames.len() == 1 { frames.swap_remove(0) } else { frames.concat().into() };
+        Parked { seq, spans, answer, frame }
+    }
 }
 
 impl<T: Transport> Delivery<'_, T> {
@@ -147,12 +174,10 @@ impl<T: Transport> Delivery<'_, T> {
         Some(())
     }
 
-    /// Halves what was refused, or sets it aside as a culprit if it cannot be cut, or not any further.
+    /// Halves what was refused, or sets it aside as a culprit if it cannot be cut.
     async fn divide(&mut self, piece: Piece, why: String, is_internal: bool, taken_before: u64) {
         let spans = piece.spans();
-        let halves =
-            if self.culprits.len() < CULPRITS_MAX { piece.halves().await } else { Ok(Halves::Indivisible(piece)) };
-        match halves {
+        match piece.halves().await {
             Ok(Halves::Two(left, right)) => {
                 self.work.push(right);
                 self.work.push(left);
@@ -177,7 +202,7 @@ impl<T: Transport> Delivery<'_, T> {
         }
     }
 
-    /// All but the culprits is done: looks for evidence, tries them once more, and parks those that are refused again.
+    /// Looks for evidence against the culprits, tries them once more, and parks those that are refused again.
     async fn settle(&mut self) -> Option<()> {
         let is_internal_only = self.culprits.iter().all(|culprit| culprit.is_internal);
         let is_evident = |culprit: &Culprit, taken: u64| culprit.is_confirmed || taken > culprit.taken_before;
@@ -214,9 +239,9 @@ impl<T: Transport> Delivery<'_, T> {
                 "destination refuses a request, and nothing shows that it takes any: its spans are kept and tried again"
             );
             self.pause(pause).await?;
-            for culprit in std::mem::take(&mut self.culprits).into_iter().rev() {
-                self.work.push(culprit.piece);
-            }
+            // Behind the rest, which may hold the evidence.
+            let culprits = std::mem::take(&mut self.culprits);
+            self.work.splice(0..0, culprits.into_iter().rev().map(|culprit| culprit.piece));
         }
         Some(())
     }
@@ -255,7 +280,16 @@ impl<T: Transport> Delivery<'_, T> {
         );
         self.book(LossReason::Poison, spans);
         match culprit.piece.frame().await {
-            Ok(frame) => self.parked.push(Parked { seq, spans, answer: culprit.why, frame }),
+            Ok(frame) => {
+                let is_full = self.letters.len() >= LETTERS_MAX;
+                match self.letters.last_mut() {
+                    Some(last) if last.seq == seq && (is_full || last.answer == culprit.why) => {
+                        last.spans += spans;
+                        last.frames.push(frame);
+                    }
+                    _ => self.letters.push(Letter { seq, spans, answer: culprit.why, frames: vec![frame] }),
+                }
+            }
             Err(why) => error!(destination = self.link.name, error = why, "a dead letter could not be kept"),
         }
     }

@@ -1,6 +1,7 @@
 //! What both protocols' requests need around their body.
 
 use super::connect::TargetError;
+use crate::otlp::percent;
 use base64::Engine as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -52,6 +53,13 @@ pub(super) fn configured(settings: &[(String, String)], kind: Kind) -> Result<He
     Ok(headers)
 }
 
+/// The value of `Authorization` for the user of a URL, `name:password` in percent-encoding.
+pub(super) fn basic(user: &str) -> String {
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let pair = [&percent::decoded(name), &b":"[..], &percent::decoded(password)].concat();
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
 /// How long an attempt may take; zero in the settings is the longest.
 pub(super) fn attempt_timeout(configured: Duration) -> Duration {
     if configured.is_zero() { ATTEMPT_TIMEOUT_MAX } else { configured.min(ATTEMPT_TIMEOUT_MAX) }
@@ -92,6 +100,12 @@ mod tests {
         assert_eq!(configured(&pair("key-bin", "abc"), Kind::Grpc).unwrap()["key-bin"], "YWJj");
         assert!(matches!(configured(&pair("a b", "c"), Kind::Http), Err(HeaderError::Name(_))));
         assert!(matches!(configured(&pair("a", "c\n"), Kind::Http), Err(HeaderError::Value(_))));
+    }
+
+    #[test]
+    fn the_user_of_a_url_is_sent_as_basic_authentication() {
+        assert_eq!(basic("me:p%40ss"), "Basic bWU6cEBzcw==");
+        assert_eq!(basic("me"), "Basic bWU6");
     }
 
     #[test]

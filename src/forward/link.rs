@@ -31,6 +31,9 @@ const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
 /// How often something that needs a person is tried again.
 const HOLD: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether the hours of a destination have begun.
+pub(super) const HOURS_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Between two lines about partial successes.
 const PARTIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -38,6 +41,12 @@ const PARTIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// response that it reads.
 pub(super) trait Transport: Send + Sync + 'static {
     fn send(&self, body: Body) -> impl Future<Output = Reply> + Send;
+
+    /// When a connection ended that had served, told once: whoever was at its other end may have been restarted, though
+    /// the next request was answered.
+    fn broke_at(&self) -> Option<SystemTime> {
+        None
+    }
 }
 
 /// The name of [`Reply::no_answer`].
@@ -104,7 +113,7 @@ pub(super) struct Link<T> {
     is_answering: AtomicBool,
     delivery: DeliverySettings,
     pace: Pace,
-    /// When the destination went silent in the midst of its work; until somebody asks.
+    /// When the destination went silent in the midst of its work, or lost its connections; until somebody asks.
     went_silent: Mutex<Option<SystemTime>>,
     /// It is back since then, and what it was sent shortly before may be lost.
     came_back: AtomicBool,
@@ -157,6 +166,19 @@ impl<T: Transport> Link<T> {
         self.delivery.hours?.closed_for(second_of_day())
     }
 
+    /// Waits until these are the hours in which something may be sent, a probe too. `None`: shutting down.
+    async fn in_hours(&self, shutdown: &CancellationToken) -> Option<()> {
+        while let Some(left) = self.closed_for() {
+            self.show_state();
+            tokio::select! {
+                // Clocks are set now and then.
+                () = tokio::time::sleep(left.min(HOURS_LOOK_INTERVAL)) => {}
+                () = shutdown.cancelled() => return None,
+            }
+        }
+        Some(())
+    }
+
     /// From when on what was sent should go again, once after each time the destination was gone; Unix nanoseconds.
     pub(super) fn resend_since(&self) -> Option<u64> {
         if !self.came_back.swap(false, Ordering::Relaxed) {
@@ -173,12 +195,25 @@ impl<T: Transport> Link<T> {
         if self.delivery.resend.is_zero() {
             return;
         }
+        let broke_at = self.transport.broke_at();
         let mut went_silent = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner);
-        match (was_answering, is_answer) {
-            (true, false) => drop(went_silent.get_or_insert_with(SystemTime::now)),
-            (false, true) if went_silent.is_some() => self.came_back.store(true, Ordering::Relaxed),
-            _ => {}
+        if went_silent.is_none() {
+            *went_silent = broke_at.or((was_answering && !is_answer).then(SystemTime::now));
         }
+        if is_answer && went_silent.is_some() {
+            self.came_back.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether anything goes again after the destination was away.
+    pub(super) fn resends(&self) -> bool {
+        !self.delivery.resend.is_zero()
+    }
+
+    /// What the process before this one had not sent waits since `received` (Unix nanoseconds): the destination was away.
+    pub(super) fn was_silent_since(&self, received: u64) {
+        let mut went_silent = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner);
+        went_silent.get_or_insert(UNIX_EPOCH + Duration::from_nanos(received));
     }
 
     pub(super) fn codec(&self) -> Codec {
@@ -201,7 +236,10 @@ impl<T: Transport> Link<T> {
 
     fn state(&self) -> State {
         match (self.gate.state(), self.closed_for()) {
-            (State::Idle, Some(left)) => State::OutsideHours { until: SystemTime::now() + left },
+            // A probe that is due waits for them as well.
+            (State::Idle | State::BackingOff { .. }, Some(left)) => {
+                State::OutsideHours { until: SystemTime::now() + left }
+            }
             (state, _) => state,
         }
     }
@@ -243,6 +281,7 @@ impl<T: Transport> Link<T> {
     pub(super) async fn attempt(&self, order: Seq, shutdown: &CancellationToken, piece: &Piece) -> Option<Verdict> {
         let mut tried = None;
         loop {
+            self.in_hours(shutdown).await?;
             let codec = self.codec();
             // Before anything is held for it.
             if let Some(turn) = self.pace.turn(piece.body_bytes(self.dialect, codec), Instant::now()) {
@@ -252,6 +291,10 @@ impl<T: Transport> Link<T> {
                 }
             }
             let pass = self.gate.enter(order, shutdown).await?;
+            // The wait may have been long.
+            if self.closed_for().is_some() {
+                continue;
+            }
             let lane = if self.is_answering.load(Ordering::Relaxed) { Lane::Answering } else { Lane::Silent };
             let _share = tokio::select! {
                 share = self.budget.sending(lane, piece.body_bytes(self.dialect, codec)) => share,
@@ -317,6 +360,7 @@ impl<T: Transport> Link<T> {
     /// Whether the destination takes a request without spans: if not, what it refuses is not the content.
     /// `None`: shutting down.
     pub(super) async fn takes_empty_request(&self, order: Seq, shutdown: &CancellationToken) -> Option<bool> {
+        self.in_hours(shutdown).await?;
         let _pass = self.gate.enter(order, shutdown).await?;
         // Uncompressed, so that nothing but the request itself can be refused. A few bytes, the same for every signal.
         let Ok(empty) = body::encode(Bytes::new(), Signal::default(), 0, self.dialect, Codec::Identity) else {

@@ -4,6 +4,7 @@
 //! What is left of the protocol is a five-byte prefix, a few headers, and the trailers.
 
 mod client;
+mod connections;
 pub mod settings;
 
 pub(super) use client::Client;

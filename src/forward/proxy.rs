@@ -4,8 +4,8 @@
 //! proxy that allows CONNECT to port 443 alone says so, and its words are shown.
 
 use super::connect::Target;
-use crate::otlp::percent;
-use base64::Engine as _;
+use super::headers;
+use crate::config::url::split_user;
 use std::io;
 use std::net::IpAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,16 +37,9 @@ impl Proxy {
             Some(_) => return None,
             None => url,
         };
-        let authority = rest.split(['/', '?', '#']).next()?;
-        let (user, host) = match authority.rsplit_once('@') {
-            Some((user, host)) => (Some(user), host),
-            None => (None, authority),
-        };
-        let authorization = user.map(|user| {
-            let plain = percent::decoded(user);
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
-        });
-        Some(Self { address: Target::parse(host, Some(80))?, authorization })
+        let (user, rest) = split_user(rest);
+        let host = rest.split(['/', '?', '#']).next()?;
+        Some(Self { address: Target::parse(host, Some(80))?, authorization: user.map(headers::basic) })
     }
 
     /// What the environment says for a destination: `HTTPS_PROXY` or `HTTP_PROXY` by whether TLS is spoken there, in

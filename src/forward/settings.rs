@@ -31,6 +31,8 @@ pub struct ClientTlsSettings {
     pub certificate: Option<Pem>,
     /// `key_file` or `key_pem`.
     pub key: Option<Pem>,
+    /// How old what was read of the files may be when a connection is opened; `None`: as old as the configuration.
+    pub reload_interval: Option<Duration>,
 }
 
 /// Where PEM comes from.
@@ -130,13 +132,13 @@ impl ClientTlsSettings {
             include_system_roots: section.bool("include_system_ca_certs_pool", false),
             certificate: pem(section, "cert_file", "cert_pem"),
             key: pem(section, "key_file", "key_pem"),
+            reload_interval: Some(section.duration("reload_interval", Duration::ZERO)).filter(|it| !it.is_zero()),
         };
         section.only("min_version", &["", "1.2"], "TLS 1.2 and 1.3 are spoken", "remove it");
         section.only("max_version", &["", "1.3"], "TLS 1.2 and 1.3 are spoken", "remove it");
         section.inert("cipher_suites", Shape::List, "the suites are fixed, all of them with forward secrecy");
         section.only("include_insecure_cipher_suites", &["false"], "insecure suites do not exist here", "remove it");
         section.inert("curve_preferences", Shape::List, "the key exchange groups are fixed");
-        section.inert("reload_interval", Shape::Duration, "certificates are read when the configuration is loaded");
         section.unsupported("tpm", "keys are read from files", "use key_file");
         if settings.certificate.is_some() != settings.key.is_some() {
             let missing = if settings.certificate.is_some() { "key_file" } else { "cert_file" };

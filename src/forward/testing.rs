@@ -6,7 +6,7 @@ use super::engine::Source;
 use super::link::{Reply, Transport};
 use crate::otlp::wire::{Fields, put_bytes};
 use crate::spool::{
-    Batch, Chunk, Header, LossReason, Outcome, Parked, PipelineId, ReadError, ReadLimits, Seq, TimeRange,
+    Ahead, Batch, Chunk, Header, LossReason, Newest, Outcome, Parked, PipelineId, ReadError, ReadLimits, Seq, TimeRange,
 };
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -119,6 +119,7 @@ pub(super) struct Model {
 struct Inner {
     batches: Vec<Batch>,
     position: Seq,
+    ahead: Option<Ahead>,
     sent: u64,
     lost: Vec<(LossReason, u64)>,
     parked: Vec<Parked>,
@@ -129,9 +130,30 @@ struct Inner {
 impl Model {
     pub(super) fn new(batches: Vec<Batch>) -> Self {
         let end = batches.last().map_or(1, |batch| batch.seq.0 + 1);
-        let inner =
-            Inner { batches, position: Seq::FIRST, sent: 0, lost: Vec::new(), parked: Vec::new(), advances_to_fail: 0 };
+        let inner = Inner {
+            batches,
+            position: Seq::FIRST,
+            ahead: None,
+            sent: 0,
+            lost: Vec::new(),
+            parked: Vec::new(),
+            advances_to_fail: 0,
+        };
         Self { inner: Arc::new(Mutex::new(inner)), end: watch::Sender::new(end) }
+    }
+
+    /// Stores one more batch.
+    pub(super) fn append(&self, batch: Batch) {
+        let end = batch.seq.0 + 1;
+        self.inner.lock().unwrap().batches.push(batch);
+        self.end.send_replace(end);
+    }
+
+    /// Spans that are not accounted for.
+    pub(super) fn queued(&self) -> u64 {
+        let inner = self.inner.lock().unwrap();
+        let stored: u64 = inner.batches.iter().map(|batch| u64::from(batch.header.spans)).sum();
+        stored - inner.sent - inner.lost.iter().map(|(_, spans)| spans).sum::<u64>()
     }
 
     /// Moves the cursor as the spool's budget does.
@@ -168,6 +190,14 @@ impl Model {
         while self.position().0 < *self.end.borrow() {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
+    }
+}
+
+impl Inner {
+    fn book(&mut self, outcome: Outcome) {
+        self.sent += outcome.sent;
+        self.lost.extend(outcome.lost);
+        self.parked.extend(outcome.parked);
     }
 }
 
@@ -208,9 +238,30 @@ impl Source for Model {
             return Ok(false);
         }
         inner.position = to;
-        inner.sent += outcome.sent;
-        inner.lost.extend(outcome.lost);
-        inner.parked.extend(outcome.parked);
+        if let Some(ahead) = inner.ahead.take_if(|ahead| ahead.from <= to.0) {
+            inner.position = Seq(ahead.to.max(to.0));
+        }
+        inner.book(outcome);
         Ok(true)
+    }
+
+    fn advance_ahead(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        let mut inner = self.inner.lock().unwrap();
+        let ahead = inner.ahead.unwrap_or(Ahead { from: from.0, to: from.0, spans_before: 0, spans: 0 });
+        let fits = ahead.to == from.0 && inner.position.0 < ahead.from;
+        if fits {
+            inner.ahead = Some(Ahead { to: to.0, ..ahead });
+            inner.book(outcome);
+        }
+        Ok(fits)
+    }
+
+    fn ahead(&self) -> Option<(Seq, Seq)> {
+        self.inner.lock().unwrap().ahead.map(|ahead| (Seq(ahead.from), Seq(ahead.to)))
+    }
+
+    fn newest(&self) -> Result<Newest, ReadError> {
+        let received = self.inner.lock().unwrap().batches.last().map(|batch| batch.header.received);
+        Ok(Newest { end: Seq(*self.end.borrow()), received })
     }
 }

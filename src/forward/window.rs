@@ -72,6 +72,23 @@ impl Window {
                 && self.slots.len() < SLOTS_MAX)
     }
 
+    /// Requests under way.
+    pub(super) fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// Whether this request is under way.
+    pub(super) fn is_sending(&self, id: RequestId) -> bool {
+        self.slots.iter().any(|slot| matches!(&slot.state, SlotState::Sending(sending) if sending.id == id))
+    }
+
+    /// Takes over what lies behind.
+    pub(super) fn append(&mut self, mut behind: Self) {
+        self.slots.append(&mut behind.slots);
+        self.requests += behind.requests;
+        self.raw_bytes += behind.raw_bytes;
+    }
+
     /// Whether no request is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.requests == 0
@@ -123,7 +140,9 @@ impl Window {
                 booking.outcome.parked.iter().map(|parked: &Parked| parked.frame.len()).sum::<usize>()
                     > PARKED_BYTES_MAX
             });
-            if is_full {
+            // A stretch that is booked already may lie in between.
+            let is_apart = booking.as_ref().is_some_and(|booking| self.first() != Some(booking.to));
+            if is_full || is_apart {
                 break;
             }
             let Some(Slot { from, to, state: SlotState::Finished(outcome) }) = self.slots.pop_front() else { break };
@@ -153,18 +172,22 @@ impl Window {
         }
         let is_cut_through = self.slots.front().is_some_and(|slot| slot.from < position);
         if is_cut_through {
-            while !self.slots.is_empty() {
-                self.forget_front();
-            }
+            self.forget_all();
         }
         is_cut_through.then_some(position)
     }
 
-    /// Forgets the youngest requests, all but the oldest that is not finished, as long as they only wait and nothing of
-    /// them was sent. Returns where to go on cutting if there were any.
-    pub(super) fn retreat(&mut self, is_waiting: impl Fn(Seq) -> bool) -> Option<Seq> {
+    pub(super) fn forget_all(&mut self) {
+        while !self.slots.is_empty() {
+            self.forget_front();
+        }
+    }
+
+    /// Forgets the youngest requests, all but the `kept` oldest that are not finished, as long as they only wait and
+    /// nothing of them was sent. Returns where to go on cutting if there were any.
+    pub(super) fn retreat(&mut self, kept: usize, is_waiting: impl Fn(Seq) -> bool) -> Option<Seq> {
         let mut position = None;
-        while self.requests > 1
+        while self.requests > kept
             && let Some(Slot { from, state: SlotState::Sending(sending), .. }) = self.slots.back()
             && !sending.is_begun.load(Ordering::Relaxed)
             && is_waiting(*from)
@@ -211,8 +234,8 @@ mod tests {
             window.sending((Seq(from), Seq(from + 1)), sending(from, 10).await);
         }
         window.finish(RequestId(1), outcome(1, 0));
-        assert_eq!(window.retreat(|_| true), Some(Seq(3)));
-        assert_eq!(window.retreat(|_| true), None);
+        assert_eq!(window.retreat(1, |_| true), Some(Seq(3)));
+        assert_eq!(window.retreat(1, |_| true), None);
         assert!(!window.is_idle());
         window.finish(RequestId(2), outcome(1, 0));
         let booking = window.take_finished().unwrap();
@@ -269,8 +292,8 @@ mod tests {
             sending.is_begun.store(from == 2, Ordering::Relaxed);
             window.sending((Seq(from), Seq(from + 1)), sending);
         }
-        assert_eq!(window.retreat(|from| from != Seq(5)), None);
-        assert_eq!(window.retreat(|_| true), Some(Seq(3)));
+        assert_eq!(window.retreat(1, |from| from != Seq(5)), None);
+        assert_eq!(window.retreat(1, |_| true), Some(Seq(3)));
         assert_eq!((window.requests, window.raw_bytes), (2, 20));
     }
 

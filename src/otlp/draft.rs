@@ -1,9 +1,10 @@
 //! A request that is put together span by span from another format.
 //!
-//! In: spans with their resource and scope as a converter read them, text and bytes borrowed from the body.
+//! In: resources, and spans with their scope, as a converter read them, text and bytes borrowed from the body.
 //! Out: the bytes of an `ExportTraceServiceRequest`, spans of one resource together.
 //!
-//! Invariants: an attribute list holds no key twice; the request never outgrows the limit it was begun with.
+//! Invariants: an attribute list holds no key twice; the request never outgrows the limit it was begun with; what a
+//! converter holds of one span is counted ([`PartCount`]).
 
 use super::wire::{field_len, put_bytes, put_double_field, put_fixed32, put_fixed64, put_header, put_uint, varint_len};
 use std::borrow::Cow;
@@ -18,11 +19,9 @@ const GROUP_BYTES: usize = 128;
 /// Up to this many attributes, comparing each with each is quicker than a map of them.
 const PAIRWISE_MAX: usize = 24;
 
-/// Tags, annotations, logs and references of one span, all together: an empty one takes a byte on the wire and a hundred
-/// here.
+/// Tags, annotations, logs and references of one span or process, all together: an empty one takes a byte on the wire and
+/// a hundred here.
 pub const PARTS_MAX: usize = 64 * 1024;
-/// Attributes of a resource: they are written for every span, to find out which resource it has.
-pub const RESOURCE_ATTRIBUTES_MAX: usize = 1024;
 
 /// Text of the source. Formats without JSON do not promise UTF-8, and a Collector passes on what it gets.
 pub type Text<'a> = Cow<'a, [u8]>;
@@ -107,6 +106,19 @@ pub struct ScopeDraft<'a> {
     pub version: Text<'a>,
 }
 
+/// The parts of a span or process, counted while it is read.
+#[derive(Debug, Clone, Default)]
+pub struct PartCount(usize);
+
+/// A span or process has too many parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a span or process has more than {PARTS_MAX} tags, annotations, logs and references")]
+pub struct TooManyParts;
+
+/// A resource of the request, for the spans that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceAt(usize);
+
 /// The request would outgrow its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("as OTLP the request takes more than the {bytes_max} bytes that are held for it")]
@@ -137,6 +149,17 @@ struct ScopeSpans {
     scope: Vec<u8>,
     /// Framed as fields of `ScopeSpans`.
     spans: Vec<u8>,
+}
+
+impl PartCount {
+    /// So many more were met.
+    ///
+    /// # Errors
+    /// Now there are more than [`PARTS_MAX`].
+    pub fn add(&mut self, parts: usize) -> Result<(), TooManyParts> {
+        self.0 = self.0.saturating_add(parts);
+        if self.0 > PARTS_MAX { Err(TooManyParts) } else { Ok(()) }
+    }
 }
 
 impl<'a> Attributes<'a> {
@@ -328,65 +351,65 @@ impl Draft {
         Self { bytes_max, bytes: 0, resources: Vec::new(), resource, scope, span }
     }
 
-    /// Adds a span.
+    /// Adds a resource, or finds it if it is among the last ones; spans are pushed to it.
+    ///
+    /// # Errors
+    /// With it the request would outgrow its limit.
+    pub fn resource(&mut self, attributes: &mut Attributes<'_>) -> Result<ResourceAt, TooLong> {
+        self.resource.clear();
+        attributes.write(&mut self.resource, 1);
+        let from = self.resources.len().saturating_sub(GROUPS_LOOKED_AT);
+        if let Some(at) = self.resources[from..].iter().rposition(|known| known.resource == self.resource) {
+            return Ok(ResourceAt(from + at));
+        }
+        self.grow(self.resource.len() + GROUP_BYTES)?;
+        self.resources.push(ResourceSpans { resource: self.resource.clone(), scopes: Vec::new() });
+        Ok(ResourceAt(self.resources.len() - 1))
+    }
+
+    /// Adds a span of a resource of this draft.
     ///
     /// # Errors
     /// With it the request would outgrow its limit.
     pub fn push(
         &mut self,
-        resource: &mut Attributes<'_>,
+        resource: ResourceAt,
         scope: &ScopeDraft<'_>,
         span: &mut SpanDraft<'_>,
     ) -> Result<(), TooLong> {
-        self.resource.clear();
-        resource.write(&mut self.resource, 1);
         self.scope.clear();
         put_text(&mut self.scope, 1, &scope.name);
         put_text(&mut self.scope, 2, &scope.version);
         self.span.clear();
         span.write(&mut self.span);
-        let before = self.bytes;
-        let len = field_len(2, self.span.len());
-        let spans = self.spans();
-        put_bytes(spans.1, 2, spans.0);
-        self.bytes += len;
-        if self.bytes > self.bytes_max {
-            self.bytes = before;
-            return Err(TooLong { bytes_max: self.bytes_max });
-        }
+        let scopes = &self.resources[resource.0].scopes;
+        let from = scopes.len().saturating_sub(GROUPS_LOOKED_AT);
+        let known = scopes[from..].iter().rposition(|known| known.scope == self.scope).map(|at| from + at);
+        let group_bytes = if known.is_some() { 0 } else { self.scope.len() + GROUP_BYTES };
+        self.grow(field_len(2, self.span.len()) + group_bytes)?;
+        let scopes = &mut self.resources[resource.0].scopes;
+        let at = known.unwrap_or_else(|| {
+            scopes.push(ScopeSpans { scope: self.scope.clone(), spans: Vec::new() });
+            scopes.len() - 1
+        });
+        put_bytes(&mut scopes[at].spans, 2, &self.span);
         Ok(())
     }
 
-    /// The span on its way, and where the spans of its resource and scope are.
-    fn spans(&mut self) -> (&[u8], &mut Vec<u8>) {
-        let Self { bytes, resources, resource, scope, span, .. } = self;
-        let last = |len: usize| len.saturating_sub(GROUPS_LOOKED_AT);
-        let from = last(resources.len());
-        let at = match resources[from..].iter().rposition(|known| known.resource == *resource) {
-            Some(at) => from + at,
-            None => {
-                *bytes += resource.len() + GROUP_BYTES;
-                resources.push(ResourceSpans { resource: resource.clone(), scopes: Vec::new() });
-                resources.len() - 1
-            }
-        };
-        let scopes = &mut resources[at].scopes;
-        let from = last(scopes.len());
-        let at = match scopes[from..].iter().rposition(|known| known.scope == *scope) {
-            Some(at) => from + at,
-            None => {
-                *bytes += scope.len() + GROUP_BYTES;
-                scopes.push(ScopeSpans { scope: scope.clone(), spans: Vec::new() });
-                scopes.len() - 1
-            }
-        };
-        (span, &mut scopes[at].spans)
+    fn grow(&mut self, bytes: usize) -> Result<(), TooLong> {
+        let grown = self.bytes.saturating_add(bytes);
+        if grown > self.bytes_max {
+            return Err(TooLong { bytes_max: self.bytes_max });
+        }
+        self.bytes = grown;
+        Ok(())
     }
 
     /// The bytes of the `ExportTraceServiceRequest`.
     pub fn into_request(self) -> Vec<u8> {
         let mut request = Vec::with_capacity(self.bytes);
-        for ResourceSpans { resource, scopes } in self.resources {
+        // A resource whose spans did not come says nothing.
+        for ResourceSpans { resource, scopes } in self.resources.into_iter().filter(|it| !it.scopes.is_empty()) {
             let scope_len = |scope: &ScopeSpans| field_len(1, scope.scope.len()) + scope.spans.len();
             let scopes_len: usize = scopes.iter().map(|scope| field_len(2, scope_len(scope))).sum();
             put_header(&mut request, 1, field_len(1, resource.len()) + scopes_len);
@@ -471,7 +494,8 @@ mod tests {
                     ..SpanDraft::default()
                 };
                 let scope = ScopeDraft { name: name.clone().into_bytes().into(), ..ScopeDraft::default() };
-                draft.push(&mut resource.clone(), &scope, &mut span).unwrap();
+                let resource = draft.resource(&mut resource.clone()).unwrap();
+                draft.push(resource, &scope, &mut span).unwrap();
             }
             let request = ExportTraceServiceRequest::decode(&*draft.into_request()).unwrap();
             let mut read = 0;
@@ -515,7 +539,8 @@ mod tests {
             let mut resource = Attributes::default();
             resource.put("service.name".as_bytes(), Value::Int((at % 3) as i64));
             let mut span = SpanDraft { span_id: at.to_be_bytes(), ..SpanDraft::default() };
-            draft.push(&mut resource, &ScopeDraft::default(), &mut span).unwrap();
+            let resource = draft.resource(&mut resource).unwrap();
+            draft.push(resource, &ScopeDraft::default(), &mut span).unwrap();
         }
         let request = ExportTraceServiceRequest::decode(&*draft.into_request()).unwrap();
         let spans: Vec<usize> =
@@ -526,9 +551,10 @@ mod tests {
     #[test]
     fn a_request_that_outgrows_its_limit_is_given_up() {
         let mut draft = Draft::new(1000);
+        let resource = draft.resource(&mut Attributes::default()).unwrap();
         let mut pushed = 0;
         let error = loop {
-            match draft.push(&mut Attributes::default(), &ScopeDraft::default(), &mut SpanDraft::default()) {
+            match draft.push(resource, &ScopeDraft::default(), &mut SpanDraft::default()) {
                 Ok(()) => pushed += 1,
                 Err(error) => break error,
             }

@@ -1,56 +1,75 @@
-//! The accept loop that every port of the process has: bounded, ends in order.
+//! The accept loop that every port of the process has: bounded, never closed by clients that say nothing, ends in order.
 
+mod connections;
+
+pub use connections::{Connection, Patience};
+
+use connections::Connections;
+use prometheus_client::metrics::counter::Counter;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked for connections that have not said anything in their time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Hands every connection to a task of `serve`, at most `connections_max` at once; more wait in the kernel's queue.
-/// After `shutdown` the port is closed; returns when the connections have ended, which `serve` must see to.
+/// How many connections a port has at most, how long they may be silent, and what counts those that were closed for it.
+pub struct Bounds {
+    pub connections_max: usize,
+    pub patience: Patience,
+    pub dismissed: Counter,
+}
+
+/// Hands every connection to a task of `serve`. When there are as many as may be, the longest silent ones are closed for
+/// those that come; while none is silent, more wait in the kernel's queue. After `shutdown` the port is closed; returns
+/// when the connections have ended, which `serve` must see to.
 pub async fn accept<F: Future<Output = ()> + Send + 'static>(
     socket: TcpListener,
     address: SocketAddr,
-    connections_max: usize,
+    bounds: Bounds,
     shutdown: CancellationToken,
-    serve: impl Fn(TcpStream, SocketAddr) -> F,
+    serve: impl Fn(Connection, SocketAddr) -> F,
 ) {
-    let connections = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(connections_max));
+    let tasks = TaskTracker::new();
+    let connections = Connections::new(address, bounds.connections_max, bounds.patience);
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
     loop {
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = async {
-                // The semaphore is never closed.
-                let permit = Arc::clone(&room).acquire_owned().await.ok();
-                (socket.accept().await, permit)
-            } => accepted,
+            _ = look.tick() => {
+                connections.dismiss_speechless();
+                continue;
+            }
+            accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                let served = serve(stream, peer);
-                connections.spawn(async move {
-                    served.await;
-                    drop(permit);
+                let Some(place) = shutdown.run_until_cancelled(connections.place()).await else { break };
+                let (served, dismissed) = (serve(place.connection(stream), peer), bounds.dismissed.clone());
+                tasks.spawn(async move {
+                    if !place.hold(served).await {
+                        dismissed.inc();
+                    }
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, %address, "a connection could not be accepted");
+                // What one more needs, the longest silent one may have.
+                connections.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(socket);
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// Drives a connection to its end. After `stop` it is told to `finish`, and has `drain_max` for what it has begun.
@@ -75,3 +94,6 @@ pub async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,10 +70,20 @@ impl Reservation {
     /// Raises the reservation to `bytes` in all, waiting for room a little: whoever asks is holding bytes already, so the
     /// wait ends for some by refusal, which frees what they hold for the others.
     pub async fn raise(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        self.raise_within(bytes, RAISE_WAIT_MAX).await
+    }
+
+    /// As [`Reservation::raise`], for one that holds so little that it keeps nobody out while it waits as long as those
+    /// who hold nothing.
+    pub async fn raise_from_little(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        self.raise_within(bytes, ROOM_WAIT_MAX).await
+    }
+
+    async fn raise_within(&mut self, bytes: usize, wait_max: Duration) -> Result<(), NoRoom> {
         let missing = (self.admission.units_of(bytes) as usize).saturating_sub(self.permit.num_permits());
         let missing = u32::try_from(missing).map_err(|_| NoRoom)?;
         let more = Arc::clone(&self.admission.room).acquire_many_owned(missing);
-        match tokio::time::timeout(RAISE_WAIT_MAX, more).await {
+        match tokio::time::timeout(wait_max, more).await {
             Ok(Ok(more)) => {
                 self.permit.merge(more);
                 Ok(())

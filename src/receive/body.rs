@@ -15,8 +15,11 @@ use tokio::time::Instant;
 /// must not hold room for long.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(15);
 const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
-/// Reserved at first, whatever length is declared: a declaration costs the client nothing. Raised as the body grows.
-const FIRST_BYTES: usize = 256 * 1024;
+/// Reserved before anything has come, whatever length is declared: a declaration costs the client nothing, and those who
+/// say no more must not hold the room that others need. Raised as the body grows.
+const FIRST_BYTES: usize = 4 * 1024;
+/// Up to this length a body is converted at once: that takes a millisecond, and handing it over is not free either.
+const WORKED_IN_PLACE_BYTES_MAX: usize = 64 * 1024;
 /// What a client that met a full budget is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -50,8 +53,11 @@ pub async fn read(
             return Err(too_large());
         }
         if len > reserved {
+            let is_first = bytes.is_empty() && first.is_none();
             reserved = (len * 2).min(declared.unwrap_or(max)).max(len);
-            room.raise(reserved).await.map_err(|NoRoom| overloaded())?;
+            // Who holds next to nothing may wait for room as long as one who just came.
+            let raised = if is_first { room.raise_from_little(reserved).await } else { room.raise(reserved).await };
+            raised.map_err(|NoRoom| overloaded())?;
         }
         // A body in one piece is passed on as it came, without a copy.
         if bytes.is_empty() && first.is_none() {
@@ -104,6 +110,26 @@ pub fn decompress(encoding: Encoding, held: HeldBody, max: usize) -> Result<Held
     }
 }
 
+/// Works on a held body where that keeps no other connection waiting. What it takes is paid for until the work is done,
+/// also if the client goes away meanwhile.
+pub async fn work<T: Send + 'static>(
+    held: HeldBody,
+    work: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> (T, Reservation) {
+    let HeldBody { bytes, room } = held;
+    if bytes.len() <= WORKED_IN_PLACE_BYTES_MAX {
+        return (work(&bytes), room);
+    }
+    match tokio::task::spawn_blocking(move || (work(&bytes), room)).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 async fn reserve(receiver: &Receiver, bytes: usize) -> Result<Reservation, Refusal> {
     receiver.admission.reserve(bytes).await.map_err(|NoRoom| overloaded())
 }
@@ -114,4 +140,22 @@ pub(super) fn overloaded() -> Refusal {
 
 fn declared_len(headers: &HeaderMap) -> Option<usize> {
     headers.get(::http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admission::Admission;
+    use super::*;
+
+    /// On one thread: done in place, the work would wait for what comes after it.
+    #[tokio::test]
+    async fn a_large_body_is_worked_on_beside_the_connections() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let room = Admission::new(1 << 20).reserve(1).await.unwrap();
+        let held = HeldBody { bytes: vec![0; WORKED_IN_PLACE_BYTES_MAX + 1].into(), room };
+        let worked = work(held, move |body| (body.len(), told.recv_timeout(Duration::from_secs(60)).is_ok()));
+        let other = async { tell.send(()).unwrap() };
+        let ((done, _), ()) = tokio::join!(worked, other);
+        assert_eq!(done, (WORKED_IN_PLACE_BYTES_MAX + 1, true));
+    }
 }

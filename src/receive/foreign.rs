@@ -2,7 +2,7 @@
 
 use super::admission::NoRoom;
 use super::answer::{Accepted, Refusal};
-use super::body::{HeldBody, overloaded};
+use super::body::{HeldBody, overloaded, work};
 use super::{Receiver, jaeger, traces, zipkin};
 use crate::process::Client;
 
@@ -20,16 +20,15 @@ pub fn bytes_in_all(body_len: usize) -> usize {
 }
 
 /// Converts a body with `convert`, which is given the longest result that it may have, and stores it.
-pub async fn accept<E: Into<Refusal>>(
+pub async fn accept<E: Into<Refusal> + Send + 'static>(
     receiver: &Receiver,
     client: &Client,
-    held: HeldBody,
-    convert: impl FnOnce(&[u8], usize) -> Result<Vec<u8>, E>,
+    mut held: HeldBody,
+    convert: impl FnOnce(&[u8], usize) -> Result<Vec<u8>, E> + Send + 'static,
 ) -> Result<Accepted, Refusal> {
-    let HeldBody { bytes, mut room } = held;
-    room.raise(bytes_in_all(bytes.len())).await.map_err(|NoRoom| overloaded())?;
-    let request = convert(&bytes, converted_bytes_max(bytes.len())).map_err(E::into)?;
-    drop(bytes);
+    held.room.raise(bytes_in_all(held.bytes.len())).await.map_err(|NoRoom| overloaded())?;
+    let (converted, mut room) = work(held, |body| convert(body, converted_bytes_max(body.len()))).await;
+    let request = converted.map_err(E::into)?;
     room.lower(request.len());
     traces::accept(receiver, client, request.into()).await
 }

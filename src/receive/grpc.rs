@@ -2,6 +2,7 @@
 
 use super::answer::{Accepted, AnswerBody, Refusal};
 use super::body::{HeldBody, decompress, read};
+use super::framing::{self, FrameError, PREFIX_LEN};
 use super::inflate::Encoding;
 use super::other_signals::Signal;
 use super::{Dialect, Receiver, foreign, items, jaeger, traces};
@@ -12,8 +13,6 @@ use hyper::body::Incoming;
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-/// Compressed flag and length.
-const PREFIX_LEN: usize = 5;
 
 pub async fn serve(
     receiver: &Receiver,
@@ -76,31 +75,19 @@ async fn message(receiver: &Receiver, body: Incoming, headers: &HeaderMap) -> Re
 
 /// The one message of a unary call, decompressed.
 fn unframe(held: HeldBody, headers: &HeaderMap, max: usize) -> Result<HeldBody, Refusal> {
-    let HeldBody { mut bytes, room } = held;
-    let prefix: [u8; PREFIX_LEN] =
-        bytes.get(..PREFIX_LEN).and_then(|prefix| prefix.try_into().ok()).ok_or_else(|| {
-            Refusal::BadData(format!("a gRPC message begins with {PREFIX_LEN} bytes, got {}", bytes.len()))
-        })?;
-    let declared = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-    if declared > max {
-        return Err(too_large(max));
-    }
-    if bytes.len() != PREFIX_LEN + declared {
-        return Err(Refusal::BadData(format!(
-            "a gRPC message of {declared} bytes was announced, {} came",
-            bytes.len() - PREFIX_LEN
-        )));
-    }
-    let message = HeldBody { bytes: bytes.split_off(PREFIX_LEN), room };
-    let encoding = match prefix[0] {
-        0 => Encoding::Identity,
-        1 => {
-            let name = headers.get("grpc-encoding").and_then(|name| name.to_str().ok()).unwrap_or_default();
-            Encoding::from_name(name).filter(|encoding| *encoding != Encoding::Identity).ok_or_else(|| {
-                Refusal::UnsupportedEncoding(format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"))
-            })?
-        }
-        flag => return Err(Refusal::BadData(format!("compressed flag {flag} of a gRPC message is neither 0 nor 1"))),
+    let HeldBody { bytes, room } = held;
+    let framed = framing::unframe(bytes, max).map_err(|error| match error {
+        FrameError::TooLarge { .. } => too_large(max),
+        error => Refusal::BadData(error.to_string()),
+    })?;
+    let message = HeldBody { bytes: framed.message, room };
+    let encoding = if framed.is_compressed {
+        let name = headers.get("grpc-encoding").and_then(|name| name.to_str().ok()).unwrap_or_default();
+        Encoding::from_name(name).filter(|encoding| *encoding != Encoding::Identity).ok_or_else(|| {
+            Refusal::UnsupportedEncoding(format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"))
+        })?
+    } else {
+        Encoding::Identity
     };
     decompress(encoding, message, max).map_err(|refusal| match refusal {
         Refusal::TooLarge(_) => {

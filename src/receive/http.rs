@@ -2,7 +2,7 @@
 
 use super::admission::NoRoom;
 use super::answer::{Accepted, AnswerBody, BodyEncoding, Code, Refusal, plain, status_answer};
-use super::body::{decompress, overloaded, read};
+use super::body::{HeldBody, decompress, overloaded, read, work};
 use super::inflate::{Encoding, SUPPORTED};
 use super::other_signals::Signal;
 use super::{Receiver, items, traces};
@@ -90,9 +90,9 @@ async fn export(
         let limits = JsonLimits::for_body(held.bytes.len());
         let in_all = held.bytes.len().saturating_add(limits.held_bytes_max);
         held.room.raise(in_all).await.map_err(|NoRoom| overloaded())?;
-        let request = message_from_json(message, &held.bytes, &limits)
-            .map_err(|error| Refusal::BadData(format!("not an {} in JSON: {error}", message.name)))?;
-        held.bytes = request.into();
+        let (read, room) = work(held, move |body| message_from_json(message, body, &limits)).await;
+        let bytes = read.map_err(|error| Refusal::BadData(format!("not an {} in JSON: {error}", message.name)))?.into();
+        held = HeldBody { bytes, room };
     }
     let Some(signal) = signal else { return traces::accept(receiver, client, held.bytes.clone()).await };
     receiver.saw_other_signal(client.peer, signal);

@@ -1,5 +1,6 @@
 //! A bound port: accepts connections, tells the protocols apart, and ends in order. What stands behind it can change.
 
+use super::accept::Connection;
 use super::answer::{AnswerBody, Refusal};
 use super::jaeger::udp::{self, UdpSettings};
 use super::settings::ServerTlsSettings;
@@ -19,11 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-/// Connections served at once by one listener; the next wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 10_000;
+/// Connections served at once by one listener. Then the longest silent ones are closed for those that come.
+pub const CONNECTIONS_MAX: usize = 10_000;
 /// Concurrent calls of one HTTP/2 connection, where the configuration does not say.
 const STREAMS_MAX: u32 = 256;
 /// Flow-control windows: large enough for one full request, small enough to bound what a connection may push.
@@ -202,7 +203,12 @@ impl Listener {
                     let from = Origin { port: address.port(), peer: peer.ip().to_canonical() };
                     serve_stream(stream, Arc::clone(&opened), from)
                 };
-                (door, accept::accept(socket, address, CONNECTIONS_MAX, shutdown, serve).boxed())
+                let bounds = accept::Bounds {
+                    connections_max: CONNECTIONS_MAX,
+                    patience: accept::Patience { first_words: HEADER_WAIT_MAX, ..Default::default() },
+                    dismissed: door.receiver().metrics.dismissed.clone(),
+                };
+                (door, accept::accept(socket, address, bounds, shutdown, serve).boxed())
             }
             Socket::Udp(socket, settings) => (door, udp::serve(socket, address, settings, opened, shutdown).boxed()),
         }
@@ -241,11 +247,10 @@ pub(super) struct Origin {
     pub peer: IpAddr,
 }
 
-async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
+async fn serve_stream(stream: Connection, door: Arc<Door>, from: Origin) {
     let handshake = door.handshake.load_full();
     let (Handshake { tls }, stop) = &*handshake;
-    let metrics = door.receiver().metrics.clone();
-    metrics.connections.inc();
+    let _open = door.receiver().metrics.connection();
     if let Some(witness) = &door.receiver().witness {
         witness.connected(from.peer);
     }
@@ -257,7 +262,10 @@ async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
                 // Nothing was begun that could be finished.
                 None => {}
                 // Apart, so that a connection in the clear does not have its size.
-                Some(Ok(Ok(stream))) => Box::pin(serve_connection(stream, door, from, stop)).await,
+                Some(Ok(Ok(stream))) => {
+                    stream.get_ref().0.begin_again();
+                    Box::pin(serve_connection(stream, door, from, stop)).await;
+                }
                 Some(failed) => {
                     if let Ok(Err(error)) = failed {
                         tracing::debug!(%error, port = from.port, "TLS handshake failed");
@@ -267,7 +275,6 @@ async fn serve_stream(stream: TcpStream, door: Arc<Door>, from: Origin) {
             }
         }
     }
-    metrics.connections.dec();
 }
 
 async fn serve_connection<S>(stream: S, door: Arc<Door>, from: Origin, stop: &CancellationToken)

@@ -52,7 +52,17 @@ pub struct Metrics {
     kernel_drops: Family<PortLabels, Counter>,
     discarded: Family<DiscardedLabels, Counter>,
     services: Arc<Mutex<BTreeSet<DiscardedLabels>>>,
-    pub connections: Gauge,
+    connections: Gauge,
+    pub(super) dismissed: Counter,
+}
+
+/// Counts a connection as open until dropped.
+pub(super) struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -73,6 +83,16 @@ impl Metrics {
             self.discarded.clone(),
         );
         registry.register("spanreel_receiver_connections", "Open connections", self.connections.clone());
+        registry.register(
+            "spanreel_receiver_connections_dismissed",
+            "Silent connections that were closed, because they had said nothing in time or for others that came",
+            self.dismissed.clone(),
+        );
+    }
+
+    pub(super) fn connection(&self) -> Open {
+        self.connections.inc();
+        Open(self.connections.clone())
     }
 
     pub fn count_request(&self, receiver: &str, port: u16, protocol: &'static str, outcome: &'static str) {

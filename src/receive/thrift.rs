@@ -3,7 +3,7 @@
 //! A declared length is compared with the bytes that remain before anything is done with it, so a message can make
 //! nobody allocate more than it sends; nesting is bounded.
 
-use crate::otlp::draft::PARTS_MAX;
+use crate::otlp::draft::{PartCount, TooManyParts};
 use thiserror::Error;
 
 /// Structures that nobody here asks for may nest this deep.
@@ -60,8 +60,8 @@ pub enum Problem {
     Type { what: &'static str, found: Kind, expected: Kind },
     #[error("structures are nested more than {DEPTH_MAX} deep")]
     TooDeep,
-    #[error("more than {PARTS_MAX} elements in the lists of one structure")]
-    TooMany,
+    #[error(transparent)]
+    TooMany(TooManyParts),
     #[error("protocol version {0:#x} is not supported")]
     Version(u32),
 }
@@ -80,8 +80,8 @@ pub struct Reader<'a> {
     position: usize,
     /// A boolean whose value stood in its field's header (compact encoding).
     pending_bool: Option<bool>,
-    /// Elements of lists since [`Reader::begin`].
-    parts: usize,
+    /// Elements of lists that are kept, since [`Reader::begin`].
+    parts: PartCount,
 }
 
 /// A field of a structure on the way.
@@ -93,7 +93,7 @@ pub struct Field {
 
 impl<'a> Reader<'a> {
     pub fn new(encoding: Encoding, bytes: &'a [u8]) -> Self {
-        Self { encoding, bytes, position: 0, pending_bool: None, parts: 0 }
+        Self { encoding, bytes, position: 0, pending_bool: None, parts: PartCount::default() }
     }
 
     fn failed<T>(&self, problem: Problem) -> Result<T, ThriftError> {
@@ -162,13 +162,21 @@ impl<'a> Reader<'a> {
         if found != expected && len > 0 {
             return self.failed(Problem::Type { what, found, expected });
         }
-        self.parts = self.parts.saturating_add(len);
-        if self.parts > PARTS_MAX { self.failed(Problem::TooMany) } else { Ok(len) }
+        Ok(len)
     }
 
-    /// What was read so far is done with: a structure begins whose lists are kept as a whole.
+    /// As [`Reader::list`], of parts of a span or process, which are held until it is read.
+    pub fn parts(&mut self, what: &'static str, expected: Kind) -> Result<usize, ThriftError> {
+        let len = self.list(what, expected)?;
+        match self.parts.add(len) {
+            Ok(()) => Ok(len),
+            Err(problem) => self.failed(Problem::TooMany(problem)),
+        }
+    }
+
+    /// A span or process begins.
     pub fn begin(&mut self) {
-        self.parts = 0;
+        self.parts = PartCount::default();
     }
 
     pub fn bool(&mut self) -> Result<bool, ThriftError> {

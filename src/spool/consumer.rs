@@ -2,7 +2,7 @@
 
 use super::committer::encode;
 use super::database::META;
-use super::ledger::ConsumerAccount;
+use super::ledger::{Ahead, ConsumerAccount};
 use super::shared::Shared;
 use super::state::State;
 use super::{Batch, Header, PipelineId, ReadError, Seq, dead_letter};
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Frames kept aside per destination; beyond it a culprit is still counted, but its bytes are not kept.
 const PARKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How far back the last batch of a pipeline is looked for, where other pipelines' batches lie in between.
+const LOOK_BACK_MAX: u64 = 64;
 
 /// Bounds of one [`Consumer::read`]; the first batch is returned even if it alone exceeds them.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +112,15 @@ pub struct Note {
     pub value: Option<Vec<u8>>,
 }
 
+/// What came last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest {
+    /// Beyond the last batch.
+    pub end: Seq,
+    /// Unix nanoseconds; `None` if the last ones are of other pipelines.
+    pub received: Option<u64>,
+}
+
 /// A note as it lies there.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
@@ -170,6 +182,7 @@ impl Consumer {
                     sent: 0,
                     lost: BTreeMap::new(),
                     parked_bytes: 0,
+                    ahead: None,
                 };
                 account.lose(LossReason::BeforeDestination, state.stored(pipeline));
                 shared.database.raw().put_cf(shared.database.family(META), &key, encode(&account))?;
@@ -244,7 +257,7 @@ impl Consumer {
         if known.account.position != from.0 {
             return Ok(());
         }
-        let gap = first.header.spans_before.saturating_sub(known.account.accounted());
+        let gap = first.header.spans_before.saturating_sub(known.account.accounted_in_order());
         if gap > 0 {
             let mut account = known.account.clone();
             account.lose(LossReason::Damaged, gap);
@@ -276,15 +289,82 @@ impl Consumer {
 
     /// As [`Consumer::advance`], and changes notes in the same write.
     pub fn advance_noting(&self, from: Seq, to: Seq, outcome: Outcome, notes: &[Note]) -> Result<bool, ReadError> {
+        self.book(outcome, notes, |account, _| {
+            let stands_there = account.position == from.0;
+            if stands_there {
+                account.move_to(to.0);
+            }
+            stands_there
+        })
+    }
+
+    /// Books what became of `[from, to)` while older batches wait; the cursor stays, and jumps over it later. There is one
+    /// such stretch at a time, which this begins or prolongs. `Ok(false)`: it is not its end that lies at `from`, or the
+    /// cursor is past that; nothing was booked. Blocking, as [`Consumer::advance`].
+    pub fn advance_ahead(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        let spans_before = self.spans_before(from)?;
+        self.book(outcome, &[], |account, spans| {
+            let begun = Ahead { from: from.0, to: from.0, spans_before, spans: 0 };
+            let ahead = account.ahead.unwrap_or(begun);
+            let fits = ahead.to == from.0 && account.position < ahead.from;
+            if fits {
+                account.ahead = Some(Ahead { to: to.0, spans: ahead.spans + spans, ..ahead });
+            }
+            fits
+        })
+    }
+
+    /// What is accounted for ahead of the cursor.
+    pub fn ahead(&self) -> Option<(Seq, Seq)> {
+        self.account(|account| account.ahead).flatten().map(|ahead| (Seq(ahead.from), Seq(ahead.to)))
+    }
+
+    /// The end of the spool, and when the last batch of this pipeline before `end` became durable. Blocking (disk).
+    pub fn newest(&self, end: Seq) -> Result<Newest, ReadError> {
+        let end = end.min(self.shared.state().end());
+        for back in 1..=LOOK_BACK_MAX.min(end.0) {
+            if let Some((header, _)) = self.shared.batch_value(Seq(end.0 - back))?
+                && header.pipeline == self.pipeline
+            {
+                return Ok(Newest { end, received: Some(header.received) });
+            }
+        }
+        Ok(Newest { end, received: None })
+    }
+
+    /// Spans of the pipeline in batches before `seq`, ever.
+    fn spans_before(&self, seq: Seq) -> Result<u64, ReadError> {
+        let (end, stored) = {
+            let state = self.shared.state();
+            (state.end(), state.stored(self.pipeline))
+        };
+        let mut at = seq;
+        while at < end {
+            if let Some((header, _)) = self.shared.batch_value(at)?
+                && header.pipeline == self.pipeline
+            {
+                return Ok(header.spans_before);
+            }
+            at = at.next();
+        }
+        Ok(stored)
+    }
+
+    /// Writes what `change` makes of the account, which is told the spans of the outcome, if it says so.
+    fn book(
+        &self,
+        outcome: Outcome,
+        notes: &[Note],
+        change: impl FnOnce(&mut ConsumerAccount, u64) -> bool,
+    ) -> Result<bool, ReadError> {
         let mut consumers = self.shared.consumers();
         let Some(known) = consumers.get_mut(&*self.key) else { return Ok(false) };
-        if known.account.position != from.0 {
+        let mut account = known.account.clone();
+        if !change(&mut account, outcome.sent + outcome.lost.iter().map(|(_, spans)| spans).sum::<u64>()) {
             return Ok(false);
         }
         let meta = self.shared.database.family(META);
         let mut write = WriteBatch::default();
-        let mut account = known.account.clone();
-        account.position = to.0;
         account.sent += outcome.sent;
         for (reason, spans) in &outcome.lost {
             account.lose(*reason, *spans);

@@ -131,12 +131,59 @@ pub struct ConsumerAccount {
     /// Bytes of frames kept aside for inspection.
     #[serde(default)]
     pub parked_bytes: u64,
+    /// What was sent out of turn, while older batches wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Ahead>,
+}
+
+/// A stretch beyond a cursor that is accounted for already, `[from, to)`. The cursor jumps over it when it comes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    pub from: u64,
+    pub to: u64,
+    /// Spans of the pipeline before `from`, ever.
+    pub spans_before: u64,
+    /// Spans in the stretch, part of the account's.
+    pub spans: u64,
 }
 
 impl ConsumerAccount {
-    /// Spans of the pipeline before the cursor, ever: what `Header::spans_before` says of the batch at the cursor.
+    /// Spans of the pipeline that something became of, ever.
     pub fn accounted(&self) -> u64 {
         self.sent + self.lost.values().sum::<u64>()
+    }
+
+    /// Those before the cursor: what `Header::spans_before` says of the batch at the cursor.
+    pub fn accounted_in_order(&self) -> u64 {
+        self.accounted() - self.ahead.map_or(0, |ahead| ahead.spans)
+    }
+
+    /// Beyond everything that something became of.
+    pub fn end(&self) -> u64 {
+        self.ahead.map_or(self.position, |ahead| ahead.to.max(self.position))
+    }
+
+    /// Moves the cursor, over the stretch ahead of it as well if it has come there.
+    pub(super) fn move_to(&mut self, position: u64) {
+        self.position = position;
+        if let Some(ahead) = self.ahead.take_if(|ahead| ahead.from <= position) {
+            self.position = position.max(ahead.to);
+        }
+    }
+
+    /// Everything before `end` is gone, where the pipeline had `spans_at_end`: what was still to be sent of it is lost.
+    /// Returns how many spans.
+    pub(super) fn expire(&mut self, end: u64, spans_at_end: u64, reason: LossReason) -> u64 {
+        let spans_gone = match self.ahead {
+            // The end lies in what is accounted for: only what was before that is lost.
+            Some(ahead) if ahead.from < end && end <= ahead.to => ahead.spans_before,
+            Some(ahead) if ahead.to < end => spans_at_end.saturating_sub(ahead.spans),
+            _ => spans_at_end,
+        };
+        let lost = spans_gone.saturating_sub(self.accounted_in_order());
+        self.move_to(end);
+        self.lose(reason, lost);
+        lost
     }
 
     pub(super) fn lose(&mut self, reason: LossReason, spans: u64) {
@@ -191,6 +238,7 @@ impl SealedAccount {
 mod tests {
     use super::*;
     use crate::spool::TimeRange;
+    use proptest::prelude::*;
 
     #[test]
     fn a_number_that_is_given_out_again_begins_a_new_account() {
@@ -204,5 +252,74 @@ mod tests {
             sealed.book_sealed(&header);
         }
         assert_eq!((sealed.sealed[&3], sealed.lost[&3]), (5, 2));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Batches from the cursor on.
+        InOrder(u64),
+        /// Batches ahead; a stretch that is not there begins so far beyond the cursor.
+        Ahead(u64, u64),
+        /// Everything before is gone.
+        Expire(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1u64..6).prop_map(Step::InOrder),
+            (1u64..8, 1u64..6).prop_map(|(beyond, batches)| Step::Ahead(beyond, batches)),
+            (0u64..40).prop_map(Step::Expire),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_span_is_counted_once_whatever_is_sent_ahead_or_expires(
+            sizes in proptest::collection::vec(0u64..9, 40),
+            steps in proptest::collection::vec(step(), 0..30),
+        ) {
+            let before = |seq: u64| sizes.iter().take(seq as usize).sum::<u64>();
+            let end = sizes.len() as u64;
+            let mut account = ConsumerAccount {
+                destination: "a".to_owned(),
+                pipeline: PipelineId(0),
+                position: 0,
+                sent: 0,
+                lost: BTreeMap::new(),
+                parked_bytes: 0,
+                ahead: None,
+            };
+            for step in steps {
+                let position = account.position;
+                match step {
+                    Step::InOrder(batches) => {
+                        let to = (position + batches).min(account.ahead.map_or(end, |ahead| ahead.from));
+                        account.sent += before(to) - before(position);
+                        account.move_to(to);
+                    }
+                    Step::Ahead(beyond, batches) => {
+                        let begun = (position + beyond).min(end);
+                        let begun = Ahead { from: begun, to: begun, spans_before: before(begun), spans: 0 };
+                        let ahead = account.ahead.unwrap_or(begun);
+                        let to = (ahead.to + batches).min(end);
+                        let spans = before(to) - before(ahead.to);
+                        if ahead.from > position {
+                            account.ahead = Some(Ahead { to, spans: ahead.spans + spans, ..ahead });
+                            account.sent += spans;
+                        }
+                    }
+                    Step::Expire(to) if to > position => {
+                        let ahead: u64 = account.ahead.map_or(0, |ahead| before(ahead.to.min(to)).saturating_sub(before(ahead.from)));
+                        let lost = account.expire(to, before(to), LossReason::Age);
+                        prop_assert_eq!(lost, before(to) - before(position) - ahead, "what was neither sent nor lost before");
+                    }
+                    Step::Expire(_) => {}
+                }
+                prop_assert_eq!(account.accounted_in_order(), before(account.position));
+                prop_assert!(account.ahead.is_none_or(|ahead| account.position < ahead.from));
+                let ahead = account.ahead.map_or(0, |ahead| before(ahead.to) - before(ahead.from));
+                prop_assert_eq!(account.accounted(), before(account.position) + ahead);
+            }
+        }
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn is_short_of_space(shared: &Shared) -> bool {
 /// Whether a cursor has nothing left to get of an extent. One that moves over nothing of its own may stand before it.
 fn is_past(consumer: &Known, extent: &Extent) -> bool {
     consumer.account.position >= extent.end
-        || extent.spans_at_end(consumer.account.pipeline) <= consumer.account.accounted()
+        || extent.spans_at_end(consumer.account.pipeline) <= consumer.account.accounted_in_order()
 }
 
 /// Whether every cursor is past the extent, also those of destinations that left the configuration: they may come back.
@@ -109,9 +109,8 @@ fn drop_oldest(shared: &Shared, reason: Option<LossReason>) -> Result<(), rocksd
         // One that loses nothing stays where it is: requests that began there may be under way, and would be sent twice.
         if !is_past(consumer, &extent) {
             let mut account = consumer.account.clone();
-            let spans = extent.spans_at_end(account.pipeline).saturating_sub(account.accounted());
-            account.lose(reason.unwrap_or(LossReason::Budget), spans);
-            account.position = extent.end;
+            let spans_at_end = extent.spans_at_end(account.pipeline);
+            let spans = account.expire(extent.end, spans_at_end, reason.unwrap_or(LossReason::Budget));
             write.put_cf(meta, key, encode(&account));
             // Nobody waits for what a destination that left the configuration will not get.
             if consumer.is_configured() {

@@ -134,7 +134,7 @@ pub(super) fn reconcile(
     consumers: &BTreeMap<String, ConsumerAccount>,
     sealed: &SealedAccount,
 ) -> Result<(), OpenError> {
-    let end = consumers.values().map(|account| account.position).fold(mark.end.max(sealed.position), u64::max);
+    let end = consumers.values().map(ConsumerAccount::end).fold(mark.end.max(sealed.position), u64::max);
     if end <= state.end().0 {
         return Ok(());
     }

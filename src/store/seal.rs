@@ -43,6 +43,8 @@ use pace::{Hurry, Pace, Stopped};
 /// When sealing begins, and how much goes into a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealSettings {
+    /// Otherwise nothing is sealed: the spool keeps spans until destinations have them, and no longer.
+    pub make_runs: bool,
     /// A run holds about so many spans, at the most: what one segment holds, less a batch.
     pub spans: u64,
     /// Or so many bytes of OTLP: they are in memory while a run is made.
@@ -61,6 +63,7 @@ impl Default for SealSettings {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
         Self {
+            make_runs: true,
             spans: 60_000,
             raw_bytes: 20 * MIB,
             age: Duration::from_secs(60),
@@ -199,6 +202,10 @@ impl Sealer {
         if let Err(error) = kept {
             tracing::warn!(%error, "old runs could not be dropped; it is tried again");
         }
+        if !self.settings.make_runs {
+            self.pass_over();
+            return LOOK_INTERVAL;
+        }
         if Instant::now() < self.next_attempt {
             return LOOK_INTERVAL;
         }
@@ -284,7 +291,18 @@ impl Sealer {
         self.seal_next(if hurry { Hurry::Yes } else { Hurry::No })
     }
 
+    /// Nothing that came waits for a run.
+    fn pass_over(&mut self) {
+        let end = self.spool.range().end;
+        if self.unreleased.last().is_none_or(|(_, last)| *last < end) {
+            self.unreleased.push((Instant::now(), end));
+        }
+    }
+
     fn seal_all(&mut self) -> Result<(), SealError> {
+        if !self.settings.make_runs {
+            return Ok(());
+        }
         let end = self.spool.range().end;
         while self.position() < end {
             self.seal_next(Hurry::Yes)?;

@@ -1,11 +1,12 @@
 //! Destinations of every kind of badness, and what an operator can ask of delivery: each bounded, counted, without loss.
 
-use super::outage::{Forwarding, Way, names, take_all};
+use super::outage::{Forwarding, Way, names, secured, take_all};
 use crate::destination::{self, Answer, Destination, Received};
 use crate::support::eventually;
 use crate::support::spanreel::{Options, Spanreel, binary};
 use crate::support::{compression::Compression, otlp::Client, otlp::Protocol, traces::Traces};
 use spanreel::forward::delivery::{DeliverySettings, Hours};
+use spanreel::forward::settings::{ClientTlsSettings, Pem};
 use spanreel::forward::{self, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -134,6 +135,155 @@ async fn what_was_sent_shortly_before_a_destination_died_goes_again_if_so_config
         let account = forwarding.account();
         assert_eq!((account.sent, account.lost.len()), (10, 0), "accounts know of each span once");
         forwarding.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_was_restarted_between_two_requests_gets_again_what_it_had_taken() {
+    let delivery = DeliverySettings { resend: Duration::from_secs(60), ..Default::default() };
+    for way in Way::both() {
+        // A backoff that the test would not outlive: no request may fail.
+        let way = Way { delivery: delivery.clone(), retry: Duration::from_secs(600), ..way };
+        let first = Destination::start(destination::Options::default(), take_all).await;
+        let (address, directory) = (first.address, TempDir::new().unwrap());
+        let forwarding = Forwarding::start(directory.path(), &way, address).await;
+        forwarding.append(&names("before", 5)).await;
+        forwarding.accounted(5).await;
+        drop(first);
+        let second = good_server(address).await;
+        forwarding.append(&names("after", 5)).await;
+        forwarding.accounted(10).await;
+        eventually("what the one before had taken is there again", Duration::from_secs(20), async || {
+            let taken = second.taken();
+            [names("before", 5), names("after", 5)].concat().iter().all(|name| taken.contains(name))
+        })
+        .await;
+        assert_eq!(forwarding.account().sent, 10, "accounts know of each span once");
+        forwarding.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_began_before_a_restart_is_remembered() {
+    let delivery = DeliverySettings { resend: Duration::from_secs(60), ..Default::default() };
+    let way = Way { delivery, ..Way::grpc() };
+    let first = Destination::start(destination::Options::default(), take_all).await;
+    let (address, directory) = (first.address, TempDir::new().unwrap());
+    let forwarding = Forwarding::start(directory.path(), &way, address).await;
+    forwarding.append(&names("before", 5)).await;
+    forwarding.accounted(5).await;
+    drop(first);
+    forwarding.append(&names("during", 5)).await;
+    eventually("the destination is missed", Duration::from_secs(20), async || {
+        matches!(forwarding.destination.status().state, State::BackingOff { .. })
+    })
+    .await;
+    forwarding.stop().await;
+    // What waits must have waited for longer than a restart takes.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let second = good_server(address).await;
+    let forwarding = Forwarding::start(directory.path(), &way, address).await;
+    forwarding.accounted(10).await;
+    eventually("what the dead one had taken is there again", Duration::from_secs(20), async || {
+        let taken = second.taken();
+        names("before", 5).iter().all(|name| taken.contains(name))
+    })
+    .await;
+    forwarding.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_trusted_without_a_restart_where_an_interval_is_set() {
+    for way in Way::both() {
+        let directory = TempDir::new().unwrap();
+        let first = Destination::start(secured(directory.path()), take_all).await;
+        let (address, ca) = (first.address, Pem::File(directory.path().join("ca.pem")));
+        let tls = ClientTlsSettings {
+            ca: Some(ca),
+            reload_interval: Some(Duration::from_millis(1)),
+            ..ClientTlsSettings::default()
+        };
+        let spool = TempDir::new().unwrap();
+        let forwarding = Forwarding::start(spool.path(), &Way { tls, ..way }, address).await;
+        forwarding.append(&names("a", 5)).await;
+        forwarding.accounted(5).await;
+        drop(first);
+        eventually("the port is free", Duration::from_secs(20), async || std::net::TcpListener::bind(address).is_ok())
+            .await;
+        // Another certificate, and its file in the place of the first.
+        let options = destination::Options { address: Some(address), ..secured(directory.path()) };
+        let second = Destination::start(options, take_all).await;
+        forwarding.append(&names("b", 5)).await;
+        forwarding.accounted(10).await;
+        assert_eq!(second.taken(), names("b", 5));
+        forwarding.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exporters_say_who_they_are_and_logs_do_not() {
+    const PASSWORD: &str = "p@ssword";
+    let folder = TempDir::new().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "first\n").unwrap();
+    let [basic, bearer, url] = [
+        Destination::start(destination::Options::default(), take_all).await,
+        Destination::start(destination::Options::default(), take_all).await,
+        Destination::start(destination::Options::default(), take_all).await,
+    ];
+    let owned = |pairs: [(&str, String); 2]| pairs.map(|(id, settings)| (id.to_owned(), settings)).to_vec();
+    let mut options = Options {
+        extensions: owned([
+            ("basicauth/client", format!("{{client_auth: {{username: me, password: '{PASSWORD}'}}}}")),
+            ("bearertokenauth", format!("{{filename: '{}'}}", tokens.display())),
+        ]),
+        ..Options::default()
+    };
+    let exporter = |id: &str, endpoint: String, auth: &str| {
+        let auth = if auth.is_empty() { String::new() } else { format!(", auth: {{authenticator: {auth}}}") };
+        (id.to_owned(), format!("{{endpoint: '{endpoint}', tls: {{insecure: true}}{auth}}}"))
+    };
+    options.exporters = vec![
+        exporter("otlp/basic", basic.address.to_string(), "basicauth/client"),
+        exporter("otlphttp/bearer", format!("http://{}", bearer.address), "bearertokenauth"),
+        exporter("otlphttp/url", format!("http://me:p%40ssword@{}", url.address), ""),
+    ];
+    let spanreel = Spanreel::start(&options).await;
+    let traces = Traces { seed: 6, spans_per_trace: 1 };
+    let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+    let mut sent = 0;
+    let mut send = async || {
+        let answer = client.export(&traces.request("shop", sent..sent + 1), Compression::Identity).await.unwrap();
+        assert!(answer.is_ok(), "{answer:?}");
+        sent += 1;
+    };
+    send().await;
+    let said = |destination: &Destination| -> Vec<String> {
+        let received = destination.received();
+        received.iter().map(|it| it.headers["authorization"].to_str().unwrap().to_owned()).collect()
+    };
+    for (destination, expected) in
+        [(&basic, "Basic bWU6cEBzc3dvcmQ="), (&bearer, "Bearer first"), (&url, "Basic bWU6cEBzc3dvcmQ=")]
+    {
+        eventually(expected, Duration::from_secs(30), async || !destination.received().is_empty()).await;
+        assert!(said(destination).iter().all(|it| it == expected), "{:?}", said(destination));
+    }
+    let host = url.received()[0].headers.get("host").map(|host| host.to_str().unwrap().to_owned());
+    assert_eq!(host, Some(url.address.to_string()));
+
+    std::fs::write(&tokens, "second\n").unwrap();
+    let began = Instant::now();
+    while !said(&bearer).contains(&"Bearer second".to_owned()) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the token's file is read again");
+        send().await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    drop(url);
+    send().await;
+    eventually("the outage is logged", Duration::from_secs(30), async || spanreel.log().contains("otlphttp/url")).await;
+    let printed = [spanreel.log(), ask(&spanreel, &["status"]).1].concat();
+    for secret in [PASSWORD, "p%40ssword", "bWU6cEBzc3dvcmQ", "Bearer"] {
+        assert!(!printed.contains(secret), "{printed}");
     }
 }
 

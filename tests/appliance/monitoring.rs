@@ -2,9 +2,14 @@
 //! query is one that a real Prometheus answers.
 
 use super::metrics_from_spans::keep_visiting;
-use crate::support::http;
+use crate::destination::{self, Answer, Destination};
+use crate::support::compression::Compression;
+use crate::support::metrics::Metrics as Scraped;
+use crate::support::otlp::{Client, Protocol};
 use crate::support::prometheus::{Prometheus, check_rules};
 use crate::support::spanreel::{Options, Spanreel};
+use crate::support::traces::Traces;
+use crate::support::{eventually, http, ports};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use spanreel::cluster::LifeLine;
@@ -139,4 +144,41 @@ fn dashboard_and_data_source_name_one_another() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), panels, "panels have ids of their own");
+}
+
+/// What dashboards made for a Collector ask for.
+#[tokio::test]
+async fn the_collectors_own_metrics_are_scraped_where_its_telemetry_says() {
+    let port = ports::free();
+    let destination = Destination::start(destination::Options::default(), |_| Answer::Ok).await;
+    let sets =
+        ["service.telemetry.metrics.level=normal", &format!("service.telemetry.metrics.address=127.0.0.1:{port}")];
+    let mut options = Options::default().with_grpc_destination("otlp/tempo", destination.address.port());
+    options.processors.push((
+        "tail_sampling".to_owned(),
+        "{decision_wait: 100ms, policies: [{name: all, type: always_sample}]}".to_owned(),
+    ));
+    options.arguments = sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]).collect();
+    let spanreel = Spanreel::start(&options).await;
+    let traces = Traces { seed: 9, spans_per_trace: 3 };
+    let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+    assert!(client.export(&traces.request("shop", 0..4), Compression::Identity).await.unwrap().is_ok());
+    spanreel.drained("otlp/tempo", Duration::from_secs(60)).await;
+
+    let prometheus = Prometheus::start(&[port]).await;
+    let sum = async |query: &str| prometheus.query(query).await;
+    eventually("Prometheus has scraped", Duration::from_secs(60), async || {
+        !sum("otelcol_process_uptime_total").await.is_empty()
+    })
+    .await;
+    let metrics = Scraped::scrape(port).await.unwrap();
+    for suffix in ["", "_total"] {
+        let of = |name: &str, labels: &[(&str, &str)]| metrics.sum(&format!("{name}{suffix}"), labels);
+        assert_eq!(of("otelcol_receiver_accepted_spans", &[("receiver", "otlp")]), Some(12.0));
+        assert_eq!(of("otelcol_exporter_sent_spans", &[("exporter", "otlp/tempo")]), Some(12.0));
+        assert_eq!(of("otelcol_exporter_sent_spans", &[]), Some(12.0), "what samples is no exporter");
+    }
+    assert_eq!(metrics.sum("otelcol_exporter_queue_size", &[]), Some(0.0));
+    let exporters = metrics.0.iter().filter_map(|series| series.labels.get("exporter"));
+    assert!(exporters.into_iter().all(|exporter| exporter == "otlp/tempo"));
 }

@@ -67,6 +67,7 @@ impl Way {
                 tls: self.tls.clone(),
                 compression: self.compression,
                 headers,
+                balancer: Default::default(),
                 authority: None,
                 timeout: self.timeout,
                 retry,
@@ -485,12 +486,10 @@ async fn refused_credentials_hold_the_data() {
     }
 }
 
-#[tokio::test]
-async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
-    let directory = TempDir::new().unwrap();
+/// A destination with a certificate of its own, which lies in `ca.pem` then.
+pub fn secured(directory: &Path) -> Options {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let ca_file = directory.path().join("ca.pem");
-    std::fs::write(&ca_file, certified.cert.pem()).unwrap();
+    std::fs::write(directory.join("ca.pem"), certified.cert.pem()).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut server = rustls::ServerConfig::builder_with_provider(provider)
@@ -500,7 +499,13 @@ async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
         .with_single_cert(vec![certified.cert.der().clone()], key)
         .unwrap();
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let options = Options { tls: Some(Arc::new(server)), ..Default::default() };
+    Options { tls: Some(Arc::new(server)), ..Default::default() }
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
+    let directory = TempDir::new().unwrap();
+    let (options, ca_file) = (secured(directory.path()), directory.path().join("ca.pem"));
     let destination = Destination::start(options, take_all).await;
     for way in Way::both() {
         let spool = TempDir::new().unwrap();

@@ -1,5 +1,6 @@
 //! Settings of Prometheus remote-write: `extensions::spanreel::metrics_from_spans::remote_write`.
 
+use crate::config::url::split_user;
 use crate::config::{Secrecy, Section};
 use crate::forward::Poster;
 use crate::forward::settings::ClientTlsSettings;
@@ -73,6 +74,9 @@ impl RemoteWriteSettings {
                 exemplars: section.bool("send_exemplars", true),
             },
         };
+        if split_user(&settings.endpoint).0.is_some() {
+            section.error("endpoint", "names a user", "write it without, and basic_auth: {username: , password: }");
+        }
         if section.is_sound()
             && let Err(problem) = settings.poster()
         {

@@ -68,6 +68,9 @@ pub struct SpoolSettings {
 /// `extensions::spanreel::store`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreSettings {
+    /// `enabled`; default true. Without, spans are kept, and found, only until every destination has them: for an edge in
+    /// front of a Tempo.
+    pub enabled: bool,
     /// `max_size_mib`; default 10240. What is kept for searching and what waits for destinations, together; the oldest
     /// traces go first.
     pub max_size_mib: u64,
@@ -116,7 +119,7 @@ impl Default for SpoolSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { max_size_mib: 10 * 1024, max_age: Duration::from_secs(14 * 24 * 3_600) }
+        Self { enabled: true, max_size_mib: 10 * 1024, max_age: Duration::from_secs(14 * 24 * 3_600) }
     }
 }
 
@@ -209,6 +212,7 @@ impl StoreSettings {
     fn decode(section: &mut Section<'_>) -> Self {
         let defaults = Self::default();
         let settings = Self {
+            enabled: section.bool("enabled", defaults.enabled),
             max_size_mib: section.u64("max_size_mib", defaults.max_size_mib),
             max_age: section.duration("max_age", defaults.max_age),
         };

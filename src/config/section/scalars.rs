@@ -195,11 +195,7 @@ impl Section<'_> {
     /// A text that may be absent; an empty one is given as it is.
     pub fn optional_text(&mut self, key: &'static str, secrecy: Secrecy) -> Option<String> {
         let value = self.text_value(key)?;
-        let recorded = match secrecy {
-            Secrecy::Open => Effective::Text(value.clone()),
-            Secrecy::Secret => Effective::Secret(value.clone()),
-        };
-        self.record(key, recorded);
+        self.record(key, secrecy.of(&value));
         Some(value)
     }
 

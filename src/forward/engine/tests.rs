@@ -10,7 +10,7 @@ use crate::spool::{Batch, LossReason};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 type Answering = Box<dyn Fn(&[String]) -> Answer + Send + Sync>;
 
@@ -371,5 +371,131 @@ proptest! {
         let lost: u64 = LossReason::ALL.iter().map(|reason| model.lost(*reason)).sum();
         prop_assert_eq!(model.sent() + lost, total);
         prop_assert_eq!(model.lost(LossReason::Damaged), 0);
+    }
+}
+
+/// A batch that became durable so long before now.
+fn received(ago: Duration, batch: Batch) -> Batch {
+    let received = unix_nanos() - u64::try_from(ago.as_nanos()).unwrap();
+    Batch { header: crate::spool::Header { received, ..batch.header }, ..batch }
+}
+
+/// An hour of backlog, a batch a second, and requests of one batch each.
+fn hour() -> (Vec<Batch>, BatchSettings) {
+    const SECONDS: u64 = 600;
+    let at = |seq: u64| received(Duration::from_secs(3600 - 6 * (seq - 1)), batch_of(seq, 2));
+    let settings = BatchSettings { send_batch_size: 2, timeout: Duration::from_millis(1), send_batch_max_size: 2 };
+    ((1..=SECONDS).map(at).collect(), settings)
+}
+
+#[tokio::test]
+async fn fresh_spans_arrive_while_an_hour_of_backlog_is_still_queued() {
+    for num_consumers in [1, 10] {
+        let (batches, settings) = hour();
+        let model = Model::new(batches);
+        // Each request that is taken brings a fresh batch, until there are enough.
+        let (fresh, fed) = (Arc::new(Mutex::new(Vec::new())), model.clone());
+        let (seen, requests) = (Arc::clone(&fresh), AtomicU64::new(0));
+        let answer = move |names: &[String]| {
+            let request = requests.fetch_add(1, Ordering::Relaxed);
+            if request % 4 == 0 && request < 200 {
+                fed.append(received(Duration::ZERO, batch_of(601 + request / 4, 2)));
+            }
+            let is_fresh = |name: &&String| name.split('/').next().unwrap().parse::<u64>().unwrap() > 600;
+            seen.lock().unwrap().extend(names.iter().filter(is_fresh).map(|name| (name.clone(), fed.queued())));
+            delivered()
+        };
+        let mut engine = engine(&model, Box::new(answer), Some(&settings));
+        engine.requests_max = num_consumers.min(REQUESTS_IN_FLIGHT_MAX);
+        drain(&engine, &model).await;
+        assert_eq!((model.sent(), model.queued()), (1300, 0));
+        let (fresh, taken) = (fresh.lock().unwrap().clone(), taken(&engine));
+        assert_eq!(taken.len(), 1300, "nothing was sent twice");
+        assert_eq!(fresh.len(), 100);
+        // Of the 200 requests in which fresh batches came, a part was theirs; the backlog was far from done.
+        let while_queued = fresh.iter().filter(|(_, queued)| *queued > 600).count();
+        assert!(while_queued > 50, "{while_queued} of 100 came while the backlog was there");
+        let old: Vec<&String> = taken.iter().filter(|name| !fresh.iter().any(|(it, _)| it == *name)).collect();
+        let seq = |name: &&String| name.split('/').next().unwrap().parse::<u64>().unwrap();
+        if num_consumers == 1 {
+            assert!(old.iter().map(seq).is_sorted(), "the backlog goes oldest first");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_ahead_is_not_sent_again_after_a_restart() {
+    let (batches, settings) = hour();
+    let model = Model::new(batches);
+    let stop = CancellationToken::new();
+    let (fed, requests, told) = (model.clone(), AtomicU64::new(0), stop.clone());
+    let answer = move |_: &[String]| {
+        let request = requests.fetch_add(1, Ordering::Relaxed);
+        if request < 50 {
+            fed.append(received(Duration::ZERO, batch_of(601 + request, 2)));
+        } else if fed.ahead().is_some() && fed.position() > Seq(1) {
+            told.cancel();
+        }
+        // Bookings are some time apart, and the backlog is to last longer than that.
+        std::thread::sleep(Duration::from_millis(2));
+        delivered()
+    };
+    let first = engine(&model, Box::new(answer), Some(&settings));
+    tokio::time::timeout(Duration::from_secs(60), first.run(stop)).await.expect("something is booked ahead");
+    let ahead = model.ahead().expect("fresh batches were booked ahead of the cursor");
+    assert!(model.position() < ahead.0, "the backlog is not done");
+    let second = engine(&model, Box::new(|_| delivered()), Some(&settings));
+    drain(&second, &model).await;
+    let all: Vec<String> = [taken(&first), taken(&second)].concat();
+    let distinct: BTreeSet<&String> = all.iter().collect();
+    assert_eq!((model.sent(), model.queued(), distinct.len(), all.len()), (1300, 0, 1300, 1300));
+}
+
+#[tokio::test]
+async fn good_spans_among_hundreds_of_bad_ones_arrive() {
+    let model = Model::new((1..=3).map(|seq| batch_of(seq, 200)).collect());
+    // Every second span of the second batch.
+    let is_bad = |name: &String| name.strip_prefix("2/").is_some_and(|at| at.parse::<u32>().unwrap() % 2 == 0);
+    let answer = move |names: &[String]| match names.iter().find(|name| is_bad(name)) {
+        Some(bad) => Answer::Refused { why: format!("{bad} is bad") },
+        None => delivered(),
+    };
+    let engine = engine(&model, Box::new(answer), None);
+    drain(&engine, &model).await;
+    assert_eq!((model.sent(), model.lost(LossReason::Poison)), (500, 100));
+    let mut parked = model.parked_names();
+    parked.sort();
+    let mut bad: Vec<String> = (0..200).step_by(2).map(|index| span_name(2, index)).collect();
+    bad.sort();
+    assert_eq!(parked, bad, "only what is bad is kept aside");
+}
+
+#[tokio::test]
+async fn nothing_is_tried_outside_the_hours_not_even_again() {
+    use crate::forward::delivery::{DeliverySettings, Hours, second_of_day};
+    let minute = second_of_day() / 60;
+    let time = |minute: u32| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+    let hours = |from: u32, to: u32| Hours::parse(&format!("{}-{}", time(minute + from), time(minute + to)));
+    for (hours, is_open) in [(hours(120, 180), false), (hours(24 * 60 - 60, 120), true)] {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        let answer: Answering = Box::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            delivered()
+        });
+        let metrics = Metrics::default().of("test");
+        let (retry, budget) = (RetrySettings::default(), Budget::default());
+        let link = Link::new("test", Scripted::new(answer), Dialect::Grpc, Compression::Auto, retry, metrics, &budget);
+        let link = link.delivering(&DeliverySettings { hours, ..Default::default() });
+        // As a request does whose pause after a failure is over.
+        let (piece, shutdown) = (Piece::Batches(vec![batch_of(1, 1)]), CancellationToken::new());
+        let attempt = link.attempt(Seq(1), &shutdown, &piece);
+        let probe = link.takes_empty_request(Seq(1), &shutdown);
+        let both = async { tokio::join!(attempt, probe) };
+        let done = tokio::time::timeout(Duration::from_millis(if is_open { 60_000 } else { 50 }), both).await;
+        assert_eq!((done.is_ok(), requests.load(Ordering::Relaxed)), (is_open, if is_open { 2 } else { 0 }));
+        if !is_open {
+            assert!(matches!(link.status().state, State::OutsideHours { .. }));
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! One HTTP/2 connection to a destination, opened when needed, and unary calls on it.
+//! Unary calls to a destination.
 
+use super::connections::{Connections, Used};
 use super::settings::OtlpGrpcSettings;
 use crate::forward::answer::Answer;
 use crate::forward::answer::{self, GrpcAnswer, bounded, classify_grpc, code};
@@ -15,11 +16,8 @@ use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 fn path_of(signal: Signal) -> &'static str {
     match signal {
@@ -32,25 +30,19 @@ fn path_of(signal: Signal) -> &'static str {
 /// How much of a response is read, bytes. The OTLP specification recommends this bound.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A connection on which a request waits for so long without a byte is asked whether it still lives. Rarely: grpc-go
-/// closes connections that ask more than twice in five minutes without getting an answer in between.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Length of the prefix of a gRPC message: a flag and the length.
 const PREFIX_LEN: usize = 5;
 
 pub(in crate::forward) struct Client {
-    connector: Connector,
+    connections: Connections,
     uri: Uri,
     headers: HeaderMap,
     timeout: Duration,
     credentials: Option<Arc<dyn Credentials>>,
-    connection: Mutex<Option<SendRequest<Segments>>>,
 }
 
 /// Why a call has no gRPC status.
-enum CallError {
+pub(super) enum CallError {
     /// What the exporter says it is could not be had.
     Credentials(String),
     Connect(ConnectError),
@@ -89,43 +81,18 @@ impl Client {
         }
         let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"h2")?;
         let timeout = headers::attempt_timeout(settings.timeout);
-        Ok(Self { connector, uri, headers, timeout, credentials, connection: Mutex::new(None) })
+        let connections = Connections::new(connector, settings.balancer);
+        Ok(Self { connections, uri, headers, timeout, credentials })
     }
 
-    /// The open connection, or a new one. The flag says whether it was open before.
-    async fn connection(&self) -> Result<(SendRequest<Segments>, bool), CallError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(open) = connection.as_ref().filter(|open| !open.is_closed()) {
-            return Ok((open.clone(), true));
-        }
-        let stream = self.connector.connect().await.map_err(CallError::Connect)?;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE_INTERVAL).keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        let (sender, driver) = builder
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| CallError::Broken { why: describe(&error), is_reused: false })?;
-        // Ends with the connection, which closes when the last sender is dropped.
-        tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::debug!(error = describe(&error), "connection to a destination ended");
-            }
-        });
-        *connection = Some(sender.clone());
-        Ok((sender, false))
-    }
-
-    /// Later calls open a new connection, to whatever addresses the name has then.
-    async fn forget_connection(&self) {
-        *self.connection.lock().await = None;
-    }
-
-    async fn call(&self, body: &Body) -> Result<Reply, CallError> {
+    /// `used` gets the connection that is used.
+    async fn call(&self, body: &Body, used: &Used) -> Result<Reply, CallError> {
         let request = self.request(body).map_err(CallError::Credentials)?;
-        let (mut sender, is_reused) = self.connection().await?;
+        let (mut connection, is_reused) = self.connections.get(used).await?;
         let broken = |error: hyper::Error| CallError::Broken { why: describe(&error), is_reused };
-        sender.ready().await.map_err(broken)?;
-        let response = sender.send_request(request).await.map_err(broken)?;
+        connection.sender.ready().await.map_err(broken)?;
+        let response = connection.sender.send_request(request).await.map_err(broken)?;
+        connection.life.serves();
         self.read(response).await.map_err(|why| CallError::Broken { why, is_reused: false })
     }
 
@@ -178,12 +145,13 @@ impl Client {
 
 impl Transport for Client {
     async fn send(&self, body: Body) -> Reply {
+        let used = Used::default();
         let exchange = async {
-            match self.call(&body).await {
+            match self.call(&body, &used).await {
                 // The server closed a connection that was idle, or asked to go elsewhere: not its fault, not ours.
                 Err(CallError::Broken { is_reused: true, .. }) => {
-                    self.forget_connection().await;
-                    self.call(&body).await
+                    self.connections.forget(&used).await;
+                    self.call(&body, &used).await
                 }
                 result => result,
             }
@@ -198,14 +166,18 @@ impl Transport for Client {
             }
             Ok(Err(CallError::Connect(error))) => Reply::no_answer(&error.to_string()),
             Ok(Err(CallError::Broken { why, .. })) => {
-                self.forget_connection().await;
+                self.connections.forget(&used).await;
                 Reply::no_answer(&why)
             }
             Err(_) => {
-                self.forget_connection().await;
+                self.connections.forget(&used).await;
                 Reply::no_answer(&format!("no answer within {:?}", self.timeout))
             }
         }
+    }
+
+    fn broke_at(&self) -> Option<SystemTime> {
+        self.connections.breaks.take()
     }
 }
 
@@ -269,7 +241,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// hyper's errors name the cause only in their sources.
-fn describe(error: &hyper::Error) -> String {
+pub(super) fn describe(error: &hyper::Error) -> String {
     headers::with_sources(error)
 }
 
@@ -284,6 +256,7 @@ mod tests {
             tls: ClientTlsSettings { insecure, ..Default::default() },
             compression: Default::default(),
             headers: Vec::new(),
+            balancer: Default::default(),
             authority: None,
             timeout: Duration::from_secs(1),
             retry: Default::default(),

@@ -1,5 +1,6 @@
 //! Settings of the `otlp_grpc` exporter, with the Collector's names and defaults.
 
+use crate::config::url::split_user;
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
     ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, authenticator, refuse_extensions,
@@ -29,6 +30,8 @@ pub struct OtlpGrpcSettings {
     pub compression: Compression,
     /// Sent with every request, in the order of the file.
     pub headers: Vec<(String, String)>,
+    /// `balancer_name`: which of the addresses of the name are sent to.
+    pub balancer: Balancer,
     /// Overrides `:authority`.
     pub authority: Option<String>,
     /// Per attempt; default 5 s in the Collector, 30 s here (a slow destination that is cut off stores half).
@@ -37,6 +40,16 @@ pub struct OtlpGrpcSettings {
     pub queue: QueueSettings,
     /// `auth::authenticator`: the extension that says who this is.
     pub authenticator: Option<String>,
+}
+
+/// `balancer_name`, of gRPC's balancers those that need no service config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balancer {
+    /// Requests go to the addresses in turn.
+    #[default]
+    RoundRobin,
+    /// All requests go to the first address that takes a connection.
+    PickFirst,
 }
 
 impl OtlpGrpcSettings {
@@ -55,14 +68,17 @@ impl OtlpGrpcSettings {
             tls: section.section("tls", ClientTlsSettings::decode),
             compression: Compression::decode(section),
             headers: section.pairs("headers", Secrecy::Secret),
+            balancer: section.word(
+                "balancer_name",
+                &[("round_robin", Balancer::RoundRobin), ("pick_first", Balancer::PickFirst)],
+                Balancer::RoundRobin,
+            ),
             authority: section.optional_text("authority", Secrecy::Open).filter(|authority| !authority.is_empty()),
             timeout: section.duration("timeout", TIMEOUT),
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
             authenticator: authenticator(section),
         };
-        let why = "one connection at a time to an address of the name";
-        section.inert_word("balancer_name", &["round_robin", "pick_first"], why);
         section.inert("wait_for_ready", Shape::Bool, "requests wait in the spool anyway");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
@@ -75,6 +91,11 @@ impl OtlpGrpcSettings {
 
 /// Checks the forms the Collector takes, as far as they are supported; the error is a reason and a remedy.
 fn check_endpoint(text: &str) -> Result<(), (String, String)> {
+    if let (Some(_), without) = split_user(text) {
+        let remedy =
+            format!("write {without}, and the user in headers or in an extension that auth::authenticator names");
+        return Err(("names a user, which gRPC does not send".to_owned(), remedy));
+    }
     let shown = format!("{text:?}");
     let supported = "supported: host:port, http://host:port, https://host:port, dns:///host:port".to_owned();
     if text.is_empty() {

@@ -1,15 +1,17 @@
 //! A few kept-open HTTP/1.1 connections to a destination, and POSTs on them.
 
 use super::settings::{Encoding, OtlpHttpSettings};
+use crate::config::url::split_user;
 use crate::forward::answer::{Answer, HttpAnswer, bounded, classify_http};
 use crate::forward::body::{Body, Segments};
+use crate::forward::breaks::{Breaks, Life};
 use crate::forward::connect::{ConnectError, Connector, Target, TargetError};
 use crate::forward::credentials::{self, Credentials};
 use crate::forward::headers::{self, HeaderError, with_sources};
 use crate::forward::link::{Reply, Transport};
 use crate::otlp::Signal;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -39,7 +41,13 @@ pub(in crate::forward) struct Client {
     headers: HeaderMap,
     timeout: Duration,
     credentials: Option<Arc<dyn Credentials>>,
-    idle: Mutex<Vec<SendRequest<Segments>>>,
+    idle: Mutex<Vec<Connection>>,
+    breaks: Arc<Breaks>,
+}
+
+struct Connection {
+    sender: SendRequest<Segments>,
+    life: Arc<Life>,
 }
 
 enum ExchangeError {
@@ -61,8 +69,8 @@ impl Client {
         signal: Signal,
         credentials: Option<Arc<dyn Credentials>>,
     ) -> Result<Self, HeaderError> {
-        let url = settings.url(signal).unwrap_or_default();
-        let unusable = || TargetError::Endpoint(url.to_owned());
+        let (user, url) = split_user(settings.url(signal).unwrap_or_default());
+        let unusable = || TargetError::Endpoint(url.clone());
         let parsed: Uri = url.parse().map_err(|_| unusable())?;
         let (is_tls, default_port) = match parsed.scheme_str() {
             Some("http") => (false, 80),
@@ -76,6 +84,11 @@ impl Client {
 
         let mut headers = headers::configured(&settings.headers, headers::Kind::Http)?;
         headers.entry(USER_AGENT).or_insert(headers::USER_AGENT_VALUE);
+        if let Some(user) = user {
+            let mut value = HeaderValue::try_from(headers::basic(user)).map_err(|_| unusable())?;
+            value.set_sensitive(true);
+            headers.entry(AUTHORIZATION).or_insert(value);
+        }
         let host = HeaderValue::try_from(authority).map_err(|_| unusable())?;
         headers.entry(HOST).or_insert(host);
         let content_type = match settings.encoding {
@@ -86,38 +99,43 @@ impl Client {
         let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"http/1.1")?;
         let connector = connector.through(settings.proxy_url.as_deref())?;
         let timeout = headers::attempt_timeout(settings.timeout);
-        Ok(Self { connector, uri, headers, timeout, credentials, idle: Mutex::new(Vec::new()) })
+        Ok(Self { connector, uri, headers, timeout, credentials, idle: Mutex::default(), breaks: Arc::default() })
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Segments>> {
+    fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(connection) = idle.pop() {
-            if connection.is_ready() {
+            if connection.sender.is_ready() {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&self, connection: SendRequest<Segments>) {
+    fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_CONNECTIONS_MAX {
             idle.push(connection);
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Segments>, ExchangeError> {
+    async fn connect(&self) -> Result<Connection, ExchangeError> {
         let stream = self.connector.connect().await.map_err(ExchangeError::Connect)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused: false })?;
         // Ends with the connection, which closes when its sender is dropped.
-        tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::debug!(error = with_sources(&error), "connection to a destination ended");
+        let (life, breaks) = (Arc::new(Life::default()), Arc::clone(&self.breaks));
+        tokio::spawn({
+            let life = Arc::clone(&life);
+            async move {
+                if let Err(error) = driver.await {
+                    tracing::debug!(error = with_sources(&error), "connection to a destination ended");
+                }
+                breaks.ended(&life);
             }
         });
-        Ok(sender)
+        Ok(Connection { sender, life })
     }
 
     /// `is_fresh`: on a new connection, whatever is idle.
@@ -129,13 +147,14 @@ impl Client {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let response = connection
-            .send_request(request)
-            .await
-            .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused })?;
+        let response = connection.sender.send_request(request).await.map_err(|error| {
+            self.breaks.ended(&connection.life);
+            ExchangeError::Broken { why: with_sources(&error), is_reused }
+        })?;
+        connection.life.serves();
         let (head, body) = response.into_parts();
         let (body, is_whole) = read(body).await;
-        if is_whole && let Ok(Ok(())) = tokio::time::timeout(READY_TIMEOUT, connection.ready()).await {
+        if is_whole && let Ok(Ok(())) = tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await {
             self.keep(connection);
         }
         Ok(reply(head.status.as_u16(), &head.headers, &body))
@@ -175,6 +194,10 @@ impl Transport for Client {
             Ok(Err(ExchangeError::Broken { why, .. })) => Reply::no_answer(&why),
             Err(_) => Reply::no_answer(&format!("no answer within {:?}", self.timeout)),
         }
+    }
+
+    fn broke_at(&self) -> Option<SystemTime> {
+        self.breaks.take()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Settings of the `otlp_http` exporter, with the Collector's names and defaults.
 
+use crate::config::url::split_user;
 use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
 use crate::forward::settings::{
     ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, authenticator, refuse_extensions,
@@ -26,7 +27,8 @@ pub enum Encoding {
 /// `exporters::otlp_http` (alias `otlphttp`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtlpHttpSettings {
-    /// The full URL for each signal that has one: `traces_endpoint` as given, or `endpoint` + `/v1/traces`, ...
+    /// The full URL for each signal that has one: `traces_endpoint` as given, or `endpoint` + `/v1/traces`, ... Its user,
+    /// if any, is sent as basic authentication.
     pub urls: Vec<(Signal, String)>,
     pub tls: ClientTlsSettings,
     pub compression: Compression,
@@ -95,7 +97,7 @@ impl OtlpHttpSettings {
         for key in ["idle_conn_timeout", "http2_read_idle_timeout", "http2_ping_timeout"] {
             section.inert(key, Shape::Duration, "connections are watched by the appliance's own timeouts");
         }
-        section.inert("force_attempt_http2", Shape::Bool, "HTTP/2 is spoken where TLS agrees on it");
+        section.inert("force_attempt_http2", Shape::Bool, "HTTP/1.1 is spoken, on a few kept connections");
         section.inert("disable_keep_alives", Shape::Bool, "connections are few and kept");
         section.inert("keepalive", Shape::Map, "connections are few and kept");
         section.only("cookies", &["{}"], "cookies are not kept", "remove it");
@@ -123,7 +125,7 @@ pub const fn endpoint_key(signal: Signal) -> &'static str {
 /// `traces_endpoint` as it is, or `endpoint` with the path of the signal, and so for each signal.
 fn urls(section: &mut Section<'_>) -> Vec<(Signal, String)> {
     let mut given = |key: &'static str| {
-        let url = section.optional_text(key, Secrecy::Open).filter(|text| !text.is_empty());
+        let url = section.optional_text(key, Secrecy::Url).filter(|text| !text.is_empty());
         if let Some(Err((reason, remedy))) = url.as_deref().map(check_url) {
             section.error(key, reason, remedy);
         }
@@ -146,7 +148,13 @@ fn urls(section: &mut Section<'_>) -> Vec<(Signal, String)> {
 }
 
 /// The error is a reason and a remedy.
-fn check_url(text: &str) -> Result<(), (String, String)> {
+fn check_url(url: &str) -> Result<(), (String, String)> {
+    let (user, text) = split_user(url);
+    let has_room = |text: &str| text.contains(|c: char| c.is_whitespace() || c.is_control());
+    if user.is_some_and(has_room) {
+        let reason = "the user or password of the URL holds a space or a control character".to_owned();
+        return Err((reason, "write it in percent-encoding, e.g. %20".to_owned()));
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err((format!("{text:?} is no URL"), format!("write http://{text} or https://{text}")));
     };
@@ -154,13 +162,12 @@ fn check_url(text: &str) -> Result<(), (String, String)> {
         return Err((format!("{text:?} has the unsupported scheme {scheme:?}"), "supported: http, https".to_owned()));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host_port = authority.rsplit('@').next().unwrap_or_default();
-    let (host, port) = match host_port.rsplit_once(':') {
+    let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (host_port, None),
+        _ => (authority, None),
     };
     let bad_port = port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0));
-    if host.is_empty() || bad_port || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if host.is_empty() || bad_port || has_room(&text) {
         return Err((format!("{text:?} has no usable host and port"), "e.g. http://tempo.tempo:4318".to_owned()));
     }
     Ok(())

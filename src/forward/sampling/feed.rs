@@ -3,7 +3,7 @@
 use super::verdict::{Verdict, seq_of_key, verdict_key};
 use crate::forward::body;
 use crate::forward::engine::Source;
-use crate::spool::{Batch, Chunk, Consumer, LossReason, Outcome, ReadError, ReadLimits, Seq};
+use crate::spool::{Batch, Chunk, Consumer, LossReason, Newest, Outcome, ReadError, ReadLimits, Seq};
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 
@@ -73,6 +73,18 @@ fn kept(batch: Batch, verdict: &Verdict) -> Batch {
     }
 }
 
+impl Feed {
+    fn with_sampled_out(&self, from: Seq, to: Seq, mut outcome: Outcome) -> Result<Outcome, ReadError> {
+        if let Some(sampled) = &self.sampled {
+            let out = sampled.verdicts(from, to)?.values().map(|verdict| u64::from(verdict.sampled_out)).sum();
+            if out > 0 {
+                outcome.lost.push((LossReason::SampledOut, out));
+            }
+        }
+        Ok(outcome)
+    }
+}
+
 impl Source for Feed {
     fn position(&self) -> Seq {
         self.consumer.position()
@@ -99,13 +111,20 @@ impl Source for Feed {
         }
     }
 
-    fn advance(&self, from: Seq, to: Seq, mut outcome: Outcome) -> Result<bool, ReadError> {
-        if let Some(sampled) = &self.sampled {
-            let out = sampled.verdicts(from, to)?.values().map(|verdict| u64::from(verdict.sampled_out)).sum();
-            if out > 0 {
-                outcome.lost.push((LossReason::SampledOut, out));
-            }
-        }
-        self.consumer.advance(from, to, outcome)
+    fn advance(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        self.consumer.advance(from, to, self.with_sampled_out(from, to, outcome)?)
+    }
+
+    fn advance_ahead(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
+        self.consumer.advance_ahead(from, to, self.with_sampled_out(from, to, outcome)?)
+    }
+
+    fn ahead(&self) -> Option<(Seq, Seq)> {
+        self.consumer.ahead()
+    }
+
+    fn newest(&self) -> Result<Newest, ReadError> {
+        let end = self.sampled.as_ref().map_or(Seq(u64::MAX), |sampled| *sampled.decided.borrow());
+        self.consumer.newest(end)
     }
 }

@@ -15,7 +15,7 @@ mod span;
 mod tests;
 mod thrift;
 
-use crate::otlp::draft::{Draft, PARTS_MAX, RESOURCE_ATTRIBUTES_MAX, TooLong};
+use crate::otlp::draft::{Draft, TooLong, TooManyParts};
 use crate::otlp::wire::WireError;
 use crate::receive::thrift::{Encoding, ThriftError};
 use thiserror::Error;
@@ -42,10 +42,8 @@ pub enum ConvertError {
     Field { span: usize, field: &'static str, problem: &'static str },
     #[error("method {0:?} is not served, only emitBatch: Zipkin spans go to the zipkin receiver")]
     Method(String),
-    #[error("a process with more than {RESOURCE_ATTRIBUTES_MAX} tags")]
-    LargeProcess,
-    #[error("a span with more than {PARTS_MAX} tags, logs and references")]
-    LargeSpan,
+    #[error(transparent)]
+    TooManyParts(#[from] TooManyParts),
     #[error(transparent)]
     TooLong(#[from] TooLong),
 }

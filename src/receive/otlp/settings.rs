@@ -39,12 +39,18 @@ impl OtlpReceiverSettings {
             http: protocols.optional("http", WhenNull::On, HttpSettings::decode),
         });
         if let (Some(grpc), Some(http)) = (&settings.grpc, &settings.http)
-            && grpc.endpoint == http.server.endpoint
-            && let (Some(one), Some(other)) = (&grpc.policy.authenticator, &http.server.policy.authenticator)
-            && one != other
+            && is_one_port(&grpc.port("grpc"), &http.server.port("http"))
         {
-            let remedy = "name the same one in both blocks, or give them ports of their own";
-            section.error("protocols", "grpc and http share a port and have different authenticators", remedy);
+            if let (Some(one), Some(other)) = (&grpc.policy.authenticator, &http.server.policy.authenticator)
+                && one != other
+            {
+                let remedy = "name the same one in both blocks, or give them ports of their own";
+                section.error("protocols", "grpc and http share a port and have different authenticators", remedy);
+            }
+            if grpc.tls != http.server.tls {
+                let remedy = "write the same tls section in both blocks, or give them ports of their own";
+                section.error("protocols", "grpc and http share a port and have different tls", remedy);
+            }
         }
         if settings.grpc.is_none() && settings.http.is_none() {
             let remedy = "write protocols: {grpc: , http: }, with a colon after each";
@@ -63,6 +69,11 @@ impl HttpSettings {
             logs_url_path: url_path(section, "logs_url_path", "/v1/logs"),
         }
     }
+}
+
+/// Whether two blocks mean the same port; `:0` is another one each time.
+fn is_one_port(one: &Port, other: &Port) -> bool {
+    one.endpoint.address == other.endpoint.address && !one.endpoint.address.ends_with(":0")
 }
 
 /// A path with its leading slash.
@@ -94,8 +105,7 @@ impl OtlpReceiverSettings {
         let mut ports: Vec<Port> = self.grpc.iter().map(|grpc| grpc.port("grpc")).collect();
         if let Some(http) = &self.http {
             let port = http.server.port("http");
-            let fixed_port = !port.endpoint.address.ends_with(":0");
-            match ports.iter_mut().find(|other| fixed_port && other.endpoint.address == port.endpoint.address) {
+            match ports.iter_mut().find(|other| is_one_port(other, &port)) {
                 // What either block asks for is asked of everybody who comes there.
                 Some(shared) => shared.policy = port.policy.with(&shared.policy),
                 None => ports.push(port),

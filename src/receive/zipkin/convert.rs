@@ -18,7 +18,7 @@ mod v1;
 mod v1_json;
 mod v1_thrift;
 
-use crate::otlp::draft::{Draft, TooLong};
+use crate::otlp::draft::{Draft, TooLong, TooManyParts};
 use crate::otlp::wire::WireError;
 use crate::receive::thrift::ThriftError;
 use thiserror::Error;
@@ -50,6 +50,8 @@ pub enum ConvertError {
     Thrift(#[from] ThriftError),
     #[error("span {span}: {field}: {problem}")]
     Field { span: usize, field: &'static str, problem: &'static str },
+    #[error(transparent)]
+    TooManyParts(#[from] TooManyParts),
     #[error(transparent)]
     TooLong(#[from] TooLong),
 }

@@ -66,6 +66,6 @@ async fn post(
     let max = receiver.limits.http_body_bytes_max;
     let held = decompress(encoding, read(receiver, body, &head.headers, max).await?, max)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
-    foreign::accept(receiver, client, held, |body, max| to_request(format, body, rules, now, max)).await?;
+    foreign::accept(receiver, client, held, move |body, max| to_request(format, body, rules, now, max)).await?;
     Ok(())
 }

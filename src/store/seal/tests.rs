@@ -80,6 +80,25 @@ impl Rig {
         self.runtime.block_on(self.spool.append(append)).unwrap();
     }
 
+    /// 240,000 spans of as many traces. One extent is 16 MiB of frames at most: random ids fill several.
+    fn fill_extents(&self) {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 16) | 1
+        };
+        for batch in 0..40u64 {
+            let spans: Vec<Span> = (0..6_000u64)
+                .map(|number| {
+                    let mut span = span(batch * 6_000 + number + 1, random(), random(), random());
+                    span.trace_state = format!("{:x}{:x}{:x}{:x}", random(), random(), random(), random());
+                    span
+                })
+                .collect();
+            self.append(&request(spans));
+        }
+    }
+
     fn view(&self) -> std::sync::Arc<View> {
         self.sealer.runs.view()
     }
@@ -306,22 +325,7 @@ fn runs_are_there_after_reopening_and_the_spool_lets_go_of_what_they_hold() {
     let directory = TempDir::new().unwrap();
     let mut rig = Rig::open(&directory);
     let consumer = rig.spool.consumer("otlp", rig.pipeline).unwrap();
-    // One extent is 16 MiB of frames at most: random ids fill several.
-    let mut state = 1u64;
-    let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 16) | 1
-    };
-    for batch in 0..40u64 {
-        let spans: Vec<Span> = (0..6_000u64)
-            .map(|number| {
-                let mut span = span(batch * 6_000 + number + 1, random(), random(), random());
-                span.trace_state = format!("{:x}{:x}{:x}{:x}", random(), random(), random(), random());
-                span
-            })
-            .collect();
-        rig.append(&request(spans));
-    }
+    rig.fill_extents();
     let before = rig.spool.snapshot();
     assert!(before.frame_bytes > 16 << 20, "{}", before.frame_bytes);
     rig.sealer.seal_all().unwrap();
@@ -462,6 +466,32 @@ fn the_sealer_seals_by_size_and_age_and_stops() {
     assert!(rig.view().may_hold(id(500)));
     sealing.stop();
     assert!(sealing.seal_all().is_err());
+    rig.close();
+}
+
+#[test]
+fn without_a_store_the_spool_keeps_spans_until_destinations_have_them() {
+    let directory = TempDir::new().unwrap();
+    let settings = SealSettings { make_runs: false, release_after: Duration::ZERO, ..SealSettings::default() };
+    let mut rig = Rig::with_settings(&directory, settings);
+    let consumer = rig.spool.consumer("otlp", rig.pipeline).unwrap();
+    rig.fill_extents();
+    // It notes the end, then lets go of it.
+    rig.sealer.round();
+    rig.sealer.round();
+    rig.housekeep();
+    let before = rig.spool.snapshot();
+    assert_eq!(rig.spool.range().start, Seq::FIRST, "a destination still waits");
+    let limits = crate::spool::ReadLimits { raw_bytes_max: usize::MAX, spans_max: u64::MAX, batches_max: usize::MAX };
+    let chunk = consumer.read(consumer.position(), limits).unwrap();
+    let outcome = crate::spool::Outcome { sent: 240_000, ..Default::default() };
+    assert!(consumer.advance(chunk.from, chunk.next, outcome).unwrap());
+    rig.housekeep();
+    assert!(rig.spool.snapshot().batches < before.batches);
+    assert_eq!(rig.view().segments().count(), 0, "nothing is sealed");
+    rig.sealer.seal_all().unwrap();
+    assert_eq!(rig.view().segments().count(), 0, "also where somebody asks for it");
+    drop(consumer);
     rig.close();
 }
 

@@ -2,7 +2,7 @@
 
 use super::ConvertError;
 use super::span::{Log, Process, Reference, Relation, Span};
-use crate::otlp::draft::{Attributes, Draft, PARTS_MAX, Text, Value};
+use crate::otlp::draft::{Attributes, Draft, PartCount, Text, Value};
 use crate::otlp::wire::{Field, Fields, Payload};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -26,14 +26,14 @@ fn read_batch(batch: &[u8], at: &mut usize, draft: &mut Draft) -> Result<(), Con
             process = process_of(message)?;
         }
     }
-    let mut resource = process.into_bounded_resource()?;
+    let resource = draft.resource(&mut process.into_resource())?;
     for field in fields("Batch", batch) {
         let Some(message) = field?.bytes(1).filter(|message| !message.is_empty()) else { continue };
         let (span, own) = span_of(*at, message)?;
         // A process of the span's own goes before the batch's.
         match own {
-            None => span.push(&mut resource, draft)?,
-            Some(own) => span.push(&mut own.into_bounded_resource()?, draft)?,
+            None => span.push(resource, draft)?,
+            Some(own) => span.push(draft.resource(&mut own.into_resource())?, draft)?,
         }
         *at += 1;
     }
@@ -41,7 +41,7 @@ fn read_batch(batch: &[u8], at: &mut usize, draft: &mut Draft) -> Result<(), Con
 }
 
 fn process_of(message: &[u8]) -> Result<Process<'_>, ConvertError> {
-    let (mut process, mut parts) = (Process::default(), 0);
+    let (mut process, mut parts) = (Process::default(), PartCount::default());
     for field in fields("Process", message) {
         match field.map(|field| (field.number, field.payload))? {
             (1, Payload::Bytes(name)) => process.service_name = Text::Borrowed(name),
@@ -54,14 +54,14 @@ fn process_of(message: &[u8]) -> Result<Process<'_>, ConvertError> {
 
 fn span_of(at: usize, message: &[u8]) -> Result<(Span<'_>, Option<Process<'_>>), ConvertError> {
     let refused = |field| ConvertError::Field { span: at, field, problem: "has the wrong wire type" };
-    let (mut span, mut process, mut parts) = (Span::default(), None, 0);
+    let (mut span, mut process, mut parts) = (Span::default(), None, PartCount::default());
     for field in fields("Span", message) {
         match field.map(|field| (field.number, field.payload))? {
             (1, Payload::Bytes(id)) => span.trace_id = trace_id(at, id)?,
             (2, Payload::Bytes(id)) => span.id = span_id(at, id)?,
             (3, Payload::Bytes(name)) => span.operation_name = Text::Borrowed(name),
             (4, Payload::Bytes(reference)) => {
-                count(&mut parts)?;
+                parts.add(1)?;
                 span.references.push(reference_of(at, reference)?);
             }
             (5, Payload::Varint(flags)) => span.flags = flags as u32,
@@ -90,8 +90,8 @@ fn reference_of(at: usize, message: &[u8]) -> Result<Reference, ConvertError> {
     Ok(reference)
 }
 
-fn log_of<'a>(message: &'a [u8], parts: &mut usize) -> Result<Log<'a>, ConvertError> {
-    count(parts)?;
+fn log_of<'a>(message: &'a [u8], parts: &mut PartCount) -> Result<Log<'a>, ConvertError> {
+    parts.add(1)?;
     let mut log = Log::default();
     for field in fields("Log", message) {
         match field.map(|field| (field.number, field.payload))? {
@@ -103,14 +103,8 @@ fn log_of<'a>(message: &'a [u8], parts: &mut usize) -> Result<Log<'a>, ConvertEr
     Ok(log)
 }
 
-/// One more tag, log or reference of a span.
-fn count(parts: &mut usize) -> Result<(), ConvertError> {
-    *parts += 1;
-    if *parts > PARTS_MAX { Err(ConvertError::LargeSpan) } else { Ok(()) }
-}
-
-fn tag_of<'a>(message: &'a [u8], tags: &mut Attributes<'a>, parts: &mut usize) -> Result<(), ConvertError> {
-    count(parts)?;
+fn tag_of<'a>(message: &'a [u8], tags: &mut Attributes<'a>, parts: &mut PartCount) -> Result<(), ConvertError> {
+    parts.add(1)?;
     let (mut key, mut kind) = (&b""[..], 0);
     let (mut text, mut bool, mut int, mut double, mut bytes) = (&b""[..], false, 0, 0.0, &b""[..]);
     for field in fields("KeyValue", message) {

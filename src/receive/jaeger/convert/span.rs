@@ -1,9 +1,8 @@
 //! A Jaeger span and what becomes of it (the rules of the Collector's `jaeger` translator).
 
-use super::ConvertError;
 use crate::otlp::draft::{
-    Attributes, Draft, EventDraft, LinkDraft, RESOURCE_ATTRIBUTES_MAX, ScopeDraft, SpanDraft, SpanKind, StatusCode,
-    Text, TooLong, Value,
+    Attributes, Draft, EventDraft, LinkDraft, ResourceAt, ScopeDraft, SpanDraft, SpanKind, StatusCode, Text, TooLong,
+    Value,
 };
 
 /// What a Collector names a resource for which it must send some service: none.
@@ -56,17 +55,7 @@ pub struct Process<'a> {
 
 impl<'a> Process<'a> {
     /// The attributes of the resource.
-    ///
-    /// # Errors
-    /// There are more than a resource may have.
-    pub fn into_bounded_resource(self) -> Result<Attributes<'a>, ConvertError> {
-        if self.tags.len() > RESOURCE_ATTRIBUTES_MAX {
-            return Err(ConvertError::LargeProcess);
-        }
-        Ok(self.into_resource())
-    }
-
-    fn into_resource(self) -> Attributes<'a> {
+    pub fn into_resource(self) -> Attributes<'a> {
         let mut resource = Attributes::default();
         if *self.service_name == *NO_SERVICE_NAME {
             return resource;
@@ -92,7 +81,7 @@ impl<'a> Process<'a> {
 }
 
 impl<'a> Span<'a> {
-    pub fn push(mut self, resource: &mut Attributes<'_>, draft: &mut Draft) -> Result<(), TooLong> {
+    pub fn push(mut self, resource: ResourceAt, draft: &mut Draft) -> Result<(), TooLong> {
         let scope = scope(&mut self.tags);
         draft.push(resource, &scope, &mut self.draft())
     }

@@ -1,6 +1,7 @@
 //! Jaeger's formats become the requests that a Collector makes of them.
 
 use super::*;
+use crate::otlp::draft::PARTS_MAX;
 use crate::otlp::scan::scan;
 use crate::otlp::wire::{put_bytes, put_double_field, put_uint};
 use crate::receive::thrift::write::Node;
@@ -381,9 +382,9 @@ fn a_span_or_process_of_countless_empty_parts_is_refused() {
     };
     let refused = |format, body: &[u8]| super::to_request(format, body, usize::MAX).unwrap_err();
     let logs = refused(Format::Protobuf, &nested(1, &[0x4a, 0].repeat(PARTS_MAX + 1)));
-    assert!(matches!(logs, ConvertError::LargeSpan), "{logs}");
-    let tags = refused(Format::Protobuf, &nested(2, &[0x12, 0].repeat(RESOURCE_ATTRIBUTES_MAX + 1)));
-    assert!(matches!(tags, ConvertError::LargeProcess), "{tags}");
+    assert!(matches!(logs, ConvertError::TooManyParts(_)), "{logs}");
+    let tags = refused(Format::Protobuf, &nested(2, &[0x12, 0].repeat(PARTS_MAX + 1)));
+    assert!(matches!(tags, ConvertError::TooManyParts(_)), "{tags}");
 
     // Batch { 1: process {}, 2: spans [ { 11: logs [ {} .. ] } ] }
     let count = u32::try_from(PARTS_MAX + 1).unwrap().to_be_bytes();
@@ -393,4 +394,28 @@ fn a_span_or_process_of_countless_empty_parts_is_refused() {
     body.extend([0, 0]);
     let logs = refused(Format::Thrift, &body).to_string();
     assert!(logs.contains("65536"), "{logs}");
+}
+
+#[test]
+fn a_process_of_thousands_of_tags_is_written_once_for_all_its_spans() {
+    const TAGS: usize = 5_000;
+    let (mut process, mut batch, mut request) = (Vec::new(), Vec::new(), Vec::new());
+    for at in 0..TAGS {
+        let mut tag = Vec::new();
+        put_bytes(&mut tag, 1, format!("key{at}").as_bytes());
+        put_bytes(&mut process, 2, &tag);
+    }
+    for id in 1..=3 {
+        let mut span = Vec::new();
+        put_bytes(&mut span, 1, &[1; 16]);
+        put_bytes(&mut span, 2, &[id; 8]);
+        put_bytes(&mut batch, 1, &span);
+    }
+    put_bytes(&mut batch, 2, &process);
+    put_bytes(&mut request, 1, &batch);
+    let converted = convert(Format::Protobuf, &request).unwrap();
+    assert_eq!(converted.resource_spans.len(), 1);
+    let resource_spans = &converted.resource_spans[0];
+    assert_eq!(resource_spans.resource.as_ref().unwrap().attributes.len(), TAGS);
+    assert_eq!(resource_spans.scope_spans[0].spans.len(), 3);
 }

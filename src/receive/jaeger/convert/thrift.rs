@@ -3,7 +3,7 @@
 use super::ConvertError;
 use super::protobuf::unknown_type;
 use super::span::{Log, Process, Reference, Relation, Span};
-use crate::otlp::draft::{Attributes, Draft, Text, Value};
+use crate::otlp::draft::{Attributes, Draft, ResourceAt, Text, Value};
 use crate::receive::thrift::{Encoding, Field, Kind, Reader, ThriftError};
 
 /// The numbers of `TagType`.
@@ -41,9 +41,9 @@ fn batch(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<(), ConvertError>
         match (field.id, &mut resource) {
             (1, resource) => {
                 reader.expect("Batch.process", field, Kind::Struct)?;
-                *resource = Some(process(reader)?.into_bounded_resource()?);
+                *resource = Some(draft.resource(&mut process(reader)?.into_resource())?);
             }
-            (2, Some(resource)) => push_spans(reader, field, resource, draft)?,
+            (2, Some(resource)) => push_spans(reader, field, *resource, draft)?,
             // The process stands in front in every client that there is, but need not.
             (2, None) => {
                 early = Some((reader.clone(), field));
@@ -54,7 +54,13 @@ fn batch(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<(), ConvertError>
         Ok::<_, ConvertError>(true)
     })?;
     match early {
-        Some((mut reader, field)) => push_spans(&mut reader, field, &mut resource.unwrap_or_default(), draft),
+        Some((mut reader, field)) => {
+            let resource = match resource {
+                Some(resource) => resource,
+                None => draft.resource(&mut Attributes::default())?,
+            };
+            push_spans(&mut reader, field, resource, draft)
+        }
         None => Ok(()),
     }
 }
@@ -62,7 +68,7 @@ fn batch(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<(), ConvertError>
 fn push_spans(
     reader: &mut Reader<'_>,
     field: Field,
-    resource: &mut Attributes<'_>,
+    resource: ResourceAt,
     draft: &mut Draft,
 ) -> Result<(), ConvertError> {
     reader.expect("Batch.spans", field, Kind::List)?;
@@ -73,6 +79,7 @@ fn push_spans(
 }
 
 fn process<'a>(reader: &mut Reader<'a>) -> Result<Process<'a>, ThriftError> {
+    reader.begin();
     let mut process = Process::default();
     reader.structure(|reader, field| {
         match field.id {
@@ -98,7 +105,7 @@ fn span<'a>(reader: &mut Reader<'a>) -> Result<Span<'a>, ThriftError> {
             5 => span.operation_name = text(reader, "Span.operationName", field)?,
             6 => {
                 reader.expect("Span.references", field, Kind::List)?;
-                for _ in 0..reader.list("Span.references", Kind::Struct)? {
+                for _ in 0..reader.parts("Span.references", Kind::Struct)? {
                     span.references.push(reference(reader)?);
                 }
             }
@@ -111,7 +118,7 @@ fn span<'a>(reader: &mut Reader<'a>) -> Result<Span<'a>, ThriftError> {
             10 => span.tags = tags(reader, "Span.tags", field)?,
             11 => {
                 reader.expect("Span.logs", field, Kind::List)?;
-                for _ in 0..reader.list("Span.logs", Kind::Struct)? {
+                for _ in 0..reader.parts("Span.logs", Kind::Struct)? {
                     span.logs.push(log(reader)?);
                 }
             }
@@ -159,7 +166,7 @@ fn log<'a>(reader: &mut Reader<'a>) -> Result<Log<'a>, ThriftError> {
 fn tags<'a>(reader: &mut Reader<'a>, what: &'static str, field: Field) -> Result<Attributes<'a>, ThriftError> {
     reader.expect(what, field, Kind::List)?;
     let mut tags = Attributes::default();
-    for _ in 0..reader.list(what, Kind::Struct)? {
+    for _ in 0..reader.parts(what, Kind::Struct)? {
         let (key, value) = tag(reader)?;
         tags.put(key, value);
     }

@@ -2,7 +2,7 @@
 
 use super::ConvertError;
 use super::span::{Endpoint, Span};
-use crate::otlp::draft::{Attributes, PARTS_MAX, SpanKind, Text, TooLong, Value};
+use crate::otlp::draft::{Attributes, PartCount, SpanKind, Text, TooLong, Value};
 use crate::otlp::ids;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
@@ -22,6 +22,7 @@ const KINDS: &[(&str, SpanKind)] = &[
 pub fn read<'a>(body: &'a [u8], mut take: impl FnMut(Span<'a>) -> Result<(), TooLong>) -> Result<(), ConvertError> {
     each(body, |at, span: JsonSpan<'a>| {
         let span = span.into_span().map_err(|(field, problem)| ConvertError::Field { span: at, field, problem })?;
+        PartCount::default().add(span.annotations.len() + span.tags.len())?;
         take(span).map_err(ConvertError::TooLong)
     })
 }
@@ -139,7 +140,7 @@ pub struct JsonText<'a>(pub Cow<'a, str>);
 #[derive(Clone, Copy)]
 pub struct Micros(pub u64);
 
-/// A list of which no more is read than a span may have.
+/// A list of which no more is read than a span may have. Lists of one span are counted together once it is read.
 pub struct Parts<T>(pub Vec<T>);
 
 impl<T> Default for Parts<T> {
@@ -282,11 +283,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Parts<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut parts = Vec::new();
+                let (mut parts, mut count) = (Vec::new(), PartCount::default());
                 while let Some(part) = list.next_element()? {
-                    if parts.len() == PARTS_MAX {
-                        return Err(A::Error::custom(format_args!("a span with more than {PARTS_MAX} annotations")));
-                    }
+                    count.add(1).map_err(A::Error::custom)?;
                     parts.push(part);
                 }
                 Ok(Parts(parts))
@@ -307,11 +306,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tags<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut tags = Attributes::default();
+                let (mut tags, mut count) = (Attributes::default(), PartCount::default());
                 while let Some((key, value)) = map.next_entry::<JsonText<'de>, Option<JsonText<'de>>>()? {
-                    if tags.len() == PARTS_MAX {
-                        return Err(A::Error::custom(format_args!("a span with more than {PARTS_MAX} tags")));
-                    }
+                    count.add(1).map_err(A::Error::custom)?;
                     tags.put(text(key), Value::Text(value.map(text).unwrap_or_default()));
                 }
                 Ok(Tags(tags))

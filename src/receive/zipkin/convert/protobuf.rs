@@ -2,7 +2,7 @@
 
 use super::ConvertError;
 use super::span::{Endpoint, Span};
-use crate::otlp::draft::{PARTS_MAX, SpanKind, Text, TooLong, Value};
+use crate::otlp::draft::{PartCount, SpanKind, Text, TooLong, Value};
 use crate::otlp::wire::{Field, Fields, Payload};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -22,7 +22,7 @@ fn span_of(at: usize, message: &[u8]) -> Result<Span<'_>, ConvertError> {
     const NAME: &str = "Span";
     let refused = |field, problem| ConvertError::Field { span: at, field, problem };
     let mut span = Span::default();
-    let (mut trace_id, mut id, mut parts) = (false, false, 0);
+    let (mut trace_id, mut id, mut parts) = (false, false, PartCount::default());
     for field in fields(NAME, message) {
         let field = field?;
         match (field.number, field.payload) {
@@ -55,15 +55,12 @@ fn span_of(at: usize, message: &[u8]) -> Result<Span<'_>, ConvertError> {
             (7, Payload::Varint(duration)) => span.duration = duration,
             (8, Payload::Bytes(endpoint)) => span.local = endpoint_of(at, endpoint)?,
             (9, Payload::Bytes(endpoint)) => span.remote = endpoint_of(at, endpoint)?,
-            (10 | 11, Payload::Bytes(_)) if parts == PARTS_MAX => {
-                return Err(refused("annotations and tags", "are more than 65536"));
-            }
             (10, Payload::Bytes(annotation)) => {
-                parts += 1;
+                parts.add(1)?;
                 span.annotations.push(annotation_of(annotation)?);
             }
             (11, Payload::Bytes(entry)) => {
-                parts += 1;
+                parts.add(1)?;
                 let (key, value) = tag(entry)?;
                 span.tags.put(key, Value::Text(value));
             }

@@ -66,10 +66,10 @@ pub struct Endpoint<'a> {
 
 impl<'a> Span<'a> {
     pub fn push(mut self, rules: Rules, draft: &mut Draft) -> Result<(), TooLong> {
-        let mut resource = self.resource();
+        let resource = draft.resource(&mut self.resource())?;
         let scope = self.scope();
         let mut span = self.span(rules);
-        draft.push(&mut resource, &scope, &mut span)
+        draft.push(resource, &scope, &mut span)
     }
 
     fn resource(&mut self) -> Attributes<'a> {

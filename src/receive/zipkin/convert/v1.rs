@@ -75,7 +75,8 @@ impl<'a> Span<'a> {
             (span.start, span.end) = (now, now);
             span.attributes.put(START_TIME_ABSENT.as_bytes(), Value::Bool(true));
         }
-        draft.push(&mut resource(endpoint), &ScopeDraft::default(), &mut span)
+        let resource = draft.resource(&mut resource(endpoint))?;
+        draft.push(resource, &ScopeDraft::default(), &mut span)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::ConvertError;
 use super::json::{JsonEndpoint, JsonText, Micros, Parts, each, span_id, text, trace_id};
 use super::v1::{Annotation, BinaryAnnotation, Span};
-use crate::otlp::draft::{TooLong, Value};
+use crate::otlp::draft::{PartCount, TooLong, Value};
 use serde::Deserialize;
 use std::borrow::Cow;
 
@@ -11,6 +11,7 @@ use std::borrow::Cow;
 pub fn read<'a>(body: &'a [u8], mut take: impl FnMut(Span<'a>) -> Result<(), TooLong>) -> Result<(), ConvertError> {
     each(body, |at, span: JsonSpan<'a>| {
         let span = span.into_span().map_err(|(field, problem)| ConvertError::Field { span: at, field, problem })?;
+        PartCount::default().add(span.annotations.len() + span.binary_annotations.len())?;
         take(span).map_err(ConvertError::TooLong)
     })
 }

@@ -41,13 +41,13 @@ fn span<'a>(reader: &mut Reader<'a>) -> Result<Span<'a>, ThriftError> {
             }
             6 => {
                 reader.expect("Span.annotations", field, Kind::List)?;
-                for _ in 0..reader.list("Span.annotations", Kind::Struct)? {
+                for _ in 0..reader.parts("Span.annotations", Kind::Struct)? {
                     span.annotations.push(annotation(reader)?);
                 }
             }
             8 => {
                 reader.expect("Span.binary_annotations", field, Kind::List)?;
-                for _ in 0..reader.list("Span.binary_annotations", Kind::Struct)? {
+                for _ in 0..reader.parts("Span.binary_annotations", Kind::Struct)? {
                     span.binary_annotations.push(binary_annotation(reader)?);
                 }
             }
