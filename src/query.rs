@@ -16,6 +16,7 @@
 
 mod admission;
 mod asked;
+mod body;
 mod call;
 mod dead_letters;
 mod encode;

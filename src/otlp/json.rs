@@ -143,6 +143,22 @@ pub fn message_to_json(message: &'static schema::Message, bytes: &[u8]) -> Resul
     Ok(out)
 }
 
+/// Where JSON is written to.
+pub trait Output {
+    fn bytes(&mut self) -> &mut Vec<u8>;
+
+    /// Asked between the elements of lists: whether to go on. If not, what was written is of no use.
+    fn goes_on(&mut self) -> bool {
+        true
+    }
+}
+
+impl Output for Vec<u8> {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        self
+    }
+}
+
 /// What Tempo calls the list of resource spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopKey {
@@ -156,7 +172,7 @@ pub enum TopKey {
 ///
 /// # Errors
 /// As [`protobuf_to_otlp_json`]; what was appended until then must be thrown away.
-pub fn protobuf_to_tempo_json(out: &mut Vec<u8>, trace: &[u8], top: TopKey) -> Result<(), WireError> {
+pub fn protobuf_to_tempo_json(out: &mut impl Output, trace: &[u8], top: TopKey) -> Result<(), WireError> {
     let message = match top {
         TopKey::Batches => &schema::TEMPO_BATCHES,
         TopKey::ResourceSpans => &schema::EXPORT_TRACE_SERVICE_REQUEST,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! request ─▶ a place (else 429) ─▶ its turn in its lane (else 504) ─▶ blocking thread, under Control ─▶ room for the answer
+//!                                  └──────────────── held until here ─────────────────┘
 //! ```
 //!
 //! What queries hold in memory while they run is booked against one pool that all share; finished answers share a room of
@@ -12,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -66,11 +68,33 @@ pub(super) trait Answer: Send + 'static {
 /// Room for an answer, free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     unread: Counter,
 }
 
+/// Bytes with the room that they take.
+struct Held {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Room {
+    /// Bytes that take their part of this room with them, until nobody holds them any more: not here, and not in the buffers
+    /// of their connection.
+    pub(super) fn hold(&mut self, bytes: Vec<u8>) -> Bytes {
+        let units = bytes.len().div_ceil(ROOM_UNIT_BYTES).min(self.permit.num_permits());
+        match self.permit.split(units) {
+            Some(permit) => Bytes::from_owner(Held { bytes, _room: Self { permit, unread: self.unread.clone() } }),
+            None => bytes.into(),
+        }
+    }
+
     /// The client did not take the answer in time.
     pub(super) fn was_left_unread(&self) {
         self.unread.inc();
@@ -157,23 +181,25 @@ impl Admission {
         let Ok(Ok(permit)) = turn.await else { return Err(QueryError::Waited) };
         let control = Arc::new(Control::sharing(QUERY_DURATION_MAX, Arc::clone(&self.scratch)));
         let _cancel = CancelOnDrop(Arc::clone(&control));
-        // The permit belongs to the work, not to the request: a client that leaves does not free memory that is in use.
-        let task = tokio::task::spawn_blocking(move || (work(&control), permit));
-        let (answer, _permit) = match timeout(QUERY_DURATION_MAX + NOTICE_MAX, task).await {
-            Ok(Ok((answer, permit))) => (answer?, permit),
+        // The turn is the work's, not the request's: a client that leaves does not free memory that is in use. Once the work
+        // is done the next one has its turn, and the answer is memory of its query for as long as it waits for room.
+        let task = tokio::task::spawn_blocking(move || {
+            let _turn = permit;
+            let answer = work(&control)?;
+            control.settle(answer.bytes())?;
+            Ok::<T, QueryError>(answer)
+        });
+        let mut answer = match timeout(QUERY_DURATION_MAX + NOTICE_MAX, task).await {
+            Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(QueryError::Crashed),
             Err(_) => return Err(QueryError::TookTooLong),
         };
-        self.settle(answer).await
+        answer.hold(self.room_for(answer.bytes()).await?);
+        Ok(answer)
     }
 
     pub(super) fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
-    }
-
-    async fn settle<T: Answer>(&self, mut answer: T) -> Result<T, QueryError> {
-        answer.hold(self.room_for(answer.bytes()).await?);
-        Ok(answer)
     }
 
     /// Room for an answer of so many bytes. One that is larger than all of it takes all.
@@ -182,7 +208,14 @@ impl Admission {
         let room =
             timeout(WAIT_MAX, Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)));
         let Ok(Ok(permit)) = room.await else { return Err(QueryError::AnswersWaiting) };
-        Ok(Room { _permit: permit, unread: self.metrics.unread.clone() })
+        Ok(Room { permit, unread: self.metrics.unread.clone() })
+    }
+
+    /// As [`Admission::room_for`], if there is any now.
+    pub(super) fn room_now(&self, bytes: usize) -> Option<Room> {
+        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).ok()?;
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(units).ok()?;
+        Some(Room { permit, unread: self.metrics.unread.clone() })
     }
 }
 
@@ -207,9 +240,9 @@ mod tests {
 
     /// An answer of so many bytes.
     #[derive(Debug)]
-    struct Bytes(usize, Option<Room>);
+    struct Answered(usize, Option<Room>);
 
-    impl Answer for Bytes {
+    impl Answer for Answered {
         fn bytes(&self) -> usize {
             self.0
         }
@@ -219,8 +252,8 @@ mod tests {
         }
     }
 
-    fn nothing() -> Bytes {
-        Bytes(0, None)
+    fn nothing() -> Answered {
+        Answered(0, None)
     }
 
     #[tokio::test]
@@ -251,7 +284,7 @@ mod tests {
     async fn beyond_the_queue_is_refused_and_a_panic_is_an_error() {
         let admission = Admission::with(1, 1, 1, 1024);
         let (release, held) = mpsc::channel::<()>();
-        let first = admission.run(Lane::Trace, move |_| Ok(Bytes(usize::from(held.recv().is_ok()), None)));
+        let first = admission.run(Lane::Trace, move |_| Ok(Answered(usize::from(held.recv().is_ok()), None)));
         let second = async {
             let refused = admission.run(Lane::Scan, |_| Ok(nothing())).await;
             release.send(()).unwrap();
@@ -260,7 +293,7 @@ mod tests {
         let (first, second) = tokio::join!(first, second);
         assert_eq!(first.unwrap().0, 1);
         assert!(matches!(second, Err(QueryError::QueueFull)));
-        let crashed = admission.run(Lane::Scan, |_| -> Result<Bytes, QueryError> { panic!("on purpose") }).await;
+        let crashed = admission.run(Lane::Scan, |_| -> Result<Answered, QueryError> { panic!("on purpose") }).await;
         assert!(matches!(crashed, Err(QueryError::Crashed)));
     }
 
@@ -298,7 +331,7 @@ mod tests {
                         }
                     };
                     ended.send(stopped).unwrap();
-                    Err::<Bytes, _>(stopped.into())
+                    Err::<Answered, _>(stopped.into())
                 };
                 admission.run(Lane::Scan, work).await
             }
@@ -310,12 +343,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_that_waits_for_room_holds_no_turn_but_stays_booked() {
+        let admission = Arc::new(Admission::with(10, 1, 1, 4096));
+        let all = admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await.unwrap();
+        let waits = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move { admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await }
+        });
+        // There is one turn; an answer of nothing needs no room.
+        let next = admission.run(Lane::Scan, |_| Ok(nothing()));
+        tokio::time::timeout(WAIT_MAX / 2, next).await.expect("its turn comes").unwrap();
+        while admission.scratch.used_bytes() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(all);
+        waits.await.unwrap().unwrap();
+        assert_eq!(admission.scratch.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn bytes_keep_their_room_until_nobody_holds_them() {
+        let admission = Admission::with(1, 1, 1, 4096);
+        let mut room = admission.room_for(3000).await.unwrap();
+        let (first, second) = (room.hold(vec![1; 2000]), room.hold(vec![2; 1000]));
+        drop(room);
+        assert_eq!(admission.room_left(), 1);
+        assert!(admission.room_now(2000).is_none());
+        let part = first.slice(..10);
+        drop(first);
+        assert_eq!(admission.room_left(), 1, "a part of it is still to be sent");
+        drop((part, second));
+        assert_eq!(admission.room_left(), 4);
+        assert!(admission.room_now(2000).is_some());
+    }
+
+    #[tokio::test]
     async fn answers_wait_for_room_until_others_are_read() {
         let admission = Arc::new(Admission::with(10, 2, 2, 4096));
-        let larger_than_all = admission.run(Lane::Scan, |_| Ok(Bytes(1 << 20, None))).await.unwrap();
+        let larger_than_all = admission.run(Lane::Scan, |_| Ok(Answered(1 << 20, None))).await.unwrap();
         let second = tokio::spawn({
             let admission = Arc::clone(&admission);
-            async move { admission.run(Lane::Scan, |_| Ok(Bytes(1, None))).await }
+            async move { admission.run(Lane::Scan, |_| Ok(Answered(1, None))).await }
         });
         // It holds the only room there is.
         assert_eq!(admission.room.available_permits(), 0);

@@ -6,6 +6,7 @@ use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnsw
 use crate::traceql::ast::{Expression, Field, Query, Scope};
 use crate::traceql::control::Control;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
+use crate::traceql::search::Listener;
 use crate::traceql::segment::{SegmentError, Source};
 use crate::traceql::value::Value;
 use crate::traceql::{self, metrics, tags};
@@ -49,9 +50,9 @@ pub(super) fn search(
     request: &SearchRequest,
     source: &dyn Source,
     control: &Control,
-    progress: &mut dyn FnMut(&SearchAnswer),
+    listener: &mut dyn Listener,
 ) -> Result<SearchAnswer, QueryError> {
-    Ok(traceql::search::run(query, request, source, control, progress)?)
+    Ok(traceql::search::run(query, request, source, control, listener)?)
 }
 
 /// The whole answer at once: what a part of the data says of a quantile or of the largest series would be taken back.

@@ -57,8 +57,8 @@ pub enum QueryError {
     NotFound,
     #[error("trace exceeds max size (max bytes: {bytes_max})")]
     TraceTooLarge { bytes_max: usize },
-    #[error("response larger than the max ({bytes} vs {bytes_max} bytes); ask for fewer traces, spans or series")]
-    AnswerTooLarge { bytes: usize, bytes_max: usize },
+    #[error("response larger than the max ({bytes_max} bytes); ask for fewer traces, spans or series")]
+    AnswerTooLarge { bytes_max: usize },
     #[error("job queue full")]
     QueueFull,
     #[error("the query waited {} s for its turn; too many others are running", WAIT_MAX.as_secs())]

@@ -10,7 +10,8 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
+use super::admission::{Answer, Room};
+use super::body;
 use super::error::QueryError;
 use super::paced;
 use super::upstream::Away;
@@ -19,9 +20,6 @@ use crate::otlp::percent::grpc_message;
 pub(super) const JSON: &str = "application/json";
 pub(super) const PROTOBUF: &str = "application/protobuf";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Below this, gzip costs more than it saves; Tempo's middleware draws the line there too.
-const GZIP_BYTES_MIN: usize = 1024;
 
 /// Says of an answer why it may be partial, where Tempo's message has no place for that: Grafana refuses a message with
 /// members that it does not know, and no headers.
@@ -123,14 +121,14 @@ impl<P: Iterator<Item = Result<Bytes, std::io::Error>>> Iterator for Compressed<
 pub(super) struct Payload {
     content_type: &'static str,
     coding: Coding,
-    body: Vec<u8>,
+    pieces: Vec<Vec<u8>>,
     missing: Option<Away>,
     room: Option<Room>,
 }
 
 impl Answer for Payload {
     fn bytes(&self) -> usize {
-        self.body.len()
+        self.pieces.iter().map(Vec::len).sum()
     }
 
     fn hold(&mut self, room: Room) {
@@ -139,42 +137,20 @@ impl Answer for Payload {
 }
 
 impl Payload {
-    /// The answer of a search and the like, which has a limit of its own.
-    pub(super) fn of_scan(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Result<Self, QueryError> {
-        match body.len() > SCAN_ANSWER_BYTES_MAX {
-            true => Err(QueryError::AnswerTooLarge { bytes: body.len(), bytes_max: SCAN_ANSWER_BYTES_MAX }),
-            false => Ok(Self::new(content_type, body, coding)),
-        }
+    pub(super) fn new(content_type: &'static str, body: body::Body) -> Result<Self, QueryError> {
+        let (pieces, coding) = body.finish()?;
+        Ok(Self { content_type, coding, pieces, missing: None, room: None })
     }
 
     /// What the body has no place for: who does not answer, though something may be there.
     pub(super) fn missing(self, missing: Option<Away>) -> Self {
         Self { missing, ..self }
     }
-
-    /// Compresses the body if the client wants that and it pays; for large bodies that is work for a blocking thread.
-    pub(super) fn new(content_type: &'static str, body: Vec<u8>, coding: Coding) -> Self {
-        let compressed = match coding {
-            Coding::Gzip if body.len() >= GZIP_BYTES_MIN => gzip(&body),
-            _ => None,
-        };
-        match compressed {
-            Some(body) => Self { content_type, coding: Coding::Gzip, body, missing: None, room: None },
-            None => Self { content_type, coding: Coding::Identity, body, missing: None, room: None },
-        }
-    }
-}
-
-/// `None` if compressing fails, which it does not into memory.
-fn gzip(body: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    encoder.write_all(body).ok()?;
-    encoder.finish().ok()
 }
 
 impl IntoResponse for Payload {
     fn into_response(self) -> Response {
-        let mut response = Response::new(paced::body(self.body, self.room));
+        let mut response = Response::new(paced::body(self.pieces, self.room));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));

@@ -1,7 +1,8 @@
 //! Bodies that wait for their clients only so long.
 //!
-//! An answer holds memory until its client has read it. Here it is handed on in pieces, and if a piece is not taken for
-//! [`READ_WAIT_MAX`] the answer goes, with the room that it had; the client finds it cut off. That is counted.
+//! An answer holds memory until its client has read it. Here it is handed on in pieces, each with its part of the answer's
+//! room, and if a piece is not taken for [`READ_WAIT_MAX`] what is left goes; the client finds it cut off. That is counted.
+//! A piece in the buffers of a connection whose client opens no window for it keeps its room as long as it is there.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,11 +19,8 @@ use super::admission::Room;
 /// A client that takes nothing for so long has gone, or never wanted it.
 pub(super) const READ_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// What is handed on at once.
-const PIECE_BYTES: usize = 64 * 1024;
-
-/// Pieces on their way.
-const PIECES_MAX: usize = 2;
+/// Pieces on their way, besides what is in the buffers of the connection.
+const PIECES_MAX: usize = 1;
 
 /// A body that is made in a task of its own.
 struct Paced {
@@ -32,21 +30,20 @@ struct Paced {
 }
 
 /// A small body as it is, a large one piece by piece.
-pub(super) fn body(bytes: Vec<u8>, room: Option<Room>) -> Body {
-    body_within(bytes, room, READ_WAIT_MAX)
+pub(super) fn body(pieces: Vec<Vec<u8>>, room: Option<Room>) -> Body {
+    body_within(pieces, room, READ_WAIT_MAX)
 }
 
-fn body_within(bytes: Vec<u8>, room: Option<Room>, wait_max: Duration) -> Body {
-    if bytes.len() <= PIECE_BYTES {
-        // It is in the connection's buffer at once: its room need not wait for that.
-        return Body::from(bytes);
+fn body_within(mut pieces: Vec<Vec<u8>>, mut room: Option<Room>, wait_max: Duration) -> Body {
+    if pieces.len() <= 1 {
+        let piece = pieces.pop().unwrap_or_default();
+        return Body::from(held(piece, room.as_mut()));
     }
-    let left = bytes.len() as u64;
-    let (sender, pieces) = mpsc::channel(PIECES_MAX);
+    let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
     let task = tokio::spawn(async move {
-        for piece in bytes.chunks(PIECE_BYTES) {
-            // A copy, so that nothing else holds on to the whole.
-            match tokio::time::timeout(wait_max, sender.send(Bytes::copy_from_slice(piece))).await {
+        for piece in pieces {
+            match tokio::time::timeout(wait_max, sender.send(held(piece, room.as_mut()))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
@@ -58,7 +55,14 @@ fn body_within(bytes: Vec<u8>, room: Option<Room>, wait_max: Duration) -> Body {
             }
         }
     });
-    Body::new(Paced { pieces, left, task: task.abort_handle() })
+    Body::new(Paced { pieces: receiver, left, task: task.abort_handle() })
+}
+
+fn held(piece: Vec<u8>, room: Option<&mut Room>) -> Bytes {
+    match room {
+        Some(room) => room.hold(piece),
+        None => piece.into(),
+    }
 }
 
 impl http_body::Body for Paced {
@@ -103,15 +107,16 @@ mod tests {
 
     use super::*;
     use crate::query::admission::Admission;
+    use crate::query::body::PIECE_BYTES;
     use crate::query::router::QueryLimits;
 
     #[tokio::test]
     async fn a_body_arrives_whole_whatever_its_length() {
-        for len in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 10 * PIECE_BYTES + 7] {
-            let bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
-            let body = body(bytes.clone(), None);
-            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(len as u64));
-            assert_eq!(body.collect().await.unwrap().to_bytes(), bytes);
+        for count in [0, 1, 2, 10] {
+            let pieces: Vec<Vec<u8>> = (0..count).map(|number| vec![number; PIECE_BYTES - 7]).collect();
+            let body = body(pieces.clone(), None);
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(pieces.concat().len() as u64));
+            assert_eq!(body.collect().await.unwrap().to_bytes(), pieces.concat());
         }
     }
 
@@ -120,12 +125,28 @@ mod tests {
         let admission = Admission::new(&QueryLimits::default());
         let all = admission.room_left();
         let room = admission.room_for(10 * PIECE_BYTES).await.unwrap();
-        assert!(admission.room_left() < all);
-        let unread = body_within(vec![0; 10 * PIECE_BYTES], Some(room), Duration::from_millis(1));
-        while admission.room_left() < all {
+        let unread = body_within(vec![vec![0; PIECE_BYTES]; 10], Some(room), Duration::from_millis(1));
+        while admission.left_unread() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(admission.left_unread(), 1);
+        // But for what is on its way.
+        let on_its_way = PIECES_MAX * PIECE_BYTES / 1024;
+        while admission.room_left() < all - on_its_way {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         assert!(unread.collect().await.is_err());
+        assert_eq!((admission.left_unread(), admission.room_left()), (1, all));
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_takes_room_until_it_has_left_too() {
+        let admission = Admission::new(&QueryLimits::default());
+        let all = admission.room_left();
+        let body = body(vec![vec![0; 2048]], admission.room_for(2048).await.ok());
+        assert_eq!(admission.room_left(), all - 2);
+        let bytes = body.collect().await.unwrap().to_bytes();
+        assert_eq!(admission.room_left(), all - 2);
+        drop(bytes);
+        assert_eq!(admission.room_left(), all);
     }
 }

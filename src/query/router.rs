@@ -6,9 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
-use super::admission::{Admission, Answer, Lane, Metrics};
+use super::admission::{Admission, Answer, Lane, Metrics, SCAN_ANSWER_BYTES_MAX};
+use super::body::{Allowance, Body};
 use super::error::QueryError;
 use super::introspection::{self, Introspection};
+use super::negotiation::Coding;
 use super::source::SpanSource;
 use super::upstream::Upstream;
 use super::{search, series, status_pages, streaming, tags, tail, trace_by_id};
@@ -92,7 +94,7 @@ impl QueryState {
         self.limits
     }
 
-    pub(super) fn admission(&self) -> &Admission {
+    pub(super) fn admission(&self) -> &Arc<Admission> {
         &self.admission
     }
 }
@@ -103,6 +105,18 @@ pub(super) struct Scanned<'a> {
     pub state: &'a QueryState,
     pub source: &'a dyn Source,
     pub control: &'a Control,
+}
+
+impl Scanned<'_> {
+    /// How large the answer may be.
+    pub fn allowance(&self) -> Allowance {
+        Allowance::new(self.control, SCAN_ANSWER_BYTES_MAX)
+    }
+
+    /// For the answer.
+    pub fn body(&self, coding: Coding) -> Body {
+        Body::new(coding, self.allowance())
+    }
 }
 
 impl fmt::Debug for QueryState {

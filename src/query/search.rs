@@ -10,6 +10,7 @@ use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
+use crate::traceql::search::Nobody;
 
 pub(super) async fn search(
     State(state): State<QueryState>,
@@ -19,12 +20,13 @@ pub(super) async fn search(
     let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
-        let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut |_| {})?;
-        let body = match format {
-            Format::Json => json::search(&answer, call.origin),
-            Format::Protobuf => protobuf::search(&answer, call.origin),
-        };
-        Ok(Payload::of_scan(format.content_type(), body, coding)?.missing(away))
+        let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut Nobody)?;
+        let mut body = scanned.body(coding);
+        match format {
+            Format::Json => json::search(&mut body, &answer, call.origin),
+            Format::Protobuf => body.put_all(protobuf::search(&answer, call.origin, scanned.allowance())?),
+        }
+        Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
     state.scan(move || SearchCall::from_url(&parameters, now), answer).await
 }

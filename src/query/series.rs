@@ -19,7 +19,9 @@ pub(super) async fn range(
     let (now, coding) = (now(), Coding::of(&headers));
     let answer = move |call: RangeCall, scanned: &Scanned<'_>| {
         let series = upstream::range(scanned, &call.query, &call.request)?;
-        Payload::of_scan(JSON, json::range(&series), coding)
+        let mut body = scanned.body(coding);
+        json::range(&mut body, &series);
+        Payload::new(JSON, body)
     };
     state.scan(move || RangeCall::from_url(&parameters, now), answer).await
 }
@@ -32,7 +34,9 @@ pub(super) async fn instant(
     let (now, coding) = (now(), Coding::of(&headers));
     let answer = move |call: InstantCall, scanned: &Scanned<'_>| {
         let series = upstream::instant(scanned, &call.query, &call.request)?;
-        Payload::of_scan(JSON, json::instant(&series), coding)
+        let mut body = scanned.body(coding);
+        json::instant(&mut body, &series);
+        Payload::new(JSON, body)
     };
     state.scan(move || InstantCall::from_url(&parameters, now), answer).await
 }

@@ -89,60 +89,63 @@ async fn query(State(state): State<QueryState>, Path(method): Path<String>, requ
 /// A task of its own for a request; `None`: there is no such method.
 fn start(state: QueryState, method: &str, message: Bytes) -> Option<Body> {
     let now = now();
+    let admission = state.admission().clone();
     Some(match method {
-        "Search" => answer(move |sender: Sender| async move {
+        "Search" => answer(&admission, move |sender: Sender| async move {
             let read = move || SearchCall::from_message(&message, now);
             let find = move |call: SearchCall, scanned: &Scanned<'_>| {
-                let mut progress = Progress::new(sender, call.origin);
-                let tell = &mut |found: &_| progress.tell(found);
-                let found = upstream::search(scanned, &call.query, &call.request, tell)?;
-                Ok(Messages::new(progress.rest(&found.answer))?.missing(found.away))
+                let mut progress = Progress::new(sender, scanned.control, call.origin);
+                let found = upstream::search(scanned, &call.query, &call.request, &mut progress)?;
+                let messages = progress.rest(&found.answer, scanned.allowance())?;
+                Ok(Messages::new(messages).missing(found.away))
             };
             state.scan(read, find).await
         }),
         "SearchTags" | "SearchTagsV2" => {
             let version = if method == "SearchTags" { Version::V1 } else { Version::V2 };
-            answer(move |_| async move {
+            answer(&admission, move |_| async move {
                 let read = move || TagsCall::from_message(&message, now);
                 let find = move |call: TagsCall, scanned: &Scanned<'_>| {
                     let Federated { answer: tags, away } = find_names(&call, version, scanned)?;
-                    let messages = Messages::new(match version {
-                        Version::V1 => protobuf::tag_names(&tags, MESSAGE_BYTES_MAX),
-                        Version::V2 => protobuf::tag_names_v2(&tags, MESSAGE_BYTES_MAX),
-                    });
-                    Ok(messages?.missing(away))
+                    let allowance = scanned.allowance();
+                    let messages = match version {
+                        Version::V1 => protobuf::tag_names(&tags, MESSAGE_BYTES_MAX, allowance),
+                        Version::V2 => protobuf::tag_names_v2(&tags, MESSAGE_BYTES_MAX, allowance),
+                    };
+                    Ok(Messages::new(messages?).missing(away))
                 };
                 state.scan(read, find).await
             })
         }
         "SearchTagValues" | "SearchTagValuesV2" => {
             let version = if method == "SearchTagValues" { Version::V1 } else { Version::V2 };
-            answer(move |_| async move {
+            answer(&admission, move |_| async move {
                 let read = move || ValuesCall::from_message(&message, version.tag_names(), now);
                 let find = move |call: ValuesCall, scanned: &Scanned<'_>| {
                     let Federated { answer: values, away } = find_values(&call, scanned)?;
-                    let messages = Messages::new(match version {
-                        Version::V1 => protobuf::tag_values(&values, MESSAGE_BYTES_MAX),
-                        Version::V2 => protobuf::tag_values_v2(&values, MESSAGE_BYTES_MAX),
-                    });
-                    Ok(messages?.missing(away))
+                    let allowance = scanned.allowance();
+                    let messages = match version {
+                        Version::V1 => protobuf::tag_values(&values, MESSAGE_BYTES_MAX, allowance),
+                        Version::V2 => protobuf::tag_values_v2(&values, MESSAGE_BYTES_MAX, allowance),
+                    };
+                    Ok(Messages::new(messages?).missing(away))
                 };
                 state.scan(read, find).await
             })
         }
-        "MetricsQueryRange" => answer(move |_| async move {
+        "MetricsQueryRange" => answer(&admission, move |_| async move {
             let read = move || RangeCall::from_message(&message, now);
             let find = |call: RangeCall, scanned: &Scanned<'_>| {
                 let series = upstream::range(scanned, &call.query, &call.request)?;
-                Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX))
+                Ok(Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
             state.scan(read, find).await
         }),
-        "MetricsQueryInstant" => answer(move |_| async move {
+        "MetricsQueryInstant" => answer(&admission, move |_| async move {
             let read = move || InstantCall::from_message(&message, now);
             let find = |call: InstantCall, scanned: &Scanned<'_>| {
                 let series = upstream::instant(scanned, &call.query, &call.request)?;
-                Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX))
+                Ok(Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
             state.scan(read, find).await
         }),
@@ -170,7 +173,7 @@ async fn health(State(state): State<QueryState>, Path(method): Path<String>, req
     let ready = state.introspection().readiness() == Readiness::Ready;
     let mut response = Vec::new();
     wire::put_uint(&mut response, 1, if ready { SERVING } else { NOT_SERVING });
-    grpc(body::unary(response))
+    grpc(body::unary(state.admission(), response))
 }
 
 /// The one message of a request, or the answer to something that is none.

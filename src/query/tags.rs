@@ -101,13 +101,15 @@ async fn names(
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: TagsCall, scanned: &Scanned<'_>| {
         let Federated { answer: tags, away } = find_names(&call, version, scanned)?;
-        let body = match (format, version) {
-            (Format::Json, Version::V1) => json::tag_names(&tags),
-            (Format::Json, Version::V2) => json::tag_names_v2(&tags),
-            (Format::Protobuf, Version::V1) => protobuf::tag_names(&tags, usize::MAX).concat(),
-            (Format::Protobuf, Version::V2) => protobuf::tag_names_v2(&tags, usize::MAX).concat(),
-        };
-        Ok(Payload::of_scan(format.content_type(), body, coding)?.missing(away))
+        let mut body = scanned.body(coding);
+        let allowance = scanned.allowance();
+        match (format, version) {
+            (Format::Json, Version::V1) => json::tag_names(&mut body, &tags),
+            (Format::Json, Version::V2) => json::tag_names_v2(&mut body, &tags),
+            (Format::Protobuf, Version::V1) => body.put_all(protobuf::tag_names(&tags, usize::MAX, allowance)?),
+            (Format::Protobuf, Version::V2) => body.put_all(protobuf::tag_names_v2(&tags, usize::MAX, allowance)?),
+        }
+        Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
     state.scan(move || TagsCall::from_url(&parameters, now), answer).await
 }
@@ -125,13 +127,15 @@ async fn values(
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: ValuesCall, scanned: &Scanned<'_>| {
         let Federated { answer, away } = find_values(&call, scanned)?;
-        let body = match (format, version) {
-            (Format::Json, Version::V1) => json::tag_values(&answer),
-            (Format::Json, Version::V2) => json::tag_values_v2(&answer),
-            (Format::Protobuf, Version::V1) => protobuf::tag_values(&answer, usize::MAX).concat(),
-            (Format::Protobuf, Version::V2) => protobuf::tag_values_v2(&answer, usize::MAX).concat(),
-        };
-        Ok(Payload::of_scan(format.content_type(), body, coding)?.missing(away))
+        let mut body = scanned.body(coding);
+        let allowance = scanned.allowance();
+        match (format, version) {
+            (Format::Json, Version::V1) => json::tag_values(&mut body, &answer),
+            (Format::Json, Version::V2) => json::tag_values_v2(&mut body, &answer),
+            (Format::Protobuf, Version::V1) => body.put_all(protobuf::tag_values(&answer, usize::MAX, allowance)?),
+            (Format::Protobuf, Version::V2) => body.put_all(protobuf::tag_values_v2(&answer, usize::MAX, allowance)?),
+        }
+        Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
     state.scan(move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now), answer).await
 }

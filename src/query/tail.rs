@@ -30,6 +30,7 @@ use crate::traceql::answer::{FoundSpan, SearchAnswer};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Query, Root, Scope, Stage};
 use crate::traceql::column::ROWS_MAX;
 use crate::traceql::request::SearchRequest;
+use crate::traceql::search::Nobody;
 use crate::traceql::segment::{Piece, Segment, SegmentError, Source};
 
 /// Spans in one answer: some 3 MB.
@@ -65,7 +66,10 @@ pub(super) async fn tail(
 ) -> Result<Payload, QueryError> {
     let coding = Coding::of(&headers);
     let answer = move |call: TailCall, scanned: &Scanned<'_>| {
-        Payload::of_scan(JSON, json::arrived(&call.answered(scanned)?), coding)
+        let arrived = call.answered(scanned)?;
+        let mut body = scanned.body(coding);
+        json::arrived(&mut body, &arrived);
+        Payload::new(JSON, body)
     };
     state.scan(move || TailCall::from_url(&parameters), answer).await
 }
@@ -116,7 +120,7 @@ impl TailCall {
     fn search(&self, scanned: &Scanned<'_>, traces: usize, source: &dyn Source) -> Result<SearchAnswer, QueryError> {
         let request =
             SearchRequest { start: 0, end: u64::MAX, limit: traces, spans_per_spanset: SPANS_MAX, overlapping: None };
-        engine::search(&self.query, &request, source, scanned.control, &mut |_| {})
+        engine::search(&self.query, &request, source, scanned.control, &mut Nobody)
     }
 }
 
@@ -186,6 +190,10 @@ impl Source for New<'_> {
 
     fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
         self.whole.pieces(trace)
+    }
+
+    fn whole_since(&self) -> u64 {
+        self.whole.whole_since()
     }
 
     /// They are looked at with all of their pieces, which are in the segments of the whole.

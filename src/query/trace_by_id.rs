@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::admission::Lane;
+use super::body::{Allowance, Body};
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
@@ -22,7 +23,7 @@ use crate::otlp::TraceId;
 use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
 use crate::otlp::wire;
 use crate::store::assemble::{AssembleLimits, Completeness, Trace, assemble};
-use crate::traceql::control::Control;
+use crate::traceql::control::{Booked, Control};
 
 /// `tempopb.PartialStatus.PARTIAL`.
 const PARTIAL: u64 = 1;
@@ -49,10 +50,13 @@ pub(super) async fn v2(
     state.admission().run(Lane::Trace, move |control| lookup.answer_v2(&*source, control)).await
 }
 
-/// Traces of up to so many bytes are read without booking them.
+/// Traces of up to so many bytes are read without booking them: nearly all are smaller, and are over before anything else
+/// of their size is.
 const SMALL_BYTES_MAX: usize = 512 * 1024;
-/// How many times the bytes of a trace are held at once: its fragments, the whole, and the answer, which is larger in JSON.
-const COPIES_OF_LARGE: usize = 4;
+/// A larger one is read anew, up to so many times more, until it is whole.
+const READ_AGAIN_FACTOR: usize = 4;
+/// While a trace is read: fragments, of which some more than the limit are read to be sure of it, and the whole.
+const COPIES_READ: usize = 3;
 
 /// A request that was understood.
 struct Lookup {
@@ -70,6 +74,7 @@ struct Found {
     inspected_bytes: u64,
     /// Whoever may have more does not answer.
     away: Option<Away>,
+    _booked: Booked,
 }
 
 impl Lookup {
@@ -85,21 +90,27 @@ impl Lookup {
         })
     }
 
-    /// Nearly all traces are small, and cost next to nothing: only a large one is booked, before it is read as a whole.
-    fn read(&self, source: &dyn TraceSource, control: &Control) -> Result<FoundTrace, QueryError> {
-        if self.limits.trace_bytes_max > SMALL_BYTES_MAX {
-            let found = source.trace(self.id, &AssembleLimits { trace_bytes_max: SMALL_BYTES_MAX })?;
-            if found.completeness == Completeness::Complete {
+    /// Nearly all traces are small, and cost next to nothing: only a large one is booked, as far as it goes and before it is
+    /// read.
+    fn read(&self, source: &dyn TraceSource, booked: &mut Booked) -> Result<FoundTrace, QueryError> {
+        let mut limits = AssembleLimits { trace_bytes_max: self.limits.trace_bytes_max.min(SMALL_BYTES_MAX) };
+        loop {
+            let found = source.trace(self.id, &limits)?;
+            let whole = found.completeness == Completeness::Complete;
+            if whole || limits.trace_bytes_max >= self.limits.trace_bytes_max {
                 return Ok(found);
             }
+            drop(found);
+            limits.trace_bytes_max =
+                limits.trace_bytes_max.saturating_mul(READ_AGAIN_FACTOR).min(self.limits.trace_bytes_max);
+            let bytes = limits.trace_bytes_max.saturating_mul(COPIES_READ);
+            booked.grow(bytes.saturating_sub(booked.bytes()))?;
         }
-        let bytes = self.limits.trace_bytes_max.saturating_mul(COPIES_OF_LARGE);
-        control.reserve(bytes.min(control.bytes_max()))?;
-        Ok(source.trace(self.id, &self.limits)?)
     }
 
     fn find(&self, source: &dyn TraceSource, control: &Control) -> Result<Found, QueryError> {
-        let here = self.read(source, control)?;
+        let mut booked = control.nothing_booked();
+        let here = self.read(source, &mut booked)?;
         let mut trace = self.assembled(&here.fragments)?;
         let inspected_bytes = here.inspected_bytes;
         let truncated = here.completeness == Completeness::Truncated;
@@ -111,6 +122,7 @@ impl Lookup {
             match upstream.trace(self.id, control) {
                 Ok(older) if older.is_empty() => {}
                 Ok(older) => {
+                    control.reserve(older.len())?;
                     let mut fragments = here.fragments;
                     fragments.push(older);
                     trace = self.assembled(&fragments)?;
@@ -122,7 +134,9 @@ impl Lookup {
         if truncated {
             trace.completeness = Completeness::Truncated;
         }
-        Ok(Found { trace, inspected_bytes, away })
+        // The fragments are gone.
+        booked.shrink_to(trace.request.len());
+        Ok(Found { trace, inspected_bytes, away, _booked: booked })
     }
 
     fn assembled(&self, fragments: &[Bytes]) -> Result<Trace, QueryError> {
@@ -130,26 +144,23 @@ impl Lookup {
     }
 
     fn answer_v1(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
-        let Found { trace, away, .. } = self.find(source, control)?;
+        let Found { trace, away, _booked, .. } = self.find(source, control)?;
         if trace.completeness == Completeness::Truncated {
             return Err(QueryError::TraceTooLarge { bytes_max: self.limits.trace_bytes_max });
         }
         if trace.spans == 0 {
             return Err(away.map_or(QueryError::NotFound, QueryError::Away));
         }
-        let body = match self.format {
-            Format::Protobuf => trace.request,
-            Format::Json => {
-                let mut body = Vec::with_capacity(trace.request.len() * 2);
-                protobuf_to_tempo_json(&mut body, &trace.request, TopKey::Batches)?;
-                body
-            }
-        };
-        Ok(Payload::new(self.format.content_type(), body, self.coding))
+        let mut body = self.body(control);
+        match self.format {
+            Format::Protobuf => body.put(&trace.request),
+            Format::Json => protobuf_to_tempo_json(&mut body, &trace.request, TopKey::Batches)?,
+        }
+        Payload::new(self.format.content_type(), body)
     }
 
     fn answer_v2(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
-        let Found { trace, inspected_bytes, away } = self.find(source, control)?;
+        let Found { trace, inspected_bytes, away, _booked } = self.find(source, control)?;
         let partial = match trace.completeness {
             Completeness::Truncated => {
                 let bytes_max = self.limits.trace_bytes_max;
@@ -157,37 +168,39 @@ impl Lookup {
             }
             Completeness::Complete => away.map(|away| away.to_string()),
         };
-        let body = match self.format {
-            Format::Protobuf => response_protobuf(&trace.request, inspected_bytes, partial.as_deref()),
-            Format::Json => response_json(&trace.request, inspected_bytes, partial.as_deref())?,
-        };
-        Ok(Payload::new(self.format.content_type(), body, self.coding))
+        let mut body = self.body(control);
+        match self.format {
+            Format::Protobuf => put_protobuf(&mut body, &trace.request, inspected_bytes, partial.as_deref()),
+            Format::Json => put_json(&mut body, &trace.request, inspected_bytes, partial.as_deref())?,
+        }
+        Payload::new(self.format.content_type(), body)
+    }
+
+    /// Limited by the trace alone, which has a limit.
+    fn body(&self, control: &Control) -> Body {
+        Body::new(self.coding, Allowance::new(control, usize::MAX))
     }
 }
 
 /// `tempopb.TraceByIDResponse`: trace 1, metrics 2 { inspectedBytes 1 }, status 3, message 4.
-fn response_protobuf(trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> Vec<u8> {
-    // Beyond the trace: the metrics, at most 13 bytes, and a short message.
-    const REST_LEN: usize = 128;
-    let mut body = Vec::with_capacity(trace.len() + REST_LEN);
-    wire::put_bytes(&mut body, 1, trace);
+fn put_protobuf(body: &mut Body, trace: &[u8], inspected_bytes: u64, partial: Option<&str>) {
+    wire::put_header(body, 1, trace.len());
+    body.put(trace);
     let mut metrics = Vec::new();
     if inspected_bytes != 0 {
         wire::put_uint(&mut metrics, 1, inspected_bytes);
     }
-    wire::put_bytes(&mut body, 2, &metrics);
+    wire::put_bytes(body, 2, &metrics);
     if let Some(message) = partial {
-        wire::put_uint(&mut body, 3, PARTIAL);
-        wire::put_bytes(&mut body, 4, message.as_bytes());
+        wire::put_uint(body, 3, PARTIAL);
+        wire::put_bytes(body, 4, message.as_bytes());
     }
-    body
 }
 
 /// The same in Tempo's JSON.
-fn response_json(trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> Result<Vec<u8>, QueryError> {
-    let mut body = Vec::with_capacity(trace.len() * 2 + 128);
+fn put_json(body: &mut Body, trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> Result<(), QueryError> {
     body.extend_from_slice(b"{\"trace\":");
-    protobuf_to_tempo_json(&mut body, trace, TopKey::ResourceSpans)?;
+    protobuf_to_tempo_json(body, trace, TopKey::ResourceSpans)?;
     body.extend_from_slice(b",\"metrics\":{");
     if inspected_bytes != 0 {
         body.extend_from_slice(format!("\"inspectedBytes\":\"{inspected_bytes}\"").as_bytes());
@@ -195,10 +208,10 @@ fn response_json(trace: &[u8], inspected_bytes: u64, partial: Option<&str>) -> R
     body.push(b'}');
     if let Some(message) = partial {
         body.extend_from_slice(b",\"status\":\"PARTIAL\",\"message\":");
-        put_string(&mut body, message);
+        put_string(body, message);
     }
     body.push(b'}');
-    Ok(body)
+    Ok(())
 }
 
 /// `start` and `end` only tell Tempo where to look; a trace is found here wherever it lies, so they are just checked.
@@ -216,4 +229,72 @@ fn seconds(parameters: &Parameters, name: &'static str) -> Result<Option<i64>, P
     let Some(text) = parameters.get(name) else { return Ok(None) };
     let seconds = signed(text).map_err(|reason| ParameterError::Invalid { name, reason })?;
     Ok(Some(seconds).filter(|seconds| *seconds != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::query::admission::Answer as _;
+    use crate::query::source::SourceError;
+
+    const MIB: usize = 1024 * 1024;
+
+    /// A trace of so many spans of 64 KiB, each a fragment.
+    struct Large(u64);
+
+    impl TraceSource for Large {
+        fn trace(&self, id: TraceId, limits: &AssembleLimits) -> Result<FoundTrace, SourceError> {
+            let mut found =
+                FoundTrace { fragments: Vec::new(), completeness: Completeness::Complete, inspected_bytes: 0 };
+            let mut bytes = 0;
+            for number in 1..=self.0 {
+                if bytes > 2 * limits.trace_bytes_max {
+                    found.completeness = Completeness::Truncated;
+                    break;
+                }
+                let (mut span, mut scope, mut resource, mut request) = Default::default();
+                wire::put_bytes(&mut span, 1, &id.0);
+                wire::put_bytes(&mut span, 2, &number.to_be_bytes());
+                wire::put_bytes(&mut span, 5, &[b'x'; 64 * 1024]);
+                wire::put_bytes(&mut scope, 2, &span);
+                wire::put_bytes(&mut resource, 2, &scope);
+                wire::put_bytes(&mut request, 1, &resource);
+                bytes += request.len();
+                found.fragments.push(request.into());
+            }
+            Ok(found)
+        }
+    }
+
+    fn lookup(format: Format) -> Lookup {
+        let limits = AssembleLimits { trace_bytes_max: 8 * MIB };
+        Lookup { id: TraceId([7; 16]), limits, format, coding: Coding::Identity, upstream: None }
+    }
+
+    #[test]
+    fn a_trace_is_booked_by_its_size_and_a_small_one_not_at_all() {
+        let control = Control::new(Duration::from_secs(3600), 32 * MIB);
+        let mut booked = control.nothing_booked();
+        lookup(Format::Json).read(&Large(8), &mut booked).unwrap();
+        assert_eq!(booked.bytes(), 0);
+        let found = lookup(Format::Json).read(&Large(48), &mut booked).unwrap();
+        assert_eq!((found.fragments.len(), found.completeness), (48, Completeness::Complete));
+        // Of 3 MiB; the largest that there may be takes four times as much.
+        assert!((3 * MIB..=6 * MIB).contains(&booked.bytes()), "{}", booked.bytes());
+    }
+
+    #[test]
+    fn the_largest_trace_leaves_memory_to_others_while_it_is_written() {
+        for format in [Format::Json, Format::Protobuf] {
+            let control = Control::new(Duration::from_secs(3600), 32 * MIB);
+            let payload = lookup(format).answer_v2(&Large(120), &control).unwrap();
+            assert!(payload.bytes() > 7 * MIB);
+            // What was written stays booked, and nothing else does.
+            assert!((7 * MIB..9 * MIB).contains(&control.used_bytes()), "{}", control.used_bytes());
+        }
+        let small = Control::new(Duration::from_secs(3600), 4 * MIB);
+        assert!(matches!(lookup(Format::Json).answer_v2(&Large(120), &small), Err(QueryError::Stopped(_))));
+    }
 }

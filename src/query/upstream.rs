@@ -37,7 +37,8 @@ use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsR
 /// Somebody who keeps traces longer. Called on blocking threads; blocks until it has answered, given up, or the query is
 /// to end.
 pub trait Upstream: Send + Sync + 'static {
-    /// The trace as an `ExportTraceServiceRequest`, empty if there is none.
+    /// The trace as an `ExportTraceServiceRequest`, empty if there is none. What this and the others answer is booked with the
+    /// query.
     ///
     /// # Errors
     /// It does not answer, or nobody waits for it any more.

@@ -42,6 +42,7 @@ use crate::otlp::TraceId;
 use crate::query::SourceError;
 use crate::spool::database::{COLUMN, META, SEALED_KEY, TRACE, synced};
 use crate::spool::{Access, Database, PipelineId, SealedAccount, Seq};
+use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Piece, Segment, SegmentError};
 
 pub use metrics::Metrics;
@@ -467,6 +468,21 @@ impl SealedView for View {
         runs.chain(self.pinned_as_segment()).collect()
     }
 
+    /// By when batches were received, not by the times of spans: late ones and pinned traces are older than what is kept.
+    /// What a run that is set aside had is not here.
+    fn whole_since(&self) -> Option<u64> {
+        let (mut oldest, mut missing_to) = (None, 0);
+        for segment in &self.segments {
+            let record = &segment.run().record;
+            if segment.run().is_served() {
+                oldest = Some(oldest.map_or(record.oldest_received, |oldest: u64| oldest.min(record.oldest_received)));
+            } else {
+                missing_to = missing_to.max(record.newest_received.saturating_add(1));
+            }
+        }
+        oldest.map(|oldest| oldest.max(missing_to))
+    }
+
     /// One look at a filter per segment, and one at a block per segment that has the trace.
     fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
         let mut found = Vec::new();
@@ -504,6 +520,10 @@ impl SealedView for View {
 
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
         segment.id() == PINNED_SEGMENT || self.splits.contains(segment.id(), trace)
+    }
+
+    fn split_traces(&self, segment: &dyn Segment, traces: usize) -> Mask {
+        if segment.id() == PINNED_SEGMENT { Mask::all(traces) } else { self.splits.of(segment.id(), traces) }
     }
 
     fn fragments(&self, trace: TraceId, bytes_max: usize) -> Result<Fragments, SourceError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::otlp::TraceId;
 use crate::query::SourceError;
 use crate::spool::Seq;
+use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Piece, Segment, SegmentError};
 
 /// Sealed runs.
@@ -24,6 +25,10 @@ pub trait SealedView: Send + Sync {
     /// ([`crate::traceql::segment::SegmentId`]) begin with a batch below [`SealedView::sealed_to`].
     fn segments(&self, start: u64, end: u64) -> Vec<Arc<dyn Segment>>;
 
+    /// Since when all that was received is in runs or behind [`SealedView::sealed_to`], Unix nanoseconds; `None`: there is no run
+    /// yet.
+    fn whole_since(&self) -> Option<u64>;
+
     /// All pieces of a trace in runs, oldest first.
     ///
     /// # Errors
@@ -35,6 +40,9 @@ pub trait SealedView: Send + Sync {
 
     /// Whether a trace of one of these segments may have pieces in other runs. Quick, and never falsely `false`.
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool;
+
+    /// The indices of all traces of a segment for which it may.
+    fn split_traces(&self, segment: &dyn Segment, traces: usize) -> Mask;
 
     /// The spans of a trace in runs, oldest first: requests that hold no other spans. It stops at about `bytes_max`, and says
     /// so.
@@ -73,6 +81,10 @@ impl SealedView for NothingSealed {
         Vec::new()
     }
 
+    fn whole_since(&self) -> Option<u64> {
+        None
+    }
+
     fn pieces(&self, _trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
         Ok(Vec::new())
     }
@@ -83,6 +95,10 @@ impl SealedView for NothingSealed {
 
     fn may_be_split(&self, _segment: &dyn Segment, _trace: usize) -> bool {
         false
+    }
+
+    fn split_traces(&self, _segment: &dyn Segment, traces: usize) -> Mask {
+        Mask::none(traces)
     }
 
     fn fragments(&self, _trace: TraceId, _bytes_max: usize) -> Result<Fragments, SourceError> {

@@ -17,10 +17,14 @@ use crate::otlp::view::retain_spans;
 use crate::otlp::wire::Fields;
 use crate::query::{Arrivals, FoundTrace, SourceError, SpanSource, TraceSource};
 use crate::spool::{ReadError, Seq, Spool};
+use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId, Source, Traces};
 
 /// Sealing is slow against looking: one look more is enough, and a few are surely.
 const LOOKS_MAX: usize = 4;
+
+/// Batches of other signals that may stand before the first with spans.
+const LOOKED_AT_MAX: u64 = 64;
 
 /// Segments of the tail that were not read for this long are built anew when they are.
 const IDLE_AFTER: Duration = Duration::from_secs(120);
@@ -75,6 +79,16 @@ impl Store {
         let batches = self.spool.range();
         let first = batches.start.max(view.sealed_to());
         (view, first..batches.end.max(first))
+    }
+
+    /// When the first of these batches that has spans was received.
+    fn received_first(&self, batches: Range<u64>) -> Result<Option<u64>, ReadError> {
+        for batch in batches {
+            if let Some(header) = self.spool.trace_header(Seq(batch))? {
+                return Ok(Some(header.received));
+            }
+        }
+        Ok(None)
     }
 
     fn fragments(&self, id: TraceId, limits: &AssembleLimits) -> Result<(FoundTrace, Seq), SourceError> {
@@ -144,8 +158,13 @@ impl SpanSource for Store {
     fn searchable(&self) -> Result<Arc<dyn Source>, SourceError> {
         let (runs, batches) = self.look();
         let sealed_to = runs.sealed_to();
+        let first_batches = batches.start.0..batches.end.0.min(batches.start.0.saturating_add(LOOKED_AT_MAX));
         let tail = self.tail.view(batches)?;
-        Ok(Arc::new(Searchable { runs, sealed_to, tail, traces: Mutex::default() }))
+        let tail_since = match runs.whole_since() {
+            Some(_) => None,
+            None => self.received_first(first_batches)?,
+        };
+        Ok(Arc::new(Searchable { runs, sealed_to, tail, tail_since, traces: Mutex::default() }))
     }
 
     fn arrivals(&self, from: Option<u64>) -> Result<Arrivals, SourceError> {
@@ -171,6 +190,8 @@ struct Searchable {
     runs: Arc<dyn SealedView>,
     sealed_to: Seq,
     tail: TailView,
+    /// Where there is no run: since when the tail has everything.
+    tail_since: Option<u64>,
     /// The traces of the segments that were asked for last: a query asks for one trace of a segment after the other.
     traces: Mutex<Vec<(SegmentId, Arc<Traces>)>>,
 }
@@ -212,5 +233,23 @@ impl Source for Searchable {
         }
         let in_tail = || self.trace_id(segment, trace).is_none_or(|id| self.tail.may_hold(id));
         self.runs.may_be_split(segment, trace) || (!self.tail.is_empty() && in_tail())
+    }
+
+    /// Of a segment of the tail, runs would be looked into for each of its traces.
+    fn split_traces(&self, segment: &dyn Segment) -> Option<Mask> {
+        if segment.id().0 >= self.sealed_to.0 {
+            return None;
+        }
+        let traces = segment.traces().ok()?;
+        let mut split = self.runs.split_traces(segment, traces.len());
+        if !self.tail.is_empty() {
+            let in_tail = traces.ids.iter().enumerate().filter(|(_, id)| self.tail.may_hold(**id));
+            in_tail.for_each(|(trace, _)| split.set(trace));
+        }
+        Some(split)
+    }
+
+    fn whole_since(&self) -> u64 {
+        self.runs.whole_since().or(self.tail_since).unwrap_or(u64::MAX)
     }
 }

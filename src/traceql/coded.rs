@@ -261,7 +261,7 @@ fn roots(field: &Field, scan: &Scan<'_>, reader: &Rc<Reader>, rows: &[u16]) -> R
     let mut numbers_of: Vec<Code> = vec![NIL; of_root.as_ref().map_or(0, Coded::code_max) + 1];
     of_traces(scan, reader, rows, |numbers, trace, first| match root(trace) {
         // Where the root is here and there is no other piece, columns say it all.
-        Some(root) if !scan.source().may_be_split(&**reader.segment(), trace) => {
+        Some(root) if !reader.may_be_split(scan, trace) => {
             let code = of_root.as_ref().map_or(NIL, |coded| coded.codes.get(root));
             let known = numbers_of.get(usize::from(code)).copied().unwrap_or(NIL);
             if known != NIL {

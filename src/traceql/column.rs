@@ -102,6 +102,15 @@ impl Dictionary {
         self.len() == 0
     }
 
+    /// What it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let strings = self.strings.text.len() + self.strings.ends.len() * size_of::<u32>();
+        let ints = self.ints.len() * size_of::<i64>();
+        let others = self.others.iter().map(|cell| size_of::<Cell>() + cell.heap_bytes());
+        strings + ints + others.sum::<usize>()
+    }
+
     /// The value of a code; `None` for [`NIL`] and codes beyond the last.
     #[must_use]
     pub fn get(&self, code: Code) -> Option<Entry<'_>> {
@@ -135,7 +144,26 @@ pub enum Codes {
     Groups { groups: GroupsOfRows, codes: Arc<[Code]> },
 }
 
+impl Cell {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::One(value) => value.heap_bytes(),
+            Self::Many(values) => values.iter().map(|value| size_of::<Value>() + value.heap_bytes()).sum(),
+        }
+    }
+}
+
 impl Codes {
+    /// What it takes in memory. Resources and scopes of rows, which columns share, are counted for each.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let codes = match self {
+            Self::Rows(codes) => codes.len(),
+            Self::Groups { groups, codes } => groups.len() + codes.len(),
+        };
+        codes * size_of::<Code>()
+    }
+
     #[must_use]
     pub fn get(&self, row: usize) -> Code {
         match self {

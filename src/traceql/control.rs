@@ -21,13 +21,19 @@ pub struct Pool {
     freed: Condvar,
 }
 
-/// Shared by a running query and whoever waits for it.
+/// Shared by a running query, what it keeps in memory, and whoever waits for it.
 #[derive(Debug)]
 pub struct Control {
+    account: Arc<Account>,
+}
+
+/// What a query may hold, and holds. Lives as long as the last thing that is booked.
+#[derive(Debug)]
+struct Account {
     cancelled: AtomicBool,
     deadline: Instant,
     time_max: Duration,
-    used_bytes: Arc<AtomicUsize>,
+    used_bytes: AtomicUsize,
     bytes_max: usize,
     pool: Arc<Pool>,
     /// Taken from the pool.
@@ -37,13 +43,43 @@ pub struct Control {
 /// Memory that is given back when this is dropped.
 #[derive(Debug)]
 pub struct Booked {
-    used_bytes: Arc<AtomicUsize>,
+    account: Arc<Account>,
     bytes: usize,
+}
+
+impl Booked {
+    /// Books more.
+    ///
+    /// # Errors
+    /// The query would hold more than it may.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Stopped> {
+        self.account.reserve(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives back what is booked beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if let Some(freed) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.account.release(freed);
+        }
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Stays booked for as long as the query runs, or until [`Control::settle`].
+    pub fn leave(mut self) {
+        self.bytes = 0;
+    }
 }
 
 impl Drop for Booked {
     fn drop(&mut self) {
-        self.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.account.release(self.bytes);
     }
 }
 
@@ -84,21 +120,18 @@ impl Pool {
         self.free_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `bytes`, not longer than [`POOL_WAIT_MAX`] and `go_on` says.
-    fn take(&self, bytes: usize, go_on: impl Fn() -> Result<(), Stopped>) -> Result<(), Stopped> {
-        let until = Instant::now() + POOL_WAIT_MAX;
+    /// Takes `wanted` bytes, or as many as there are, but no fewer than `least`; 0: there are not so many now.
+    fn take(&self, least: usize, wanted: usize) -> usize {
         let mut free = self.free();
-        loop {
-            if let Some(left) = free.checked_sub(bytes) {
-                *free = left;
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                return Err(Stopped::MemoryBusy(self.bytes_max));
-            }
-            go_on()?;
-            free = self.freed.wait_timeout(free, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let taken = if *free < least { 0 } else { wanted.min(*free) };
+        *free -= taken;
+        taken
+    }
+
+    /// Waits a little, or until so many bytes are free.
+    fn wait_for(&self, bytes: usize) {
+        let free = self.free();
+        drop(self.freed.wait_timeout_while(free, LOOK_INTERVAL, |free| *free < bytes));
     }
 
     fn give_back(&self, bytes: usize) {
@@ -117,20 +150,21 @@ impl Control {
     /// One of several queries.
     #[must_use]
     pub fn sharing(time_max: Duration, pool: Arc<Pool>) -> Self {
-        Self {
+        let account = Account {
             cancelled: AtomicBool::new(false),
             deadline: Instant::now() + time_max,
             time_max,
-            used_bytes: Arc::default(),
+            used_bytes: AtomicUsize::new(0),
             bytes_max: pool.bytes_max,
             pool,
             taken_bytes: Mutex::new(0),
-        }
+        };
+        Self { account: Arc::new(account) }
     }
 
     /// The client left: the query ends at its next [`Control::check`].
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.account.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// To be called at least once per segment and per few thousand rows of slow work.
@@ -138,6 +172,69 @@ impl Control {
     /// # Errors
     /// The query is to end.
     pub fn check(&self) -> Result<(), Stopped> {
+        self.account.check()
+    }
+
+    /// Books memory that the query holds from now on (results, groups, assembled traces). Waits while other queries hold it.
+    ///
+    /// # Errors
+    /// It would hold more than it may, or others do not give it back in time; nothing is booked then.
+    pub fn reserve(&self, bytes: usize) -> Result<(), Stopped> {
+        self.account.reserve(bytes)
+    }
+
+    /// As [`Control::reserve`], for as long as what it returns is kept.
+    ///
+    /// # Errors
+    /// The query would hold more than it may.
+    pub fn book(&self, bytes: usize) -> Result<Booked, Stopped> {
+        let mut booked = self.nothing_booked();
+        booked.grow(bytes)?;
+        Ok(booked)
+    }
+
+    /// To be grown.
+    #[must_use]
+    pub fn nothing_booked(&self) -> Booked {
+        Booked { account: Arc::clone(&self.account), bytes: 0 }
+    }
+
+    /// Whether half of the memory is still free, also for others: what only saves time is not kept beyond.
+    #[must_use]
+    pub fn has_plenty(&self) -> bool {
+        let account = &self.account;
+        let of_others = account.pool.used_bytes().saturating_sub(*account.taken());
+        of_others.saturating_add(self.used_bytes()) <= account.bytes_max / 2
+    }
+
+    pub fn release(&self, bytes: usize) {
+        self.account.release(bytes);
+    }
+
+    /// The query is over, and all that it held is gone but `bytes`.
+    ///
+    /// # Errors
+    /// It held less, and there is no more.
+    pub fn settle(&self, bytes: usize) -> Result<(), Stopped> {
+        self.account.used_bytes.store(bytes, Ordering::Relaxed);
+        self.account.give_back_spare();
+        self.account.cover()
+    }
+
+    /// What it may hold at most.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.account.bytes_max
+    }
+
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.account.used_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Account {
+    fn check(&self) -> Result<(), Stopped> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Stopped::Cancelled);
         }
@@ -147,65 +244,63 @@ impl Control {
         Ok(())
     }
 
-    /// Books memory that the query holds from now on (results, groups, assembled traces). Waits while other queries hold it.
-    ///
-    /// # Errors
-    /// It would hold more than it may, or others do not give it back in time.
-    pub fn reserve(&self, bytes: usize) -> Result<(), Stopped> {
+    fn reserve(&self, bytes: usize) -> Result<(), Stopped> {
         let used = self.used_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if used > self.bytes_max {
-            return Err(Stopped::MemoryOver(self.bytes_max));
+        let covered = if used > self.bytes_max { Err(Stopped::MemoryOver(self.bytes_max)) } else { self.cover() };
+        covered.inspect_err(|_| {
+            self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        })
+    }
+
+    /// Takes what is used from the pool. Nothing is locked while it waits: other threads of the query may give back meanwhile.
+    fn cover(&self) -> Result<(), Stopped> {
+        let mut until = None;
+        loop {
+            let missing = {
+                let mut taken = self.taken();
+                let used = self.used_bytes.load(Ordering::Relaxed).min(self.bytes_max);
+                let missing = used.saturating_sub(*taken);
+                if missing == 0 {
+                    return Ok(());
+                }
+                let portion = missing.next_multiple_of(PORTION_BYTES).min(self.bytes_max - *taken);
+                *taken += self.pool.take(missing, portion);
+                used.saturating_sub(*taken)
+            };
+            if missing > 0 {
+                if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + POOL_WAIT_MAX) {
+                    return Err(Stopped::MemoryBusy(self.bytes_max));
+                }
+                self.check()?;
+                self.pool.wait_for(missing);
+            }
         }
-        let mut taken = self.taken();
-        if used > *taken {
-            let portion = (used - *taken).next_multiple_of(PORTION_BYTES).min(self.bytes_max - *taken);
-            self.pool.take(portion, || self.check())?;
-            *taken += portion;
+    }
+
+    fn release(&self, bytes: usize) {
+        if bytes > 0 {
+            let less = |used: usize| Some(used.saturating_sub(bytes));
+            let _ = self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            self.give_back_spare();
         }
-        Ok(())
     }
 
-    /// As [`Control::reserve`], for as long as what it returns is kept.
-    ///
-    /// # Errors
-    /// The query would hold more than it may.
-    pub fn book(&self, bytes: usize) -> Result<Booked, Stopped> {
-        let booked = Booked { used_bytes: Arc::clone(&self.used_bytes), bytes };
-        self.reserve(bytes).map(|()| booked)
-    }
-
-    /// Whether half of the memory is still free: what only saves time is not kept beyond.
-    #[must_use]
-    pub fn has_plenty(&self) -> bool {
-        self.used_bytes() <= self.bytes_max / 2
-    }
-
-    pub fn release(&self, bytes: usize) {
-        let used = self.used_bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
+    /// A portion is kept, so that small steps to and fro cost nothing.
+    fn give_back_spare(&self) {
         let mut taken = self.taken();
-        let wanted = used.next_multiple_of(PORTION_BYTES).min(self.bytes_max);
-        // A portion is kept, so that small steps to and fro cost nothing.
-        if *taken > wanted + PORTION_BYTES {
+        let wanted = self.used_bytes.load(Ordering::Relaxed).next_multiple_of(PORTION_BYTES).min(self.bytes_max);
+        if *taken > wanted.saturating_add(PORTION_BYTES) {
             self.pool.give_back(*taken - wanted);
             *taken = wanted;
         }
     }
 
-    /// What it may hold at most.
-    pub fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
     fn taken(&self) -> MutexGuard<'_, usize> {
         self.taken_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
 }
 
-impl Drop for Control {
+impl Drop for Account {
     fn drop(&mut self) {
         let taken = *self.taken();
         self.pool.give_back(taken);
@@ -247,6 +342,48 @@ mod tests {
         second.cancel();
         assert_eq!(second.reserve(1), Err(Stopped::Cancelled));
         assert_eq!(first.reserve(1), Err(Stopped::MemoryOver(MIB)), "more than all there is");
+    }
+
+    #[test]
+    fn a_thread_that_waits_does_not_keep_others_of_its_query_from_giving_back() {
+        let pool = Pool::new(4 * MIB);
+        let (query, other) = (sharing(&pool), sharing(&pool));
+        other.reserve(2 * MIB).unwrap();
+        query.reserve(2 * MIB).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| query.reserve(MIB));
+            while query.used_bytes() < 3 * MIB {
+                std::thread::yield_now();
+            }
+            // Given back by the query itself while one of its threads waits for it.
+            query.release(2 * MIB);
+            assert_eq!(waits.join().unwrap(), Ok(()));
+        });
+        assert_eq!(query.used_bytes(), MIB);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_booked_and_what_is_kept_outlives_its_query() {
+        let pool = Pool::new(MIB);
+        let query = sharing(&pool);
+        let mut kept = query.book(1000).unwrap();
+        assert_eq!(kept.grow(MIB), Err(Stopped::MemoryOver(MIB)));
+        assert_eq!((kept.bytes(), query.used_bytes()), (1000, 1000));
+        drop(query);
+        assert!(pool.used_bytes() >= 1000);
+        drop(kept);
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_query_that_is_over_holds_its_answer_alone() {
+        let pool = Pool::new(4 * MIB);
+        let query = sharing(&pool);
+        query.reserve(3 * MIB).unwrap();
+        query.settle(1000).unwrap();
+        assert_eq!((query.used_bytes(), pool.used_bytes()), (1000, PORTION_BYTES));
+        query.settle(2 * MIB).unwrap();
+        assert_eq!(pool.used_bytes(), 2 * MIB);
     }
 
     #[test]

@@ -362,10 +362,7 @@ impl<'q> State<'q> {
         let mut remarks = Vec::new();
         if series_max > 0 && series.len() > series_max {
             series.truncate(series_max);
-            remarks.push(format!(
-                "Response exceeds maximum series limit of {series_max}, a partial response is returned. Warning: the \
-                 accuracy of each individual value is not guaranteed."
-            ));
+            remarks.push(too_many_series(series_max));
         }
         if self.unreadable > 0 {
             remarks.push(format!("{} parts of the stored spans cannot be read and are left out.", self.unreadable));
@@ -373,6 +370,15 @@ impl<'q> State<'q> {
         let partial = (!remarks.is_empty()).then(|| remarks.join(" "));
         MetricsAnswer { series, inspected: self.inspected, partial }
     }
+}
+
+/// What to say where series were left out, as Tempo does.
+#[must_use]
+pub fn too_many_series(series_max: usize) -> String {
+    format!(
+        "Response exceeds maximum series limit of {series_max}, a partial response is returned. Warning: the accuracy of \
+         each individual value is not guaranteed."
+    )
 }
 
 /// A line besides its numbers: labels with their texts, exemplars, allocations.

@@ -40,7 +40,7 @@ const LEVEL_POWER: u8 = 6;
 pub fn parse(text: &str) -> Result<Query, ParseError> {
     let mut parser = Parser::new(text);
     let part = parser.sequence(false)?;
-    let root = match part.node {
+    let root = match *part.node {
         Part::Metrics(metrics) => Root::Metrics(metrics),
         other => Root::Search(parser.search(other)?),
     };
@@ -75,20 +75,21 @@ struct Parser<'a> {
     expected: &'static [&'static str],
 }
 
-/// A tree and how many levels it has.
+/// A tree and how many levels it has. Boxed, so that the frames of functions that contain themselves stay small: without
+/// optimisation each place that a tree passes through is one of its own on the stack.
 #[derive(Debug)]
 struct Deep<T> {
-    node: T,
+    node: Box<T>,
     depth: u32,
 }
 
 impl<T> Deep<T> {
     fn flat(node: T) -> Self {
-        Self { node, depth: 1 }
+        Self { node: Box::new(node), depth: 1 }
     }
 
     fn map<U>(self, make: impl FnOnce(T) -> U) -> Deep<U> {
-        Deep { node: make(self.node), depth: self.depth }
+        Deep { node: Box::new(make(*self.node)), depth: self.depth }
     }
 }
 
@@ -179,11 +180,11 @@ impl<'a> Parser<'a> {
         right: Deep<B>,
         make: impl FnOnce(A, B) -> T,
     ) -> Result<Deep<T>, ParseError> {
-        self.raised(left.depth.max(right.depth), make(left.node, right.node))
+        self.raised(left.depth.max(right.depth), Box::new(make(*left.node, *right.node)))
     }
 
     /// A node above others that have this many levels.
-    fn raised<T>(&self, below: u32, node: T) -> Result<Deep<T>, ParseError> {
+    fn raised<T>(&self, below: u32, node: Box<T>) -> Result<Deep<T>, ParseError> {
         if below >= DEPTH_MAX { Err(self.too_deep()) } else { Ok(Deep { node, depth: below + 1 }) }
     }
 

@@ -36,6 +36,8 @@ pub struct Reader {
     starts: OnceCell<Arc<[u64]>>,
     durations: OnceCell<Arc<[u64]>>,
     parents: OnceCell<Arc<[Parent]>>,
+    /// [`Source::split_traces`]
+    split: OnceCell<Option<Mask>>,
     /// Few: a query names a handful of fields.
     columns: RefCell<Vec<(Field, Column)>>,
     codes: RefCell<Vec<(Field, Codes)>>,
@@ -43,6 +45,8 @@ pub struct Reader {
     ids: RefCell<(Range<usize>, Rc<[Ids]>)>,
     /// Sets of rows that are needed again.
     masks: RefCell<Vec<(MaskNumber, Arc<KeptMask>)>>,
+    /// All of the above but the masks, which may live longer. What segments of the tail share is booked like the rest.
+    booked: RefCell<Booked>,
 }
 
 /// A set of rows, and the memory that it takes of its query.
@@ -93,28 +97,43 @@ impl<'a> Scan<'a> {
         let mut readers = self.readers.borrow_mut();
         let id = segment.id();
         let known = readers.iter().position(|reader| reader.segment.id() == id).and_then(|place| readers.remove(place));
-        let reader = known.unwrap_or_else(|| Rc::new(Reader::new(segment.clone())));
+        let reader = known.unwrap_or_else(|| self.passing_reader(segment));
         readers.push_front(reader.clone());
+        let rows_max = if self.control.has_plenty() { KEPT_ROWS_MAX } else { 0 };
         let mut rows = 0;
         let kept = readers.iter().take_while(|reader| {
             rows += reader.rows();
-            rows <= KEPT_ROWS_MAX
+            rows <= rows_max
         });
         let kept = kept.count().max(1);
         readers.truncate(kept);
         reader
     }
+
+    /// A reader that is not kept here and remembers nothing yet.
+    #[must_use]
+    pub fn passing_reader(&self, segment: &Arc<dyn Segment>) -> Rc<Reader> {
+        Rc::new(Reader::new(segment.clone(), self.control))
+    }
+
+    #[must_use]
+    pub fn control(&self) -> &'a Control {
+        self.control
+    }
 }
 
 impl Reader {
+    /// What it reads is memory of a query.
     #[must_use]
-    pub fn new(segment: Arc<dyn Segment>) -> Self {
+    pub fn new(segment: Arc<dyn Segment>, control: &Control) -> Self {
         Self {
             segment,
+            booked: RefCell::new(control.nothing_booked()),
             traces: OnceCell::new(),
             starts: OnceCell::new(),
             durations: OnceCell::new(),
             parents: OnceCell::new(),
+            split: OnceCell::new(),
             columns: RefCell::default(),
             codes: RefCell::default(),
             ids: RefCell::new((0..0, Rc::from([]))),
@@ -135,25 +154,47 @@ impl Reader {
     /// # Errors
     /// The segment cannot be read.
     pub fn traces(&self) -> Result<&Arc<Traces>, SegmentError> {
-        once(&self.traces, || self.segment.traces())
+        once(&self.traces, || {
+            let traces = self.segment.traces()?;
+            self.book(traces.bytes())?;
+            Ok(traces)
+        })
     }
 
     /// # Errors
     /// The segment cannot be read.
     pub fn starts(&self) -> Result<&Arc<[u64]>, SegmentError> {
-        once(&self.starts, || self.segment.starts())
+        once(&self.starts, || {
+            self.book(self.rows() * size_of::<u64>())?;
+            self.segment.starts()
+        })
     }
 
     /// # Errors
     /// The segment cannot be read.
     pub fn durations(&self) -> Result<&Arc<[u64]>, SegmentError> {
-        once(&self.durations, || self.segment.durations())
+        once(&self.durations, || {
+            self.book(self.rows() * size_of::<u64>())?;
+            self.segment.durations()
+        })
     }
 
     /// # Errors
     /// The segment cannot be read.
     pub fn parents(&self) -> Result<&Arc<[Parent]>, SegmentError> {
-        once(&self.parents, || self.segment.parents())
+        once(&self.parents, || {
+            self.book(self.rows() * size_of::<Parent>())?;
+            self.segment.parents()
+        })
+    }
+
+    /// Whether a trace may have pieces in other segments. Quick, and never falsely `false`.
+    #[must_use]
+    pub fn may_be_split(&self, scan: &Scan<'_>, trace: usize) -> bool {
+        match self.split.get_or_init(|| scan.source.split_traces(&*self.segment)) {
+            Some(split) => split.get(trace),
+            None => scan.source.may_be_split(&*self.segment, trace),
+        }
     }
 
     /// The column of an attribute with a scope or of an intrinsic that has one.
@@ -165,6 +206,7 @@ impl Reader {
             return Ok(column.clone());
         }
         let column = self.segment.column(field)?;
+        self.book(column.bytes())?;
         self.columns.borrow_mut().push((field.clone(), column.clone()));
         Ok(column)
     }
@@ -178,6 +220,7 @@ impl Reader {
             return Ok(codes.clone());
         }
         let codes = self.segment.codes(field)?;
+        self.book(codes.bytes())?;
         self.codes.borrow_mut().push((field.clone(), codes.clone()));
         Ok(codes)
     }
@@ -190,8 +233,17 @@ impl Reader {
 
     /// Forgets the columns that were read since: whoever reads all of them would hold all of the segment.
     pub fn forget_since(&self, (columns, codes): (usize, usize)) {
-        self.columns.borrow_mut().truncate(columns);
-        self.codes.borrow_mut().truncate(codes);
+        let columns: Vec<_> = self.columns.borrow_mut().drain(columns..).collect();
+        let codes: Vec<_> = self.codes.borrow_mut().drain(codes..).collect();
+        let freed = columns.iter().map(|(_, column)| column.bytes()).sum::<usize>()
+            + codes.iter().map(|(_, codes)| codes.bytes()).sum::<usize>();
+        let mut booked = self.booked.borrow_mut();
+        let kept = booked.bytes().saturating_sub(freed);
+        booked.shrink_to(kept);
+    }
+
+    fn book(&self, bytes: usize) -> Result<(), SegmentError> {
+        Ok(self.booked.borrow_mut().grow(bytes)?)
     }
 
     /// # Errors
@@ -215,6 +267,8 @@ impl Reader {
                 Some(parents) => self.segment.span_ids_with(around.clone(), parents)?,
                 None => self.segment.span_ids(around.clone())?,
             };
+            let more = (ids.len() * size_of::<Ids>()).saturating_sub(kept.1.len() * size_of::<Ids>());
+            self.book(more)?;
             *kept = (around, ids.into());
         }
         let first = kept.0.start;

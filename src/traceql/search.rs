@@ -58,7 +58,26 @@ const FOUND_SPAN_BYTES: usize = 128;
 /// Sets of rows are kept for the details of traces if at most so many traces are wanted: each takes 8 KiB per segment.
 const TRACES_WITH_MASKS_MAX: usize = 1024;
 
-/// Runs a search. `progress` is told, now and then, what was found so far.
+/// Whoever waits for a search to end.
+pub trait Listener {
+    /// Whether it wants to hear now what was found so far. To know that costs, so it is asked before.
+    fn listens(&self) -> bool;
+
+    fn hear(&mut self, so_far: &SearchAnswer);
+}
+
+/// Waits for the end alone.
+pub struct Nobody;
+
+impl Listener for Nobody {
+    fn listens(&self) -> bool {
+        false
+    }
+
+    fn hear(&mut self, _: &SearchAnswer) {}
+}
+
+/// Runs a search. `listener` is told, now and then, what was found so far.
 ///
 /// # Errors
 /// The query is no search, cannot be evaluated, or is to end early.
@@ -67,14 +86,14 @@ pub fn run(
     request: &SearchRequest,
     source: &dyn Source,
     control: &Control,
-    progress: &mut dyn FnMut(&SearchAnswer),
+    listener: &mut dyn Listener,
 ) -> Result<SearchAnswer, QueryError> {
     let pace = Pace {
         threads: thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
         alone_up_to: ALONE_UP_TO,
         progress_interval: PROGRESS_INTERVAL,
     };
-    Search::new(query, request, source, control)?.run(pace, progress)
+    Search::new(query, request, source, control)?.run(pace, listener)
 }
 
 /// How a search goes about its work, which makes no difference to its answer.
@@ -117,7 +136,7 @@ impl<'a> Search<'a> {
         Ok(Self { plan, details, within, overlapping: request.overlapping, limit: request.limit, source, control })
     }
 
-    fn run(&self, pace: Pace, progress: &mut dyn FnMut(&SearchAnswer)) -> Result<SearchAnswer, QueryError> {
+    fn run(&self, pace: Pace, listener: &mut dyn Listener) -> Result<SearchAnswer, QueryError> {
         let segments = self.source.segments(self.within.start, self.within.end);
         let mut inspected = Inspected { segments: segments.len() as u64, ..Inspected::default() };
         let mut newest = Newest::new(self.limit, 0);
@@ -153,9 +172,9 @@ impl<'a> Search<'a> {
                     Err(error) => return Err(error),
                 }
             }
-            if !left.is_empty() && told.elapsed() >= pace.progress_interval {
+            if !left.is_empty() && told.elapsed() >= pace.progress_interval && listener.listens() {
                 let so_far = self.answer(&scan, &newest, inspected)?;
-                progress(&so_far);
+                listener.hear(&so_far);
                 self.control.release(so_far.traces.iter().map(size_of_found).sum());
                 told = Instant::now();
             }
@@ -236,7 +255,7 @@ impl<'a> Search<'a> {
                 overlap.meets(start, start.saturating_add(durations.get(row).copied().unwrap_or(0)))
             };
             // Of traces in pieces all of them are looked at later.
-            driven.retain(|trace| self.source.may_be_split(&**segment, *trace) || traces.rows(*trace).any(&meets));
+            driven.retain(|trace| reader.may_be_split(scan, *trace) || traces.rows(*trace).any(&meets));
         }
         finds.traces = driven.len() as u64;
         if driven.is_empty() {
@@ -244,7 +263,7 @@ impl<'a> Search<'a> {
         }
         let masks = self.plan.masks(scan, &reader, self.within)?;
         let swept = self.swept(scan, &reader, &masks, &driven)?;
-        let may_be_split = |trace: usize| self.source.may_be_split(&**segment, trace);
+        let may_be_split = |trace: usize| reader.may_be_split(scan, trace);
         let newest = &mut finds.newest;
         // Those that yield nothing by their spans here: with spans elsewhere they may.
         let mut open = Vec::new();
@@ -264,7 +283,10 @@ impl<'a> Search<'a> {
             }
         }
         for trace in open {
-            if may_be_split(trace) && (newest.floor() == 0 || start_of(trace)? >= newest.floor()) {
+            if may_be_split(trace)
+                && (newest.floor() == 0 || start_of(trace)? >= newest.floor())
+                && self.plan.may_yield(&reader, &masks, traces.rows(trace))?
+            {
                 self.offer_once(scan, &reader, trace, seen, newest)?;
             }
         }
@@ -361,7 +383,7 @@ impl<'a> Search<'a> {
 
 fn size_of_found(trace: &FoundTrace) -> usize {
     let spans = trace.spansets.iter().flat_map(|spanset| &spanset.spans);
-    let texts = |attributes: &[(String, Value)]| attributes.iter().map(|(_, value)| text_bytes(value)).sum::<usize>();
+    let texts = |attributes: &[(String, Value)]| attributes.iter().map(|(_, value)| value.heap_bytes()).sum::<usize>();
     let spans: usize =
         spans.map(|span| FOUND_SPAN_BYTES * (1 + span.attributes.len()) + TEXT_COPIES * texts(&span.attributes)).sum();
     FOUND_TRACE_BYTES + FOUND_SPAN_BYTES * (trace.spansets.len() + trace.services.len()) + spans
@@ -369,14 +391,6 @@ fn size_of_found(trace: &FoundTrace) -> usize {
 
 /// An answer holds a text, and what is written of it twice: answers show the first spanset at two places.
 const TEXT_COPIES: usize = 3;
-
-fn text_bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(values) => values.iter().map(text_bytes).sum(),
-        _ => 0,
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::ast::{Field, Scope};
 use super::column::{Cell, Codes, Dictionary};
 use super::control::Stopped;
+use super::mask::Mask;
 use crate::otlp::{SpanId, TraceId};
 
 /// Everything that can be searched, as it stood at one moment. What is acknowledged later is not in it.
@@ -35,6 +36,16 @@ pub trait Source: Send + Sync {
 
     /// Whether a trace of this segment may have pieces in others. Quick, and never falsely `false`.
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool;
+
+    /// [`Source::may_be_split`] of all traces of a segment, as a set of their indices; `None`: they are to be asked for one by
+    /// one, because to find out is dear. Asked for traces one by one, a query spends most of its time here.
+    fn split_traces(&self, _segment: &dyn Segment) -> Option<Mask> {
+        None
+    }
+
+    /// Since when everything is here: what started before may have been dropped, or come before there was anything. Unix
+    /// nanoseconds; `u64::MAX` while nothing is here.
+    fn whole_since(&self) -> u64;
 }
 
 /// The spans of one trace in one segment.
@@ -139,6 +150,12 @@ impl Traces {
         }
     }
 
+    /// What it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.ids.len() * size_of::<TraceId>() + self.first_rows.len() * size_of::<u32>()
+    }
+
     #[must_use]
     pub fn position(&self, id: TraceId) -> Option<usize> {
         self.ids.binary_search(&id).ok()
@@ -178,6 +195,18 @@ pub enum Column {
     /// Too many or too long values for a dictionary. `sketches` hold [`sketch`] of each row's value, 0 where there is
     /// none, [`SKETCH_ANY`] where it is not one string; candidates are looked at with [`Segment::cell`].
     Unlisted { sketches: Arc<[u16]> },
+}
+
+impl Column {
+    /// What it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Absent => 0,
+            Self::Listed(dictionary) => dictionary.bytes(),
+            Self::Unlisted { sketches } => sketches.len() * size_of::<u16>(),
+        }
+    }
 }
 
 /// In place of the sketch of a value that is not one string: it rules nothing out.

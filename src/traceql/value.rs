@@ -36,6 +36,18 @@ pub enum Kind {
     Consumer,
 }
 
+impl Value {
+    /// What it holds in memory beside itself.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::String(text) => text.len(),
+            Self::Array(values) => values.iter().map(|value| size_of::<Self>() + value.heap_bytes()).sum(),
+            _ => 0,
+        }
+    }
+}
+
 impl Status {
     pub const ALL: [Status; 3] = [Self::Error, Self::Ok, Self::Unset];
 

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::MESSAGE_DEPTH_MAX;
+use super::{MESSAGE_DEPTH_MAX, Output};
 use crate::otlp::schema::{Field, Kind, Message, Presence};
 use crate::otlp::wire::{Fields, Payload, WireError, WireProblem};
 
@@ -24,8 +24,8 @@ pub(super) enum Dialect {
 }
 
 /// Appends `bytes`, a `message`, as a JSON object.
-pub(super) fn write(
-    out: &mut Vec<u8>,
+pub(super) fn write<O: Output>(
+    out: &mut O,
     dialect: Dialect,
     message: &'static Message,
     bytes: &[u8],
@@ -33,24 +33,24 @@ pub(super) fn write(
     Writer { out, dialect }.message(message, bytes, 0)
 }
 
-struct Writer<'o> {
-    out: &'o mut Vec<u8>,
+struct Writer<'o, O> {
+    out: &'o mut O,
     dialect: Dialect,
 }
 
-impl Writer<'_> {
+impl<O: Output> Writer<'_, O> {
     fn message(&mut self, message: &'static Message, bytes: &[u8], depth: usize) -> Result<(), WireError> {
         if depth > MESSAGE_DEPTH_MAX {
             return Err(WireError { offset: 0, problem: WireProblem::Nesting });
         }
         let present = Present::of(message, bytes)?;
         let mut first = true;
-        self.out.push(b'{');
+        self.out.bytes().push(b'{');
         for (index, field) in message.fields.iter().enumerate() {
             if !present.has(index, field) {
                 if field.presence == Presence::Always && self.dialect == Dialect::Otlp {
                     self.name(field, &mut first);
-                    self.out.extend_from_slice(b"{}");
+                    self.out.bytes().extend_from_slice(b"{}");
                 }
                 continue;
             }
@@ -77,12 +77,12 @@ impl Writer<'_> {
                 }
             }
         }
-        self.out.push(b'}');
+        self.out.bytes().push(b'}');
         Ok(())
     }
 
     fn array(&mut self, field: &'static Field, bytes: &[u8], depth: usize) -> Result<(), WireError> {
-        self.out.push(b'[');
+        self.out.bytes().push(b'[');
         let mut first = true;
         for payload in payloads(field, bytes) {
             let payload = payload?;
@@ -98,62 +98,67 @@ impl Writer<'_> {
                 (Kind::Message(inner), Payload::Bytes(bytes)) => self.message(inner, bytes, depth + 1)?,
                 (kind, payload) => self.scalar(kind, payload),
             }
+            if !self.out.goes_on() {
+                return Ok(());
+            }
         }
-        self.out.push(b']');
+        self.out.bytes().push(b']');
         Ok(())
     }
 
     fn comma(&mut self, first: &mut bool) {
         if !std::mem::take(first) {
-            self.out.push(b',');
+            self.out.bytes().push(b',');
         }
     }
 
     fn name(&mut self, field: &Field, first: &mut bool) {
         self.comma(first);
-        self.out.push(b'"');
-        self.out.extend_from_slice(field.json.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.out.bytes().push(b'"');
+        self.out.bytes().extend_from_slice(field.json.as_bytes());
+        self.out.bytes().extend_from_slice(b"\":");
     }
 
     fn scalar(&mut self, kind: Kind, payload: Payload<'_>) {
         match (kind, payload) {
-            (Kind::String, Payload::Bytes(bytes)) => super::put_string(self.out, &String::from_utf8_lossy(bytes)),
+            (Kind::String, Payload::Bytes(bytes)) => {
+                super::put_string(self.out.bytes(), &String::from_utf8_lossy(bytes))
+            }
             (Kind::Id(_), Payload::Bytes(bytes)) if self.dialect == Dialect::Otlp => {
                 self.text(|out| bytes.iter().for_each(|byte| push(out, format_args!("{byte:02x}"))));
             }
             (Kind::Bytes | Kind::Id(_), Payload::Bytes(bytes)) => {
                 self.text(|out| out.extend_from_slice(BASE64.encode(bytes).as_bytes()));
             }
-            (Kind::Bool, Payload::Varint(value)) => push(self.out, format_args!("{}", value != 0)),
-            (Kind::Int32, Payload::Varint(value)) => push(self.out, format_args!("{}", value as i32)),
-            (Kind::Uint32, Payload::Varint(value)) => push(self.out, format_args!("{}", value as u32)),
+            (Kind::Bool, Payload::Varint(value)) => push(self.out.bytes(), format_args!("{}", value != 0)),
+            (Kind::Int32, Payload::Varint(value)) => push(self.out.bytes(), format_args!("{}", value as i32)),
+            (Kind::Uint32, Payload::Varint(value)) => push(self.out.bytes(), format_args!("{}", value as u32)),
             (Kind::Sint32, Payload::Varint(value)) => {
                 let value = value as u32;
-                push(self.out, format_args!("{}", (value >> 1) as i32 ^ -((value & 1) as i32)));
+                push(self.out.bytes(), format_args!("{}", (value >> 1) as i32 ^ -((value & 1) as i32)));
             }
-            (Kind::Uint64, Payload::Varint(value)) => push(self.out, format_args!("\"{value}\"")),
-            (Kind::Sfixed64, Payload::Fixed64(value)) => push(self.out, format_args!("\"{}\"", value as i64)),
-            (Kind::Int64, Payload::Varint(value)) => push(self.out, format_args!("\"{}\"", value as i64)),
-            (Kind::Fixed64, Payload::Fixed64(value)) => push(self.out, format_args!("\"{value}\"")),
-            (Kind::Fixed32, Payload::Fixed32(value)) => push(self.out, format_args!("{value}")),
-            (Kind::Double, Payload::Fixed64(bits)) => double(self.out, f64::from_bits(bits)),
+            (Kind::Uint64, Payload::Varint(value)) => push(self.out.bytes(), format_args!("\"{value}\"")),
+            (Kind::Sfixed64, Payload::Fixed64(value)) => push(self.out.bytes(), format_args!("\"{}\"", value as i64)),
+            (Kind::Int64, Payload::Varint(value)) => push(self.out.bytes(), format_args!("\"{}\"", value as i64)),
+            (Kind::Fixed64, Payload::Fixed64(value)) => push(self.out.bytes(), format_args!("\"{value}\"")),
+            (Kind::Fixed32, Payload::Fixed32(value)) => push(self.out.bytes(), format_args!("{value}")),
+            (Kind::Double, Payload::Fixed64(bits)) => double(self.out.bytes(), f64::from_bits(bits)),
             (Kind::Enum(names), Payload::Varint(value)) => {
                 let number = value as i32;
                 match names.name(number).filter(|_| self.dialect == Dialect::Tempo) {
                     Some(name) => self.text(|out| out.extend_from_slice(name.as_bytes())),
-                    None => push(self.out, format_args!("{number}")),
+                    None => push(self.out.bytes(), format_args!("{number}")),
                 }
             }
             // Not reached: `payloads` yields only payloads of the kind's wire type.
-            _ => self.out.extend_from_slice(b"null"),
+            _ => self.out.bytes().extend_from_slice(b"null"),
         }
     }
 
     fn text(&mut self, contents: impl FnOnce(&mut Vec<u8>)) {
-        self.out.push(b'"');
-        contents(self.out);
-        self.out.push(b'"');
+        self.out.bytes().push(b'"');
+        contents(self.out.bytes());
+        self.out.bytes().push(b'"');
     }
 }
 

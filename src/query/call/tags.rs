@@ -89,7 +89,8 @@ impl ValuesCall {
             name: tag.to_owned(),
             query: parameters.get("q").map(str::to_owned),
             range: GivenRange::of(parameters),
-            count_max: parameters.u32("limit")?.unwrap_or_default(),
+            // A bad limit is none, as above.
+            count_max: parameters.u32("limit").unwrap_or_default().unwrap_or_default(),
         }
         .values(names, now)
     }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use super::value::{put_json, typed_text};
 use super::{Metrics, Shown, Tags};
 use crate::otlp::json::{put_double, put_string};
+use crate::query::body::Body;
 use crate::query::call::Origin;
 use crate::query::tail::Arrived;
 use crate::traceql::answer::{
@@ -13,19 +14,16 @@ use crate::traceql::answer::{
 use crate::traceql::value::Value;
 
 /// `tempopb.SearchResponse`.
-pub fn search(answer: &SearchAnswer, origin: Origin) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+pub fn search(out: &mut Body, answer: &SearchAnswer, origin: Origin) {
+    object(out, |members| {
         members.list("traces", &answer.traces, |out, trace| put_trace(out, Shown { trace, origin }));
         members.metrics(&answer.inspected);
     });
-    out
 }
 
 /// `/api/spanreel/tail`: spans as searches show them, each with the id of its trace.
-pub fn arrived(answer: &Arrived) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+pub fn arrived(out: &mut Body, answer: &Arrived) {
+    object(out, |members| {
         members.list("spans", &answer.spans, |out, (trace, span)| {
             object(out, |members| {
                 put_span_members(members, span);
@@ -36,23 +34,19 @@ pub fn arrived(answer: &Arrived) -> Vec<u8> {
         members.long("missedBatches", answer.missed_batches);
         members.long("leftOut", answer.left_out);
     });
-    out
 }
 
 /// `tempopb.SearchTagsResponse`.
-pub fn tag_names(tags: &Tags) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+pub fn tag_names(out: &mut Body, tags: &Tags) {
+    object(out, |members| {
         members.list("tagNames", &tags.distinct(), |out, name| put_string(out, name));
         members.inspected_bytes(tags.inspected_bytes);
     });
-    out
 }
 
 /// `tempopb.SearchTagsV2Response`.
-pub fn tag_names_v2(tags: &Tags) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+pub fn tag_names_v2(out: &mut Body, tags: &Tags) {
+    object(out, |members| {
         members.list("scopes", &tags.scopes, |out, (scope, names)| {
             object(out, |members| {
                 members.text("name", scope);
@@ -61,23 +55,19 @@ pub fn tag_names_v2(tags: &Tags) -> Vec<u8> {
         });
         members.inspected_bytes(tags.inspected_bytes);
     });
-    out
 }
 
 /// `tempopb.SearchTagValuesResponse`.
-pub fn tag_values(answer: &ValuesAnswer) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+pub fn tag_values(out: &mut Body, answer: &ValuesAnswer) {
+    object(out, |members| {
         members.list("tagValues", &answer.values, |out, value| put_string(out, &typed_text(value).1));
         members.inspected_bytes(answer.inspected_bytes);
     });
-    out
 }
 
 /// `tempopb.SearchTagValuesV2Response`.
-pub fn tag_values_v2(answer: &ValuesAnswer) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+pub fn tag_values_v2(out: &mut Body, answer: &ValuesAnswer) {
+    object(out, |members| {
         members.list("tagValues", &answer.values, |out, value| {
             let (kind, text) = typed_text(value);
             object(out, |members| {
@@ -87,12 +77,11 @@ pub fn tag_values_v2(answer: &ValuesAnswer) -> Vec<u8> {
         });
         members.inspected_bytes(answer.inspected_bytes);
     });
-    out
 }
 
 /// `tempopb.QueryRangeResponse`.
-pub fn range(answer: &MetricsAnswer) -> Vec<u8> {
-    metrics(answer, |out, series| {
+pub fn range(out: &mut Body, answer: &MetricsAnswer) {
+    metrics(out, answer, |out, series| {
         object(out, |members| {
             members.labels(&series.labels);
             members.list("samples", &series.samples, |out, sample| {
@@ -109,8 +98,8 @@ pub fn range(answer: &MetricsAnswer) -> Vec<u8> {
 }
 
 /// `tempopb.QueryInstantResponse`. A series without a value is none.
-pub fn instant(answer: &MetricsAnswer) -> Vec<u8> {
-    metrics(answer, |out, series| {
+pub fn instant(out: &mut Body, answer: &MetricsAnswer) {
+    metrics(out, answer, |out, series| {
         object(out, |members| {
             members.labels(&series.labels);
             if let Some(sample) = series.samples.first() {
@@ -120,9 +109,8 @@ pub fn instant(answer: &MetricsAnswer) -> Vec<u8> {
     })
 }
 
-fn metrics(answer: &MetricsAnswer, put: impl Fn(&mut Vec<u8>, &Series)) -> Vec<u8> {
-    let mut out = Vec::new();
-    object(&mut out, |members| {
+fn metrics(out: &mut Body, answer: &MetricsAnswer, put: impl Fn(&mut Body, &Series)) {
+    object(out, |members| {
         members.list("series", &answer.series, put);
         members.metrics(&answer.inspected);
         if let Some(message) = &answer.partial {
@@ -130,10 +118,9 @@ fn metrics(answer: &MetricsAnswer, put: impl Fn(&mut Vec<u8>, &Series)) -> Vec<u
             members.text("message", message);
         }
     });
-    out
 }
 
-fn put_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar) {
+fn put_exemplar(out: &mut Body, exemplar: &Exemplar) {
     object(out, |members| {
         members.labels(&exemplar.labels);
         members.double("value", exemplar.value);
@@ -141,7 +128,7 @@ fn put_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar) {
     });
 }
 
-fn put_trace(out: &mut Vec<u8>, shown: Shown<'_>) {
+fn put_trace(out: &mut Body, shown: Shown<'_>) {
     let trace: &FoundTrace = shown.trace;
     object(out, |members| {
         members.text("traceID", &trace.id.to_string());
@@ -169,7 +156,7 @@ fn put_trace(out: &mut Vec<u8>, shown: Shown<'_>) {
     });
 }
 
-fn put_spanset(out: &mut Vec<u8>, spanset: &FoundSpanset) {
+fn put_spanset(out: &mut Body, spanset: &FoundSpanset) {
     object(out, |members| {
         members.list("spans", &spanset.spans, put_span);
         members.number("matched", spanset.matched);
@@ -180,7 +167,7 @@ fn put_spanset(out: &mut Vec<u8>, spanset: &FoundSpanset) {
     });
 }
 
-fn put_span(out: &mut Vec<u8>, span: &FoundSpan) {
+fn put_span(out: &mut Body, span: &FoundSpan) {
     object(out, |members| put_span_members(members, span));
 }
 
@@ -194,7 +181,7 @@ fn put_span_members(members: &mut Object<'_>, span: &FoundSpan) {
     }
 }
 
-fn put_attribute(out: &mut Vec<u8>, key: &str, value: Option<&Value>) {
+fn put_attribute(out: &mut Body, key: &str, value: Option<&Value>) {
     object(out, |members| {
         members.text("key", key);
         members.name("value");
@@ -202,7 +189,7 @@ fn put_attribute(out: &mut Vec<u8>, key: &str, value: Option<&Value>) {
     });
 }
 
-fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
+fn object(out: &mut Body, members: impl FnOnce(&mut Object<'_>)) {
     out.push(b'{');
     members(&mut Object { out, empty: true });
     out.push(b'}');
@@ -210,7 +197,7 @@ fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
 
 /// An object under way.
 struct Object<'o> {
-    out: &'o mut Vec<u8>,
+    out: &'o mut Body,
     empty: bool,
 }
 
@@ -256,7 +243,7 @@ impl Object<'_> {
     }
 
     /// Written even if it is empty.
-    fn list<T>(&mut self, name: &str, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    fn list<T>(&mut self, name: &str, items: &[T], put: impl Fn(&mut Body, &T)) {
         self.name(name);
         self.out.push(b'[');
         for (index, item) in items.iter().enumerate() {
@@ -264,6 +251,10 @@ impl Object<'_> {
                 self.out.push(b',');
             }
             put(self.out, item);
+            if !self.out.goes_on() {
+                // Nobody gets to see it.
+                return;
+            }
         }
         self.out.push(b']');
     }

@@ -6,7 +6,9 @@
 use super::value::{protobuf, typed_text};
 use super::{Metrics, Shown, Tags};
 use crate::otlp::wire::{field_len, put_bytes, put_double_field, put_uint};
+use crate::query::body::Allowance;
 use crate::query::call::Origin;
+use crate::query::error::QueryError;
 use crate::traceql::answer::{
     Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
 };
@@ -15,7 +17,7 @@ use crate::traceql::value::Value;
 /// `tempopb.PartialStatus.PARTIAL`.
 const PARTIAL: u64 = 1;
 
-/// Cuts a message between its elements.
+/// Cuts a message between its elements, and writes no more than it may.
 #[derive(Debug)]
 pub struct Parts {
     /// Bytes of a part; `usize::MAX`: do not cut. One element may be larger.
@@ -23,49 +25,70 @@ pub struct Parts {
     tail: Vec<u8>,
     parts: Vec<Vec<u8>>,
     current: Vec<u8>,
+    allowance: Allowance,
+    /// Bytes of `parts`.
+    finished: usize,
 }
 
 impl Parts {
-    fn new(bytes_max: usize, tail: Vec<u8>) -> Self {
-        Self { bytes_max: bytes_max.saturating_sub(tail.len()), tail, parts: Vec::new(), current: Vec::new() }
+    fn new(bytes_max: usize, tail: Vec<u8>, allowance: Allowance) -> Self {
+        let bytes_max = bytes_max.saturating_sub(tail.len());
+        Self { bytes_max, tail, parts: Vec::new(), current: Vec::new(), allowance, finished: 0 }
     }
 
-    fn push(&mut self, number: u32, element: &[u8]) {
+    /// Whether another element is of use.
+    fn push(&mut self, number: u32, element: &[u8]) -> bool {
+        if self.allowance.is_refused() {
+            return false;
+        }
         if !self.current.is_empty() && self.current.len() + field_len(number, element.len()) > self.bytes_max {
             self.cut();
         }
         put_bytes(&mut self.current, number, element);
+        self.allowance.allows(self.finished + self.current.len(), self.finished + self.current.capacity())
+    }
+
+    fn push_all<T: AsRef<[u8]>>(&mut self, number: u32, elements: impl IntoIterator<Item = T>) {
+        for element in elements {
+            if !self.push(number, element.as_ref()) {
+                return;
+            }
+        }
     }
 
     fn cut(&mut self) {
         let mut part = std::mem::take(&mut self.current);
         part.extend_from_slice(&self.tail);
+        part.shrink_to_fit();
+        self.finished += part.len();
         self.parts.push(part);
     }
 
     /// At least one part.
-    fn finish(mut self) -> Vec<Vec<u8>> {
+    fn finish(mut self) -> Result<Vec<Vec<u8>>, QueryError> {
         if !self.current.is_empty() || self.parts.is_empty() {
             self.cut();
         }
-        self.parts
+        self.allowance.finish()?;
+        Ok(self.parts)
     }
 }
 
-/// `tempopb.SearchResponse`.
-pub fn search(answer: &SearchAnswer, origin: Origin) -> Vec<u8> {
+/// `tempopb.SearchResponse`, in one.
+pub fn search(answer: &SearchAnswer, origin: Origin, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
     let traces = answer.traces.iter().map(|trace| self::trace(trace, origin, usize::MAX));
-    search_parts(traces, &answer.inspected, usize::MAX).concat()
+    search_parts(traces, &answer.inspected, usize::MAX, allowance)
 }
 
 /// The same of traces that are already encoded, in parts.
-pub fn search_parts(
-    traces: impl IntoIterator<Item = Vec<u8>>,
+pub fn search_parts<T: AsRef<[u8]>>(
+    traces: impl IntoIterator<Item = T>,
     inspected: &Inspected,
     bytes_max: usize,
-) -> Vec<Vec<u8>> {
-    let mut parts = Parts::new(bytes_max, metrics(inspected));
-    traces.into_iter().for_each(|trace| parts.push(1, &trace));
+    allowance: Allowance,
+) -> Result<Vec<Vec<u8>>, QueryError> {
+    let mut parts = Parts::new(bytes_max, metrics(inspected), allowance);
+    parts.push_all(1, traces);
     parts.finish()
 }
 
@@ -88,16 +111,16 @@ pub fn trace(trace: &FoundTrace, origin: Origin, bytes_max: usize) -> Vec<u8> {
 }
 
 /// `tempopb.SearchTagsResponse`.
-pub fn tag_names(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
-    let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes));
-    tags.distinct().into_iter().for_each(|name| parts.push(1, name.as_bytes()));
+pub fn tag_names(tags: &Tags, bytes_max: usize, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes), allowance);
+    parts.push_all(1, tags.distinct());
     parts.finish()
 }
 
 /// `tempopb.SearchTagsV2Response`. A scope with more names than fit in a part comes several times, each time with others,
 /// as it does where Tempo tells what it found since.
-pub fn tag_names_v2(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
-    let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes));
+pub fn tag_names_v2(tags: &Tags, bytes_max: usize, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(tags.inspected_bytes), allowance);
     for (scope, names) in &tags.scopes {
         let mut begun = Vec::new();
         put_text(&mut begun, 1, scope);
@@ -105,7 +128,9 @@ pub fn tag_names_v2(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
         for name in names {
             let len = message.len() + field_len(2, name.len());
             if message.len() > begun.len() && field_len(1, len) > parts.bytes_max {
-                parts.push(1, &message);
+                if !parts.push(1, &message) {
+                    break;
+                }
                 message.clone_from(&begun);
             }
             put_bytes(&mut message, 2, name.as_bytes());
@@ -116,28 +141,34 @@ pub fn tag_names_v2(tags: &Tags, bytes_max: usize) -> Vec<Vec<u8>> {
 }
 
 /// `tempopb.SearchTagValuesResponse`.
-pub fn tag_values(answer: &ValuesAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
-    let mut parts = Parts::new(bytes_max, inspected_bytes(answer.inspected_bytes));
-    answer.values.iter().for_each(|value| parts.push(1, typed_text(value).1.as_bytes()));
+pub fn tag_values(answer: &ValuesAnswer, bytes_max: usize, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(answer.inspected_bytes), allowance);
+    parts.push_all(1, answer.values.iter().map(|value| typed_text(value).1.into_owned()));
     parts.finish()
 }
 
 /// `tempopb.SearchTagValuesV2Response`.
-pub fn tag_values_v2(answer: &ValuesAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
-    let mut parts = Parts::new(bytes_max, inspected_bytes(answer.inspected_bytes));
+pub fn tag_values_v2(
+    answer: &ValuesAnswer,
+    bytes_max: usize,
+    allowance: Allowance,
+) -> Result<Vec<Vec<u8>>, QueryError> {
+    let mut parts = Parts::new(bytes_max, inspected_bytes(answer.inspected_bytes), allowance);
     for value in &answer.values {
         let (kind, text) = typed_text(value);
         let mut message = Vec::new();
         put_text(&mut message, 1, kind);
         put_text(&mut message, 2, &text);
-        parts.push(1, &message);
+        if !parts.push(1, &message) {
+            break;
+        }
     }
     parts.finish()
 }
 
 /// `tempopb.QueryRangeResponse`.
-pub fn range(answer: &MetricsAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
-    metrics_parts(answer, bytes_max, |out, series| {
+pub fn range(answer: &MetricsAnswer, bytes_max: usize, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
+    metrics_parts(answer, bytes_max, allowance, |out, series| {
         for sample in &series.samples {
             let mut message = Vec::new();
             put_double(&mut message, 1, sample.value);
@@ -149,26 +180,33 @@ pub fn range(answer: &MetricsAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
 }
 
 /// `tempopb.QueryInstantResponse`.
-pub fn instant(answer: &MetricsAnswer, bytes_max: usize) -> Vec<Vec<u8>> {
-    metrics_parts(answer, bytes_max, |out, series| {
+pub fn instant(answer: &MetricsAnswer, bytes_max: usize, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
+    metrics_parts(answer, bytes_max, allowance, |out, series| {
         if let Some(sample) = series.samples.first() {
             put_double(out, 2, sample.value);
         }
     })
 }
 
-fn metrics_parts(answer: &MetricsAnswer, bytes_max: usize, put: impl Fn(&mut Vec<u8>, &Series)) -> Vec<Vec<u8>> {
+fn metrics_parts(
+    answer: &MetricsAnswer,
+    bytes_max: usize,
+    allowance: Allowance,
+    put: impl Fn(&mut Vec<u8>, &Series),
+) -> Result<Vec<Vec<u8>>, QueryError> {
     let mut tail = metrics(&answer.inspected);
     if let Some(message) = &answer.partial {
         put_uint(&mut tail, 3, PARTIAL);
         put_text(&mut tail, 4, message);
     }
-    let mut parts = Parts::new(bytes_max, tail);
+    let mut parts = Parts::new(bytes_max, tail, allowance);
     for series in &answer.series {
         let mut message = Vec::new();
         put_attributes(&mut message, 1, &series.labels);
         put(&mut message, series);
-        parts.push(1, &message);
+        if !parts.push(1, &message) {
+            break;
+        }
     }
     parts.finish()
 }

@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::*;
 use crate::otlp::{SpanId, TraceId};
+use crate::query::body::{Allowance, Body};
 use crate::traceql::answer::{
     Exemplar, FoundSpan, FoundSpanset, MetricsAnswer, RootSpan, Sample, SearchAnswer, Series, ServiceStats,
     ValuesAnswer,
@@ -217,8 +218,10 @@ pub(in crate::query) fn search_answer() -> SearchAnswer {
     }
 }
 
-fn string(json: Vec<u8>) -> String {
-    String::from_utf8(json).unwrap()
+fn string(write: impl FnOnce(&mut Body)) -> String {
+    let mut body = Body::unbounded();
+    write(&mut body);
+    String::from_utf8(body.whole()).unwrap()
 }
 
 #[test]
@@ -243,25 +246,28 @@ fn a_search_is_written_as_tempo_writes_it() {
         ),
         spanset = spanset
     );
-    assert_eq!(string(json::search(&search_answer(), Origin::TraceQl)), expected);
+    assert_eq!(string(|out| json::search(out, &search_answer(), Origin::TraceQl)), expected);
 }
 
 #[test]
 fn a_search_by_tags_shows_no_spans() {
-    let answer = string(json::search(&search_answer(), Origin::Tags));
+    let answer = string(|out| json::search(out, &search_answer(), Origin::Tags));
     assert!(!answer.contains("spanSet"), "{answer}");
     assert!(answer.contains("serviceStats"), "{answer}");
 }
 
 #[test]
 fn nothing_found_is_an_empty_list_and_empty_metrics() {
-    assert_eq!(string(json::search(&SearchAnswer::default(), Origin::TraceQl)), r#"{"traces":[],"metrics":{}}"#);
-    assert_eq!(string(json::tag_names(&Tags::default())), r#"{"tagNames":[],"metrics":{}}"#);
-    assert_eq!(string(json::tag_names_v2(&Tags::default())), r#"{"scopes":[],"metrics":{}}"#);
-    assert_eq!(string(json::tag_values(&ValuesAnswer::default())), r#"{"tagValues":[],"metrics":{}}"#);
-    assert_eq!(string(json::tag_values_v2(&ValuesAnswer::default())), r#"{"tagValues":[],"metrics":{}}"#);
-    assert_eq!(string(json::range(&MetricsAnswer::default())), r#"{"series":[],"metrics":{}}"#);
-    assert_eq!(string(json::instant(&MetricsAnswer::default())), r#"{"series":[],"metrics":{}}"#);
+    assert_eq!(
+        string(|out| json::search(out, &SearchAnswer::default(), Origin::TraceQl)),
+        r#"{"traces":[],"metrics":{}}"#
+    );
+    assert_eq!(string(|out| json::tag_names(out, &Tags::default())), r#"{"tagNames":[],"metrics":{}}"#);
+    assert_eq!(string(|out| json::tag_names_v2(out, &Tags::default())), r#"{"scopes":[],"metrics":{}}"#);
+    assert_eq!(string(|out| json::tag_values(out, &ValuesAnswer::default())), r#"{"tagValues":[],"metrics":{}}"#);
+    assert_eq!(string(|out| json::tag_values_v2(out, &ValuesAnswer::default())), r#"{"tagValues":[],"metrics":{}}"#);
+    assert_eq!(string(|out| json::range(out, &MetricsAnswer::default())), r#"{"series":[],"metrics":{}}"#);
+    assert_eq!(string(|out| json::instant(out, &MetricsAnswer::default())), r#"{"series":[],"metrics":{}}"#);
 }
 
 fn tags() -> Tags {
@@ -272,23 +278,23 @@ fn tags() -> Tags {
 #[test]
 fn tags_are_a_flat_list_in_v1_and_by_scope_in_v2() {
     let v1 = r#"{"tagNames":["a \"quoted\"","b"],"metrics":{"inspectedBytes":"9"}}"#;
-    assert_eq!(string(json::tag_names(&tags())), v1);
+    assert_eq!(string(|out| json::tag_names(out, &tags())), v1);
     let v2 = concat!(
         r#"{"scopes":[{"name":"span","tags":["b","a \"quoted\""]},{"name":"resource","tags":["b"]}],"#,
         r#""metrics":{"inspectedBytes":"9"}}"#,
     );
-    assert_eq!(string(json::tag_names_v2(&tags())), v2);
+    assert_eq!(string(|out| json::tag_names_v2(out, &tags())), v2);
 }
 
 #[test]
 fn values_have_types_in_v2() {
     let answer = ValuesAnswer { values: vec![text("x"), Value::Int(5), Value::Status(Status::Ok)], inspected_bytes: 0 };
-    assert_eq!(string(json::tag_values(&answer)), r#"{"tagValues":["x","5","ok"],"metrics":{}}"#);
+    assert_eq!(string(|out| json::tag_values(out, &answer)), r#"{"tagValues":["x","5","ok"],"metrics":{}}"#);
     let v2 = concat!(
         r#"{"tagValues":[{"type":"string","value":"x"},{"type":"int","value":"5"},{"type":"keyword","value":"ok"}],"#,
         r#""metrics":{}}"#,
     );
-    assert_eq!(string(json::tag_values_v2(&answer)), v2);
+    assert_eq!(string(|out| json::tag_values_v2(out, &answer)), v2);
 }
 
 fn metrics_answer() -> MetricsAnswer {
@@ -330,7 +336,7 @@ fn series_over_time_are_written_as_tempo_writes_them() {
         r#""samples":[{"timestampMs":"1700000000000","value":"Infinity"}]}],"#,
         r#""metrics":{},"status":"PARTIAL","message":"too much"}"#,
     );
-    assert_eq!(string(json::range(&metrics_answer())), expected);
+    assert_eq!(string(|out| json::range(out, &metrics_answer())), expected);
 }
 
 #[test]
@@ -341,7 +347,7 @@ fn instant_series_have_one_value() {
         r#"{"labels":[{"key":"x","value":{"stringValue":"nil"}}],"value":"Infinity"}],"#,
         r#""metrics":{},"status":"PARTIAL","message":"too much"}"#,
     );
-    assert_eq!(string(json::instant(&metrics_answer())), expected);
+    assert_eq!(string(|out| json::instant(out, &metrics_answer())), expected);
 }
 
 fn attribute(key: &str, value: any_value::Value) -> KeyValue {
@@ -350,7 +356,10 @@ fn attribute(key: &str, value: any_value::Value) -> KeyValue {
 
 #[test]
 fn a_search_as_protobuf_is_what_clients_decode() {
-    let decoded = tempopb::SearchResponse::decode(&protobuf::search(&search_answer(), Origin::TraceQl)[..]).unwrap();
+    let decoded = tempopb::SearchResponse::decode(
+        &protobuf::search(&search_answer(), Origin::TraceQl, Allowance::unbounded()).unwrap().concat()[..],
+    )
+    .unwrap();
     let spanset = tempopb::SpanSet {
         spans: vec![tempopb::Span {
             span_id: "0101010101010101".to_owned(),
@@ -393,7 +402,10 @@ fn a_search_as_protobuf_is_what_clients_decode() {
 
 #[test]
 fn tags_and_values_as_protobuf_are_what_clients_decode() {
-    let decoded = tempopb::TagsV2::decode(&protobuf::tag_names_v2(&tags(), usize::MAX).concat()[..]).unwrap();
+    let decoded = tempopb::TagsV2::decode(
+        &protobuf::tag_names_v2(&tags(), usize::MAX, Allowance::unbounded()).unwrap().concat()[..],
+    )
+    .unwrap();
     let scope = |name: &str, tags: &[&str]| tempopb::Scope {
         name: name.to_owned(),
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -401,15 +413,20 @@ fn tags_and_values_as_protobuf_are_what_clients_decode() {
     assert_eq!(decoded.scopes, [scope("span", &["b", "a \"quoted\""]), scope("resource", &["b"])]);
     assert_eq!(decoded.metrics, Some(tempopb::MetadataMetrics { inspected_bytes: 9 }));
     let answer = ValuesAnswer { values: vec![Value::Bool(true)], inspected_bytes: 0 };
-    let decoded = tempopb::ValuesV2::decode(&protobuf::tag_values_v2(&answer, usize::MAX).concat()[..]).unwrap();
+    let decoded = tempopb::ValuesV2::decode(
+        &protobuf::tag_values_v2(&answer, usize::MAX, Allowance::unbounded()).unwrap().concat()[..],
+    )
+    .unwrap();
     assert_eq!(decoded.tag_values, [tempopb::TagValue { kind: "bool".to_owned(), value: "true".to_owned() }]);
     assert_eq!(decoded.metrics, Some(tempopb::MetadataMetrics::default()));
 }
 
 #[test]
 fn series_as_protobuf_are_what_clients_decode() {
-    let decoded =
-        tempopb::QueryRangeResponse::decode(&protobuf::range(&metrics_answer(), usize::MAX).concat()[..]).unwrap();
+    let decoded = tempopb::QueryRangeResponse::decode(
+        &protobuf::range(&metrics_answer(), usize::MAX, Allowance::unbounded()).unwrap().concat()[..],
+    )
+    .unwrap();
     let [first, second] = &decoded.series[..] else { panic!("two series were sent") };
     assert_eq!(first.labels[1], attribute("p", any_value::Value::DoubleValue(0.9)));
     let point = |timestamp_ms, value| tempopb::Point { value, timestamp_ms };
@@ -447,7 +464,7 @@ proptest! {
     fn parts_joined_are_the_whole_and_each_has_the_tail(sizes in proptest::collection::vec(0usize..200, 0..20), bytes_max in 50usize..400) {
         let values: Vec<Value> = sizes.iter().map(|size| text(&"x".repeat(*size))).collect();
         let answer = ValuesAnswer { values: values.clone(), inspected_bytes: 5 };
-        let parts = protobuf::tag_values_v2(&answer, bytes_max);
+        let parts = protobuf::tag_values_v2(&answer, bytes_max, Allowance::unbounded()).unwrap();
         let mut joined = Vec::new();
         for part in &parts {
             let decoded = tempopb::ValuesV2::decode(&part[..]).unwrap();

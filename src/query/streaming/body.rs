@@ -1,7 +1,9 @@
 //! The body of a streaming answer: messages as they come, then trailers.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -14,26 +16,32 @@ use tokio::time::timeout;
 
 use super::frame::{self, Messages};
 use super::status::Status;
-use crate::query::admission::Room;
+use crate::query::admission::{Admission, Room};
 use crate::query::error::QueryError;
 use crate::query::paced::READ_WAIT_MAX;
 
-/// Messages on their way to a client; more wait where they are made, or are left out.
-const UNDER_WAY_MAX: usize = 2;
+/// Messages that wait for a client to read the ones before; more wait where they are made, or are left out.
+const WAITING_MAX: usize = 1;
 
 /// Where messages are sent while a query runs.
 #[derive(Debug, Clone)]
-pub struct Sender(mpsc::Sender<Part>);
+pub struct Sender {
+    parts: mpsc::Sender<Part>,
+    admission: Arc<Admission>,
+}
 
 #[derive(Debug)]
 enum Part {
-    Message(Bytes),
+    /// In pieces, each with the room that it takes.
+    Message(VecDeque<Bytes>),
     End(HeaderMap),
 }
 
 /// Ends its task when it is dropped: a client that leaves does not leave its query behind.
 struct Stream {
     parts: mpsc::Receiver<Part>,
+    /// Of the message that is under way.
+    pieces: VecDeque<Bytes>,
     task: AbortHandle,
     ended: bool,
 }
@@ -41,36 +49,47 @@ struct Stream {
 impl Sender {
     /// Whether a message would be taken at once.
     pub fn is_free(&self) -> bool {
-        self.0.capacity() > 0
+        self.parts.capacity() > 0
     }
 
-    /// Sends a message unless the client is still reading earlier ones; `false`: it was not sent.
+    /// Sends a message unless the client is still reading earlier ones, or answers have no room; `false`: it was not sent.
     pub fn try_send(&self, message: &[u8]) -> bool {
-        match self.0.try_reserve() {
-            Ok(place) => {
-                place.send(Part::Message(frame::frame(message)));
+        match (self.parts.try_reserve(), self.admission.room_now(message.len())) {
+            (Ok(place), Some(mut room)) => {
+                place.send(Part::Message(pieces(message, Some(&mut room))));
                 true
             }
-            Err(_) => false,
+            _ => false,
         }
     }
 }
 
+fn pieces(message: &[u8], mut room: Option<&mut Room>) -> VecDeque<Bytes> {
+    let held = |piece| match &mut room {
+        Some(room) => room.hold(piece),
+        None => piece.into(),
+    };
+    frame::frame(message).map(held).collect()
+}
+
 /// Runs a query in a task of its own and streams what it sends, then its last messages, then how it ended.
-pub fn answer<F>(run: impl FnOnce(Sender) -> F + Send + 'static) -> Body
+pub fn answer<F>(admission: &Arc<Admission>, run: impl FnOnce(Sender) -> F + Send + 'static) -> Body
 where
     F: Future<Output = Result<Messages, QueryError>> + Send + 'static,
 {
-    let (sender, parts) = mpsc::channel(UNDER_WAY_MAX);
+    let (parts, receiver) = mpsc::channel(WAITING_MAX);
+    let sender = Sender { parts, admission: Arc::clone(admission) };
     let task = tokio::spawn(async move {
-        let trailers = match run(Sender(sender.clone())).await {
+        let parts = sender.parts.clone();
+        let trailers = match run(sender).await {
             Ok(messages) => {
                 let mut trailers = Status::ok().headers();
                 messages.put_trailers(&mut trailers);
-                let (frames, room) = messages.into_frames();
-                for frame in frames {
-                    match timeout(READ_WAIT_MAX, sender.send(Part::Message(frame))).await {
-                        Ok(Ok(())) => {}
+                let (messages, mut room) = messages.into_parts();
+                for message in messages {
+                    // Its place first: what has none is not copied into pieces yet.
+                    match timeout(READ_WAIT_MAX, parts.reserve()).await {
+                        Ok(Ok(place)) => place.send(Part::Message(pieces(&message, room.as_mut()))),
                         Ok(Err(_)) => return,
                         // The stream ends without a status, which clients take for a failure.
                         Err(_) => {
@@ -84,14 +103,14 @@ where
             Err(error) => Status::from(error).headers(),
         };
         // Only a client that has left does not take it.
-        let _ = timeout(READ_WAIT_MAX, sender.send(Part::End(trailers))).await;
+        let _ = timeout(READ_WAIT_MAX, parts.send(Part::End(trailers))).await;
     });
-    Body::new(Stream { parts, task: task.abort_handle(), ended: false })
+    Body::new(Stream { parts: receiver, pieces: VecDeque::new(), task: task.abort_handle(), ended: false })
 }
 
 /// One message and success.
-pub fn unary(message: Vec<u8>) -> Body {
-    answer(move |_| async move { Messages::new(vec![message]) })
+pub fn unary(admission: &Arc<Admission>, message: Vec<u8>) -> Body {
+    answer(admission, move |_| async move { Ok(Messages::new(vec![message])) })
 }
 
 impl http_body::Body for Stream {
@@ -105,16 +124,19 @@ impl http_body::Body for Stream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let part = std::task::ready!(self.parts.poll_recv(context));
-        Poll::Ready(part.map(|part| {
-            Ok(match part {
-                Part::Message(frame) => Frame::data(frame),
-                Part::End(trailers) => {
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match std::task::ready!(self.parts.poll_recv(context)) {
+                Some(Part::Message(pieces)) => self.pieces = pieces,
+                Some(Part::End(trailers)) => {
                     self.ended = true;
-                    Frame::trailers(trailers)
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
-            })
-        }))
+                None => return Poll::Ready(None),
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -125,5 +147,48 @@ impl http_body::Body for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::query::body::PIECE_BYTES;
+    use crate::query::router::QueryLimits;
+
+    #[tokio::test]
+    async fn what_a_client_has_not_read_takes_room_until_it_has() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let all = admission.room_left();
+        let (began, mut begun) = mpsc::channel(1);
+        let mut body = answer(&admission, move |sender| async move {
+            assert!(sender.try_send(&[7; 2 * PIECE_BYTES]));
+            // One waits already.
+            assert!(!sender.is_free() && !sender.try_send(&[7]));
+            began.send(()).await.unwrap();
+            Ok(Messages::new(Vec::new()))
+        });
+        begun.recv().await.unwrap();
+        assert_eq!(admission.room_left(), all - 2 * PIECE_BYTES / 1024);
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.data_ref().unwrap().len(), PIECE_BYTES);
+        assert_eq!(admission.room_left(), all - 2 * PIECE_BYTES / 1024, "it has not left yet");
+        drop(first);
+        assert!(admission.room_left() > all - 2 * PIECE_BYTES / 1024);
+        drop(body);
+        assert_eq!(admission.room_left(), all);
+    }
+
+    #[tokio::test]
+    async fn progress_is_left_out_while_answers_have_no_room() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let _all = admission.room_for(usize::MAX).await.unwrap();
+        let body = answer(&admission, |sender| async move {
+            assert!(!sender.try_send(&[7; 10]));
+            Ok(Messages::new(Vec::new()))
+        });
+        assert!(body.collect().await.unwrap().trailers().is_some());
     }
 }

@@ -10,9 +10,9 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::status::{Code, Status};
-use crate::query::admission::{Answer, Room, SCAN_ANSWER_BYTES_MAX};
+use crate::query::admission::{Answer, Room};
+use crate::query::body::PIECE_BYTES;
 use crate::query::call::QUERY_BYTES_MAX;
-use crate::query::error::QueryError;
 use crate::query::negotiation::{PARTIAL_HEADER, partial_header};
 use crate::query::upstream::Away;
 
@@ -91,31 +91,30 @@ fn too_large() -> Status {
     Status::new(Code::ResourceExhausted, text)
 }
 
-/// A message with its prefix.
-pub fn frame(message: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(PREFIX_LEN + message.len());
-    frame.push(0);
+/// A message with its prefix, in pieces: a client that takes little at a time then keeps a piece in the buffers of its
+/// connection, and not all of it.
+pub fn frame(message: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     // Messages are cut long before this.
-    frame.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
-    frame.extend_from_slice(message);
-    frame.into()
+    let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    let (first, rest) = message.split_at(message.len().min(PIECE_BYTES - PREFIX_LEN));
+    let mut begun = Vec::with_capacity(PREFIX_LEN + first.len());
+    begun.push(0);
+    begun.extend_from_slice(&len.to_be_bytes());
+    begun.extend_from_slice(first);
+    std::iter::once(begun).chain(rest.chunks(PIECE_BYTES).map(<[u8]>::to_vec))
 }
 
 /// The last messages of an answer, with the room they take.
 #[derive(Debug)]
 pub struct Messages {
-    frames: Vec<Bytes>,
+    messages: Vec<Vec<u8>>,
     missing: Option<Away>,
     room: Option<Room>,
 }
 
 impl Messages {
-    pub fn new(messages: Vec<Vec<u8>>) -> Result<Self, QueryError> {
-        let bytes: usize = messages.iter().map(Vec::len).sum();
-        if bytes > SCAN_ANSWER_BYTES_MAX {
-            return Err(QueryError::AnswerTooLarge { bytes, bytes_max: SCAN_ANSWER_BYTES_MAX });
-        }
-        Ok(Self { frames: messages.iter().map(|message| frame(message)).collect(), missing: None, room: None })
+    pub fn new(messages: Vec<Vec<u8>>) -> Self {
+        Self { messages, missing: None, room: None }
     }
 
     /// What the messages have no place for: who does not answer, though something may be there.
@@ -130,15 +129,15 @@ impl Messages {
         }
     }
 
-    /// The room is to be kept until the frames are sent.
-    pub fn into_frames(self) -> (Vec<Bytes>, Option<Room>) {
-        (self.frames, self.room)
+    /// The messages, and the room that they take.
+    pub fn into_parts(self) -> (Vec<Vec<u8>>, Option<Room>) {
+        (self.messages, self.room)
     }
 }
 
 impl Answer for Messages {
     fn bytes(&self) -> usize {
-        self.frames.iter().map(Bytes::len).sum()
+        self.messages.iter().map(|message| PREFIX_LEN + message.len()).sum()
     }
 
     fn hold(&mut self, room: Room) {
@@ -168,6 +167,18 @@ mod tests {
         assert!(unframe(deflated(b"x"), Compression::Other).is_err());
     }
 
+    fn whole(message: &[u8]) -> Bytes {
+        frame(message).collect::<Vec<_>>().concat().into()
+    }
+
+    #[test]
+    fn a_long_message_comes_in_pieces() {
+        let message: Vec<u8> = (0..3 * PIECE_BYTES).map(|at| at as u8).collect();
+        let pieces: Vec<Vec<u8>> = frame(&message).collect();
+        assert!(pieces.len() == 4 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
+        assert_eq!(pieces.concat()[PREFIX_LEN..], message);
+    }
+
     proptest! {
         #[test]
         fn what_was_compressed_is_read_back(message: Vec<u8>) {
@@ -176,12 +187,12 @@ mod tests {
 
         #[test]
         fn what_is_framed_is_read_back(message: Vec<u8>) {
-            prop_assert_eq!(unframe(frame(&message), Compression::Other).unwrap(), Bytes::from(message));
+            prop_assert_eq!(unframe(whole(&message), Compression::Other).unwrap(), Bytes::from(message));
         }
 
         #[test]
         fn a_truncated_frame_is_refused(message: Vec<u8>, missing: proptest::sample::Index) {
-            let whole = frame(&message);
+            let whole = whole(&message);
             let cut = whole.slice(..missing.index(whole.len()));
             prop_assert!(unframe(cut, Compression::Other).is_err());
         }

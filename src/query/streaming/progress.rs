@@ -9,17 +9,22 @@ use foldhash::fast::RandomState;
 use super::MESSAGE_BYTES_MAX;
 use super::body::Sender;
 use crate::otlp::TraceId;
+use crate::query::body::Allowance;
 use crate::query::call::Origin;
 use crate::query::encode::protobuf;
+use crate::query::error::QueryError;
 use crate::traceql::answer::SearchAnswer;
+use crate::traceql::control::Control;
+use crate::traceql::search::Listener;
 
 /// As often as Tempo.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Tells new and changed traces, each with all that is known of it, and the metrics as they are by then.
 #[derive(Debug)]
-pub struct Progress {
+pub struct Progress<'a> {
     sender: Sender,
+    control: &'a Control,
     origin: Origin,
     last: Instant,
     /// What was told of a trace, as a hash of its message.
@@ -27,43 +32,45 @@ pub struct Progress {
     hasher: RandomState,
 }
 
-impl Progress {
-    pub fn new(sender: Sender, origin: Origin) -> Self {
-        Self { sender, origin, last: Instant::now(), told: HashMap::new(), hasher: RandomState::default() }
-    }
-
-    /// Called often; tells now and then, and not while the client is still reading.
-    pub fn tell(&mut self, found: &SearchAnswer) {
-        if self.last.elapsed() < INTERVAL || !self.sender.is_free() {
-            return;
-        }
-        self.last = Instant::now();
-        let traces = self.untold(found);
-        let mut parts = protobuf::search_parts(
-            traces.iter().map(|(_, _, message)| message.clone()),
-            &found.inspected,
-            MESSAGE_BYTES_MAX,
-        );
-        // One message at a time; what is beyond it is told later.
-        if parts.len() == 1
-            && let Some(message) = parts.pop()
-            && self.sender.try_send(&message)
-        {
-            self.told.extend(traces.into_iter().map(|(id, hash, _)| (id, hash)));
-        }
+impl<'a> Progress<'a> {
+    pub fn new(sender: Sender, control: &'a Control, origin: Origin) -> Self {
+        Self { sender, control, origin, last: Instant::now(), told: HashMap::new(), hasher: RandomState::default() }
     }
 
     /// The messages that end the answer: everything that was not told, with the final metrics.
-    pub fn rest(&mut self, found: &SearchAnswer) -> Vec<Vec<u8>> {
-        let traces = self.untold(found).into_iter().map(|(_, _, message)| message);
-        protobuf::search_parts(traces, &found.inspected, MESSAGE_BYTES_MAX)
+    pub fn rest(&self, found: &SearchAnswer, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
+        let traces = self.untold(found).map(|(_, _, message)| message);
+        protobuf::search_parts(traces, &found.inspected, MESSAGE_BYTES_MAX, allowance)
     }
 
-    fn untold(&self, found: &SearchAnswer) -> Vec<(TraceId, u64, Vec<u8>)> {
+    fn untold<'s>(&'s self, found: &'s SearchAnswer) -> impl Iterator<Item = (TraceId, u64, Vec<u8>)> + 's {
         let messages = found.traces.iter().map(|trace| {
             let message = protobuf::trace(trace, self.origin, MESSAGE_BYTES_MAX);
             (trace.id, self.hasher.hash_one(&message), message)
         });
-        messages.filter(|(id, hash, _)| self.told.get(id) != Some(hash)).collect()
+        messages.filter(|(id, hash, _)| self.told.get(id) != Some(hash))
+    }
+}
+
+impl Listener for Progress<'_> {
+    /// Now and then, and not while the client is still reading.
+    fn listens(&self) -> bool {
+        self.last.elapsed() >= INTERVAL && self.sender.is_free()
+    }
+
+    fn hear(&mut self, found: &SearchAnswer) {
+        self.last = Instant::now();
+        let mut ids = Vec::new();
+        // One message at a time; what is beyond it is told later.
+        let allowance = Allowance::new(self.control, MESSAGE_BYTES_MAX);
+        let traces = self.untold(found).map(|(id, hash, message)| {
+            ids.push((id, hash));
+            message
+        });
+        if let Ok(parts) = protobuf::search_parts(traces, &found.inspected, usize::MAX, allowance)
+            && parts.first().is_some_and(|message| self.sender.try_send(message))
+        {
+            self.told.extend(ids);
+        }
     }
 }

@@ -217,7 +217,18 @@ async fn autocompletion_of_tags() {
             (scope["name"].as_str().unwrap(), tags.collect())
         })
         .collect();
-    assert_eq!(scopes["span"], ["a/b c", "db.system", "db.system.name", "http.route", "http.status_code"]);
+    assert_eq!(
+        scopes["span"],
+        [
+            "a/b c",
+            "db.system",
+            "db.system.name",
+            "http.response.status_code",
+            "http.route",
+            "http.status_code",
+            "server.port"
+        ]
+    );
     assert_eq!(scopes["resource"], ["k8s.namespace.name", "service.name"]);
     assert_eq!(scopes["event"], ["exception.message", "exception.stacktrace", "exception.type"]);
     assert_eq!(scopes["intrinsic"].len(), 25);

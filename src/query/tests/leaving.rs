@@ -41,6 +41,10 @@ impl Source for Slow {
     fn may_be_split(&self, _: &dyn Segment, _: usize) -> bool {
         true
     }
+
+    fn whole_since(&self) -> u64 {
+        Source::whole_since(&self.memory)
+    }
 }
 
 struct Here(Memory, Arc<AtomicUsize>);

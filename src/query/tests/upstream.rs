@@ -9,6 +9,7 @@ use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnsw
 use crate::traceql::ast::{Expression, Field, Scope};
 use crate::traceql::control::Control;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
+use crate::traceql::search::Nobody;
 use crate::traceql::tests::spans::{Trace, span, trace};
 
 const SECOND: u64 = 1_000_000_000;
@@ -31,7 +32,7 @@ impl Upstream for Elder {
         self.answers()?;
         self.asked.lock().unwrap().push((request.start, request.end));
         let query = crate::traceql::read(query).unwrap();
-        Ok(crate::traceql::search::run(&query, request, &self.memory, control, &mut |_| {}).unwrap())
+        Ok(crate::traceql::search::run(&query, request, &self.memory, control, &mut Nobody).unwrap())
     }
 
     fn range(&self, query: &str, request: &RangeRequest, control: &Control) -> Result<MetricsAnswer, Unanswered> {
@@ -140,6 +141,16 @@ async fn a_search_goes_on_where_what_is_here_ends() {
     assert_eq!(asked.len(), 2);
     // Not for what is here.
     assert!(asked.iter().all(|(_, end)| *end <= call::now() as u64 - 10 * SECOND));
+}
+
+#[tokio::test]
+async fn spans_older_than_what_is_kept_here_hide_nothing_that_is_upstream() {
+    // A pinned trace, or one that came late: far older than anything else here.
+    let here = Memory::parts(vec![vec![at(1, 10)], vec![at(2, 3000)]]);
+    let since = call::now() as u64 - 20 * SECOND;
+    let (api, _) = api(Here(here.complete_from(since), Vec::new()), elder(&[at(3, 30), at(4, 400)]));
+    let id = |number: u8| format!("{number:032x}");
+    assert_eq!(ids(&api.search("{}", &[]).await), [1, 3, 4, 2].map(id));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::query::router::Scanned;
 use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Query, Scope};
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
-use crate::traceql::segment::Source;
+use crate::traceql::search::Listener;
 
 /// An answer, and whether something may be missing from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +29,9 @@ pub fn search(
     scanned: &Scanned<'_>,
     query: &Query,
     request: &SearchRequest,
-    progress: &mut dyn FnMut(&SearchAnswer),
+    listener: &mut dyn Listener,
 ) -> Result<Federated<SearchAnswer>, QueryError> {
-    let mut found = engine::search(query, request, scanned.source, scanned.control, progress)?;
+    let mut found = engine::search(query, request, scanned.source, scanned.control, listener)?;
     let Some((upstream, oldest)) = older_than_here(scanned, request.start) else {
         return Ok(Federated::whole(found));
     };
@@ -40,7 +40,13 @@ pub fn search(
     }
     let older = SearchRequest { end: request.end.min(oldest), ..*request };
     match upstream.search(&query.to_string(), &older, scanned.control) {
-        Ok(older) => Ok(Federated::whole(merge::traces(found, older, request.limit))),
+        Ok(mut older) => {
+            // It was asked when spans began.
+            if let Some(overlap) = request.overlapping {
+                older.traces.retain(|trace| overlap.meets(trace.start, trace.start.saturating_add(trace.duration)));
+            }
+            Ok(Federated::whole(merge::traces(found, older, request.limit)))
+        }
         Err(unanswered) => {
             // One job more, which was not done.
             found.inspected.segments = found.inspected.segments.saturating_add(1);
@@ -63,7 +69,7 @@ pub fn range(scanned: &Scanned<'_>, query: &Query, request: &RangeRequest) -> Re
     match upstream.range(&query.to_string(), &older, scanned.control) {
         Ok(mut answer) => {
             merge::keep_within(&mut answer, &older);
-            Ok(merge::series(query, own, answer, request, here.as_ref()))
+            Ok(merge::series(query, own, answer, request, here.as_ref(), scanned.control)?)
         }
         // Better the interval that is here in part than none.
         Err(unanswered) => partial(engine::range(query, request, scanned.source, scanned.control)?, unanswered),
@@ -119,14 +125,8 @@ pub fn tag_values(
 /// asked for a range that begins at `start`.
 fn older_than_here<'s>(scanned: &Scanned<'s>, start: u64) -> Option<(&'s dyn Upstream, u64)> {
     let upstream = scanned.state.upstream()?;
-    let oldest = oldest(scanned.source);
+    let oldest = scanned.source.whole_since();
     (start < oldest).then_some((&**upstream, oldest))
-}
-
-/// Since when everything is here. The latest start in the oldest segment, not the earliest: one span with a wrong clock
-/// would otherwise hide all that is upstream.
-fn oldest(source: &dyn Source) -> u64 {
-    source.segments(0, u64::MAX).iter().map(|segment| segment.times().max_start).min().unwrap_or(u64::MAX)
 }
 
 /// The intervals that begin before `oldest`, and those that are wholly here.

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::series::fills_with_zero;
+use crate::otlp::TraceId;
 use crate::traceql::answer::{
     FoundTrace, Inspected, MetricsAnswer, Sample, SearchAnswer, Series, TagsAnswer, ValuesAnswer,
 };
 use crate::traceql::ast::Query;
+use crate::traceql::control::{Control, Stopped};
 use crate::traceql::keys;
-use crate::traceql::metrics::order_of_labels;
+use crate::traceql::metrics::{order_of_labels, too_many_series};
 use crate::traceql::request::{RangeRequest, TagsRequest};
 use crate::traceql::value::Value;
 
@@ -19,9 +21,11 @@ const NANOS_PER_MS: u64 = 1_000_000;
 /// The newest `limit` traces of both. Of a trace that both found, what is here is shown, with the outermost times: a part
 /// of it may have been dropped here.
 pub fn traces(mut here: SearchAnswer, upstream: SearchAnswer, limit: usize) -> SearchAnswer {
-    let own = here.traces.len();
+    let known = here.traces.iter().enumerate();
+    let mut places: HashMap<TraceId, usize, RandomState> = known.map(|(place, trace)| (trace.id, place)).collect();
     for older in upstream.traces {
-        match here.traces.iter_mut().take(own).find(|trace| trace.id == older.id) {
+        let place = *places.entry(older.id).or_insert(here.traces.len());
+        match here.traces.get_mut(place) {
             Some(trace) => widen(trace, older),
             None => here.traces.push(older),
         }
@@ -53,17 +57,23 @@ pub fn keep_within(answer: &mut MetricsAnswer, request: &RangeRequest) {
 }
 
 /// Series whose samples before those of `here` come from upstream. A series that only one side has is filled up with
-/// zeros where its function counts.
+/// zeros where its function counts. What is added counts as memory of the query.
+///
+/// # Errors
+/// It needs too much.
 pub fn series(
     query: &Query,
     own: MetricsAnswer,
     older: MetricsAnswer,
     request: &RangeRequest,
     here: Option<&RangeRequest>,
-) -> MetricsAnswer {
+    control: &Control,
+) -> Result<MetricsAnswer, Stopped> {
     let mut inspected = own.inspected;
     add(&mut inspected, older.inspected);
     let first_here = here.map_or(u64::MAX, |here| here.start);
+    // Booked before they are made: many series over many intervals are far more than what came.
+    let more = |samples: usize| control.reserve(samples.saturating_mul(size_of::<Sample>()));
     let zeros = |from: u64, to: u64| {
         let times = (from..=to).step_by(usize::try_from(request.step).unwrap_or(usize::MAX));
         times.map(|at| Sample { at_ms: (at / NANOS_PER_MS) as i64, value: 0.0 })
@@ -81,6 +91,8 @@ pub fn series(
         match index.get(&key(&series)) {
             Some(place) => {
                 if let (Some(before), Some(continued)) = (all.get_mut(*place), continued.get_mut(*place)) {
+                    more(series.samples.len())?;
+                    before.samples.reserve_exact(series.samples.len());
                     before.samples.extend(series.samples);
                     before.exemplars.extend(series.exemplars);
                     *continued = true;
@@ -88,7 +100,10 @@ pub fn series(
             }
             None if fills => {
                 let before = zeros(request.start, first_here.saturating_sub(request.step).min(request.end));
-                let samples = before.chain(series.samples).collect();
+                let count = before.clone().count() + series.samples.len();
+                more(count)?;
+                let mut samples = Vec::with_capacity(count);
+                samples.extend(before.chain(series.samples));
                 all.push(Series { samples, ..series });
             }
             None => all.push(series),
@@ -96,13 +111,21 @@ pub fn series(
     }
     if fills && here.is_some() {
         for (series, _) in all.iter_mut().zip(&continued).filter(|(_, continued)| !**continued) {
+            let count = zeros(first_here, request.end).count();
+            more(count)?;
+            series.samples.reserve_exact(count);
             series.samples.extend(zeros(first_here, request.end));
         }
     }
     limit_exemplars(&mut all, request.exemplars);
     all.sort_by(|left, right| order_of_labels(&left.labels, &right.labels));
-    let partial = own.partial.or(older.partial);
-    MetricsAnswer { series: all, inspected, partial }
+    let mut partial = own.partial.or(older.partial);
+    // Each side has as many at most, and they need not be the same.
+    if request.series_max > 0 && all.len() > request.series_max {
+        all.truncate(request.series_max);
+        partial.get_or_insert_with(|| too_many_series(request.series_max));
+    }
+    Ok(MetricsAnswer { series: all, inspected, partial })
 }
 
 /// Both sides gave as many as were asked for.
@@ -210,8 +233,9 @@ fn widen(trace: &mut FoundTrace, other: FoundTrace) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::otlp::TraceId;
     use crate::traceql::answer::{FoundSpanset, RootSpan};
 
     fn trace(id: u8, start: u64, duration: u64, matched: u32) -> FoundTrace {
@@ -241,5 +265,44 @@ mod tests {
         let found = traces(here, answer(vec![there]), 10).traces;
         assert_eq!((found.len(), found[0].start, found[0].duration), (1, 80, 40));
         assert_eq!((found[0].spansets[0].matched, &found[0].root), (5, &root));
+    }
+
+    #[test]
+    fn zeros_that_are_filled_in_are_memory_of_the_query() {
+        const MINUTE: u64 = 60_000_000_000;
+        let query = crate::traceql::read("{} | rate() by (span.a)").unwrap();
+        let request = RangeRequest { start: MINUTE, end: 10_000 * MINUTE, step: MINUTE, exemplars: 0, series_max: 0 };
+        let here = RangeRequest { start: 9_000 * MINUTE, ..request };
+        let series = |count: i64, at_ms: i64| MetricsAnswer {
+            series: (0..count)
+                .map(|number| Series {
+                    labels: vec![("a".to_owned(), Some(Value::Int(number + at_ms)))],
+                    samples: vec![Sample { at_ms, value: 1.0 }],
+                    exemplars: Vec::new(),
+                })
+                .collect(),
+            ..MetricsAnswer::default()
+        };
+        let merged = |count, bytes_max, series_max| {
+            let control = Control::new(Duration::from_secs(60), bytes_max);
+            let request = RangeRequest { series_max, ..request };
+            let (own, older) = (series(count, 600_000_000), series(count, 60_000));
+            let merged = super::series(&query, own, older, &request, Some(&here), &control);
+            merged.map(|answer| (answer, control.used_bytes()))
+        };
+        // 1,000 series of 10,000 samples would be 160 MB out of a few kilobytes.
+        assert_eq!(merged(500, 1 << 20, 0).unwrap_err(), Stopped::MemoryOver(1 << 20));
+        let (answer, used) = merged(2, 1 << 20, 0).unwrap();
+        let samples: usize = answer.series.iter().map(|series| series.samples.capacity()).sum();
+        assert_eq!(answer.series.len(), 4);
+        assert!(samples > 20_000 && samples * size_of::<Sample>() <= used + 4 * size_of::<Sample>());
+        let (answer, _) = merged(2, 1 << 20, 3).unwrap();
+        assert!(answer.series.len() == 3 && answer.partial.is_some());
+    }
+
+    #[test]
+    fn a_trace_that_upstream_names_twice_is_shown_once() {
+        let found = traces(answer(Vec::new()), answer(vec![trace(1, 10, 5, 1), trace(1, 12, 9, 1)]), 10).traces;
+        assert_eq!((found.len(), found[0].start, found[0].duration), (1, 10, 11));
     }
 }

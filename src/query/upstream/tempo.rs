@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -15,13 +15,14 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::{Away, Unanswered, Upstream, decode, series};
+use super::decode::{self, Unread};
+use super::{Away, Unanswered, Upstream, series};
 use crate::otlp::TraceId;
 use crate::otlp::percent::url_value;
 use crate::query::negotiation::PROTOBUF;
 use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Scope};
-use crate::traceql::control::{Control, Stopped};
+use crate::traceql::control::{Booked, Control, Stopped};
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 
 /// Somebody waits meanwhile, for whom what is here is enough most of the time.
@@ -34,7 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// For so long it is not asked again after it did not answer, so that its absence does not slow every query.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Larger traces are refused: they would be held whole.
+/// Larger traces are refused: they are held whole, as memory of their query, which mostly ends before.
 const TRACE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The same of other answers, which are held whole and then as what was read of them.
@@ -99,8 +100,8 @@ impl Tempo {
         Away { address: self.authority.clone(), problem }
     }
 
-    /// Asks, unless it did not answer just now.
-    fn ask(&self, path_and_query: &str, bytes_max: usize, control: &Control) -> Result<Bytes, Unanswered> {
+    /// Asks, unless it did not answer just now. What comes is booked as it comes.
+    fn ask(&self, path_and_query: &str, bytes_max: usize, control: &Control) -> Result<(Bytes, Booked), Unanswered> {
         {
             let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((until, problem)) = &*paused
@@ -109,8 +110,9 @@ impl Tempo {
                 return Err(self.away(problem.as_str()).into());
             }
         }
+        let mut booked = control.nothing_booked();
         let answer = self.runtime.block_on(async {
-            let mut answer = pin!(timeout(ANSWER_WAIT_MAX, self.get(path_and_query, bytes_max)));
+            let mut answer = pin!(timeout(ANSWER_WAIT_MAX, self.get(path_and_query, bytes_max, &mut booked)));
             loop {
                 match timeout(LOOK_INTERVAL, answer.as_mut()).await {
                     Ok(answer) => break Ok(answer),
@@ -125,8 +127,9 @@ impl Tempo {
         match answer {
             Ok(body) => {
                 *paused = None;
-                Ok(body)
+                Ok((body, booked))
             }
+            Err(Failure::Stopped(stopped)) => Err(stopped.into()),
             Err(Failure::Refused(problem)) => Err(self.away(problem).into()),
             Err(Failure::Away(problem)) => {
                 *paused = Some((Instant::now() + PAUSE, problem.clone()));
@@ -135,19 +138,25 @@ impl Tempo {
         }
     }
 
-    /// What `read` makes of an answer. Its memory counts as the query's.
-    fn read<T, E: std::fmt::Display>(
+    /// What `read` makes of an answer, and books. Both are memory of the query.
+    fn read<T>(
         &self,
         path_and_query: &str,
         control: &Control,
-        read: impl FnOnce(&[u8]) -> Result<T, E>,
+        read: impl FnOnce(&[u8], &mut Booked) -> Result<T, Unread>,
     ) -> Result<T, Unanswered> {
-        let answer = self.ask(path_and_query, ANSWER_BYTES_MAX, control)?;
-        control.reserve(answer.len())?;
-        read(&answer).map_err(|error| self.away(error.to_string()).into())
+        let (answer, _booked) = self.ask(path_and_query, ANSWER_BYTES_MAX, control)?;
+        let mut booked = control.nothing_booked();
+        let read = match read(&answer, &mut booked) {
+            Ok(read) => read,
+            Err(Unread::Stopped(stopped)) => return Err(stopped.into()),
+            Err(malformed) => return Err(self.away(malformed.to_string()).into()),
+        };
+        booked.leave();
+        Ok(read)
     }
 
-    async fn get(&self, path_and_query: &str, bytes_max: usize) -> Result<Bytes, Failure> {
+    async fn get(&self, path_and_query: &str, bytes_max: usize, booked: &mut Booked) -> Result<Bytes, Failure> {
         let away = |error: &dyn std::fmt::Display| Failure::Away(error.to_string());
         let stream = timeout(CONNECT_WAIT_MAX, TcpStream::connect(&self.authority));
         let stream = stream.await.map_err(|error| away(&error))?.map_err(|error| away(&error))?;
@@ -161,8 +170,22 @@ impl Tempo {
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(|error| away(&error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), bytes_max).collect().await;
-        let body = body.map_err(|error| away(&error))?.to_bytes();
+        let mut frames = response.into_body();
+        let mut body = Vec::new();
+        while let Some(frame) = frames.frame().await {
+            let Ok(data) = frame.map_err(|error| away(&error))?.into_data() else { continue };
+            let len = body.len() + data.len();
+            if len > bytes_max {
+                return Err(Failure::Refused(format!("its answer is larger than {} MiB", bytes_max >> 20)));
+            }
+            if len > body.capacity() {
+                let capacity = len.next_power_of_two();
+                booked.grow(capacity - body.capacity()).map_err(Failure::Stopped)?;
+                body.reserve_exact(capacity - body.len());
+            }
+            body.extend_from_slice(&data);
+        }
+        let body = Bytes::from(body);
         match status {
             StatusCode::OK => Ok(body),
             _ if status.is_server_error() => Err(Failure::Away(format!("{status}: {}", line(&body)))),
@@ -176,6 +199,8 @@ enum Failure {
     Away(String),
     /// It is there, and does not take this.
     Refused(String),
+    /// There is no memory for what it answers.
+    Stopped(Stopped),
 }
 
 fn line(body: &[u8]) -> String {
@@ -184,9 +209,10 @@ fn line(body: &[u8]) -> String {
 
 impl Upstream for Tempo {
     fn trace(&self, id: TraceId, control: &Control) -> Result<Bytes, Unanswered> {
-        let answer = self.ask(&format!("/api/v2/traces/{id}"), TRACE_BYTES_MAX, control)?;
+        let (answer, booked) = self.ask(&format!("/api/v2/traces/{id}"), TRACE_BYTES_MAX, control)?;
         let trace = decode::trace(&answer).map_err(|error| self.away(error.to_string()))?;
-        Ok(trace.into())
+        booked.leave();
+        Ok(trace)
     }
 
     fn search(&self, query: &str, request: &SearchRequest, control: &Control) -> Result<SearchAnswer, Unanswered> {
@@ -210,7 +236,7 @@ impl Upstream for Tempo {
         let InstantRequest { start, end, series_max } = *request;
         let query = url_value(query);
         let path = format!("/api/metrics/query?q={query}&start={start}&end={end}&maxSeries={series_max}");
-        self.read(&path, control, |json| series::instant(json, (end / NANOS_PER_MS) as i64))
+        self.read(&path, control, |json, booked| series::instant(json, (end / NANOS_PER_MS) as i64, booked))
     }
 
     fn tag_names(

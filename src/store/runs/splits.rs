@@ -15,6 +15,7 @@ use super::record::load_splits;
 use super::{RunSegment, RunsError};
 use crate::otlp::TraceId;
 use crate::spool::Database;
+use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Segment, SegmentError, SegmentId};
 
 /// Traces of the latest segments that are kept in memory, 6 bytes each.
@@ -58,6 +59,18 @@ impl Splits {
         let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
         let Some(traces) = marks.get(&segment) else { return false };
         traces.last() == Some(&ALL) || traces.binary_search(&(trace as u32)).is_ok()
+    }
+
+    /// All traces of a segment that are split.
+    pub fn of(&self, segment: SegmentId, traces: usize) -> Mask {
+        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let marked = marks.get(&segment).map_or(&[][..], |marked| &**marked);
+        if marked.last() == Some(&ALL) {
+            return Mask::all(traces);
+        }
+        let mut split = Mask::none(traces);
+        marked.iter().for_each(|trace| split.set(*trace as usize));
+        split
     }
 
     /// Reads the traces of the latest segments.

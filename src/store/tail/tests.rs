@@ -22,6 +22,7 @@ use crate::store::build::tests::generate::{attribute, request, requests, span};
 use crate::store::{Fragments, Sealed, SealedView, Store};
 use crate::traceql::ast::{Attribute, Field, Intrinsic};
 use crate::traceql::column::Cell;
+use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Column, Source};
 use crate::traceql::value::{Kind, Value};
 
@@ -101,6 +102,10 @@ impl SealedView for FakeView {
         Vec::new()
     }
 
+    fn whole_since(&self) -> Option<u64> {
+        None
+    }
+
     fn pieces(&self, _: TraceId) -> Result<Vec<Piece>, SegmentError> {
         Ok(Vec::new())
     }
@@ -111,6 +116,10 @@ impl SealedView for FakeView {
 
     fn may_be_split(&self, _: &dyn Segment, _: usize) -> bool {
         false
+    }
+
+    fn split_traces(&self, _: &dyn Segment, traces: usize) -> Mask {
+        Mask::none(traces)
     }
 
     fn fragments(&self, _: TraceId, _: usize) -> Result<Fragments, SourceError> {

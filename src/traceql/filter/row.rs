@@ -14,7 +14,7 @@ use crate::traceql::error::Invalid;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Scan, Values, has_column};
 use crate::traceql::segment::{Ids, SegmentError, Traces};
-use crate::traceql::trace::view::{View, service_name};
+use crate::traceql::trace::view::{View, root_texts};
 use crate::traceql::value::Value;
 
 /// Rows of slow work between two looks at whether the query is to end.
@@ -260,7 +260,15 @@ impl Bound<'_, '_> {
             }
             _ => {}
         }
-        let Facts { view, duration, root, .. } = &mut *facts;
+        if let Intrinsic::RootName | Intrinsic::RootServiceName = intrinsic {
+            let (name, service) = match &facts.root {
+                Some(known) => known,
+                None => facts.root.insert(root_texts(self.scan, &self.reader, trace)?),
+            };
+            let text = if intrinsic == Intrinsic::RootName { name } else { service };
+            return Ok(Some(Datum::String(Text::Shared(text.clone()))));
+        }
+        let Facts { view, duration, .. } = &mut *facts;
         let view = match view {
             Some(view) => view,
             None => view.insert(View::open(self.scan, &self.reader, trace)?),
@@ -273,29 +281,15 @@ impl Bound<'_, '_> {
                 };
                 Some(Datum::Duration(known))
             }
-            Intrinsic::RootName | Intrinsic::RootServiceName => {
-                let (name, service) = match root {
-                    Some(known) => known,
-                    None => root.insert(root_of(view)?),
-                };
-                let text = if intrinsic == Intrinsic::RootName { name } else { service };
-                Some(Datum::String(Text::Shared(text.clone())))
-            }
             Intrinsic::ChildCount
             | Intrinsic::NestedSetLeft
             | Intrinsic::NestedSetRight
             | Intrinsic::NestedSetParent => {
                 let tree = view.tree()?;
-                let span = view.span_at(self.reader.segment().id(), row);
+                let span = view.span_at(self.reader.segment().id(), row)?;
                 span.map(|span| Datum::Int(tree.number(intrinsic, span)))
             }
             _ => None,
         })
     }
-}
-
-/// Name and service of the root; empty while it has not come, as in Tempo.
-pub fn root_of(view: &View) -> Result<(Arc<str>, Arc<str>), SegmentError> {
-    let Some(root) = view.root()? else { return Ok((Arc::from(""), Arc::from(""))) };
-    Ok((view.text(root, &Field::Intrinsic(Intrinsic::Name))?, view.text(root, &service_name())?))
 }

@@ -147,7 +147,8 @@ fn pieces_elsewhere_count_for_what_belongs_to_the_trace() {
 #[test]
 fn time_ranges_take_both_ends() {
     let memory = one_trace([span(1), span(2), span(3), span(4)]);
-    let reader = Reader::new(memory.segment(0));
+    let control = Control::new(Duration::from_secs(60), usize::MAX);
+    let reader = Reader::new(memory.segment(0), &control);
     assert_eq!(reader.within(0, 3).unwrap(), None);
     assert_eq!(reader.within(1, 2).unwrap().unwrap().iter().collect::<Vec<_>>(), [1, 2]);
     assert!(reader.within(4, 9).unwrap().unwrap().is_empty());
@@ -278,6 +279,22 @@ fn any_expression() -> impl Strategy<Value = Expression> {
             inner.prop_map(not),
         ]
     })
+}
+
+#[test]
+fn a_span_that_came_twice_passes_the_same_filters_both_times() {
+    let both = vec![trace(1, [span(1), span(2).child_of(1)])];
+    let memory = Memory::parts(vec![both.clone(), both]);
+    let control = Control::new(Duration::from_secs(60), usize::MAX);
+    let scan = Scan::new(&memory, &control);
+    let is_left = compare(Field::Intrinsic(Intrinsic::NestedSetLeft), Comparison::Equal, 1);
+    for (expression, row) in [(is_left.clone(), 0), (not(is_left), 1)] {
+        for segment in 0..2 {
+            let reader = scan.reader(&memory.segment(segment));
+            let taken = Filter::compile(Some(&expression)).unwrap().mask(&scan, &reader).unwrap();
+            assert_eq!(taken.iter().collect::<Vec<_>>(), [row], "segment {segment}");
+        }
+    }
 }
 
 fn mask(memory: &Memory, filter: impl Fn(&Scan<'_>, &Rc<Reader>) -> Mask) -> Mask {

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::row::root_of;
 use super::{CodeSet, Rows, Test};
 use crate::traceql::ast::{Field, Intrinsic};
 use crate::traceql::column::{Codes, NIL};
@@ -11,13 +10,12 @@ use crate::traceql::datum::{Datum, Text, nanos};
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{Reader, Values};
 use crate::traceql::segment::{Column, Parent, SegmentError};
-use crate::traceql::trace::view::{View, service_name};
+use crate::traceql::trace::view::{View, root_texts, service_name};
 
 /// Those of the rows `alive` whose trace, or whose place in it, passes.
 pub(super) fn mask(rows: &Rows<'_, '_>, intrinsic: Intrinsic, test: &Test, alive: &Mask) -> Result<Mask, SegmentError> {
     let mut mask = Mask::none(alive.rows());
     let traces = rows.reader.traces()?;
-    let source = rows.scan.source();
     let roots = match intrinsic {
         Intrinsic::RootName | Intrinsic::RootServiceName => Some(rows.roots(intrinsic, test)?),
         _ => None,
@@ -29,14 +27,16 @@ pub(super) fn mask(rows: &Rows<'_, '_>, intrinsic: Intrinsic, test: &Test, alive
         }
         match intrinsic {
             Intrinsic::TraceDuration | Intrinsic::RootName | Intrinsic::RootServiceName => {
-                let split = source.may_be_split(&**rows.reader.segment(), trace);
+                let split = rows.reader.may_be_split(rows.scan, trace);
                 let passes = if split {
                     rows.scan.check()?;
-                    let view = View::open(rows.scan, rows.reader, trace)?;
                     match intrinsic {
-                        Intrinsic::TraceDuration => test.passes(&Datum::Duration(nanos(view.duration()?))),
+                        Intrinsic::TraceDuration => {
+                            let view = View::open(rows.scan, rows.reader, trace)?;
+                            test.passes(&Datum::Duration(nanos(view.duration()?)))
+                        }
                         _ => {
-                            let (name, service) = root_of(&view)?;
+                            let (name, service) = root_texts(rows.scan, rows.reader, trace)?;
                             let text = if intrinsic == Intrinsic::RootName { name } else { service };
                             test.passes(&Datum::String(Text::Shared(text)))
                         }
@@ -59,7 +59,7 @@ pub(super) fn mask(rows: &Rows<'_, '_>, intrinsic: Intrinsic, test: &Test, alive
                 let view = View::open(rows.scan, rows.reader, trace)?;
                 let tree = view.tree()?;
                 for row in alive.iter_in(own) {
-                    let Some(span) = view.span_at(rows.reader.segment().id(), row) else { continue };
+                    let Some(span) = view.span_at(rows.reader.segment().id(), row)? else { continue };
                     if test.passes(&Datum::Int(tree.number(intrinsic, span))) {
                         mask.set(row);
                     }

@@ -250,6 +250,14 @@ impl<'q> Comparison<'q> {
         control: &Control,
     ) -> Result<(), SegmentError> {
         let width = self.width;
+        // Of a column in which none of these spans has a value nothing else is read.
+        if matches!(field, Field::Attribute(_))
+            && let Codes::Rows(codes) = reader.codes(&field)?
+            && !codes.is_empty()
+            && rows.iter().all(|row| codes.get(usize::from(*row)).is_none_or(|code| *code == NIL))
+        {
+            return Ok(());
+        }
         if let Some(sketches) = unlisted(&field, reader)? {
             let tally = self.tally(field.clone(), control)?;
             tally.lookups = tally.lookups.saturating_add(rows.len());

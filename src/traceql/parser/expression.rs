@@ -132,18 +132,18 @@ impl Parser<'_> {
         operand: Deep<Expression>,
         make: impl FnOnce(Expression) -> Expression,
     ) -> Result<Deep<Expression>, ParseError> {
-        let node = make(operand.node);
-        if let Expression::Literal(_) = node {
-            return Ok(Deep::flat(node));
+        let node = Box::new(make(*operand.node));
+        if let Expression::Literal(_) = *node {
+            return Ok(Deep { node, depth: 1 });
         }
         self.raised(operand.depth + 1, node)
     }
 
     fn exists(&self, operand: Deep<Expression>, exists: bool) -> Result<Deep<Expression>, ParseError> {
-        match operand.node {
+        match *operand.node {
             // A literal is there.
             Expression::Literal(_) => Ok(Deep::flat(Expression::Literal(Value::Bool(exists)))),
-            other => self.raised(operand.depth, Expression::Exists { operand: Box::new(other), exists }),
+            _ => self.raised(operand.depth, Box::new(Expression::Exists { operand: operand.node, exists })),
         }
     }
 

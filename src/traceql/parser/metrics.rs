@@ -95,7 +95,7 @@ impl Parser<'_> {
         let Deep { mut node, depth } = series;
         while let Some(op) = self.sign().and_then(comparison) {
             self.advance();
-            node = node.then(SecondStage::Filter(op, self.constant()?));
+            *node = node.then(SecondStage::Filter(op, self.constant()?));
         }
         Ok(Deep { node, depth })
     }

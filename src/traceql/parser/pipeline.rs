@@ -3,8 +3,8 @@
 use super::expression::negated;
 use super::{Deep, LEVEL_ADD, LEVEL_COMPARE, LEVEL_LOGIC, LEVEL_POWER, Parser, arithmetic, comparison};
 use crate::traceql::ast::{
-    Aggregate, Arithmetic, Comparison, Fold, Form, Metrics, Pipeline, Relation, Scalar, SecondStage, Spanset,
-    SpansetOperator, Stage,
+    Aggregate, Arithmetic, Comparison, FirstStage, Fold, Form, Metrics, Pipeline, Relation, Scalar, SecondStage,
+    Spanset, SpansetOperator, Stage,
 };
 use crate::traceql::error::ParseError;
 use crate::traceql::lexer::Token;
@@ -56,7 +56,8 @@ fn behind(joint: Joint, left: &Part) -> &'static [&'static str] {
         (Joint::Spanset(_), _) => SPANSET,
         (Joint::Compare(_), Part::Constant(_)) => &["aggregate"],
         (Joint::Compare(_), Part::Metrics(_)) => NUMBER,
-        (_, Part::Piped(_) | Part::Metrics(_)) => &["number", "("],
+        (_, Part::Piped(_)) => &["number", "pipeline in parentheses"],
+        (_, Part::Metrics(_)) => &["number", "metrics in parentheses"],
         _ => &["number", "aggregate", "("],
     }
 }
@@ -77,47 +78,68 @@ impl Parser<'_> {
         let mut whole = self.stage(true)?;
         while self.at("|") {
             let Deep { node, depth } = whole;
-            if let Part::Metrics(metrics) = node {
-                self.advance();
-                let ranked = self.ranking()?;
-                whole = self.filters(Deep { node: metrics.then(ranked), depth })?.map(Part::Metrics);
+            if let Part::Metrics(_) = *node {
+                whole = self.ranked(node, depth)?;
                 continue;
             }
-            let mut pipeline = self.pipeline(node)?;
+            let pipeline = self.pipeline(node)?;
             self.advance();
             if let Some(first) = self.first_stage()? {
-                let series = Metrics::Series { pipeline, first: first.node };
-                let series = self.filters(Deep { node: series, depth: depth.max(first.depth) + 1 })?;
-                whole = series.map(Part::Metrics);
+                whole = self.series(pipeline, first, depth)?;
                 continue;
             }
-            let start = self.start;
-            let token = self.token.clone();
+            let (token, start) = (self.token.clone(), self.start);
             let next = self.stage(false)?;
             let depth = depth.max(next.depth);
-            let node = match next.node {
-                Part::Stage(stage) => {
-                    pipeline.stages.push(stage);
-                    Part::Pipeline(pipeline)
-                }
-                Part::Spanset { set, piped: false } => {
-                    pipeline.stages.push(Stage::Spanset(set));
-                    Part::Pipeline(pipeline)
-                }
-                Part::Scalar(Scalar::Aggregate(aggregate)) if nested && self.at(")") => {
-                    Part::Piped(Scalar::Pipeline { pipeline, aggregate })
-                }
-                Part::Scalar(_) => return Err(self.unexpected(&["comparison operator"])),
-                _ => return Err(self.unexpected_at(&token, start, STAGE)),
-            };
+            let node = self.continued(pipeline, next.node, nested, (token, start))?;
             whole = Deep { node, depth };
         }
         Ok(whole)
     }
 
+    /// Series, a bar and what ranks them.
+    fn ranked(&mut self, node: Box<Part>, depth: u32) -> Result<Deep<Part>, ParseError> {
+        let Part::Metrics(metrics) = *node else { return Err(self.unexpected(&[])) };
+        self.advance();
+        let ranked = self.ranking()?;
+        Ok(self.filters(Deep { node: Box::new(metrics.then(ranked)), depth })?.map(Part::Metrics))
+    }
+
+    /// A pipeline with a function of metrics behind it.
+    fn series(&mut self, pipeline: Pipeline, first: Deep<FirstStage>, depth: u32) -> Result<Deep<Part>, ParseError> {
+        let depth = depth.max(first.depth) + 1;
+        let series = Metrics::Series { pipeline, first: *first.node };
+        Ok(self.filters(Deep { node: Box::new(series), depth })?.map(Part::Metrics))
+    }
+
+    /// A pipeline with one more stage, which began at a token and place.
+    fn continued(
+        &self,
+        mut pipeline: Pipeline,
+        next: Box<Part>,
+        nested: bool,
+        (token, start): (Token, usize),
+    ) -> Result<Box<Part>, ParseError> {
+        Ok(Box::new(match *next {
+            Part::Stage(stage) => {
+                pipeline.stages.push(stage);
+                Part::Pipeline(pipeline)
+            }
+            Part::Spanset { set, piped: false } => {
+                pipeline.stages.push(Stage::Spanset(set));
+                Part::Pipeline(pipeline)
+            }
+            Part::Scalar(Scalar::Aggregate(aggregate)) if nested && self.at(")") => {
+                Part::Piped(Scalar::Pipeline { pipeline, aggregate })
+            }
+            Part::Scalar(_) => return Err(self.unexpected(&["comparison operator"])),
+            _ => return Err(self.unexpected_at(&token, start, STAGE)),
+        }))
+    }
+
     /// The pipeline that a part is or begins; fails at the current token, which cannot follow.
-    pub(super) fn pipeline(&self, part: Part) -> Result<Pipeline, ParseError> {
-        match part {
+    pub(super) fn pipeline(&self, part: Box<Part>) -> Result<Pipeline, ParseError> {
+        match *part {
             Part::Pipeline(pipeline) => Ok(pipeline),
             Part::Stage(stage) => Ok(Pipeline { stages: vec![stage] }),
             Part::Spanset { set, piped: false } => Ok(Pipeline { stages: vec![Stage::Spanset(set)] }),
@@ -132,7 +154,7 @@ impl Parser<'_> {
             Part::Spanset { set: Spanset::Pipeline(pipeline), .. } => Ok(pipeline),
             Part::Spanset { set, .. } => Ok(Pipeline { stages: vec![Stage::Spanset(set)] }),
             Part::PipedFilter(stage) => Ok(Pipeline { stages: vec![stage] }),
-            other => self.pipeline(other),
+            other => self.pipeline(Box::new(other)),
         }
     }
 
@@ -193,7 +215,7 @@ impl Parser<'_> {
                 return Err(self.unexpected_at(&token, start, expected));
             };
             // Numbers were folded into one.
-            left = if let Part::Constant(_) = node { Deep::flat(node) } else { self.raised(depth, node)? };
+            left = if let Part::Constant(_) = *node { Deep { node, depth: 1 } } else { self.raised(depth, node)? };
         }
         Ok(left)
     }
@@ -203,11 +225,11 @@ impl Parser<'_> {
         let mut operands = Vec::new();
         let mut next = Some((left, self.token.clone(), self.start));
         while let Some((part, token, start)) = next.take() {
-            let Deep { node: Part::Spanset { set, piped }, depth } = part else {
+            let Part::Spanset { set, piped } = *part.node else {
                 return Err(self.unexpected_at(&token, start, SPANSET));
             };
             any_piped |= piped;
-            operands.push(Deep { node: set, depth });
+            operands.push(Deep { node: Box::new(set), depth: part.depth });
             let again = self.sign().and_then(logic).is_some_and(|next| next == op);
             if again {
                 self.advance();
@@ -227,9 +249,15 @@ impl Parser<'_> {
     }
 
     /// `None`: the right operand, which begins at `start`, does not go with the left one.
-    fn joined(&self, joint: Joint, left: Part, right: Part, start: usize) -> Result<Option<Part>, ParseError> {
+    fn joined(
+        &self,
+        joint: Joint,
+        left: Box<Part>,
+        right: Box<Part>,
+        start: usize,
+    ) -> Result<Option<Box<Part>>, ParseError> {
         let compare = |op, left, right| Stage::Filter { op, left, right };
-        Ok(Some(match (joint, left, right) {
+        Ok(Some(Box::new(match (joint, *left, *right) {
             (Joint::Spanset(op), Part::Spanset { set: left, piped: a }, Part::Spanset { set: right, piped: b }) => {
                 Part::Spanset { set: spansets(op, left, right), piped: a || b }
             }
@@ -267,7 +295,7 @@ impl Parser<'_> {
                 Part::Metrics(factor(left).map_err(|problem| self.wrong_at(start, problem))?.with(op, right))
             }
             _ => return Ok(None),
-        }))
+        })))
     }
 
     fn part(&mut self) -> Result<Deep<Part>, ParseError> {
@@ -280,21 +308,14 @@ impl Parser<'_> {
                 self.advance();
                 let inner = self.sequence(true)?;
                 self.expect(")", &[")", "|"])?;
-                let Deep { node, depth } = inner;
-                let pipeline = match node {
-                    Part::Pipeline(pipeline) => pipeline,
-                    Part::Stage(stage) => Pipeline { stages: vec![stage] },
-                    Part::PipedFilter(_) => return Err(self.unexpected(&["$end"])),
-                    other => return Ok(Deep { node: other, depth }),
-                };
-                self.raised(depth, Part::Spanset { set: Spanset::Pipeline(pipeline), piped: true })
+                self.in_parentheses(inner)
             }
             Some("-") => {
                 self.advance();
                 let (token, start) = (self.token.clone(), self.start);
                 self.expected = NUMBER;
                 let operand = self.parts(LEVEL_POWER + 1)?;
-                let negative = if let Part::Constant(value) = &operand.node { negated(value) } else { None };
+                let negative = if let Part::Constant(value) = &*operand.node { negated(value) } else { None };
                 let negative = negative.ok_or_else(|| self.unexpected_at(&token, start, NUMBER))?;
                 Ok(Deep::flat(Part::Constant(negative)))
             }
@@ -319,6 +340,17 @@ impl Parser<'_> {
         }
     }
 
+    fn in_parentheses(&self, inner: Deep<Part>) -> Result<Deep<Part>, ParseError> {
+        let Deep { node, depth } = inner;
+        let pipeline = match *node {
+            Part::Pipeline(pipeline) => pipeline,
+            Part::Stage(stage) => Pipeline { stages: vec![stage] },
+            Part::PipedFilter(_) => return Err(self.unexpected(&["$end"])),
+            other => return Ok(Deep { node: Box::new(other), depth }),
+        };
+        self.raised(depth, Box::new(Part::Spanset { set: Spanset::Pipeline(pipeline), piped: true }))
+    }
+
     /// `{ expression }`
     pub(super) fn braces(&mut self) -> Result<Deep<Spanset>, ParseError> {
         self.expect("{", &["{"])?;
@@ -330,14 +362,14 @@ impl Parser<'_> {
         }
         let filter = self.expression()?;
         self.expect("}", &["}", "operator"])?;
-        self.raised(filter.depth, Spanset::Spans(Some(filter.node)))
+        self.raised(filter.depth, Box::new(Spanset::Spans(Some(*filter.node))))
     }
 
     /// A number at the level of sums, as second stages compare with.
     pub(super) fn constant(&mut self) -> Result<Value, ParseError> {
         let (token, start) = (self.token.clone(), self.start);
         self.expected = NUMBER;
-        match self.parts(LEVEL_ADD)?.node {
+        match *self.parts(LEVEL_ADD)?.node {
             Part::Constant(value) => Ok(value),
             _ => Err(self.unexpected_at(&token, start, NUMBER)),
         }

@@ -16,7 +16,7 @@ fn control() -> Control {
 }
 
 fn attempt(source: &dyn Source, text: &str, request: &SearchRequest) -> Result<SearchAnswer, QueryError> {
-    run(&crate::traceql::read(text)?, request, source, &control(), &mut |_| {})
+    run(&crate::traceql::read(text)?, request, source, &control(), &mut Nobody)
 }
 
 fn search(source: &dyn Source, text: &str) -> Vec<FoundTrace> {
@@ -237,12 +237,63 @@ fn progress_tells_of_the_newest_so_far() {
     let parts = (1..=4).map(|id| vec![trace(id, [span(1).lasting(id as u64 * 10, 0)])]).collect();
     let memory = Memory::parts(parts);
     let (query, control) = (crate::traceql::read("{}").unwrap(), control());
-    let mut told = Vec::new();
+    struct Told(Vec<Vec<u128>>);
+    impl Listener for Told {
+        fn listens(&self) -> bool {
+            true
+        }
+
+        fn hear(&mut self, so_far: &SearchAnswer) {
+            self.0.push(ids(&so_far.traces));
+        }
+    }
+    let mut told = Told(Vec::new());
     let pace = Pace { threads: 1, alone_up_to: Duration::MAX, progress_interval: Duration::ZERO };
     let search = Search::new(&query, &ALL, &memory, &control).unwrap();
-    let answer = search.run(pace, &mut |answer| told.push(ids(&answer.traces))).unwrap();
-    assert_eq!(told, [vec![4], vec![4, 3, 2]]);
+    let answer = search.run(pace, &mut told).unwrap();
+    assert_eq!(told.0, [vec![4], vec![4, 3, 2]]);
     assert_eq!(ids(&answer.traces), [4, 3, 2, 1]);
+}
+
+#[test]
+fn details_are_not_computed_for_those_who_do_not_listen() {
+    struct Deaf;
+    impl Listener for Deaf {
+        fn listens(&self) -> bool {
+            false
+        }
+
+        fn hear(&mut self, so_far: &SearchAnswer) {
+            panic!("{} traces were put together for nobody", so_far.traces.len());
+        }
+    }
+    let traces = (1..5).map(|id| vec![trace(id, [span(id as u64).lasting(id as u64, 1)])]);
+    let (memory, query, control) = (Memory::parts(traces.collect()), crate::traceql::read("{}").unwrap(), control());
+    let pace = Pace { threads: 1, alone_up_to: Duration::MAX, progress_interval: Duration::ZERO };
+    let answer = Search::new(&query, &ALL, &memory, &control).unwrap().run(pace, &mut Deaf).unwrap();
+    assert_eq!(ids(&answer.traces), [4, 3, 2, 1]);
+}
+
+/// Segments that each hold a span of trace 1 among many others.
+fn scattered(segments: u64) -> Memory {
+    let others =
+        |segment: u64| (0..300_u64).map(move |other| trace(u128::from(1000 + segment * 300 + other), [span(5)]));
+    let piece = |segment: u64| trace(1, [span(segment + 1).named("it").lasting(segment, 1)]);
+    Memory::parts((0..segments).map(|segment| others(segment).chain([piece(segment)]).collect()).collect())
+}
+
+#[test]
+fn a_trace_in_many_pieces_is_memory_of_its_query() {
+    let (memory, query) = (scattered(200), crate::traceql::read("{ name = `it` }").unwrap());
+    let within = |bytes_max| {
+        let control = Control::new(Duration::from_secs(60), bytes_max);
+        run(&query, &SearchRequest { limit: 1, ..ALL }, &memory, &control, &mut Nobody)
+    };
+    let error = within(100_000).unwrap_err();
+    assert!(matches!(error, QueryError::Stopped(Stopped::MemoryOver(100_000))), "{error}");
+    // What its segments have beside it, some 10 KB each, is not held for all of them at once.
+    let found = within(1_000_000).unwrap().traces;
+    assert_eq!((found.len(), found[0].spansets[0].matched, found[0].duration), (1, 200, 200));
 }
 
 #[test]
@@ -250,7 +301,7 @@ fn a_search_ends_when_its_client_left() {
     let memory = Memory::whole(&[trace(1, [span(1)])]);
     let control = control();
     control.cancel();
-    let error = run(&crate::traceql::read("{}").unwrap(), &ALL, &memory, &control, &mut |_| {}).unwrap_err();
+    let error = run(&crate::traceql::read("{}").unwrap(), &ALL, &memory, &control, &mut Nobody).unwrap_err();
     assert!(matches!(error, QueryError::Stopped(Stopped::Cancelled)), "{error}");
 }
 
@@ -258,7 +309,7 @@ fn a_search_ends_when_its_client_left() {
 fn an_answer_too_large_for_the_memory_of_a_query_is_refused() {
     let memory = Memory::whole(&[trace(1, (1..200).map(span))]);
     let control = Control::new(Duration::from_secs(60), 4096);
-    let error = run(&crate::traceql::read("{}").unwrap(), &ALL, &memory, &control, &mut |_| {}).unwrap_err();
+    let error = run(&crate::traceql::read("{}").unwrap(), &ALL, &memory, &control, &mut Nobody).unwrap_err();
     assert!(matches!(error, QueryError::Stopped(Stopped::MemoryOver(4096))), "{error}");
 }
 
@@ -337,16 +388,16 @@ proptest! {
         let control = control();
         for text in QUERIES {
             let query = crate::traceql::read(text).unwrap();
-            let expected = run(&query, &request, &whole, &control, &mut |_| {}).unwrap().traces;
+            let expected = run(&query, &request, &whole, &control, &mut Nobody).unwrap().traces;
             for source in [&unsure, &spread] {
                 for threads in [1, 2] {
                     let pace = Pace { threads, alone_up_to: Duration::ZERO, progress_interval: Duration::MAX };
                     let search = Search::new(&query, &request, source, &control).unwrap();
-                    let found = search.run(pace, &mut |_| {}).unwrap().traces;
+                    let found = search.run(pace, &mut Nobody).unwrap().traces;
                     prop_assert_eq!(&found, &expected, "{} with {} threads", text, threads);
                 }
             }
-            let limited = run(&query, &SearchRequest { limit, ..request }, &spread, &control, &mut |_| {}).unwrap();
+            let limited = run(&query, &SearchRequest { limit, ..request }, &spread, &control, &mut Nobody).unwrap();
             prop_assert_eq!(&limited.traces, &expected[..expected.len().min(limit)], "{}", text);
         }
     }
@@ -366,7 +417,7 @@ proptest! {
         let control = control();
         for text in QUERIES {
             let query = crate::traceql::read(text).unwrap();
-            let found = run(&query, &request, &spread, &control, &mut |_| {}).unwrap().traces;
+            let found = run(&query, &request, &spread, &control, &mut Nobody).unwrap().traces;
             let mut expected: Vec<(TraceId, SpanId, u64)> = Vec::new();
             for trace in &found {
                 let spans = trace.spansets.iter().flat_map(|spanset| &spanset.spans);

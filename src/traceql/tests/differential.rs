@@ -129,7 +129,7 @@ pub fn instant(source: &Memory, world: &World, metrics: &Metrics, request: &Inst
 
 pub fn searched(source: &Memory, world: &World, pipeline: &Pipeline, request: &SearchRequest) -> Result<(), String> {
     let query = query(Root::Search(pipeline.clone()))?;
-    let answer = search::run(&query, request, source, &control(), &mut |_| {});
+    let answer = search::run(&query, request, source, &control(), &mut search::Nobody);
     let Ok(expected) = reference::search::search(pipeline, request, &trees(&world.parts)) else { return Ok(()) };
     let texts = |traces: &[FoundTrace]| traces.iter().map(found).collect::<Vec<String>>().join("\n");
     let answer = texts(&answer.map_err(|error| error.to_string())?.traces);
@@ -220,7 +220,7 @@ proptest! {
     ) {
         let query = read(&text(Root::Search(pipeline))).unwrap();
         let full = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3, overlapping: None };
-        let run = |request| search::run(&query, &request, &source(&world), &control(), &mut |_| {});
+        let run = |request| search::run(&query, &request, &source(&world), &control(), &mut search::Nobody);
         let limited = run(SearchRequest { limit, ..full });
         if let Ok(full) = run(full) {
             let newest: Vec<FoundTrace> = full.traces.into_iter().take(limit).collect();

@@ -20,6 +20,8 @@ pub struct Memory {
     segments: Vec<Arc<MemorySegment>>,
     /// [`Source::may_be_split`] says so of every trace, as a store may that does not know.
     split_unsure: bool,
+    /// `None`: as if the oldest segment began where it ends.
+    whole_since: Option<u64>,
 }
 
 pub struct MemorySegment {
@@ -39,7 +41,7 @@ impl Memory {
     /// id and kind within a part the first counts.
     pub fn parts(parts: Vec<Vec<Trace>>) -> Self {
         let segments = parts.into_iter().enumerate().map(|(index, part)| Arc::new(MemorySegment::new(index, part)));
-        Self { segments: segments.collect(), split_unsure: false }
+        Self { segments: segments.collect(), split_unsure: false, whole_since: None }
     }
 
     /// Each span goes to the parts that `place` names for it (from 0, of `count`), by the numbers of the trace and of the
@@ -86,6 +88,12 @@ impl Memory {
         self
     }
 
+    /// Everything that started since then is here, Unix nanoseconds.
+    pub fn complete_from(mut self, since: u64) -> Self {
+        self.whole_since = Some(since);
+        self
+    }
+
     /// Retention removes a segment (counted from the oldest, 0) that the source still names.
     pub fn gone(mut self, index: usize) -> Self {
         let segment = &self.segments[index];
@@ -129,6 +137,11 @@ impl Source for Memory {
         let id = own.trace_table().ids[trace];
         let holders = self.segments.iter().filter(|segment| segment.trace_table().position(id).is_some()).count();
         self.split_unsure || holders > 1
+    }
+
+    fn whole_since(&self) -> u64 {
+        let ends = self.segments.iter().map(|segment| segment.times().max_start);
+        self.whole_since.unwrap_or_else(|| ends.min().unwrap_or(u64::MAX))
     }
 }
 

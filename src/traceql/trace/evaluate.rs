@@ -117,7 +117,7 @@ impl Plan {
             if !any.any(rows.clone()) {
                 continue;
             }
-            if scan.source().may_be_split(&**reader.segment(), trace) || !self.yields_one() {
+            if reader.may_be_split(scan, trace) || !self.yields_one() {
                 one_by_one.push(trace);
             } else if self.wanted().within(&masks, &rows) {
                 input.set_range(rows);

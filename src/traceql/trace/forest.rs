@@ -1,6 +1,7 @@
 //! How spans of one segment stand to each other, for all its traces at once: for traces that have no spans elsewhere.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 
 use crate::traceql::ast::Relation;
 use crate::traceql::mask::Mask;
@@ -108,6 +109,37 @@ impl<'s> Forest<'s> {
             }
         }
         found
+    }
+
+    /// Whether one of the rows `below` among `rows` may have one of `above` as its parent, or ancestor, in its whole trace: it
+    /// has here, or the way up leaves what is here, or takes a step that spans elsewhere may turn aside.
+    #[must_use]
+    pub fn may_relate(
+        &self,
+        below: &Mask,
+        above: &Mask,
+        rows: Range<usize>,
+        any_distance: bool,
+        is_certain: impl Fn(usize, usize) -> bool,
+    ) -> bool {
+        let steps_max = if any_distance { rows.len() } else { 1 };
+        below.iter_in(rows).any(|row| {
+            let mut at = row;
+            for _ in 0..steps_max {
+                match self.parents.get(at) {
+                    Some(Parent::Root) => return false,
+                    Some(Parent::Row(parent)) => {
+                        let parent = *parent as usize;
+                        if above.get(parent) || !is_certain(at, parent) {
+                            return true;
+                        }
+                        at = parent;
+                    }
+                    Some(Parent::Away) | None => return true,
+                }
+            }
+            false
+        })
     }
 
     fn rows<'a>(&'a self, mask: &'a Mask, traces: &'a [u32]) -> impl Iterator<Item = usize> + 'a {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::traceql::ast::{
-    Aggregate, Arithmetic, Comparison, Expression, Field, Fold, Pipeline, Scalar, Spanset, SpansetOperator, Stage,
+    Aggregate, Arithmetic, Comparison, Expression, Field, Fold, Form, Pipeline, Relation, Scalar, Spanset,
+    SpansetOperator, Stage,
 };
 use crate::traceql::error::Invalid;
 use crate::traceql::filter::row::RowExpression;
@@ -21,8 +22,20 @@ pub struct Plan {
     pub(super) stages: Vec<PlannedStage>,
     wanted: Wanted,
     drivers: Vec<usize>,
+    upward: Option<Upward>,
     fields: Vec<Field>,
     tests_of_many: Vec<(Field, Test)>,
+}
+
+/// A first stage that relates two filters: whether a trace may yield anything shows at the spans that are below, wherever
+/// those above are.
+#[derive(Debug, Clone, Copy)]
+pub struct Upward {
+    /// The filters of the spans that are below, and above.
+    pub below: usize,
+    pub above: usize,
+    /// Children of spans, or descendants.
+    pub any_distance: bool,
 }
 
 #[derive(Debug)]
@@ -84,9 +97,14 @@ impl Plan {
         let mut planner = Planner::default();
         let stages = planner.stages(&pipeline.stages)?;
         let wanted = wanted_by(&stages);
-        let drivers = wanted.drivers(&planner.filters);
+        let mut drivers = wanted.drivers(&planner.filters);
+        let breadth = |filter: usize| planner.filters.get(filter).map_or(u8::MAX, Filter::breadth);
+        let upward = upward(&stages).filter(|upward| breadth(upward.below) <= breadth(upward.above));
+        if let Some(upward) = upward {
+            drivers = vec![upward.below];
+        }
         let Planner { filters, fields, tests_of_many } = planner;
-        Ok(Self { number, filters, stages, wanted, drivers, fields, tests_of_many })
+        Ok(Self { number, filters, stages, wanted, drivers, upward, fields, tests_of_many })
     }
 
     /// The filter that alone decides, span by span: then nothing has to be known of whole traces.
@@ -126,6 +144,12 @@ impl Plan {
     #[must_use]
     pub fn drivers(&self) -> &[usize] {
         &self.drivers
+    }
+
+    /// Where this is, spans that are below drive: a trace is looked at in every segment that has some of them.
+    #[must_use]
+    pub fn upward(&self) -> Option<Upward> {
+        self.upward
     }
 
     /// Every field that the pipeline names, in the order it does.
@@ -190,6 +214,20 @@ impl Wanted {
     }
 }
 
+fn upward(stages: &[PlannedStage]) -> Option<Upward> {
+    let Some(PlannedStage::Spanset(PlannedSpanset::Binary { op, left, right })) = stages.first() else { return None };
+    let (PlannedSpanset::Filter(left), PlannedSpanset::Filter(right)) = (&**left, &**right) else { return None };
+    let SpansetOperator::Structural { relation, form: Form::Plain | Form::Union } = op else { return None };
+    let (below, above, any_distance) = match relation {
+        Relation::Child => (*right, *left, false),
+        Relation::Descendant => (*right, *left, true),
+        Relation::Parent => (*left, *right, false),
+        Relation::Ancestor => (*left, *right, true),
+        Relation::Sibling => return None,
+    };
+    Some(Upward { below, above, any_distance })
+}
+
 fn wanted_by(stages: &[PlannedStage]) -> Wanted {
     let of_stages = stages.iter().filter_map(|stage| match stage {
         PlannedStage::Spanset(spanset) => Some(wanted_by_spanset(spanset)),
@@ -207,7 +245,7 @@ fn wanted_by_spanset(spanset: &PlannedSpanset) -> Wanted {
             match op {
                 SpansetOperator::Or if left == Wanted::Anything || right == Wanted::Anything => Wanted::Anything,
                 SpansetOperator::Or => Wanted::Either(Box::new(left), Box::new(right)),
-                SpansetOperator::Structural { form: crate::traceql::ast::Form::Negated, .. } => right,
+                SpansetOperator::Structural { form: Form::Negated, .. } => right,
                 SpansetOperator::And | SpansetOperator::Structural { .. } => both(left, right),
             }
         }

@@ -9,13 +9,13 @@ use super::fold::Folded;
 use super::forest::Forest;
 use super::plan::{Number, Plan, PlannedSpanset, PlannedStage};
 use super::tree::inverse;
-use crate::traceql::ast::{Arithmetic, Fold, Form, SpansetOperator};
-use crate::traceql::datum::{Scalar, calculate_scalars, nanos, scalars_compare};
+use crate::traceql::ast::{Arithmetic, Field, Fold, Form, Intrinsic, SpansetOperator};
+use crate::traceql::datum::{Datum, Scalar, calculate_scalars, nanos, scalars_compare};
 use crate::traceql::filter::row::Bound;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{KeptMask, Reader, Scan};
 use crate::traceql::segment::{SegmentError, Traces};
-use crate::traceql::value::Value;
+use crate::traceql::value::{Kind, Value};
 
 /// Traces between two looks at whether the query is to end.
 const TRACES_BETWEEN_CHECKS: usize = 256;
@@ -35,6 +35,34 @@ impl Plan {
     ) -> Result<Mask, SegmentError> {
         let sweep = Sweep { scan, reader, masks, traces: reader.traces()?, forest: OnceCell::new() };
         sweep.stages(self.stages.get(..self.leading()).unwrap_or_default(), input)
+    }
+}
+
+impl Plan {
+    /// Whether a trace that yields nothing by its spans in one segment may yield something with those elsewhere that has to
+    /// be looked at from here. `false` spares to put it together.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn may_yield(
+        &self,
+        reader: &Rc<Reader>,
+        masks: &[Arc<KeptMask>],
+        rows: Range<usize>,
+    ) -> Result<bool, SegmentError> {
+        let Some(upward) = self.upward() else { return Ok(true) };
+        let (Some(below), Some(above)) = (masks.get(upward.below), masks.get(upward.above)) else { return Ok(true) };
+        let kinds = reader.values(&Field::Intrinsic(Intrinsic::Kind))?;
+        let kind = |row: usize| match kinds.get(reader, row) {
+            Ok(Some(Datum::Kind(kind))) => kind,
+            _ => Kind::Unspecified,
+        };
+        // Of two spans with one id, which may be apart, one is the parent of servers and the other of all others.
+        let is_certain = |row: usize, parent: usize| {
+            kind(parent) == if kind(row) == Kind::Server { Kind::Client } else { Kind::Server }
+        };
+        let forest = Forest::new(reader.parents()?, reader.traces()?);
+        Ok(forest.may_relate(below, above, rows, upward.any_distance, is_certain))
     }
 }
 

@@ -9,10 +9,21 @@ use std::sync::Arc;
 use super::tree::{Link, Tree};
 use crate::otlp::{SpanId, TraceId};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
+use crate::traceql::control::Booked;
 use crate::traceql::datum::Datum;
 use crate::traceql::reader::{Reader, Scan};
-use crate::traceql::segment::{Ids, Parent, SegmentError, SegmentId};
+use crate::traceql::segment::{Ids, Parent, Piece, SegmentError, SegmentId};
 use crate::traceql::value::{Kind, Value};
+
+/// Pieces of a trace that stand in neighbouring segments, whose readers are kept anyhow. Of a trace in more each piece is
+/// read through a reader of its own, which forgets what only putting together needed: it would hold columns of a whole
+/// segment for a few spans.
+const NEIGHBOURS_MAX: usize = 3;
+
+/// What a span takes of memory while the trace is put together, and afterwards with its ids and its place in the tree.
+const MERGED_SPAN_BYTES: usize = 2 * size_of::<(Ids, Place)>();
+const SPAN_BYTES: usize = size_of::<Place>() + size_of::<Ids>() + TREE_SPAN_BYTES;
+const TREE_SPAN_BYTES: usize = 32;
 
 /// A trace with its spans numbered by start time, then id. A span that came twice is there once.
 pub struct View {
@@ -22,6 +33,7 @@ pub struct View {
     /// By span; known from the start only for traces in several pieces.
     ids: OnceCell<Vec<Ids>>,
     tree: OnceCell<Tree>,
+    _booked: Booked,
 }
 
 pub struct PieceRows {
@@ -48,49 +60,45 @@ impl View {
         let traces = reader.traces()?;
         let id = traces.ids.get(trace).copied().unwrap_or(TraceId([0; 16]));
         let own = PieceRows { reader: reader.clone(), rows: traces.rows(trace) };
-        if !scan.source().may_be_split(&**reader.segment(), trace) {
-            return Self::whole(id, own);
+        if !reader.may_be_split(scan, trace) {
+            return Self::whole(scan, id, own);
         }
-        let known = match scan.source().pieces(id) {
-            Ok(known) => known,
-            Err(SegmentError::Stopped(stopped)) => return Err(stopped.into()),
-            // What can be read is better than nothing.
-            Err(SegmentError::Gone | SegmentError::Read(_)) => Vec::new(),
-        };
-        let mut pieces = Vec::new();
-        for piece in known {
-            let reader = scan.reader(&piece.segment);
-            match reader.traces().and_then(|traces| reader.starts().map(|_| traces.rows(piece.trace))) {
-                Ok(rows) => pieces.push(PieceRows { reader: reader.clone(), rows }),
-                Err(SegmentError::Stopped(stopped)) => return Err(stopped.into()),
-                Err(SegmentError::Gone | SegmentError::Read(_)) => {}
-            }
-        }
-        if pieces.len() <= 1 { Self::whole(id, pieces.pop().unwrap_or(own)) } else { Self::merged(id, pieces) }
+        Self::merged(scan, id, own, pieces_of(scan, id)?)
     }
 
-    fn whole(id: TraceId, piece: PieceRows) -> Result<Self, SegmentError> {
+    fn whole(scan: &Scan<'_>, id: TraceId, piece: PieceRows) -> Result<Self, SegmentError> {
+        let booked = scan.control().book(piece.rows.len() * SPAN_BYTES)?;
         let starts = piece.reader.starts()?;
         let spans = piece.rows.clone().map(|row| Place { piece: 0, row: row as u32, start: at(starts, row) }).collect();
-        Ok(Self { id, pieces: vec![piece], spans, ids: OnceCell::new(), tree: OnceCell::new() })
+        Ok(Self { id, pieces: vec![piece], spans, ids: OnceCell::new(), tree: OnceCell::new(), _booked: booked })
     }
 
-    fn merged(id: TraceId, pieces: Vec<PieceRows>) -> Result<Self, SegmentError> {
+    fn merged(scan: &Scan<'_>, id: TraceId, own: PieceRows, known: Vec<Piece>) -> Result<Self, SegmentError> {
+        let scattered = known.len() > NEIGHBOURS_MAX;
+        let mut booked = scan.control().book(known.len() * size_of::<Piece>())?;
+        let mut pieces: Vec<PieceRows> = Vec::with_capacity(known.len());
         let mut found: Vec<(Ids, Place)> = Vec::new();
-        for (index, piece) in pieces.iter().enumerate() {
-            let starts = piece.reader.starts()?;
-            let ids = match piece.reader.span_ids(piece.rows.clone()) {
-                Ok(ids) => ids,
+        for piece in known {
+            scan.check()?;
+            let reader = scan.reader(&piece.segment);
+            let read = || {
+                let rows = reader.traces()?.rows(piece.trace);
+                Ok((reader.starts()?, reader.span_ids(rows.clone())?, rows))
+            };
+            let (starts, ids, rows) = match read() {
+                Ok(read) => read,
                 Err(SegmentError::Stopped(stopped)) => return Err(stopped.into()),
                 Err(SegmentError::Gone | SegmentError::Read(_)) => continue,
             };
-            found.extend(
-                piece
-                    .rows
-                    .clone()
-                    .zip(ids)
-                    .map(|(row, ids)| (ids, Place { piece: index as u32, row: row as u32, start: at(starts, row) })),
-            );
+            booked.grow(rows.len() * MERGED_SPAN_BYTES)?;
+            let index = pieces.len() as u32;
+            let place = |row| Place { piece: index, row: row as u32, start: at(starts, row) };
+            found.extend(rows.clone().zip(ids).map(|(row, ids)| (ids, place(row))));
+            let reader = if scattered { scan.passing_reader(&piece.segment) } else { reader };
+            pieces.push(PieceRows { reader, rows });
+        }
+        if pieces.len() <= 1 {
+            return Self::whole(scan, id, pieces.pop().unwrap_or(own));
         }
         found.sort_by_key(|(ids, place)| (ids.span, place.piece, place.row));
         let mut kinds: Vec<Kind> = Vec::new();
@@ -114,8 +122,10 @@ impl View {
             }
         }
         unique.sort_by_key(|(ids, place)| (place.start, ids.span));
+        drop(found);
         let (ids, spans): (Vec<Ids>, Vec<Place>) = unique.into_iter().unzip();
-        Ok(Self { id, pieces, spans, ids: OnceCell::from(ids), tree: OnceCell::new() })
+        booked.shrink_to(pieces.len() * size_of::<PieceRows>() + spans.len() * SPAN_BYTES);
+        Ok(Self { id, pieces, spans, ids: OnceCell::from(ids), tree: OnceCell::new(), _booked: booked })
     }
 
     #[must_use]
@@ -145,14 +155,31 @@ impl View {
         &self.spans
     }
 
-    /// The number of the span in a row of a segment; `None` if it is a duplicate.
-    #[must_use]
-    pub fn span_at(&self, segment: SegmentId, row: usize) -> Option<usize> {
-        let piece = self.pieces.iter().position(|piece| piece.reader.segment().id() == segment)?;
+    /// The number of the span in a row of a segment; of a row that repeats a span, that of the span.
+    ///
+    /// # Errors
+    /// A piece cannot be read.
+    pub fn span_at(&self, segment: SegmentId, row: usize) -> Result<Option<usize>, SegmentError> {
+        let of_piece = |piece: &PieceRows| piece.reader.segment().id() == segment && piece.rows.contains(&row);
+        let Some(number) = self.pieces.iter().position(of_piece) else { return Ok(None) };
         if let [piece] = &self.pieces[..] {
-            return piece.rows.contains(&row).then(|| row - piece.rows.start);
+            return Ok(Some(row - piece.rows.start));
         }
-        self.spans.iter().position(|place| place.piece as usize == piece && place.row as usize == row)
+        let is_there = |place: &Place| place.piece as usize == number && place.row as usize == row;
+        if let Some(span) = self.spans.iter().position(is_there) {
+            return Ok(Some(span));
+        }
+        let own = match self.pieces.get(number) {
+            Some(piece) => piece.reader.span_ids(row..row + 1)?,
+            None => Vec::new(),
+        };
+        let own_kind = kind(&self.pieces, Place { piece: number as u32, row: row as u32, start: 0 })?;
+        for (span, (ids, place)) in self.ids()?.iter().zip(&self.spans).enumerate() {
+            if own.first().is_some_and(|own| own.span == ids.span) && kind(&self.pieces, *place)? == own_kind {
+                return Ok(Some(span));
+            }
+        }
+        Ok(None)
     }
 
     /// The earliest start, Unix nanoseconds.
@@ -168,9 +195,14 @@ impl View {
     pub fn duration(&self) -> Result<u64, SegmentError> {
         let mut end = 0;
         for piece in &self.pieces {
-            let (starts, durations) = (piece.reader.starts()?, piece.reader.durations()?);
+            let (starts, durations) = if self.pieces.len() > NEIGHBOURS_MAX {
+                // Not remembered.
+                (piece.reader.segment().starts()?, piece.reader.segment().durations()?)
+            } else {
+                (Arc::clone(piece.reader.starts()?), Arc::clone(piece.reader.durations()?))
+            };
             for row in piece.rows.clone() {
-                end = end.max(at(starts, row).saturating_add(at(durations, row)));
+                end = end.max(at(&starts, row).saturating_add(at(&durations, row)));
             }
         }
         Ok(end.saturating_sub(self.start()))
@@ -211,6 +243,11 @@ impl View {
             }
         }
         Ok(None)
+    }
+
+    fn root_texts(&self) -> Result<(Arc<str>, Arc<str>), SegmentError> {
+        let Some(root) = self.root()? else { return Ok((Arc::from(""), Arc::from(""))) };
+        Ok((self.text(root, &Field::Intrinsic(Intrinsic::Name))?, self.text(root, &service_name())?))
     }
 
     /// The value that a span has for a field with a column.
@@ -281,6 +318,57 @@ impl View {
             });
         }
         Ok(Tree::new(&links))
+    }
+}
+
+/// Name and service of the root of a trace; empty while it has not come, as in Tempo. Of a trace in pieces only the parents
+/// of spans are read, and not their ids, as long as one piece alone has a root.
+///
+/// # Errors
+/// A piece cannot be read.
+pub fn root_texts(scan: &Scan<'_>, reader: &Rc<Reader>, trace: usize) -> Result<(Arc<str>, Arc<str>), SegmentError> {
+    let root_in = |reader: &Reader, trace: usize| -> Result<Option<usize>, SegmentError> {
+        let (mut rows, parents) = (reader.traces()?.rows(trace), reader.parents()?);
+        Ok(rows.find(|row| parents.get(*row) == Some(&Parent::Root)))
+    };
+    let known = match reader.traces()?.ids.get(trace) {
+        Some(id) if reader.may_be_split(scan, trace) => pieces_of(scan, *id)?,
+        _ => Vec::new(),
+    };
+    let mut root = None;
+    if known.is_empty() {
+        root = root_in(reader, trace)?.map(|row| (Rc::clone(reader), row));
+    }
+    for piece in known {
+        scan.check()?;
+        let reader = scan.reader(&piece.segment);
+        match root_in(&reader, piece.trace) {
+            Ok(None) | Err(SegmentError::Gone | SegmentError::Read(_)) => {}
+            Err(stopped) => return Err(stopped),
+            Ok(Some(row)) if root.is_none() => root = Some((reader, row)),
+            Ok(Some(_)) => {
+                // Which is the first, or whether both are one, ids tell.
+                root = None;
+                break;
+            }
+        }
+    }
+    let Some((reader, row)) = root else { return View::open(scan, reader, trace)?.root_texts() };
+    let text = |field: &Field| -> Result<Arc<str>, SegmentError> {
+        let values = reader.values(field)?;
+        Ok(match values.get(&reader, row)?.and_then(Datum::into_value) {
+            Some(Value::String(text)) => text,
+            _ => Arc::from(""),
+        })
+    };
+    Ok((text(&Field::Intrinsic(Intrinsic::Name))?, text(&service_name())?))
+}
+
+/// All that is known of a trace. What can be read is better than nothing.
+fn pieces_of(scan: &Scan<'_>, id: TraceId) -> Result<Vec<Piece>, SegmentError> {
+    match scan.source().pieces(id) {
+        Err(SegmentError::Gone | SegmentError::Read(_)) => Ok(Vec::new()),
+        other => other,
     }
 }
 

@@ -37,6 +37,9 @@ fn a_damaged_run_is_set_aside_and_everything_else_is_served() {
         // It is known from now on, also after a restart.
         let ids: Vec<SegmentId> = view.segments().map(|segment| segment.id()).collect();
         assert_eq!(ids, [SegmentId(1, 0), SegmentId(3, 0)]);
+        // What it had is not here.
+        let missing_to = view.records().nth(1).unwrap().newest_received;
+        assert!(view.whole_since() > Some(missing_to));
         assert_eq!(view.pieces(id(1)).unwrap().len(), 1);
         assert_eq!(view.pieces(id(2_001)).unwrap().len(), 1);
         assert_eq!(view.fragments(id(2_001), usize::MAX).unwrap().requests.len(), 1);

@@ -49,6 +49,8 @@ fn the_oldest_runs_go_by_size_and_age_and_pinned_traces_stay() {
             "they are searched"
         );
         assert!(view.may_hold(id(5)) && !view.may_hold(id(6)));
+        // By receipt: the spans themselves began in 1970.
+        assert_eq!(view.whole_since(), view.records().map(|run| run.oldest_received).min());
     };
     check_pinned(&rig);
     drop((runs, gone));

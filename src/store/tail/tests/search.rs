@@ -118,7 +118,8 @@ fn tidy(requests: &mut [ExportTraceServiceRequest]) {
 fn found(query: &str, source: &dyn Source) -> Vec<FoundTrace> {
     let request = SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100, overlapping: None };
     let control = Control::new(Duration::from_secs(60), 64 << 20);
-    let mut found = search::run(&parse(query).unwrap(), &request, source, &control, &mut |_| {}).unwrap().traces;
+    let mut found =
+        search::run(&parse(query).unwrap(), &request, source, &control, &mut search::Nobody).unwrap().traces;
     for spanset in found.iter_mut().flat_map(|trace| &mut trace.spansets) {
         spanset.spans.sort_by_key(|span| (span.start, span.id, span.duration, format!("{:?}", span.attributes)));
     }
