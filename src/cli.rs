@@ -229,8 +229,11 @@ struct TailArgs {
     /// Only spans that match
     #[arg(value_name = "TRACEQL", default_value = "{}")]
     query: String,
+    /// First the spans of so many of the newest traces [default: 0; of a data directory 20]
+    #[arg(long, value_name = "COUNT")]
+    last: Option<u32>,
     #[command(flatten)]
-    asked: StatusArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -287,8 +290,11 @@ pub fn main() -> u8 {
         Some(Command::Show(ShowArgs { id, ask })) => {
             finish(at(&ask, |place| show::show(place, &id, form(ask.asked.output))))
         }
-        Some(Command::Tail(TailArgs { query, asked })) => {
-            tail::tail(&Place::Running(asked.endpoint), &query, form(asked.output))
+        Some(Command::Tail(TailArgs { query, last, ask })) => {
+            match Place::of(&ask.asked.endpoint, ask.data.as_deref()) {
+                Ok(place) => tail::tail(&place, &query, last, form(ask.asked.output)),
+                Err(line) => finish(Outcome::failed(&[line])),
+            }
         }
         Some(Command::DeadLetters(DeadLetterArgs { command, asked })) => {
             let (handling, asked) = match &command {

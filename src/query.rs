@@ -37,6 +37,7 @@ mod status_pages;
 mod streaming;
 mod tag_search;
 mod tags;
+mod tail;
 mod trace_by_id;
 mod trace_id;
 mod ui;
@@ -50,9 +51,9 @@ pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use parameters::{ParameterError, ValueError};
 pub use router::{QueryLimits, QueryState, grpc_router, router};
-pub use source::{Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
+pub use source::{Arrivals, Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
-pub use upkeep::{Peer, Upkeep, routes as upkeep_routes};
+pub use upkeep::{Peer, Upkeep, UpkeepError, routes as upkeep_routes};
 pub use upstream::{Away, Tempo, Unanswered, Upstream, UrlError};
 
 #[cfg(test)]

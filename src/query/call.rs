@@ -125,6 +125,8 @@ fn malformed(what: impl std::fmt::Display) -> QueryError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::otlp::wire::{put_bytes, put_uint};
+    use proptest::prelude::*;
 
     const NOW: Nanos = 1_700_000_000 * SECOND + 123;
 
@@ -172,5 +174,31 @@ mod tests {
         // What lies in the future does not count.
         assert!(given(Some("1699400000"), Some("1800000000"), None).is_ok());
         assert!(given(Some("99999999999999999999999999.5"), Some("0.5"), None).is_err());
+    }
+
+    /// A message of the fields that `tempopb` has, and of others, with whatever is in them.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let field = (1..20u32, any::<u64>(), prop_oneof![Just(None), "[{}.a= |()0-9]{0,20}".prop_map(Some)]);
+        proptest::collection::vec(field, 0..8).prop_map(|fields| {
+            let mut message = Vec::new();
+            for (number, value, text) in fields {
+                match text {
+                    Some(text) => put_bytes(&mut message, number, text.as_bytes()),
+                    None => put_uint(&mut message, number, value),
+                }
+            }
+            message
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_understood_or_refused(bytes in prop_oneof![any::<Vec<u8>>(), message()]) {
+            let _ = (SearchCall::from_message(&bytes, NOW), TagsCall::from_message(&bytes, NOW));
+            let _ = (RangeCall::from_message(&bytes, NOW), InstantCall::from_message(&bytes, NOW));
+            for names in [TagNames::Plain, TagNames::TraceQl] {
+                let _ = ValuesCall::from_message(&bytes, names, NOW);
+            }
+        }
     }
 }

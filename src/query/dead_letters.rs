@@ -104,7 +104,7 @@ async fn list(State(letters): Letters) -> Result<Json<Value>, Refusal> {
 }
 
 async fn show(State(letters): Letters, Query(Named { id }): Query<Named>) -> Result<Json<Value>, Refusal> {
-    let (letter, request) = blocking(move || Ok(letters.show(&id))).await?.map_err(refused)?;
+    let (letter, request) = blocking(move || Ok::<_, String>(letters.show(&id))).await?.map_err(refused)?;
     let json =
         message_to_json(request_of(letter.signal), &request).map_err(|error| Refusal::failed(error.to_string()))?;
     let mut shown = described(&letter);
@@ -120,7 +120,7 @@ async fn discard(
 ) -> Result<Json<Value>, Refusal> {
     from_here_or_known(peer, caller)?;
     let named = id.clone();
-    blocking(move || Ok(letters.discard(&named))).await?.map_err(refused)?;
+    blocking(move || Ok::<_, String>(letters.discard(&named))).await?.map_err(refused)?;
     Ok(Json(json!({ "dropped": id })))
 }
 

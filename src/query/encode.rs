@@ -47,11 +47,9 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
+    /// Empty for a root that has no service's name: it is there.
     fn service(&self) -> &str {
-        match &self.trace.root {
-            Some(root) if !root.service.is_empty() => &root.service,
-            _ => NO_ROOT_YET,
-        }
+        self.trace.root.as_ref().map_or(NO_ROOT_YET, |root| &root.service)
     }
 
     fn name(&self) -> &str {

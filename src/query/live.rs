@@ -22,10 +22,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::admission::{Answer, Room};
 use super::asked::Asked;
+use super::body::Body as AnswerBody;
 use super::call::{SPANS_MAX, check_query_lengths};
 use super::encode::json::found_trace;
 use super::engine;
 use super::error::QueryError;
+use super::negotiation::Coding;
 use super::paced::{self, Feed};
 use super::parameters::{ParameterError, Parameters};
 use super::router::{QueryState, Scanned};
@@ -33,7 +35,9 @@ use super::source::Mark;
 use super::upkeep::Refusal;
 use crate::otlp::TraceId;
 use crate::traceql::ast::{Query, Root};
+use crate::traceql::mask::Mask;
 use crate::traceql::request::SearchRequest;
+use crate::traceql::search::Nobody;
 use crate::traceql::segment::{Fingerprints, Piece, Segment, SegmentError, Source};
 
 /// Streams that are open at once: a few people, each with a few tabs.
@@ -240,16 +244,23 @@ impl Live {
 fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Result<Looked, QueryError> {
     let arrived = scanned.state.source().arrived(since, until)?;
     let source = Newcomers { all: scanned.source, first: arrived.first, traces: arrived.traces };
-    let request =
-        SearchRequest { start: 0, end: u64::MAX, limit: FOUND_MAX, spans_per_spanset: call.spans_per_spanset };
+    let request = SearchRequest {
+        start: 0,
+        end: u64::MAX,
+        overlapping: None,
+        limit: FOUND_MAX,
+        spans_per_spanset: call.spans_per_spanset,
+    };
     let found = match source.traces.is_empty() {
         true => Vec::new(),
-        false => engine::search(&call.query, &request, &source, scanned.control, &mut |_| {})?.traces,
+        false => engine::search(&call.query, &request, &source, scanned.control, &mut Nobody)?.traces,
     };
     let mut data = br#"{"traces":["#.to_vec();
     let mut rows = 0;
     for trace in found.iter().take(call.rows) {
-        let row = found_trace(trace);
+        let mut row = AnswerBody::new(Coding::Identity, scanned.allowance());
+        found_trace(&mut row, trace);
+        let row = row.finish()?.0.concat();
         if rows > 0 && data.len() + row.len() > EVENT_BYTES_MAX {
             break;
         }
@@ -288,6 +299,14 @@ impl Source for Newcomers<'_> {
 
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
         self.all.may_be_split(segment, trace)
+    }
+
+    fn split_traces(&self, segment: &dyn Segment) -> Option<Mask> {
+        self.all.split_traces(segment)
+    }
+
+    fn whole_since(&self) -> u64 {
+        self.all.whole_since()
     }
 
     fn only(&self) -> Option<&Fingerprints> {

@@ -14,7 +14,7 @@ use super::live::{self, LivePlaces};
 use super::negotiation::Coding;
 use super::source::SpanSource;
 use super::upstream::Upstream;
-use super::{search, series, status_pages, streaming, tags, trace_by_id, ui};
+use super::{search, series, status_pages, streaming, tags, tail, trace_by_id, ui};
 use crate::traceql::control::Control;
 use crate::traceql::segment::Source;
 use tokio_util::sync::CancellationToken;
@@ -174,6 +174,7 @@ routes! {
     "/api/search/tags" => tags::names_v1,
     "/api/spanreel/doctor" => introspection::doctor,
     "/api/spanreel/status" => introspection::status,
+    "/api/spanreel/tail" => tail::tail,
     "/api/status/buildinfo" => introspection::build_info,
     "/api/traces/{id}" => trace_by_id::v1,
     "/api/v2/search/tag/{*rest}" => tags::values_v2,

@@ -1,5 +1,6 @@
 //! Where traces come from, as this room sees it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use thiserror::Error;
 
 use crate::otlp::TraceId;
 use crate::store::assemble::{AssembleLimits, Completeness};
-use crate::traceql::segment::{Fingerprints, Source};
+use crate::traceql::segment::{Fingerprints, Segment, Source};
 
 /// Finds traces by id. The store implements it.
 pub trait TraceSource: Send + Sync + 'static {
@@ -26,6 +27,15 @@ pub trait SpanSource: TraceSource {
     /// # Errors
     /// The disk or what lies on it cannot be read.
     fn searchable(&self) -> Result<Arc<dyn Source>, SourceError>;
+
+    /// What arrived in the batches numbered `from` and on: as many of them as are looked at in one go. Without `from`
+    /// nothing but which batches there are. May block on the disk.
+    ///
+    /// # Errors
+    /// The disk or what lies on it cannot be read, or the source keeps no order of arrival.
+    fn arrivals(&self, _from: Option<u64>) -> Result<Arrivals, SourceError> {
+        Err(SourceError::Read("they are not kept in the order of their arrival".to_owned()))
+    }
 
     /// How much has been stored up to now. Quick. Where nothing is ever added, the default will do.
     fn stored(&self) -> Mark {
@@ -48,6 +58,17 @@ pub struct Mark {
     pub next: u64,
     /// Spans stored before it, ever.
     pub spans: u64,
+}
+
+/// Spans as they came.
+#[derive(Clone, Default)]
+pub struct Arrivals {
+    /// The batches that are looked at; the next look begins at the end.
+    pub batches: Range<u64>,
+    /// Batches that went before they were looked at.
+    pub missed: u64,
+    /// What is in the batches, and nothing else. Their ids are no other segment's.
+    pub segments: Vec<Arc<dyn Segment>>,
 }
 
 /// What came between two moments.

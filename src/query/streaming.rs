@@ -6,11 +6,12 @@
 //! ```
 //!
 //! The RPCs ask what the HTTP endpoints ask and answer the same, in messages of at most 1 MiB. A search tells every half
-//! second what it has found since; the others answer once. Metadata, such as a tenant, means nothing. A client that
+//! second what it has found since; the others answer once. Of the metadata `grpc-timeout` counts, a tenant means nothing. A client that
 //! leaves drops the body, which ends the task and with it the query; one that reads slowly delays nobody: progress that
 //! finds the channel full is left out, and the finished answer no longer holds a thread.
 
 mod body;
+mod deadline;
 mod frame;
 mod progress;
 mod status;
@@ -23,6 +24,7 @@ use axum::routing::any;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version as HttpVersion};
+use tokio::time::timeout_at;
 
 use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now};
 use super::encode::protobuf;
@@ -33,7 +35,7 @@ use super::tags::{Version, find_names, find_values};
 use super::upstream::{self, Federated};
 use crate::otlp::wire;
 use body::{Sender, answer};
-use frame::Messages;
+use frame::{Compression, Messages};
 use progress::Progress;
 pub(super) use status::{Code, Status};
 
@@ -58,12 +60,25 @@ pub(super) async fn not_found(request: Request) -> Response {
 }
 
 async fn query(State(state): State<QueryState>, Path(method): Path<String>, request: Request) -> Response {
-    let message = match receive(request).await {
+    let deadline = deadline::of(request.headers());
+    let received = async {
+        let received = receive(request);
+        match deadline {
+            Some(deadline) => {
+                timeout_at(deadline, received).await.unwrap_or_else(|_| Err(deadline::passed().into_response()))
+            }
+            None => received.await,
+        }
+    };
+    let message = match received.await {
         Ok(message) => message,
         Err(refused) => return refused,
     };
     match start(state, &method, message) {
-        Some(body) => grpc(body),
+        Some(body) => grpc(match deadline {
+            Some(deadline) => deadline::until(deadline, body),
+            None => body,
+        }),
         None => {
             let text = format!("unknown method {method} for service {SERVICE}");
             Status::new(Code::Unimplemented, text).into_response()
@@ -178,7 +193,8 @@ async fn receive(request: Request) -> Result<Bytes, Response> {
     if request.method() != Method::POST {
         return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "gRPC requires POST"));
     }
-    frame::read(request.into_body()).await.map_err(IntoResponse::into_response)
+    let compression = Compression::of(request.headers());
+    frame::read(request.into_body(), compression).await.map_err(IntoResponse::into_response)
 }
 
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {

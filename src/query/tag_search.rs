@@ -1,7 +1,8 @@
 //! Searches by tags, as Grafana made them before TraceQL: turned into queries that mean the same.
 //!
-//! A trace is found if each tag is on some span of it, not necessarily the same. Names of services and spans are
-//! searched for as parts of the whole, everything else exactly.
+//! A trace is found if each tag is on some span of it, not necessarily the same. What Tempo has a column of its own for is
+//! searched for as it does it: texts, such as names of services and spans, as parts of the whole, numbers by their value.
+//! Everything else is compared exactly.
 
 use std::sync::Arc;
 
@@ -66,16 +67,51 @@ fn condition(tag: &str, value: &str) -> Expression {
         }),
         // Its only value that is offered.
         "error" if value == "true" => status(Status::Error),
-        _ => {
-            let exactly = |scope, value| compare(attribute(Some(scope), tag), Comparison::Equal, value);
-            let text = Value::String(value.into());
-            let either = or(exactly(Scope::Span, text.clone()), exactly(Scope::Resource, text));
-            match value.parse() {
-                Ok(number) if tag == "http.status_code" => or(either, exactly(Scope::Span, Value::Int(number))),
-                _ => either,
-            }
-        }
+        _ => match DEDICATED.iter().find(|(name, ..)| *name == tag) {
+            Some((_, scope, Column::Text)) => contains(attribute(Some(*scope), tag), value),
+            Some((_, scope, Column::Number)) => match value.parse() {
+                // As a text it is no number to Tempo; whoever sends it as one means the same.
+                Ok(number) => or(
+                    exactly(tag, value),
+                    compare(attribute(Some(*scope), tag), Comparison::Equal, Value::Int(number)),
+                ),
+                Err(_) => exactly(tag, value),
+            },
+            None => exactly(tag, value),
+        },
     }
+}
+
+/// What a column of Tempo holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Text,
+    Number,
+}
+
+/// The attributes that Tempo has columns for if nobody says otherwise.
+const DEDICATED: [(&str, Scope, Column); 14] = [
+    ("k8s.cluster.name", Scope::Resource, Column::Text),
+    ("k8s.namespace.name", Scope::Resource, Column::Text),
+    ("k8s.pod.name", Scope::Resource, Column::Text),
+    ("k8s.container.name", Scope::Resource, Column::Text),
+    ("http.request.method", Scope::Span, Column::Text),
+    ("http.response.status_code", Scope::Span, Column::Number),
+    ("url.path", Scope::Span, Column::Text),
+    ("url.route", Scope::Span, Column::Text),
+    ("server.address", Scope::Span, Column::Text),
+    ("server.port", Scope::Span, Column::Number),
+    ("http.method", Scope::Span, Column::Text),
+    ("http.url", Scope::Span, Column::Text),
+    ("http.route", Scope::Span, Column::Text),
+    ("http.status_code", Scope::Span, Column::Number),
+];
+
+/// On a span or on its resource.
+fn exactly(tag: &str, value: &str) -> Expression {
+    let text = Value::String(value.into());
+    let of = |scope| compare(attribute(Some(scope), tag), Comparison::Equal, text.clone());
+    or(of(Scope::Span), of(Scope::Resource))
 }
 
 fn attribute(scope: Option<Scope>, name: &str) -> Field {
@@ -168,6 +204,15 @@ mod tests {
         let text = Value::String("eu".into());
         let expected = or(exactly(Scope::Span, text.clone()), exactly(Scope::Resource, text));
         assert_eq!(stage(tags(&[("region", "eu")])), spans(expected));
+    }
+
+    #[test]
+    fn texts_that_tempo_has_columns_for_are_searched_in_parts_and_numbers_by_value() {
+        assert_eq!(condition("k8s.pod.name", "web"), contains(attribute(Some(Scope::Resource), "k8s.pod.name"), "web"));
+        assert_eq!(condition("http.method", "GE"), contains(attribute(Some(Scope::Span), "http.method"), "GE"));
+        let port = compare(attribute(Some(Scope::Span), "server.port"), Comparison::Equal, Value::Int(8080));
+        assert_eq!(condition("server.port", "8080"), or(exactly("server.port", "8080"), port));
+        assert_eq!(condition("server.port", "http"), exactly("server.port", "http"));
     }
 
     #[test]

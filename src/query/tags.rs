@@ -164,7 +164,7 @@ pub(super) fn find_names(
     let (mut tags, away) = found.map_or_else(Default::default, |found| (Tags::from(found.answer), found.away));
     tags.scopes.retain(|(scope, names)| *scope != INTRINSIC && !names.is_empty());
     if matches!(call.scope, TagScope::All | TagScope::Attributes(Scope::Resource)) {
-        offer_service_name(&mut tags);
+        offer_service_name(&mut tags, call.request.count_max);
     }
     if call.scope == TagScope::Intrinsic || (call.scope == TagScope::All && version == Version::V2) {
         let count_max = if call.request.count_max == 0 { INTRINSICS.len() } else { call.request.count_max };
@@ -173,12 +173,17 @@ pub(super) fn find_names(
     Ok(Federated { answer: tags, away })
 }
 
-fn offer_service_name(tags: &mut Tags) {
+/// It takes the place of another if there are as many as are wanted; `count_max` 0: any number.
+fn offer_service_name(tags: &mut Tags, count_max: usize) {
     let resource = Scope::Resource.as_str();
     match tags.scopes.iter_mut().find(|(scope, _)| *scope == resource) {
         Some((_, names)) => {
             if let Err(position) = names.binary_search_by(|name| (**name).cmp(SERVICE_NAME)) {
                 names.insert(position, SERVICE_NAME.into());
+                if count_max != 0 && names.len() > count_max {
+                    let last_is_it = position + 1 == names.len();
+                    names.remove(names.len() - if last_is_it { 2 } else { 1 });
+                }
             }
         }
         None => tags.scopes.push((resource, vec![SERVICE_NAME.into()])),

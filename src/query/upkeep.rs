@@ -3,9 +3,9 @@
 //! | path | what |
 //! |---|---|
 //! | `GET /api/spanreel/pins` | `{"traces": ["<hex>", ...]}` |
-//! | `POST`, `DELETE /api/spanreel/pins/{id}` | retention leaves the trace from now on, or no longer |
+//! | `POST`, `DELETE /api/spanreel/pins/{id}` | retention leaves the trace from now on, or no longer; 404 if there is no such trace or pin |
 //! | `POST /api/spanreel/verify` | reads everything; `{"runs", "traces", "spans", "batches", "damages": [{"place", "problem"}]}` |
-//! | `POST /api/spanreel/snapshot?directory=/new/directory` | a copy of the data directory |
+//! | `POST /api/spanreel/snapshot?directory=/new/directory` | a copy of the data directory; 409 if there is something already |
 //!
 //! The last two cost disk, so they are answered only to who is on the same machine (or in the same pod).
 
@@ -14,15 +14,16 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::json;
+use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::access::Caller;
+use super::asked::Asked;
 use super::trace_id::parse_trace_id;
 use crate::otlp::TraceId;
 use crate::store::runs::Verification;
@@ -31,17 +32,30 @@ use crate::store::runs::Verification;
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Why something was not done, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UpkeepError {
+    #[error("there is no trace {0}; nothing was pinned")]
+    NoTrace(TraceId),
+    #[error("the trace {0} is not pinned")]
+    NotPinned(TraceId),
+    #[error("{} exists already; a snapshot needs a new directory", .0.display())]
+    Exists(PathBuf),
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// What the store does for whoever looks after it. All of it may block on the disk; errors are for people.
 pub trait Upkeep: Send + Sync + 'static {
     /// Retention leaves the spans of this trace from now on.
     ///
     /// # Errors
-    /// Too many are pinned, or the disk cannot be written.
-    fn pin(&self, trace: TraceId) -> Result<(), String>;
+    /// There is no such trace, too many are pinned, or the disk cannot be written.
+    fn pin(&self, trace: TraceId) -> Result<(), UpkeepError>;
 
     /// # Errors
-    /// The disk cannot be written.
-    fn unpin(&self, trace: TraceId) -> Result<(), String>;
+    /// It is not pinned, or the disk cannot be written.
+    fn unpin(&self, trace: TraceId) -> Result<(), UpkeepError>;
 
     fn pinned(&self) -> Vec<TraceId>;
 
@@ -55,7 +69,7 @@ pub trait Upkeep: Send + Sync + 'static {
     ///
     /// # Errors
     /// It exists, or cannot be written.
-    fn snapshot(&self, directory: &FilePath) -> Result<(), String>;
+    fn snapshot(&self, directory: &FilePath) -> Result<(), UpkeepError>;
 }
 
 #[derive(Clone)]
@@ -91,12 +105,29 @@ impl Refusal {
     }
 }
 
+impl From<String> for Refusal {
+    fn from(message: String) -> Self {
+        Self::failed(message)
+    }
+}
+
+impl From<UpkeepError> for Refusal {
+    fn from(error: UpkeepError) -> Self {
+        let status = match error {
+            UpkeepError::NoTrace(_) | UpkeepError::NotPinned(_) => StatusCode::NOT_FOUND,
+            UpkeepError::Exists(_) => StatusCode::CONFLICT,
+            UpkeepError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
 /// Work that blocks, off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+pub(super) async fn blocking<T: Send + 'static, E: Into<Refusal> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Refusal> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(Refusal::failed),
+        Ok(result) => result.map_err(Into::into),
         Err(_) => Err(Refusal::failed("it failed inside Spanreel; its log says more".to_owned())),
     }
 }
@@ -172,17 +203,16 @@ async fn verify(
     })))
 }
 
-#[derive(Deserialize)]
-struct SnapshotPlace {
-    directory: PathBuf,
-}
-
 async fn snapshot(
     State(state): State<UpkeepState>,
     peer: Option<Extension<Peer>>,
-    Query(SnapshotPlace { directory }): Query<SnapshotPlace>,
+    Asked(parameters): Asked,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     only_from_here(peer)?;
+    let Some(directory) = parameters.get("directory").map(PathBuf::from) else {
+        let message = "where to? /api/spanreel/snapshot?directory=/a/new/directory";
+        return Err(Refusal(StatusCode::BAD_REQUEST, message.to_owned()));
+    };
     if !directory.is_absolute() {
         let message = format!("{} is no absolute path", directory.display());
         return Err(Refusal(StatusCode::BAD_REQUEST, message));

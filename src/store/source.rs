@@ -16,7 +16,7 @@ use crate::otlp::TraceId;
 use crate::otlp::scan::trace_keys;
 use crate::otlp::view::retain_spans;
 use crate::otlp::wire::Fields;
-use crate::query::{Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
+use crate::query::{Arrivals, Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
 use crate::spool::{ReadError, Seq, Spool};
 use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Fingerprints, Piece, Segment, SegmentError, SegmentId, Source, Traces};
@@ -35,6 +35,12 @@ const ARRIVED_RAW_BYTES_MAX: u64 = 4 << 20;
 
 /// Of how many batches it reads the headers: those of several seconds of small requests, each with a sync of its own.
 const ARRIVED_BATCHES_MAX: u64 = 4096;
+
+/// One look at what arrived ends with the batch that has this many spans together. A batch may have more by itself.
+const ARRIVALS_SPANS_WANTED: u64 = 5_000;
+
+/// Batches of other signals are passed over, which is a look at each one's header.
+const ARRIVALS_BATCHES_MAX: u64 = 10_000;
 
 /// Traces and spans out of what is on disk. Clones share what is kept in memory.
 #[derive(Clone)]
@@ -197,6 +203,23 @@ impl SpanSource for Store {
         }
         let skipped_spans = until.spans.saturating_sub(from.spans).saturating_sub(looked_at);
         Ok(Arrived { first, traces, skipped_spans })
+    }
+
+    fn arrivals(&self, from: Option<u64>) -> Result<Arrivals, SourceError> {
+        let there = self.spool.range();
+        let Some(from) = from else {
+            return Ok(Arrivals { batches: there.start.0..there.end.0, ..Arrivals::default() });
+        };
+        // Numbers only grow: one beyond the end is of another directory, and nothing of this one was missed.
+        let first = from.clamp(there.start.0, there.end.0);
+        let (mut end, mut spans) = (first, 0);
+        let batches_end = there.end.0.min(first.saturating_add(ARRIVALS_BATCHES_MAX));
+        while end < batches_end && spans < ARRIVALS_SPANS_WANTED {
+            spans += self.spool.trace_header(Seq(end))?.map_or(0, |header| u64::from(header.spans));
+            end += 1;
+        }
+        let segments = self.tail.arrived(Seq(first)..Seq(end))?.segments(0, u64::MAX).collect();
+        Ok(Arrivals { batches: first..end, missed: first.saturating_sub(from), segments })
     }
 }
 

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::assemble::AssembleLimits;
 use super::runs::{Runs, Verification};
+use super::{Store, TailSettings};
 use crate::otlp::TraceId;
-use crate::query::Upkeep;
+use crate::query::{TraceSource, Upkeep, UpkeepError};
 use crate::spool::{SnapshotError, Spool};
 
 /// Runs and spool together, as one looks after them.
@@ -18,6 +21,14 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Whether spans of a trace are stored.
+    fn holds(&self, trace: TraceId) -> Result<bool, UpkeepError> {
+        let store = Store::new(self.spool.clone(), Arc::new(self.runs.clone()), TailSettings::default());
+        // A few bytes of it are enough.
+        let found = store.trace(trace, &AssembleLimits { trace_bytes_max: 1 }).map_err(failed)?;
+        Ok(!found.fragments.is_empty())
+    }
+
     fn copy_to(&self, directory: &Path) -> Result<(), SnapshotError> {
         self.spool.snapshot_to(directory)?;
         for name in self.beside {
@@ -32,13 +43,23 @@ impl Keeper {
     }
 }
 
+fn failed(error: impl std::fmt::Display) -> UpkeepError {
+    UpkeepError::Failed(error.to_string())
+}
+
 impl Upkeep for Keeper {
-    fn pin(&self, trace: TraceId) -> Result<(), String> {
-        self.runs.pin(trace).map_err(|error| error.to_string())
+    fn pin(&self, trace: TraceId) -> Result<(), UpkeepError> {
+        if !self.holds(trace)? {
+            return Err(UpkeepError::NoTrace(trace));
+        }
+        self.runs.pin(trace).map_err(failed)
     }
 
-    fn unpin(&self, trace: TraceId) -> Result<(), String> {
-        self.runs.unpin(trace).map_err(|error| error.to_string())
+    fn unpin(&self, trace: TraceId) -> Result<(), UpkeepError> {
+        if !self.runs.pinned().contains(&trace) {
+            return Err(UpkeepError::NotPinned(trace));
+        }
+        self.runs.unpin(trace).map_err(failed)
     }
 
     fn pinned(&self) -> Vec<TraceId> {
@@ -49,15 +70,15 @@ impl Upkeep for Keeper {
         self.runs.verify(&self.spool, go_on).map_err(|error| error.to_string())
     }
 
-    fn snapshot(&self, directory: &Path) -> Result<(), String> {
+    fn snapshot(&self, directory: &Path) -> Result<(), UpkeepError> {
         // RocksDB's words for a directory that exists name it, but not the remedy.
         if directory.exists() {
-            return Err(format!("{} exists already; a snapshot needs a new directory", directory.display()));
+            return Err(UpkeepError::Exists(directory.to_owned()));
         }
         self.copy_to(directory).map_err(|error| {
             // It was not there before: what is left of it is half a copy.
             let _ = std::fs::remove_dir_all(directory);
-            format!("{}: {error}", directory.display())
+            UpkeepError::Failed(format!("{}: {error}", directory.display()))
         })
     }
 }

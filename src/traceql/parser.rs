@@ -60,7 +60,7 @@ pub fn parse(text: &str) -> Result<Query, ParseError> {
 pub fn field(text: &str) -> Result<Field, ParseError> {
     let mut parser = Parser::new(text);
     let field = parser.field()?;
-    if parser.token == Token::End { Ok(field) } else { Err(parser.unexpected(&[])) }
+    if parser.token == Token::End { Ok(field) } else { Err(parser.unexpected(&["$end"])) }
 }
 
 struct Parser<'a> {
@@ -71,6 +71,8 @@ struct Parser<'a> {
     start: usize,
     /// Parentheses and prefix operators that are open.
     open: u32,
+    /// What the part to be parsed next may begin with, for errors.
+    expected: &'static [&'static str],
 }
 
 /// A tree and how many levels it has. Boxed, so that the frames of functions that contain themselves stay small: without
@@ -95,7 +97,7 @@ impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Self {
         let mut lexer = Lexer::new(text);
         let (token, start) = lexer.next();
-        Self { text, lexer, token, start, open: 0 }
+        Self { text, lexer, token, start, open: 0, expected: &[] }
     }
 
     /// Goes on to the next token and returns the one it stood at.
@@ -204,7 +206,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A literal as it stands, without a sign.
-    fn literal(&mut self) -> Result<Value, ParseError> {
+    fn literal(&mut self, expected: &'static [&'static str]) -> Result<Value, ParseError> {
         let value = match &self.token {
             Token::String(string) => Value::String(string.clone()),
             Token::Int(int) => Value::Int(*int),
@@ -215,7 +217,7 @@ impl<'a> Parser<'a> {
             Token::Sign(sign) => {
                 let status = Status::ALL.into_iter().find(|status| status.as_str() == *sign).map(Value::Status);
                 let kind = || Kind::ALL.into_iter().find(|kind| kind.as_str() == *sign).map(Value::Kind);
-                status.or_else(kind).ok_or_else(|| self.unexpected(&[]))?
+                status.or_else(kind).ok_or_else(|| self.unexpected(expected))?
             }
             Token::Identifier => {
                 let word = self.word_at(self.start);
@@ -223,7 +225,7 @@ impl<'a> Parser<'a> {
                     .map(Value::Int)
                     .ok_or_else(|| self.wrong_at(self.start, format!("unknown identifier: {word}")))?
             }
-            _ => return Err(self.unexpected(&[])),
+            _ => return Err(self.unexpected(expected)),
         };
         self.advance();
         Ok(value)
@@ -239,7 +241,7 @@ impl<'a> Parser<'a> {
             let name = self.word_at(self.start).to_owned();
             self.advance();
             self.expect("=", &["="])?;
-            hints.push(Hint { name, value: self.literal()? });
+            hints.push(Hint { name, value: self.literal(&["value"])? });
             if !self.take(",") {
                 break;
             }

@@ -9,6 +9,23 @@ pub struct SearchRequest {
     pub limit: usize,
     /// Spans shown per spanset.
     pub spans_per_spanset: usize,
+    /// Traces that are over before this or begin after it are not wanted.
+    pub overlapping: Option<Overlap>,
+}
+
+/// A time that a trace must not miss, Unix nanoseconds, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overlap {
+    pub start: u64,
+    pub end: u64,
+}
+
+impl Overlap {
+    /// Whether something that lasted from `start` to `end` has a moment in it.
+    #[must_use]
+    pub fn meets(&self, start: u64, end: u64) -> bool {
+        start <= self.end && end >= self.start
+    }
 }
 
 /// Series over time. Interval `i` is `(start + (i - 1) * step, start + i * step]` for `i` from 0 and carries its end.

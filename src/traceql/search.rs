@@ -26,7 +26,7 @@ use super::control::Control;
 use super::error::{Invalid, QueryError};
 use super::mask::Mask;
 use super::reader::{KeptMask, Reader, Scan};
-use super::request::SearchRequest;
+use super::request::{Overlap, SearchRequest};
 use super::segment::{Segment, SegmentError, Source};
 use super::trace::evaluate::StartedWithin;
 use super::trace::plan::Plan;
@@ -108,6 +108,7 @@ struct Search<'a> {
     plan: Plan,
     details: Details,
     within: StartedWithin,
+    overlapping: Option<Overlap>,
     limit: usize,
     source: &'a dyn Source,
     control: &'a Control,
@@ -132,7 +133,7 @@ impl<'a> Search<'a> {
         let plan = Plan::compile(pipeline, 0)?;
         let details = Details::new(&plan, request.spans_per_spanset)?;
         let within = StartedWithin { start: request.start, end: request.end };
-        Ok(Self { plan, details, within, limit: request.limit, source, control })
+        Ok(Self { plan, details, within, overlapping: request.overlapping, limit: request.limit, source, control })
     }
 
     fn run(&self, pace: Pace, listener: &mut dyn Listener) -> Result<SearchAnswer, QueryError> {
@@ -250,6 +251,15 @@ impl<'a> Search<'a> {
             let starts = reader.starts()?;
             driven.retain(|trace| starts.get(traces.rows(*trace).start).is_some_and(|start| *start >= floor));
         }
+        if let Some(overlap) = self.overlapping {
+            let (starts, durations) = (reader.starts()?, reader.durations()?);
+            let meets = |row: usize| {
+                let start = starts.get(row).copied().unwrap_or(0);
+                overlap.meets(start, start.saturating_add(durations.get(row).copied().unwrap_or(0)))
+            };
+            // Of traces in pieces all of them are looked at later.
+            driven.retain(|trace| reader.may_be_split(scan, *trace) || traces.rows(*trace).any(&meets));
+        }
         finds.traces = driven.len() as u64;
         if driven.is_empty() {
             return Ok(finds);
@@ -335,6 +345,11 @@ impl<'a> Search<'a> {
     fn offer(&self, scan: &Scan<'_>, reader: &Rc<Reader>, trace: usize, newest: &mut Newest) -> Result<(), QueryError> {
         self.control.check()?;
         let view = View::open(scan, reader, trace)?;
+        if let Some(overlap) = self.overlapping
+            && !overlap.meets(view.start(), view.start().saturating_add(view.duration()?))
+        {
+            return Ok(());
+        }
         if view.start() >= newest.floor()
             && (self.plan.single_filter().is_some() || !self.plan.spansets(scan, &view, self.within)?.is_empty())
         {

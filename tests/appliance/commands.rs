@@ -81,18 +81,44 @@ async fn spans_are_printed_as_they_come_and_each_once() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("tail.log");
     let mut command = binary();
-    command.args(["tail", "{ resource.service.name = \"shop\" }", "--endpoint", &endpoint(&spanreel)]);
+    // The last trace that is there already says when it has looked once: what came before is history to it.
+    command.args([
+        "tail",
+        "{ resource.service.name = \"shop\" } with (most_recent = true) // of the shop",
+        "--last",
+        "1",
+    ]);
+    command.args(["--endpoint", &endpoint(&spanreel)]);
     let tail = Process::start("spanreel tail", command, &log);
-    // Until it has looked once, what comes is history to it.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let printed = async |trace: u64| {
+        let id = hex(&TRACES.id(trace));
+        eventually("a trace is printed", Duration::from_secs(60), async || tail.output().contains(&id)).await;
+    };
+    printed(0).await;
     for traces in [1..2, 2..3] {
         send(&spanreel, traces.clone()).await;
-        let id = hex(&TRACES.id(traces.start));
-        eventually("the new trace is printed", Duration::from_secs(20), async || tail.output().contains(&id)).await;
+        printed(traces.start).await;
     }
-    let printed = tail.output();
-    assert_eq!(printed.lines().count(), 6, "{printed}");
-    assert!(!printed.contains(&hex(&TRACES.id(0))) && printed.contains("  shop  "), "{printed}");
+    let output = tail.output();
+    assert_eq!(output.lines().count(), 9, "{output}");
+    assert!(output.contains("  shop  "), "{output}");
+    // Far more traces and spans than a search shows, and from long ago.
+    const MANY: u64 = 2_000;
+    const HOUR: u64 = 3_600_000_000_000;
+    let old = Traces { seed: 0x6f6c_6421, spans_per_trace: 150 };
+    let mut of_old = old.request("shop", 0..1);
+    for span in &mut of_old.resource_spans[0].scope_spans[0].spans {
+        span.start_time_unix_nano -= 3 * HOUR;
+        span.end_time_unix_nano -= 3 * HOUR;
+    }
+    let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+    for request in [TRACES.request("shop", 3..3 + MANY), of_old] {
+        assert!(client.export(&request, Compression::Identity).await.unwrap().is_ok());
+    }
+    let expected = 9 + 3 * MANY as usize + 150;
+    let lines = || tail.output().lines().count();
+    eventually("every span is printed", Duration::from_secs(120), async || lines() >= expected).await;
+    assert_eq!(lines(), expected);
 }
 
 #[tokio::test]
@@ -113,6 +139,9 @@ async fn a_directory_is_searched_without_a_process_and_left_as_it_is() {
     let id = hex(&TRACES.id(3));
     assert!(succeeds(&["show", &id, "--data", data]).starts_with(&id));
     assert!(succeeds(&["verify", "--data", data]).ends_with("nothing is damaged\n"));
+    let (code, stdout, stderr) = run(&["tail", "{ span.item = 3 }", "--data", data]);
+    assert!(code == 0 && stdout.lines().count() == 3 && stdout.contains(&id), "{code} {stdout}");
+    assert_eq!(stderr, "spanreel: nothing more comes to a directory that nobody runs on\n");
     assert_eq!(listing(&spanreel.data), before, "reading changed something");
 
     let (code, _, stderr) = run(&["search", "{}", "--data", "/nonexistent"]);
@@ -148,6 +177,12 @@ async fn pins_are_kept_over_a_restart_until_they_are_removed() {
     spanreel.start_again().await;
     assert_eq!(succeeds(&["pin", "--endpoint", &endpoint]), format!("{id}\n"));
     assert_eq!(succeeds(&["pin", "--remove", &id, "--endpoint", &endpoint]), "");
+    assert_eq!(succeeds(&["pin", "--endpoint", &endpoint]), "");
+    let (code, _, stderr) = run(&["pin", "--remove", &id, "--endpoint", &endpoint]);
+    assert_eq!((code, stderr), (1, format!("spanreel: the trace {id} is not pinned\n")));
+    let (code, _, stderr) = run(&["pin", "ffff", "--endpoint", &endpoint]);
+    let unknown = "0000000000000000000000000000ffff";
+    assert_eq!((code, stderr), (1, format!("spanreel: there is no trace {unknown}; nothing was pinned\n")));
     assert_eq!(succeeds(&["pin", "--endpoint", &endpoint]), "");
     let (code, _, stderr) = run(&["pin", "xyz", "--endpoint", &endpoint]);
     assert!(code == 1 && stderr.contains("trace IDs can only contain hex characters"), "{code} {stderr}");

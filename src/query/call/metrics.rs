@@ -68,6 +68,26 @@ struct Given {
     step: Option<u64>,
     exemplars: u32,
     series_max: u32,
+    shape: Shape,
+}
+
+/// The samples of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Shape {
+    #[default]
+    Steps,
+    /// One over all of it, at its end: `instant`.
+    OneInterval,
+}
+
+impl Shape {
+    /// As Go reads a boolean; what is none counts as not given.
+    fn of_url(instant: Option<&str>) -> Self {
+        match instant {
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Self::OneInterval,
+            _ => Self::Steps,
+        }
+    }
 }
 
 impl RangeCall {
@@ -78,7 +98,8 @@ impl RangeCall {
         // Bad numbers are none, here.
         let number = |name| parameters.u32(name).unwrap_or_default().unwrap_or_default();
         let (exemplars, series_max) = (number("exemplars"), number("maxSeries"));
-        Given { query: query(parameters), bounds: Some(bounds), step, exemplars, series_max }.range(now)
+        let shape = Shape::of_url(parameters.get("instant"));
+        Given { query: query(parameters), bounds: Some(bounds), step, exemplars, series_max, shape }.range(now)
     }
 
     /// `tempopb.QueryRangeRequest`.
@@ -112,6 +133,7 @@ impl Given {
                 (4, Payload::Varint(nanos)) => given.step = Some(nanos).filter(|nanos| *nanos != 0),
                 (16, Payload::Varint(count)) => given.exemplars = count as u32,
                 (17, Payload::Varint(count)) => given.series_max = count as u32,
+                (18, Payload::Varint(1)) => given.shape = Shape::OneInterval,
                 _ => {}
             }
         }
@@ -147,15 +169,19 @@ impl Given {
         let bounds = self.bounds(now)?;
         let step = self.step.unwrap_or_else(|| default_step(given.end - given.start));
         let length = bounds.end - bounds.start;
-        // An interval longer than the range would count what nobody asked for.
-        let step = step.min(length.next_multiple_of(SECOND));
         if step == 0 || length / step > INTERVALS_MAX {
             let (step, min) = (go_text(step), go_text(length / INTERVALS_MAX));
             return Err(ParameterError::StepTooSmall { step, min }.into());
         }
         let query = self.query()?;
         let exemplars = if self.exemplars == 0 { EXEMPLARS_MAX } else { self.exemplars.min(EXEMPLARS_MAX) };
-        let (start, end) = aligned(bounds, step);
+        let (start, end, step) = match self.shape {
+            Shape::Steps => {
+                let (start, end) = aligned(bounds, step);
+                (start, end, step)
+            }
+            Shape::OneInterval => (bounds.end, bounds.end, length),
+        };
         let request =
             RangeRequest { start, end, step, exemplars: exemplars as usize, series_max: self.series_max as usize };
         Ok(RangeCall { query, request })
@@ -230,6 +256,38 @@ mod tests {
             (24 * HOUR, 5 * MINUTE),
         ] {
             assert_eq!(default_step(length), step, "{length}");
+        }
+    }
+
+    fn asked(parameters: &[(&str, &str)], now: u64) -> RangeRequest {
+        let pairs = [("q", "{} | rate()")].iter().chain(parameters);
+        let parameters =
+            Parameters::new(pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
+        RangeCall::from_url(&parameters, Nanos::from(now)).unwrap().request
+    }
+
+    #[test]
+    fn a_step_stays_as_it_was_asked_for() {
+        const NOW: u64 = 1_700_000_406 * SECOND;
+        let of = |step: &str| asked(&[("start", "1700000000"), ("end", "1700003600"), ("step", step)], NOW);
+        let request = of("600");
+        assert_eq!(
+            (request.start, request.end, request.step / SECOND),
+            (1_699_999_800 * SECOND, 1_700_000_400 * SECOND + 600 * SECOND, 600)
+        );
+        assert_eq!(of("100000").step, 100_000 * SECOND);
+        assert_eq!(of("9223372036").step, 9_223_372_036 * SECOND);
+    }
+
+    #[test]
+    fn an_instant_range_is_one_interval_over_all_of_it() {
+        const NOW: u64 = 1_700_010_000 * SECOND;
+        for (instant, step) in [("true", 1000), ("1", 1000), ("false", 10), ("perhaps", 10)] {
+            let request =
+                asked(&[("start", "1700000000"), ("end", "1700001000"), ("step", "10"), ("instant", instant)], NOW);
+            assert_eq!(request.step, step * SECOND, "{instant}");
+            assert_eq!(request.end, 1_700_001_000 * SECOND);
+            assert_eq!(request.start == request.end, step == 1000);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::query::logfmt;
 use crate::query::parameters::{Nanos, ParameterError, Parameters, ValueError, go_duration};
 use crate::query::tag_search::TagSearch;
 use crate::traceql::ast::{Query, Root};
-use crate::traceql::request::SearchRequest;
+use crate::traceql::request::{Overlap, SearchRequest};
 
 const LIMIT_DEFAULT: u32 = 20;
 /// Tempo's `max_result_limit`.
@@ -18,6 +18,10 @@ const TAGS_MAX: usize = 64;
 const SPANS_DEFAULT: u32 = 3;
 /// Tempo's `max_spans_per_span_set`.
 pub const SPANS_MAX: u32 = 100;
+
+/// So far outside of the window spans are looked at whose traces reach into it, nanoseconds. Of longer traces those are
+/// found that have their tags nearer.
+const TRACE_LENGTH_MAX: u64 = 3600 * 1_000_000_000;
 
 /// What is taken for a parameter, not for a tag, in the oldest form of search.
 const RESERVED: [&str; 9] = ["q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since"];
@@ -150,8 +154,24 @@ impl Given {
             end: window.end,
             limit: limit as usize,
             spans_per_spanset: spans as usize,
+            overlapping: None,
+        };
+        let request = match origin {
+            Origin::TraceQl => request,
+            Origin::Tags => overlapping(request),
         };
         Ok(SearchCall { query, request, origin })
+    }
+}
+
+/// What a search by tags asks for: traces of which a moment lies in the window, whichever of their spans have the tags.
+fn overlapping(request: SearchRequest) -> SearchRequest {
+    let SearchRequest { start, end, .. } = request;
+    SearchRequest {
+        start: start.saturating_sub(TRACE_LENGTH_MAX),
+        end: end.saturating_add(TRACE_LENGTH_MAX),
+        overlapping: Some(Overlap { start, end }),
+        ..request
     }
 }
 

@@ -174,6 +174,9 @@ impl Given {
         let filter = self.filter()?;
         let request = self.request(now)?;
         let field = engine::field(&self.name)?;
+        if matches!(&field, Field::Attribute(attribute) if attribute.of_parent) {
+            return Err(QueryError::TagName(format!("{field} not yet supported")));
+        }
         match filter.as_ref().and_then(|filter| engine::pinned(filter, &field)) {
             Some(values) => Ok(ValuesCall::Known(values)),
             None => Ok(ValuesCall::Stored { field, filter, request }),

@@ -7,6 +7,7 @@ use super::{Metrics, Shown, Tags};
 use crate::otlp::json::{put_double, put_string};
 use crate::query::body::Body;
 use crate::query::call::Origin;
+use crate::query::tail::Arrived;
 use crate::traceql::answer::{
     Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
 };
@@ -21,10 +22,23 @@ pub fn search(out: &mut Body, answer: &SearchAnswer, origin: Origin) {
 }
 
 /// One trace of a `tempopb.SearchResponse`.
-pub fn found_trace(trace: &FoundTrace) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_trace(&mut out, Shown { trace, origin: Origin::TraceQl });
-    out
+pub fn found_trace(out: &mut Body, trace: &FoundTrace) {
+    put_trace(out, Shown { trace, origin: Origin::TraceQl });
+}
+
+/// `/api/spanreel/tail`: spans as searches show them, each with the id of its trace.
+pub fn arrived(out: &mut Body, answer: &Arrived) {
+    object(out, |members| {
+        members.list("spans", &answer.spans, |out, (trace, span)| {
+            object(out, |members| {
+                put_span_members(members, span);
+                members.text("traceID", &trace.to_string());
+            });
+        });
+        members.long("next", answer.next);
+        members.long("missedBatches", answer.missed_batches);
+        members.long("leftOut", answer.left_out);
+    });
 }
 
 /// `tempopb.SearchTagsResponse`.
@@ -159,15 +173,17 @@ fn put_spanset(out: &mut Body, spanset: &FoundSpanset) {
 }
 
 fn put_span(out: &mut Body, span: &FoundSpan) {
-    object(out, |members| {
-        members.text("spanID", &span.id.to_string());
-        members.text("name", span.name.as_deref().unwrap_or_default());
-        members.long("startTimeUnixNano", span.start);
-        members.long("durationNanos", span.duration);
-        if !span.attributes.is_empty() {
-            members.list("attributes", &span.attributes, |out, (key, value)| put_attribute(out, key, Some(value)));
-        }
-    });
+    object(out, |members| put_span_members(members, span));
+}
+
+fn put_span_members(members: &mut Object<'_>, span: &FoundSpan) {
+    members.text("spanID", &span.id.to_string());
+    members.text("name", span.name.as_deref().unwrap_or_default());
+    members.long("startTimeUnixNano", span.start);
+    members.long("durationNanos", span.duration);
+    if !span.attributes.is_empty() {
+        members.list("attributes", &span.attributes, |out, (key, value)| put_attribute(out, key, Some(value)));
+    }
 }
 
 fn put_attribute(out: &mut Body, key: &str, value: Option<&Value>) {

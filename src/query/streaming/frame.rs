@@ -1,9 +1,11 @@
 //! Length-prefixed messages (gRPC over HTTP/2).
 
+use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -23,8 +25,23 @@ const REQUEST_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;
 /// A client that takes longer to send its query has gone.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How the messages of a request are compressed, if their flags say that they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Gzip,
+    /// Nothing that is understood here, or none.
+    Other,
+}
+
+impl Compression {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let is_gzip = headers.get("grpc-encoding").is_some_and(|encoding| encoding.as_bytes() == b"gzip");
+        if is_gzip { Self::Gzip } else { Self::Other }
+    }
+}
+
 /// Reads the one message of a request.
-pub async fn read(body: Body) -> Result<Bytes, Status> {
+pub async fn read(body: Body, compression: Compression) -> Result<Bytes, Status> {
     let collected = Limited::new(body, PREFIX_LEN + REQUEST_BYTES_MAX).collect();
     let bytes = match tokio::time::timeout(REQUEST_WAIT_MAX, collected).await {
         Ok(Ok(collected)) => collected.to_bytes(),
@@ -32,10 +49,10 @@ pub async fn read(body: Body) -> Result<Bytes, Status> {
         Ok(Err(_)) => return Err(Status::new(Code::Canceled, "the request was cut off".to_owned())),
         Err(_) => return Err(Status::new(Code::Canceled, "the request did not come to its end".to_owned())),
     };
-    unframe(bytes)
+    unframe(bytes, compression)
 }
 
-fn unframe(mut bytes: Bytes) -> Result<Bytes, Status> {
+fn unframe(mut bytes: Bytes, compression: Compression) -> Result<Bytes, Status> {
     let malformed = |text: String| Status::new(Code::InvalidArgument, text);
     let Some([flag, a, b, c, d]) = bytes.first_chunk::<PREFIX_LEN>().copied() else {
         return Err(malformed(format!("a gRPC message begins with {PREFIX_LEN} bytes, got {}", bytes.len())));
@@ -50,8 +67,22 @@ fn unframe(mut bytes: Bytes) -> Result<Bytes, Status> {
     }
     match flag {
         0 => Ok(bytes.split_off(PREFIX_LEN)),
-        1 => Err(Status::new(Code::Unimplemented, "compressed gRPC messages are not taken here".to_owned())),
+        1 if compression == Compression::Gzip => inflate(&bytes.split_off(PREFIX_LEN)),
+        1 => Err(Status::new(
+            Code::Unimplemented,
+            "of compressed gRPC messages only those with gzip are taken".to_owned(),
+        )),
         _ => Err(malformed(format!("compressed flag {flag} of a gRPC message is neither 0 nor 1"))),
+    }
+}
+
+fn inflate(message: &[u8]) -> Result<Bytes, Status> {
+    let mut inflated = Vec::new();
+    let read = MultiGzDecoder::new(message).take(REQUEST_BYTES_MAX as u64 + 1).read_to_end(&mut inflated);
+    match read {
+        Ok(_) if inflated.len() > REQUEST_BYTES_MAX => Err(too_large()),
+        Ok(_) => Ok(inflated.into()),
+        Err(error) => Err(Status::new(Code::InvalidArgument, format!("the gRPC message cannot be inflated: {error}"))),
     }
 }
 
@@ -118,6 +149,23 @@ impl Answer for Messages {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write;
+
+    fn deflated(message: &[u8]) -> Bytes {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(message).unwrap();
+        let packed = encoder.finish().unwrap();
+        let len = u32::try_from(packed.len()).unwrap().to_be_bytes();
+        [&[1], &len[..], &packed].concat().into()
+    }
+
+    #[test]
+    fn a_small_message_does_not_become_a_large_one() {
+        let error = unframe(deflated(&vec![b' '; REQUEST_BYTES_MAX + 1]), Compression::Gzip).unwrap_err();
+        assert_eq!(error, too_large());
+        assert!(unframe(deflated(&vec![b' '; REQUEST_BYTES_MAX]), Compression::Gzip).is_ok());
+        assert!(unframe(deflated(b"x"), Compression::Other).is_err());
+    }
 
     fn whole(message: &[u8]) -> Bytes {
         frame(message).collect::<Vec<_>>().concat().into()
@@ -133,20 +181,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_was_compressed_is_read_back(message: Vec<u8>) {
+            prop_assert_eq!(unframe(deflated(&message), Compression::Gzip).unwrap(), Bytes::from(message));
+        }
+
+        #[test]
         fn what_is_framed_is_read_back(message: Vec<u8>) {
-            prop_assert_eq!(unframe(whole(&message)).unwrap(), Bytes::from(message));
+            prop_assert_eq!(unframe(whole(&message), Compression::Other).unwrap(), Bytes::from(message));
         }
 
         #[test]
         fn a_truncated_frame_is_refused(message: Vec<u8>, missing: proptest::sample::Index) {
             let whole = whole(&message);
             let cut = whole.slice(..missing.index(whole.len()));
-            prop_assert!(unframe(cut).is_err());
+            prop_assert!(unframe(cut, Compression::Other).is_err());
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            let _ = unframe(bytes.into());
+            let _ = (unframe(bytes.clone().into(), Compression::Other), unframe(bytes.into(), Compression::Gzip));
         }
     }
 }

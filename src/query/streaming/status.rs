@@ -15,6 +15,7 @@ pub enum Code {
     Canceled = 1,
     Unknown = 2,
     InvalidArgument = 3,
+    DeadlineExceeded = 4,
     NotFound = 5,
     PermissionDenied = 7,
     ResourceExhausted = 8,
@@ -75,7 +76,7 @@ impl IntoResponse for Status {
         *response.headers_mut() = self.headers();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if self.code == Code::Unimplemented {
-            response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+            response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
         }
         response
     }

@@ -68,6 +68,18 @@ async fn a_query_that_cannot_be_read_is_refused_with_its_place() {
     }
 }
 
+#[tokio::test]
+async fn a_tail_that_cannot_be_followed_is_refused() {
+    let api = nothing();
+    for (parameters, text) in [
+        (&[("q", "{} | rate()")][..], "a metrics query has no traces to show; ask /api/metrics/query_range"),
+        (&[("from", "x")], r#"invalid from: strconv.ParseInt: parsing "x": invalid syntax"#),
+        (&[("last", "1001")], "limit 1001 exceeds max limit 1000"),
+    ] {
+        assert_eq!(refused(&api, "/api/spanreel/tail", parameters).await, (400, text.to_owned()), "{parameters:?}");
+    }
+}
+
 async fn form(api: &Api, path: &str, form: String) -> (u16, String) {
     let request = Request::builder().method(Method::POST).uri(path);
     let request = request.header("content-type", "application/x-www-form-urlencoded").body(Body::from(form)).unwrap();

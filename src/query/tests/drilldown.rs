@@ -60,6 +60,15 @@ async fn rate_broken_down_by_an_attribute() {
 }
 
 #[tokio::test]
+async fn errors_broken_down_by_an_attribute() {
+    let query = "{true && status = error && span.http.route != nil} | rate() by(span.http.route)";
+    let series = range(&shop(), query).await;
+    assert_eq!(series.len(), 1, "{series:?}");
+    assert_eq!(labels(&series[0])["span.http.route"], "/pay");
+    assert!((total(&series[0]) * 60.0 - 1.0).abs() < 1e-9);
+}
+
+#[tokio::test]
 async fn durations_as_quantiles() {
     let series = range(&shop(), "{nestedSetParent<0} | quantile_over_time(duration, 0.9)").await;
     assert_eq!(series.len(), 1);
@@ -94,6 +103,25 @@ async fn comparison_within_a_window() {
     let query = format!("{{nestedSetParent<0}} | compare({{duration >= 1s}}, 10, {}, {now})", now - 600_000_000_000);
     let series = range(&shop(), &query).await;
     assert!(series.iter().any(|series| labels(series)["__meta_type"] == "selection"), "{series:?}");
+}
+
+/// The step is the whole range, as the comparison sends it.
+#[tokio::test]
+async fn comparison_over_the_range_as_one_step() {
+    let (start, end) = last_hour();
+    for query in [
+        "{nestedSetParent<0 && kind=server} | compare({status=error})",
+        "{nestedSetParent<0 && true} | compare({duration >= 1s}, 10)",
+    ] {
+        let parameters = [("q", query), ("start", &start), ("end", &end), ("step", "3600s")];
+        let answer = shop().json("/api/metrics/query_range", &parameters).await;
+        let of = |kind: &str| -> f64 {
+            let series = answer["series"].as_array().unwrap().iter();
+            let routes = series.filter(|series| labels(series)["__meta_type"] == kind);
+            routes.filter(|series| labels(series).contains_key("span.http.route")).map(total).sum()
+        };
+        assert_eq!((of("baseline"), of("selection")), (1.0, 1.0), "{query}: {answer}");
+    }
 }
 
 #[tokio::test]

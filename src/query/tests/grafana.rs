@@ -2,6 +2,8 @@
 
 use super::shop::{ID_OF_CART, ID_OF_PAYMENT, ID_OF_WORK, attributes, ids, labels, shop, total, values};
 use super::*;
+use crate::traceql::tests::memory::Memory;
+use crate::traceql::tests::spans::{span, trace};
 use std::collections::HashMap;
 
 /// Every member that a client of May 2025 knows; it refuses answers with others.
@@ -137,12 +139,68 @@ async fn search_by_tags_as_before_traceql() {
     assert_eq!(by_part["traces"][0].get("spanSets"), None);
     assert_eq!(ids(&search("service.name=cart status.code=error").await), [""; 0]);
     assert_eq!(ids(&search("http.status_code=500").await), [ID_OF_PAYMENT]);
+    // Columns of Tempo's own: texts in parts, numbers by value.
+    assert_eq!(ids(&search("http.route=ca").await), [ID_OF_CART]);
+    assert_eq!(ids(&search("k8s.namespace.name=ro").await), [ID_OF_CART]);
+    assert_eq!(ids(&search("http.response.status_code=503 server.port=8080").await), [ID_OF_WORK]);
+    assert_eq!(ids(&search("http.response.status_code=50").await), [""; 0]);
     assert_eq!(ids(&search("db.system=mysql").await), [ID_OF_CART]);
     assert_eq!(ids(&search("db.system=my").await), [""; 0]);
     let long = api.json("/api/search", &[("minDuration", "1s"), ("maxDuration", "2s"), ("since", "1h")]).await;
     assert_eq!(ids(&long), [ID_OF_PAYMENT]);
     let old_style = api.json("/api/search", &[("root.name", "pay"), ("limit", "5")]).await;
     assert_eq!(ids(&old_style), [ID_OF_PAYMENT]);
+}
+
+#[tokio::test]
+async fn search_by_tags_finds_traces_of_which_a_moment_lies_in_the_window() {
+    const SECOND: u64 = 1_000_000_000;
+    let begin = (call::now() as u64 / SECOND - 600) * SECOND;
+    let long = [
+        span(1).named("long").lasting(begin, 100 * SECOND).attribute("x", "y"),
+        span(2).child_of(1).named("late").lasting(begin + 90 * SECOND, SECOND),
+    ];
+    let short = span(3).named("short").lasting(begin, SECOND).attribute("x", "y");
+    for parts in [
+        vec![vec![trace(1, long.clone()), trace(2, [short.clone()])]],
+        // In pieces, too.
+        vec![vec![trace(1, [long[0].clone()]), trace(2, [short])], vec![trace(1, [long[1].clone()])]],
+    ] {
+        let api = Api::over(Memory::parts(parts));
+        for (from, to, found) in
+            [(50, 60, vec![ID_OF_CART]), (0, 10, vec![ID_OF_CART, ID_OF_PAYMENT]), (200, 210, vec![])]
+        {
+            let at = |offset: u64| (begin / SECOND + offset).to_string();
+            let (start, end) = (at(from), at(to));
+            let answer = api.json("/api/search", &[("tags", "x=y"), ("start", &start), ("end", &end)]).await;
+            let mut ids = ids(&answer);
+            ids.sort_unstable();
+            assert_eq!(ids, found, "{from}..{to}");
+            // TraceQL asks when spans began.
+            let answer = api.json("/api/search", &[("q", "{ .x = `y` }"), ("start", &start), ("end", &end)]).await;
+            assert_eq!(answer["traces"].as_array().unwrap().is_empty(), from > 0, "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_root_without_the_name_of_a_service_is_there_nevertheless() {
+    let begin = shop::newest();
+    let api = Api::over(Memory::whole(&[trace(1, [span(1).named("cron").lasting(begin, 1)])]));
+    let answer = api.search("{}", &[]).await;
+    assert_strict(&answer);
+    assert_eq!(answer["traces"][0]["rootTraceName"], "cron");
+    assert_eq!(answer["traces"][0].get("rootServiceName"), None);
+}
+
+#[tokio::test]
+async fn tags_keep_to_their_limit_and_values_to_fields_that_there_are() {
+    let api = shop();
+    let answer = api.json("/api/v2/search/tags", &[("scope", "resource"), ("limit", "1")]).await;
+    assert_eq!(answer["scopes"][0]["tags"], serde_json::json!(["service.name"]));
+    let refused = api.get("/api/v2/search/tag/parent.service.name/values", &[]).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.text(), "please provide a valid tagName: parent.service.name not yet supported");
 }
 
 #[tokio::test]
@@ -159,7 +217,18 @@ async fn autocompletion_of_tags() {
             (scope["name"].as_str().unwrap(), tags.collect())
         })
         .collect();
-    assert_eq!(scopes["span"], ["a/b c", "db.system", "db.system.name", "http.route", "http.status_code"]);
+    assert_eq!(
+        scopes["span"],
+        [
+            "a/b c",
+            "db.system",
+            "db.system.name",
+            "http.response.status_code",
+            "http.route",
+            "http.status_code",
+            "server.port"
+        ]
+    );
     assert_eq!(scopes["resource"], ["k8s.namespace.name", "service.name"]);
     assert_eq!(scopes["event"], ["exception.message", "exception.stacktrace", "exception.type"]);
     assert_eq!(scopes["intrinsic"].len(), 25);

@@ -84,8 +84,17 @@ pub fn shop() -> Api {
                 .event(failure),
         ],
     );
-    let work =
-        trace(3, [span(31).child_of(30).named("consume").kind(Kind::Consumer).service("worker").lasting(work, 5 * MS)]);
+    let work = trace(
+        3,
+        [span(31)
+            .child_of(30)
+            .named("consume")
+            .kind(Kind::Consumer)
+            .service("worker")
+            .lasting(work, 5 * MS)
+            .attribute("http.response.status_code", 503)
+            .attribute("server.port", 8080)],
+    );
     Api::over(Memory::parts(vec![vec![cart], vec![pay, work]]))
 }
 

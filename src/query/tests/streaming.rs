@@ -36,15 +36,13 @@ fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 async fn send(api: &Api, path: &str, body: Vec<u8>) -> Stream {
-    let request = Request::builder()
-        .method(Method::POST)
-        .version(http::Version::HTTP_2)
-        .uri(path)
-        .header("content-type", "application/grpc")
-        .header("x-scope-orgid", "a|b")
-        .header("authorization", "Basic eA==")
-        .body(Body::from(body))
-        .unwrap();
+    send_with(api, path, body, &[("x-scope-orgid", "a|b"), ("authorization", "Basic eA==")]).await
+}
+
+async fn send_with(api: &Api, path: &str, body: Vec<u8>, metadata: &[(&str, &str)]) -> Stream {
+    let request = Request::builder().method(Method::POST).version(http::Version::HTTP_2).uri(path);
+    let request = metadata.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.header("content-type", "application/grpc").body(Body::from(body)).unwrap();
     let response = api.call(request).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "application/grpc");
@@ -174,6 +172,41 @@ async fn truncated_and_malformed_frames_are_refused() {
     // A message that ends in the middle of a field.
     assert_eq!(send(&api, path, framed(&[0x42, 0x05, b'{'])).await.code(), "3");
     assert_eq!(send(&api, path, framed(&[0x42, 0x01, 0xff])).await.code(), "3");
+}
+
+#[tokio::test]
+async fn a_message_may_be_compressed_with_gzip() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &search_request("{}", 20)).unwrap();
+    let mut frame = framed(&encoder.finish().unwrap());
+    frame[0] = 1;
+    let path = "/tempopb.StreamingQuerier/Search";
+    let answer = send_with(&shop(), path, frame.clone(), &[("grpc-encoding", "gzip")]).await;
+    assert_eq!((answer.code(), answer.elements().len()), ("0", 3));
+    let refused = send_with(&shop(), path, frame, &[("grpc-encoding", "snappy")]).await;
+    assert_eq!((refused.code(), &refused.trailers["grpc-accept-encoding"]), ("12", &"identity,gzip".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_query_ends_when_its_client_no_longer_waits() {
+    let path = "/tempopb.StreamingQuerier/Search";
+    let send = |timeout: &'static str| async move {
+        send_with(&shop(), path, framed(&search_request("{}", 20)), &[("grpc-timeout", timeout)]).await
+    };
+    assert_eq!(send("0n").await.code(), "4");
+    for answered in ["1H", "soon"] {
+        assert_eq!(send(answered).await.code(), "0", "{answered}");
+    }
+}
+
+#[tokio::test]
+async fn a_range_may_be_asked_for_as_one_interval() {
+    let mut message = metrics_request("{} | count_over_time()");
+    put_uint(&mut message, 18, 1);
+    let answer = query(&shop(), "MetricsQueryRange", &message).await;
+    let series = answer.elements()[0];
+    let samples = Fields::new(series).filter(|field| field.as_ref().unwrap().bytes(2).is_some());
+    assert_eq!((answer.code(), samples.count()), ("0", 1));
 }
 
 #[tokio::test]

@@ -40,7 +40,13 @@ pub fn search(
     }
     let older = SearchRequest { end: request.end.min(oldest), ..*request };
     match upstream.search(&query.to_string(), &older, scanned.control) {
-        Ok(older) => Ok(Federated::whole(merge::traces(found, older, request.limit))),
+        Ok(mut older) => {
+            // It was asked when spans began.
+            if let Some(overlap) = request.overlapping {
+                older.traces.retain(|trace| overlap.meets(trace.start, trace.start.saturating_add(trace.duration)));
+            }
+            Ok(Federated::whole(merge::traces(found, older, request.limit)))
+        }
         Err(unanswered) => {
             // One job more, which was not done.
             found.inspected.segments = found.inspected.segments.saturating_add(1);

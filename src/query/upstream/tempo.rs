@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn request() -> SearchRequest {
-        SearchRequest { start: 0, end: u64::MAX, limit: 1, spans_per_spanset: 1 }
+        SearchRequest { start: 0, end: u64::MAX, limit: 1, spans_per_spanset: 1, overlapping: None }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 
 use super::group::{Group, Resident};
-use super::{Shared, lock};
+use super::{ARRIVALS_FROM, SegmentNumbers, Shared, lock};
 use crate::spool::Seq;
 use crate::store::build::{self, Place, TakesBytes};
 use crate::traceql::ast::{Field, Scope};
@@ -75,7 +75,11 @@ impl TailSegment {
 
 impl Segment for TailSegment {
     fn id(&self) -> SegmentId {
-        self.group.id()
+        let SegmentId(first, part) = self.group.id();
+        match self.shared.numbers {
+            SegmentNumbers::OfTail => SegmentId(first, part),
+            SegmentNumbers::OfArrivals => SegmentId(first, part | ARRIVALS_FROM),
+        }
     }
 
     fn rows(&self) -> usize {

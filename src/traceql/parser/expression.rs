@@ -9,6 +9,9 @@ use crate::traceql::lexer::Token;
 use crate::traceql::pattern::Pattern;
 use crate::traceql::value::Value;
 
+/// What an expression may begin with.
+pub(super) const OPERAND: &[&str] = &["attribute", "value", "(", "!", "-"];
+
 impl Parser<'_> {
     pub(super) fn expression(&mut self) -> Result<Deep<Expression>, ParseError> {
         self.climb(LEVEL_LOGIC)
@@ -50,7 +53,7 @@ impl Parser<'_> {
             operands.push(self.climb(LEVEL_COMPARE)?);
         }
         let joined = self.join(operands, &|left, right| binary(op, left, right))?;
-        joined.ok_or_else(|| self.unexpected(&[]))
+        joined.ok_or_else(|| self.unexpected(OPERAND))
     }
 
     /// `left ^ b ^ c`, grouped to the right.
@@ -60,7 +63,7 @@ impl Parser<'_> {
             bases.push(self.climb(LEVEL_POWER + 1)?);
         }
         let mut bases = bases.into_iter().rev();
-        let mut power = bases.next().ok_or_else(|| self.unexpected(&[]))?;
+        let mut power = bases.next().ok_or_else(|| self.unexpected(OPERAND))?;
         for base in bases {
             let op = Operator::Arithmetic(Arithmetic::Power);
             power = self.above(base, power, |base, power| binary(op, base, power))?;
@@ -108,7 +111,7 @@ impl Parser<'_> {
             }
             None if self.token == Token::Identifier && bound(self.word_at(self.start)).is_none() => Err(self.unknown()),
             _ if self.at_field() => Ok(Deep::flat(Expression::Field(self.field()?))),
-            _ => Ok(Deep::flat(Expression::Literal(self.literal()?))),
+            _ => Ok(Deep::flat(Expression::Literal(self.literal(OPERAND)?))),
         }
     }
 

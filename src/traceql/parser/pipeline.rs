@@ -47,6 +47,34 @@ enum Joint {
 const SPANSET: &[&str] = &["{", "("];
 const NUMBER: &[&str] = &["INTEGER", "FLOAT", "DURATION"];
 
+/// What a query, or what stands in parentheses, begins with.
+const QUERY: &[&str] = &["{", "(", "by", "select", "aggregate", "number"];
+
+/// What may stand behind `|`.
+const STAGE: &[&str] = &["{", "by", "select", "coalesce", "aggregate", "metrics function"];
+
+/// What may stand behind an operator with this on its left.
+fn behind(joint: Joint, left: &Part) -> &'static [&'static str] {
+    match (joint, left) {
+        (Joint::Spanset(_), _) => SPANSET,
+        (Joint::Compare(_), Part::Constant(_)) => &["aggregate"],
+        (Joint::Compare(_), Part::Metrics(_)) => NUMBER,
+        (_, Part::Piped(_)) => &["number", "pipeline in parentheses"],
+        (_, Part::Metrics(_)) => &["number", "metrics in parentheses"],
+        _ => &["number", "aggregate", "("],
+    }
+}
+
+/// What may stand behind a part that is no pipeline and begins none.
+fn after(part: &Part) -> &'static [&'static str] {
+    match part {
+        Part::Constant(_) => &["operator"],
+        Part::Scalar(_) | Part::Piped(_) => &["comparison operator"],
+        Part::Spanset { .. } => &["&&", "||", "structural operator", "with"],
+        _ => &["$end"],
+    }
+}
+
 impl Parser<'_> {
     /// Parts separated by `|`. With `nested`, a closing parenthesis is to follow.
     pub(super) fn sequence(&mut self, nested: bool) -> Result<Deep<Part>, ParseError> {
@@ -108,7 +136,7 @@ impl Parser<'_> {
                 Part::Piped(Scalar::Pipeline { pipeline, aggregate })
             }
             Part::Scalar(_) => return Err(self.unexpected(&["comparison operator"])),
-            _ => return Err(self.unexpected_at(&token, start, &[])),
+            _ => return Err(self.unexpected_at(&token, start, STAGE)),
         }))
     }
 
@@ -118,7 +146,7 @@ impl Parser<'_> {
             Part::Pipeline(pipeline) => Ok(pipeline),
             Part::Stage(stage) => Ok(Pipeline { stages: vec![stage] }),
             Part::Spanset { set, piped: false } => Ok(Pipeline { stages: vec![Stage::Spanset(set)] }),
-            _ => Err(self.unexpected(&[])),
+            other => Err(self.unexpected(after(&other))),
         }
     }
 
@@ -153,7 +181,10 @@ impl Parser<'_> {
                 self.expect(")", &[")"])?;
                 Ok(Deep::flat(Part::Stage(Stage::Coalesce)))
             }
-            _ => self.parts(LEVEL_LOGIC),
+            _ => {
+                self.expected = if first { QUERY } else { STAGE };
+                self.parts(LEVEL_LOGIC)
+            }
         }
     }
 
@@ -173,6 +204,8 @@ impl Parser<'_> {
                 self.at_spanset()?;
             }
             let (token, start) = (self.token.clone(), self.start);
+            let expected = behind(joint, &left.node);
+            self.expected = expected;
             // Powers group to the right.
             let power = level == LEVEL_POWER;
             let right = match power {
@@ -182,7 +215,6 @@ impl Parser<'_> {
             let depth = left.depth.max(right.depth) + u32::from(power);
             let joined = self.joined(joint, left.node, right.node, start)?;
             let Some(node) = joined else {
-                let expected = if matches!(joint, Joint::Spanset(_)) { SPANSET } else { &[] };
                 return Err(self.unexpected_at(&token, start, expected));
             };
             // Numbers were folded into one.
@@ -284,6 +316,7 @@ impl Parser<'_> {
             Some("-") => {
                 self.advance();
                 let (token, start) = (self.token.clone(), self.start);
+                self.expected = NUMBER;
                 let operand = self.parts(LEVEL_POWER + 1)?;
                 let negative = if let Part::Constant(value) = &*operand.node { negated(value) } else { None };
                 let negative = negative.ok_or_else(|| self.unexpected_at(&token, start, NUMBER))?;
@@ -304,9 +337,9 @@ impl Parser<'_> {
                 Ok(of.map(|of| Part::Scalar(Scalar::Aggregate(Aggregate::Of(fold, of)))))
             }
             None if matches!(self.token, Token::Int(_) | Token::Float(_) | Token::Duration(_)) => {
-                Ok(Deep::flat(Part::Constant(self.literal()?)))
+                Ok(Deep::flat(Part::Constant(self.literal(NUMBER)?)))
             }
-            _ => Err(self.unexpected(&[])),
+            _ => Err(self.unexpected(self.expected)),
         }
     }
 
@@ -315,7 +348,7 @@ impl Parser<'_> {
         let pipeline = match *node {
             Part::Pipeline(pipeline) => pipeline,
             Part::Stage(stage) => Pipeline { stages: vec![stage] },
-            Part::PipedFilter(_) => return Err(self.unexpected(&[])),
+            Part::PipedFilter(_) => return Err(self.unexpected(&["$end"])),
             other => return Ok(Deep { node: Box::new(other), depth }),
         };
         self.raised(depth, Box::new(Part::Spanset { set: Spanset::Pipeline(pipeline), piped: true }))
@@ -327,6 +360,9 @@ impl Parser<'_> {
         if self.take("}") {
             return Ok(Deep::flat(Spanset::Spans(None)));
         }
+        if self.token == Token::End {
+            return Err(self.unexpected(&["}", "attribute", "value"]));
+        }
         let filter = self.expression()?;
         self.expect("}", &["}", "operator"])?;
         self.raised(filter.depth, Box::new(Spanset::Spans(Some(*filter.node))))
@@ -335,6 +371,7 @@ impl Parser<'_> {
     /// A number at the level of sums, as second stages compare with.
     pub(super) fn constant(&mut self) -> Result<Value, ParseError> {
         let (token, start) = (self.token.clone(), self.start);
+        self.expected = NUMBER;
         match *self.parts(LEVEL_ADD)?.node {
             Part::Constant(value) => Ok(value),
             _ => Err(self.unexpected_at(&token, start, NUMBER)),

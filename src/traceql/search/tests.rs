@@ -8,7 +8,8 @@ use crate::traceql::tests::memory::Memory;
 use crate::traceql::tests::spans::{Span, Trace, event, span, trace, trace_id};
 use crate::traceql::value::{Kind, Status, Value};
 
-const ALL: SearchRequest = SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100 };
+const ALL: SearchRequest =
+    SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100, overlapping: None };
 
 fn control() -> Control {
     Control::new(Duration::from_secs(60), usize::MAX)

@@ -207,7 +207,7 @@ proptest! {
         (start, end) in windows(),
         spans_per_spanset in prop::sample::select(vec![1, 3, 100]),
     ) {
-        let request = SearchRequest { start, end, limit: 1000, spans_per_spanset };
+        let request = SearchRequest { start, end, limit: 1000, spans_per_spanset, overlapping: None };
         searched(&source(&world), &world, &pipeline, &request).map_err(TestCaseError::fail)?;
     }
 
@@ -219,7 +219,7 @@ proptest! {
         limit in 1..4_usize,
     ) {
         let query = read(&text(Root::Search(pipeline))).unwrap();
-        let full = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3 };
+        let full = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3, overlapping: None };
         let run = |request| search::run(&query, &request, &source(&world), &control(), &mut search::Nobody);
         let limited = run(SearchRequest { limit, ..full });
         if let Ok(full) = run(full) {
@@ -287,7 +287,7 @@ proptest! {
         (start, end) in windows(),
     ) {
         let (source, world) = bereft(world.without_repetition());
-        let request = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3 };
+        let request = SearchRequest { start, end, limit: 1000, spans_per_spanset: 3, overlapping: None };
         searched(&source, &world, &pipeline, &request).map_err(TestCaseError::fail)?;
         range(&source, &world, &metrics, &aligned(start, end, 4 * TICK)).map_err(TestCaseError::fail)?;
     }

@@ -210,7 +210,7 @@ fn span() -> impl Strategy<Value = (Span, Place, bool)> {
         1 => Just(Place::Orphan),
     ];
     let tags = (attributes(&NAMES, 4), events(), links(), resource(), instrumentation());
-    (names, 0..=TICKS, durations(), tags, place, prop::bool::weighted(0.1)).prop_map(
+    (names, 0..=TICKS, durations(), tags, place, prop::bool::weighted(0.2)).prop_map(
         |((name, kind, status, message), tick, duration, tags, place, shares)| {
             let (attributes, events, links, resource, scope) = tags;
             let span = Span {
@@ -233,6 +233,24 @@ fn span() -> impl Strategy<Value = (Span, Place, bool)> {
     )
 }
 
+/// Gives a span the id of the one before it: a pair as the two halves of a call, or a third and a fourth that nobody can
+/// tell from them.
+fn share_id(spans: &mut [Span], span: &mut Span) {
+    let Some(id) = spans.last().map(|before| before.id) else { return };
+    let mut sharing: Vec<&mut Span> = spans.iter_mut().filter(|other| other.id == id).collect();
+    match &mut sharing[..] {
+        [before] => (before.kind, span.kind) = (Kind::Client, Kind::Server),
+        [_, _] => span.kind = Kind::Producer,
+        [_, _, _] => span.kind = Kind::Internal,
+        _ => return,
+    }
+    span.id = id;
+    // At one instant nothing would say which of them comes first.
+    while sharing.iter().any(|other| other.start == span.start) {
+        span.start += 1;
+    }
+}
+
 /// A trace; some spans share the id of the one before them, as the two halves of a call do with Zipkin.
 fn spans() -> impl Strategy<Value = Vec<Span>> {
     prop_oneof![3 => vec(span(), 1..4), 2 => vec(span(), 3..9)].prop_map(|drafts| {
@@ -244,10 +262,8 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
                 Place::Under(other) => Some(span_id(other as u64 + 1)),
                 Place::Orphan => Some(span_id(99)),
             };
-            if let Some(before) = spans.last_mut().filter(|before| shares && before.id == span_id(position as u64)) {
-                (before.kind, span.kind, span.id) = (Kind::Client, Kind::Server, before.id);
-                // At one instant nothing would say which of them comes first.
-                span.start += u64::from(span.start == before.start);
+            if shares {
+                share_id(&mut spans, &mut span);
             }
             spans.push(span);
         }

@@ -116,7 +116,7 @@ fn tidy(requests: &mut [ExportTraceServiceRequest]) {
 
 /// Of spans with one id and one start nobody says which comes first.
 fn found(query: &str, source: &dyn Source) -> Vec<FoundTrace> {
-    let request = SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100 };
+    let request = SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100, overlapping: None };
     let control = Control::new(Duration::from_secs(60), 64 << 20);
     let mut found =
         search::run(&parse(query).unwrap(), &request, source, &control, &mut search::Nobody).unwrap().traces;

@@ -176,8 +176,10 @@ pub fn numbers() -> BoxedStrategy<Expression> {
         prop_oneof![number_fields().prop_map(field), ints().prop_map(literal), floats().prop_map(literal)],
     )
         .prop_map(|(op, left, right)| binary(Operator::Arithmetic(op), left, right));
-    let divided = (select(vec![Arithmetic::Divide, Arithmetic::Modulo]), number_fields(), select(vec![2_i64, 3]))
-        .prop_map(|(op, left, right)| binary(Operator::Arithmetic(op), field(left), literal(right.into())));
+    // By zero, too: as a literal, and where an attribute is 0.
+    let divisors = prop_oneof![3 => select(vec![2_i64, 3, 0]).prop_map(|int| literal(int.into())), 1 => number_fields().prop_map(field)];
+    let divided = (select(vec![Arithmetic::Divide, Arithmetic::Modulo]), number_fields(), divisors)
+        .prop_map(|(op, left, right)| binary(Operator::Arithmetic(op), field(left), right));
     let squared =
         number_fields().prop_map(|of| binary(Operator::Arithmetic(Arithmetic::Power), field(of), literal(2.into())));
     let negated = number_fields().prop_map(|of| Expression::Unary { op: Unary::Negate, operand: Box::new(field(of)) });

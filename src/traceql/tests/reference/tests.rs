@@ -9,7 +9,8 @@ use crate::traceql::read;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest};
 use crate::traceql::value::{Kind, Status, Value};
 
-const EVERYTHING: SearchRequest = SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100 };
+const EVERYTHING: SearchRequest =
+    SearchRequest { start: 0, end: u64::MAX, limit: 100, spans_per_spanset: 100, overlapping: None };
 
 /// A request of a shop, in which the bank is asked twice.
 fn purchase() -> Trace {

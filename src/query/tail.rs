@@ -1,0 +1,203 @@
+//! `/api/spanreel/tail`: spans in the order of their arrival, for `spanreel tail`. Not part of Tempo's API.
+//!
+//! | parameter | what |
+//! |---|---|
+//! | `q` | a TraceQL search; without it every span |
+//! | `from` | where to go on: `next` of the answer before. Without it the answer has `next` alone: what is there is history |
+//! | `last` | without `from`: the spans of so many of the newest traces, too |
+//!
+//! `{"spans": [...], "next": "17", "missedBatches": "2", "leftOut": "5"}`: spans as searches show them, by their start. A
+//! span is shown when the batch that it came in is looked at, however long ago it began; the query itself sees the whole
+//! trace. What cannot be shown is counted: batches that were sealed and dropped before their turn came, and spans beyond
+//! what one answer holds.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use http::HeaderMap;
+
+use super::asked::Asked;
+use super::encode::json;
+use super::engine;
+use super::error::QueryError;
+use super::negotiation::{Coding, JSON, Payload};
+use super::parameters::{ParameterError, Parameters, signed};
+use super::router::{QueryState, Scanned};
+use super::source::Arrivals;
+use crate::otlp::{SpanId, TraceId};
+use crate::traceql::answer::{FoundSpan, SearchAnswer};
+use crate::traceql::ast::{Attribute, Field, Intrinsic, Query, Root, Scope, Stage};
+use crate::traceql::column::ROWS_MAX;
+use crate::traceql::request::SearchRequest;
+use crate::traceql::search::Nobody;
+use crate::traceql::segment::{Piece, Segment, SegmentError, Source};
+
+/// Spans in one answer: some 3 MB.
+const SPANS_MAX: usize = 10_000;
+
+/// Traces of which `last` shows the spans.
+const LAST_MAX: u32 = 1_000;
+
+/// What is booked for a span that is looked for.
+const ARRIVED_BYTES: usize = 64;
+
+/// What is answered.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    /// By start.
+    pub spans: Vec<(TraceId, FoundSpan)>,
+    pub next: u64,
+    pub missed_batches: u64,
+    pub left_out: u64,
+}
+
+#[derive(Debug)]
+struct TailCall {
+    query: Query,
+    from: Option<u64>,
+    last: u32,
+}
+
+pub(super) async fn tail(
+    State(state): State<QueryState>,
+    headers: HeaderMap,
+    Asked(parameters): Asked,
+) -> Result<Payload, QueryError> {
+    let coding = Coding::of(&headers);
+    let answer = move |call: TailCall, scanned: &Scanned<'_>| {
+        let arrived = call.answered(scanned)?;
+        let mut body = scanned.body(coding);
+        json::arrived(&mut body, &arrived);
+        Payload::new(JSON, body)
+    };
+    state.scan(move || TailCall::from_url(&parameters), answer).await
+}
+
+impl TailCall {
+    fn from_url(parameters: &Parameters) -> Result<Self, QueryError> {
+        super::call::check_query_lengths(parameters)?;
+        let mut query = engine::read(parameters.get("q").unwrap_or("{}"))?;
+        let Root::Search(pipeline) = &mut query.root else { return Err(QueryError::NoSearch) };
+        pipeline.stages.push(Stage::Select(shown_fields()));
+        let from = parameters.get("from").map(signed).transpose();
+        let from = from.map_err(|reason| ParameterError::Invalid { name: "from", reason })?;
+        let last = parameters.u32("last")?.unwrap_or_default();
+        if last > LAST_MAX {
+            return Err(ParameterError::LimitTooLarge { limit: last, max: LAST_MAX }.into());
+        }
+        Ok(Self { query, from: from.map(|from| u64::try_from(from).unwrap_or_default()), last })
+    }
+
+    fn answered(&self, scanned: &Scanned<'_>) -> Result<Arrived, QueryError> {
+        let source = scanned.state.source();
+        let arrivals = source.arrivals(self.from)?;
+        if self.from.is_none() {
+            let mut arrived = Arrived { next: arrivals.batches.end, ..Arrived::default() };
+            if self.last > 0 {
+                let found = self.search(scanned, self.last as usize, scanned.source)?;
+                arrived.take(found, |_, _| true);
+            }
+            return Ok(arrived);
+        }
+        let mut arrived = Arrived { next: arrivals.batches.end, missed_batches: arrivals.missed, ..Arrived::default() };
+        if !arrivals.segments.is_empty() {
+            // Looked at after the batches were, so that it has them and what came before.
+            let whole = source.searchable()?;
+            let new = New { whole: &*whole, arrivals: &arrivals };
+            let came = spans_of(&arrivals, scanned)?;
+            let found = self.search(scanned, ROWS_MAX, &new)?;
+            // Should some of the batches have been dropped meanwhile, some of their spans may not have been seen.
+            let kept_from = source.arrivals(None)?.batches.start;
+            let is_whole = found.inspected.segments_done == found.inspected.segments;
+            let gone = if is_whole { kept_from.min(arrivals.batches.end) } else { arrivals.batches.end };
+            arrived.missed_batches += gone.saturating_sub(arrivals.batches.start);
+            arrived.take(found, |trace, span| came.contains(&(trace, span.id)));
+        }
+        Ok(arrived)
+    }
+
+    fn search(&self, scanned: &Scanned<'_>, traces: usize, source: &dyn Source) -> Result<SearchAnswer, QueryError> {
+        let request =
+            SearchRequest { start: 0, end: u64::MAX, limit: traces, spans_per_spanset: SPANS_MAX, overlapping: None };
+        engine::search(&self.query, &request, source, scanned.control, &mut Nobody)
+    }
+}
+
+/// What a line is made of, besides what the query names.
+fn shown_fields() -> Vec<Field> {
+    let service = Attribute { scope: Some(Scope::Resource), of_parent: false, name: "service.name".to_owned() };
+    vec![Field::Intrinsic(Intrinsic::Status), Field::Attribute(service), Field::Intrinsic(Intrinsic::Name)]
+}
+
+impl Arrived {
+    /// Takes the wanted spans of an answer, the newest traces first, as long as there is room for them.
+    fn take(&mut self, found: SearchAnswer, is_wanted: impl Fn(TraceId, &FoundSpan) -> bool) {
+        for trace in found.traces {
+            // A span may be in several spansets.
+            let mut seen = HashSet::new();
+            for spanset in trace.spansets {
+                self.left_out += u64::from(spanset.matched).saturating_sub(spanset.spans.len() as u64);
+                for span in spanset.spans.into_iter().filter(|span| is_wanted(trace.id, span)) {
+                    if !seen.insert((span.id, span.start, span.duration)) {
+                        continue;
+                    }
+                    if self.spans.len() < SPANS_MAX {
+                        self.spans.push((trace.id, span));
+                    } else {
+                        self.left_out += 1;
+                    }
+                }
+            }
+        }
+        self.spans.sort_by_key(|(trace, span)| (span.start, *trace, span.id));
+    }
+}
+
+/// The spans that came, of all traces.
+fn spans_of(arrivals: &Arrivals, scanned: &Scanned<'_>) -> Result<HashSet<(TraceId, SpanId)>, QueryError> {
+    let mut came = HashSet::new();
+    for segment in &arrivals.segments {
+        // What cannot be read is told by the search, which does not get it done.
+        let Some((traces, ids)) = readable(segment) else { continue };
+        scanned.control.reserve(ids.len() * ARRIVED_BYTES)?;
+        for (trace, id) in traces.ids.iter().enumerate() {
+            let own = ids.get(traces.rows(trace)).unwrap_or_default();
+            came.extend(own.iter().map(|ids| (*id, ids.span)));
+        }
+    }
+    Ok(came)
+}
+
+fn readable(
+    segment: &Arc<dyn Segment>,
+) -> Option<(Arc<crate::traceql::segment::Traces>, Vec<crate::traceql::segment::Ids>)> {
+    Some((segment.traces().ok()?, segment.span_ids(0..segment.rows()).ok()?))
+}
+
+/// What came, with everything else of its traces.
+struct New<'a> {
+    whole: &'a dyn Source,
+    arrivals: &'a Arrivals,
+}
+
+impl Source for New<'_> {
+    fn segments(&self, _: u64, _: u64) -> Vec<Arc<dyn Segment>> {
+        let mut segments = self.arrivals.segments.clone();
+        segments.sort_by_key(|segment| std::cmp::Reverse((segment.times().max_start, segment.id())));
+        segments
+    }
+
+    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
+        self.whole.pieces(trace)
+    }
+
+    fn whole_since(&self) -> u64 {
+        self.whole.whole_since()
+    }
+
+    /// They are looked at with all of their pieces, which are in the segments of the whole.
+    fn may_be_split(&self, _: &dyn Segment, _: usize) -> bool {
+        true
+    }
+}
