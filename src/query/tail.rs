@@ -31,7 +31,7 @@ use crate::traceql::ast::{Attribute, Field, Intrinsic, Query, Root, Scope, Stage
 use crate::traceql::column::ROWS_MAX;
 use crate::traceql::request::SearchRequest;
 use crate::traceql::search::Nobody;
-use crate::traceql::segment::{Piece, Segment, SegmentError, Source};
+use crate::traceql::segment::{Ids, Piece, Segment, SegmentError, Source, Traces};
 
 /// Spans in one answer: some 3 MB.
 const SPANS_MAX: usize = 10_000;
@@ -169,9 +169,7 @@ fn spans_of(arrivals: &Arrivals, scanned: &Scanned<'_>) -> Result<HashSet<(Trace
     Ok(came)
 }
 
-fn readable(
-    segment: &Arc<dyn Segment>,
-) -> Option<(Arc<crate::traceql::segment::Traces>, Vec<crate::traceql::segment::Ids>)> {
+fn readable(segment: &Arc<dyn Segment>) -> Option<(Arc<Traces>, Vec<Ids>)> {
     Some((segment.traces().ok()?, segment.span_ids(0..segment.rows()).ok()?))
 }
 

@@ -242,7 +242,7 @@ async fn autocompletion_of_tags() {
     let intrinsic = api.json("/api/v2/search/tags", &[("scope", "intrinsic")]).await;
     assert_eq!(intrinsic["scopes"][0]["tags"].as_array().unwrap().len(), 25);
     let v1 = api.json("/api/search/tags", &[]).await;
-    assert_eq!(v1["tagNames"].as_array().unwrap().len(), 10);
+    assert_eq!(v1["tagNames"].as_array().unwrap().len(), 12);
     assert_eq!(api.json("/api/search/tags", &[("scope", "intrinsic")]).await["tagNames"].as_array().unwrap().len(), 25);
 }
 
