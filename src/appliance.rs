@@ -25,6 +25,7 @@ mod intake;
 mod introspection;
 mod memory;
 mod pipelines;
+mod probes;
 mod remote_write;
 mod samplings;
 mod scraped;
@@ -97,6 +98,7 @@ struct Shared {
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
     pub sampling_metrics: forward::SamplingMetrics,
+    pub connector_metrics: red::connector::ConnectorMetrics,
     pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
     /// In a cluster: who wants to know which pods speak.
@@ -170,6 +172,8 @@ impl Appliance {
         forward_metrics.register(&mut registry);
         let sampling_metrics = forward::SamplingMetrics::default();
         sampling_metrics.register(&mut registry);
+        let connector_metrics = red::connector::ConnectorMetrics::default();
+        connector_metrics.register(&mut registry);
         let readiness = ReadinessFlag::default();
         let life = in_cluster.then(|| LifeLine::new(settings.silent_after.0));
         if let Some(life) = &life {
@@ -183,6 +187,7 @@ impl Appliance {
             receive_metrics,
             forward_metrics,
             sampling_metrics,
+            connector_metrics,
             forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
             red: red.clone(),

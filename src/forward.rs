@@ -142,7 +142,7 @@ impl Destination {
                 Kind::File(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
             ExporterSettings::Prometheus(settings) => {
-                let shower = prometheus::Shower(pages.page(settings));
+                let shower = prometheus::Shower(pages.page(settings, budget));
                 let retry = RetrySettings::default();
                 let link = Link::new(name, shower, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: later points after earlier ones.

@@ -43,7 +43,7 @@ use self::resource::Resource;
 use self::resource_detection::ResourceDetection;
 use self::settings::ProcessorSettings;
 use self::transform::Transform;
-use crate::otlp::edit::Traces;
+use crate::otlp::edit::{self, Traces};
 use std::ops::AddAssign;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -66,8 +66,13 @@ pub trait Processor: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What looks into requests, if it does.
+    /// What looks into requests of traces, if it does.
     fn editor(&self) -> Option<&dyn Editor> {
+        None
+    }
+
+    /// What looks into requests of metrics and logs, if it does.
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
         None
     }
 }
@@ -77,6 +82,21 @@ pub trait Editor: Send + Sync {
     /// Changes `traces` in place. Called on many threads at once; must not block. `'a` lets constants of the processor be
     /// put into the request without copying them.
     fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed>;
+}
+
+/// Changes resources and nothing else, and so serves every signal.
+pub trait ResourceEditor: Send + Sync {
+    /// As [`Editor::edit`], for the attributes of one resource.
+    fn edit_resource<'a>(&'a self, attributes: &mut edit::Attributes<'a>, client: &'a Client);
+}
+
+impl<T: ResourceEditor> Editor for T {
+    fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed> {
+        for resource_spans in traces.resources.iter_mut() {
+            self.edit_resource(resource_spans.resource.attributes_mut(), client);
+        }
+        Ok(Removed::default())
+    }
 }
 
 /// Spans that an editor took out.

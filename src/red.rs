@@ -12,7 +12,9 @@
 //! of a label are bounded, and what did not fit is counted. The room does no I/O; sending is [`remote_write`]'s.
 
 pub mod connector;
+pub mod exponential;
 pub mod exposition;
+pub mod extrapolation;
 pub mod facts;
 pub mod graph;
 pub mod histogram;
@@ -20,6 +22,7 @@ pub mod labels;
 pub mod metrics;
 pub mod otlp;
 pub mod remote_write;
+pub mod resources;
 pub mod settings;
 pub mod spans;
 pub mod symbols;
@@ -29,11 +32,12 @@ pub use metrics::RedCollector;
 pub use settings::RedSettings;
 
 use crate::otlp::view::messages;
+use exponential::Exponential;
 use facts::{Facts, Keys, Resource};
 use graph::ServiceGraph;
 use histogram::{Bounds, Histogram};
 use labels::Labels;
-use spans::SpanMetrics;
+use spans::{Seen, SpanMetrics};
 use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -55,6 +59,8 @@ pub enum Kind {
     Gauge,
     /// Its samples are named `NAME_bucket`, `NAME_sum` and `NAME_count`.
     Histogram,
+    /// Only connectors have it: it has no place in the text formats.
+    ExponentialHistogram,
 }
 
 /// A family of metrics; all of its series have the same label names.
@@ -74,6 +80,7 @@ pub enum Reading<'a> {
     Counter(u64),
     Gauge(u64),
     Histogram(&'a Histogram, &'a Bounds),
+    Exponential(&'a Exponential),
 }
 
 /// What the collection of figures says about itself.
@@ -162,6 +169,9 @@ impl Engine {
     pub fn observe(&mut self, request: &[u8], now: Now) {
         let mut of_resource = self.keys.nothing_found();
         let mut of_span = self.keys.nothing_found();
+        let mut of_event = self.keys.nothing_found();
+        let (wants_attributes, wants_events) =
+            self.spans.as_ref().map_or((false, false), |spans| (spans.wants_attributes(), spans.wants_events()));
         for resource_spans in messages(request, 1) {
             of_resource.fill(None);
             // A Resource that comes in pieces is one, as protobuf has it.
@@ -176,18 +186,28 @@ impl Engine {
                 Some(graph) => graph.begin(&resource),
                 None => false,
             };
-            for span in messages(resource_spans, 2).flat_map(|scope_spans| messages(scope_spans, 2)) {
-                let facts = Facts::read(span);
-                let for_graph = is_node && self.graph.as_ref().is_some_and(|graph| graph.wants_attributes(&facts));
-                of_span.fill(None);
-                if for_graph || self.spans.as_ref().is_some_and(SpanMetrics::wants_attributes) {
-                    self.keys.find(span, 9, &mut of_span);
-                }
-                if let Some(spans) = &mut self.spans {
-                    spans.observe(&resource, &facts, &of_span, now);
-                }
-                if is_node && let Some(graph) = &mut self.graph {
-                    graph.observe(&resource, &facts, &of_span, now);
+            for scope_spans in messages(resource_spans, 2) {
+                let scope = self.spans.as_ref().and_then(|spans| spans.scope(scope_spans));
+                for span in messages(scope_spans, 2) {
+                    let facts = Facts::read(span);
+                    let for_graph = is_node && self.graph.as_ref().is_some_and(|graph| graph.wants_attributes(&facts));
+                    of_span.fill(None);
+                    if for_graph || wants_attributes {
+                        self.keys.find(span, 9, &mut of_span);
+                    }
+                    if let Some(spans) = &mut self.spans {
+                        let seen = Seen { resource, scope, span: facts, of_span: &of_span, of_event: None };
+                        let times = spans.observe(&seen, now);
+                        for event in messages(span, 11).filter(|_| wants_events) {
+                            of_event.fill(None);
+                            self.keys.find(event, 3, &mut of_event);
+                            let seen = Seen { of_event: Some(&of_event), ..seen };
+                            spans.observe_event(&seen, times, now);
+                        }
+                    }
+                    if is_node && let Some(graph) = &mut self.graph {
+                        graph.observe(&resource, &facts, &of_span, now);
+                    }
                 }
             }
         }

@@ -25,6 +25,8 @@ pub struct Plan {
     pub connections: usize,
     /// Requests under way on each connection (HTTP/1.1: as many connections instead).
     pub in_flight: usize,
+    /// The load ends once so many spans were sent.
+    pub spans_max: Option<u64>,
     pub seed: u64,
 }
 
@@ -117,7 +119,8 @@ async fn client(mut wire: Wire, shared: Arc<Shared>) -> (Vec<Duration>, u64) {
     while shared.start.elapsed() < shared.plan.duration {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         let (group, service) = (number / SERVICES.len() as u64, (number % SERVICES.len() as u64) as usize);
-        if group as usize >= GROUPS_MAX {
+        let is_enough = shared.plan.spans_max.is_some_and(|max| number * SPANS_PER_REQUEST as u64 >= max);
+        if group as usize >= GROUPS_MAX || is_enough {
             break;
         }
         if let Some(rate) = shared.plan.rate {

@@ -5,6 +5,8 @@
 //!                             [--connections 4] [--in-flight 8] [--subjects spanreel,otelcol,otelcol-fsync,otelcol-file]
 //!                             [--report FILE]
 //! cargo bench --bench load -- --store 1000,10000,max [--seconds 90] [--report FILE]
+//! cargo bench --bench load -- --processors all|NAME,... [--seconds 20] [--rate SPANS_PER_SECOND] [--report FILE]
+//! cargo bench --bench load -- --backlog SPANS [--report FILE]
 //! ```
 //!
 //! What is measured is a whole process that receives, keeps and forwards: CPU is read after the destination (a sink in
@@ -12,13 +14,21 @@
 //! checked that nothing acknowledged is missing: Spanreel's ledger must hold exactly the acknowledged spans, a sample of
 //! traces is read back by id, and the sink must have counted at least as many.
 //!
+//! With `--processors` Spanreel and the Collector run each chain of processors, at 20,000 spans/s if nothing else is said;
+//! see `processors`. With `--backlog` Spanreel alone spools so many spans for a destination that is away; see `backlog`.
+//!
 //! With `--store` Spanreel alone stores the load at each of these rates, and is asked meanwhile; see `profile`.
 //!
 //! Client, sink and subject share the machine's cores: rates are lower than on a machine of their own for all alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backlog;
+mod cluster;
 mod driver;
+#[path = "../../tests/support/kube.rs"]
+mod kube_rig;
 mod payload;
+mod processors;
 mod profile;
 mod report;
 mod sink;
@@ -27,17 +37,25 @@ mod subject;
 mod support;
 
 use driver::Plan;
+use processors::Chain;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use subject::Subject;
+use subject::{Path, Subject};
 use support::otlp::Protocol;
+
+/// What a Collector with every processor keeps up with on two cores that it shares with the client.
+const PROCESSORS_RATE: u64 = 20_000;
 
 struct Arguments {
     plan: Plan,
     subjects: Vec<Subject>,
     /// Rates at which storing is measured instead; `None` among them: full speed.
     store: Vec<Option<u64>>,
+    /// Chains of processors whose cost is measured instead.
+    chains: Vec<Chain>,
+    /// Spans whose forwarding is measured instead.
+    backlog: Option<u64>,
     report: Option<PathBuf>,
 }
 
@@ -54,10 +72,17 @@ fn main() -> ExitCode {
         if !arguments.store.is_empty() {
             return profile::measure(arguments.plan, &arguments.store).await;
         }
+        if !arguments.chains.is_empty() {
+            let rate = arguments.plan.rate.or(Some(PROCESSORS_RATE));
+            return processors::measure(Plan { rate, ..arguments.plan }, &arguments.chains).await;
+        }
+        if let Some(spans) = arguments.backlog {
+            return backlog::measure(arguments.plan, spans).await;
+        }
         let mut results = Vec::new();
         for subject in &arguments.subjects {
             eprintln!("== {}", subject.name());
-            let result = subject.measure(arguments.plan).await;
+            let result = subject.measure(arguments.plan, Path::default()).await;
             eprintln!("{}", report::line(&result));
             results.push(result);
         }
@@ -80,10 +105,12 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
         rate: None,
         connections: 4,
         in_flight: 8,
+        spans_max: None,
         seed: u64::from(std::process::id()),
     };
     let mut subjects = vec![Subject::Spanreel, Subject::Otelcol, Subject::OtelcolFileStorage { fsync: true }];
     let mut store = Vec::new();
+    let (mut chains, mut backlog) = (Vec::new(), None);
     let mut report = None;
     while let Some(flag) = given.next() {
         // `cargo bench` says so itself.
@@ -106,11 +133,13 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
             }
             "--subjects" => subjects = value.split(',').map(Subject::from_name).collect::<Result<_, _>>()?,
             "--store" => store = value.split(',').map(rate).collect::<Result<_, _>>()?,
+            "--processors" => chains = Chain::named(&value)?,
+            "--backlog" => backlog = Some(number()?.max(1)),
             "--report" => report = Some(PathBuf::from(value)),
             other => return Err(format!("unknown argument {other:?}; see the head of benches/load/main.rs")),
         }
     }
-    Ok(Arguments { plan, subjects, store, report })
+    Ok(Arguments { plan, subjects, store, chains, backlog, report })
 }
 
 /// `max`, or spans per second.

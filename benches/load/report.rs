@@ -87,7 +87,8 @@ fn rate(measured: &Measured) -> f64 {
     measured.sent.spans as f64 / measured.sent.elapsed.as_secs_f64()
 }
 
-fn cpu_micros(measured: &Measured) -> f64 {
+/// Of the whole path, the load and its forwarding.
+pub fn cpu_micros(measured: &Measured) -> f64 {
     measured.cpu().as_secs_f64() * 1e6 / measured.sent.spans.max(1) as f64
 }
 

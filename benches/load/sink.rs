@@ -33,7 +33,11 @@ pub struct Sink {
 
 impl Sink {
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(0).await
+    }
+
+    pub async fn start_at(port: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = listener.local_addr()?.port();
         let counts = Arc::new(Counts::default());
         let shared = counts.clone();

@@ -3,15 +3,17 @@
 //! `forward` is no running thing: what enters it takes the way of the pipelines behind it, in the same append as the
 //! pipeline that it ends, so that the client's answer speaks for all of them.
 
-use super::intake::{PipelineIntake, items_append};
+use super::intake::{PipelineIntake, store_items};
 use crate::config::{Declaration, Stability};
 use crate::otlp::Signal;
+use crate::process::Client;
 use crate::process::connector::{Connector, EmitError, Outlet, Task};
-use crate::red;
-use crate::red::connector::settings::{ServiceGraphConnectorSettings, SpanMetricsConnectorSettings};
-use crate::red::connector::{How, MetricsConnector};
+use crate::red::connector::settings::ServiceGraphConnectorSettings;
+use crate::red::connector::span_metrics::SpanMetricsConnectorSettings;
+use crate::red::connector::{ConnectorMetrics, MetricsConnector};
 use crate::spool::Spool;
 use bytes::Bytes;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// The settings of one configured connector.
@@ -52,18 +54,15 @@ pub const SERVICE_GRAPH: Declaration<ConnectorSettings> =
     .connecting(&[(Signal::Traces, Signal::Metrics)]);
 
 impl ConnectorSettings {
-    /// What runs; `None` for what is wiring alone.
-    pub(super) fn build(&self) -> Option<Arc<dyn Connector>> {
-        match self {
-            Self::Forward => None,
-            Self::SpanMetrics(settings) => Some(at_work(settings.build())),
-            Self::ServiceGraph(settings) => Some(at_work(settings.build())),
-        }
+    /// What runs under this name; `None` for what is wiring alone.
+    pub(super) fn build(&self, name: String, metrics: &ConnectorMetrics) -> Option<Arc<dyn Connector>> {
+        let (engine, how) = match self {
+            Self::Forward => return None,
+            Self::SpanMetrics(settings) => settings.build(name),
+            Self::ServiceGraph(settings) => settings.build(name),
+        };
+        Some(Arc::new(MetricsConnector::new(engine, how, metrics)))
     }
-}
-
-fn at_work((engine, how): (red::Engine, How)) -> Arc<dyn Connector> {
-    Arc::new(MetricsConnector::new(engine, how))
 }
 
 /// Where a connector's own requests go.
@@ -75,12 +74,9 @@ pub(super) struct ConnectorOutlet {
 impl Outlet for ConnectorOutlet {
     fn emit(&self, request: Bytes, items: u32) -> Task<'_, Result<(), EmitError>> {
         Box::pin(async move {
-            let appends =
-                self.pipelines.iter().map(|pipeline| self.spool.append(items_append(pipeline.id, &request, items)));
-            let stored: Result<Vec<()>, _> = futures_util::future::join_all(appends).await.into_iter().collect();
-            stored.map_err(|error| EmitError(error.to_string()))?;
-            self.pipelines.iter().for_each(|pipeline| pipeline.tell(&request));
-            Ok(())
+            let client = Client::of(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let stored = store_items(&self.spool, &self.pipelines, &request, items, &client).await;
+            stored.map_err(|error| EmitError(error.to_string()))
         })
     }
 }

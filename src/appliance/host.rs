@@ -121,7 +121,7 @@ impl Host {
     pub(super) async fn stop_listening(&self) {
         let mut sets = self.sets.lock().await;
         sets.doors.stop().await;
-        join_all(sets.running_mut().map(PipelineSet::stop_connectors)).await;
+        join_all(sets.running_mut().map(PipelineSet::end_connectors)).await;
     }
 
     pub(super) async fn stop_forwarding(&self) {

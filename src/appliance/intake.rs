@@ -4,7 +4,7 @@ use crate::otlp::Signal;
 use crate::otlp::resource::speakers;
 use crate::otlp::scan::Scanned;
 use crate::process::connector::Connector;
-use crate::process::{Chain, Client, Processed};
+use crate::process::{Chain, Client, ProcessError, Processed};
 use crate::receive::items::ItemSink;
 use crate::receive::{Refusal, TraceSink, Witness};
 use crate::red::Red;
@@ -135,20 +135,53 @@ impl ItemSink for ItemIntake {
         admit(&self.pipelines, self.signal)
     }
 
-    fn store(&self, request: Bytes, items: u32) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
+    fn store(
+        &self,
+        request: Bytes,
+        items: u32,
+        client: Client,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
-            let appends =
-                self.pipelines.iter().map(|pipeline| self.spool.append(items_append(pipeline.id, &request, items)));
-            let stored: Result<(), _> = join_all(appends).await.into_iter().collect();
-            stored.map_err(|error| refusal(&error))?;
-            self.pipelines.iter().for_each(|pipeline| pipeline.tell(&request));
-            Ok(())
+            let stored = store_items(&self.spool, &self.pipelines, &request, items, &client).await;
+            stored.map_err(|error| match error {
+                ItemsError::Process(error) => Refusal::BadData(error.to_string()),
+                ItemsError::Append(error) => refusal(&error),
+            })
         })
     }
 }
 
+/// Metrics or logs are not stored, or not everywhere.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ItemsError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Sends metrics or logs through the processors of each pipeline, and stores them. All are prepared before any is stored.
+pub(super) async fn store_items(
+    spool: &Spool,
+    pipelines: &[PipelineIntake],
+    request: &Bytes,
+    items: u32,
+    client: &Client,
+) -> Result<(), ItemsError> {
+    let mut prepared = Vec::with_capacity(pipelines.len());
+    for pipeline in pipelines {
+        prepared.push(pipeline.chain.process_items(request.clone(), client).await?);
+    }
+    let appends = pipelines.iter().zip(&prepared);
+    let appends = appends.map(|(pipeline, request)| spool.append(items_append(pipeline.id, request, items)));
+    let stored: Result<(), _> = join_all(appends).await.into_iter().collect();
+    stored?;
+    pipelines.iter().zip(&prepared).for_each(|(pipeline, request)| pipeline.tell(request));
+    Ok(())
+}
+
 /// Metrics and logs as the spool takes them: never looked for by trace, nor by time.
-pub(super) fn items_append(pipeline: PipelineId, request: &Bytes, items: u32) -> Append {
+fn items_append(pipeline: PipelineId, request: &Bytes, items: u32) -> Append {
     Append {
         pipeline,
         request: request.clone(),

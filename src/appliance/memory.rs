@@ -5,7 +5,7 @@
 //! passing   requests on their way to disk, a run that is being sealed, queries, answers, bodies to destinations
 //! ```
 //!
-//! What rests is less than half of the budget. Each passing share is a bound of its own, and they are more than the other half
+//! What rests is less than half of the budget; where a `prometheus` exporter is configured its series are an eighth more. Each passing share is a bound of its own, and they are more than the other half
 //! together: intake at full speed, sealing, three scans and slow readers do not all come at once, and if they do, each
 //! waits at its own bound. The program itself, its stacks and tables come on top, about 30 MiB, of which 4 MiB are heap.
 
@@ -59,6 +59,7 @@ impl Memory {
                 // One request of the largest size, at the least.
                 answering_bytes: at_least(4, parts(8)),
                 silent_bytes: at_least(4, parts(4)),
+                shown_bytes: at_least(4, parts(8)),
             },
             query: QueryLimits {
                 // Tempo's own default is 5 MB.
@@ -97,6 +98,7 @@ mod tests {
             let memory = Memory::of(MemorySettings { max_mib });
             let max = max_mib as usize * MIB;
             assert!(resting(&memory) <= max / 2, "{memory:?}");
+            assert!(memory.forward.shown_bytes <= max / 8, "{memory:?}");
             let query = memory.query;
             for share in [
                 memory.intake_bytes,

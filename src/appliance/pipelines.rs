@@ -8,15 +8,12 @@ use super::authenticators::Authenticators;
 use super::components::{Components, ExtensionSettings, spanreel_settings};
 use super::connectors::ConnectorOutlet;
 use super::credentials::ClientSettings;
-use super::doors::{Wanted, overlap};
-use super::health_check;
-use super::health_check::settings::HealthCheckSettings;
-use super::http_server::{self, HttpServer};
+use super::doors::Wanted;
 use super::intake::{Intake, ItemIntake, PipelineIntake};
+use super::probes::{self, PlannedProbe, Probes};
 use super::samplings::{PlannedSampling, Samplings};
 use super::scraped;
 use super::ways;
-use super::zpages::Pages;
 use crate::auth::AuthError;
 use crate::cluster::{self, ListenerPort};
 use crate::config::{ComponentId, Config};
@@ -81,7 +78,7 @@ pub(super) struct PipelineSet {
     pub(super) destinations: Vec<RunningDestination>,
     /// Every port that the configuration wants, whether or not it listens there right now.
     pub(super) wanted: Vec<Wanted>,
-    probes: Vec<Probe>,
+    probes: Probes,
     processing: Option<Processing>,
     samplings: Samplings,
     connecting: Vec<Task>,
@@ -115,35 +112,6 @@ pub(super) struct RunningDestination {
     task: Task,
     /// It left the configuration, and still forwards what was stored before.
     leaving: bool,
-}
-
-/// A small server of an extension: a health check, or pages for people.
-#[derive(Debug, Clone, PartialEq)]
-enum ProbeSettings {
-    HealthCheck(HealthCheckSettings),
-    Pages(Pages),
-}
-
-impl ProbeSettings {
-    fn endpoint(&self) -> &str {
-        match self {
-            Self::HealthCheck(settings) => &settings.endpoint,
-            Self::Pages(pages) => &pages.settings.endpoint,
-        }
-    }
-
-    fn router(&self, shared: &Shared) -> axum::Router {
-        match self {
-            Self::HealthCheck(settings) => health_check::router(settings.clone(), shared.readiness.clone()),
-            Self::Pages(pages) => pages.router(),
-        }
-    }
-}
-
-/// One of them at work.
-struct Probe {
-    settings: ProbeSettings,
-    task: Task,
 }
 
 /// How one task is stopped and waited for.
@@ -191,12 +159,6 @@ enum PlannedDestination {
     },
 }
 
-enum PlannedProbe {
-    Bound(ProbeSettings, HttpServer),
-    /// It runs already, or its port is free only once something else has stopped.
-    Later(ProbeSettings),
-}
-
 impl Plan {
     /// Names the pipelines and what stands behind each port. `owner` prefixes the names of pipelines that a custom
     /// resource brought.
@@ -217,7 +179,7 @@ impl Plan {
         }
         let mut running = Vec::new();
         for (id, component) in &config.connectors {
-            let Some(connector) = component.settings.build() else { continue };
+            let Some(connector) = component.settings.build(id.to_string(), &shared.connector_metrics) else { continue };
             for (pipeline, intake) in config.service.pipelines.iter().zip(&mut intakes) {
                 if pipeline.feeds.contains(id) {
                     intake.connectors.push(Arc::clone(&connector));
@@ -289,27 +251,14 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Binds the ports of health checks. One that `running` has is left for later, and so is one that cannot be had while
-    /// others are still to give way.
+    /// Binds the ports of health checks; see [`Probes::plan`].
     pub async fn bind_probes(
         &mut self,
         config: &Config<Components>,
         running: &PipelineSet,
         others_give_way: bool,
     ) -> Result<(), StartError> {
-        for settings in probes(config) {
-            let same_port = |probe: &Probe| overlap(probe.settings.endpoint(), settings.endpoint());
-            let planned = if running.probes.iter().any(same_port) {
-                PlannedProbe::Later(settings)
-            } else {
-                match http_server::bind(settings.endpoint()).await {
-                    Ok(server) => PlannedProbe::Bound(settings, server),
-                    Err(_) if others_give_way => PlannedProbe::Later(settings),
-                    Err(error) => return Err(error),
-                }
-            };
-            self.probes.push(planned);
-        }
+        self.probes = running.probes.plan(config, others_give_way).await?;
         Ok(())
     }
 
@@ -443,10 +392,11 @@ impl PipelineSet {
     /// end. What is the same in both goes on undisturbed. Returns what could not be had, in words for a status.
     pub async fn replace(&mut self, shared: &Shared, plan: Plan) -> Vec<String> {
         let Plan { wanted, destinations: planned, samplings, probes, processing, connectors, .. } = plan;
-        // What they have counted goes to where it belonged.
-        self.stop_connectors().await;
         let before = std::mem::replace(&mut self.wanted, wanted);
         self.let_go(before);
+        // What they have counted goes to where it belonged, once the requests that they are told of have ended.
+        self.connecting.retain(|connecting| !connecting.ended.is_cancelled());
+        self.connecting.iter().for_each(|connecting| connecting.stop.cancel());
         self.processing = Some(processing);
         connectors.into_iter().for_each(|(connector, outlet)| self.connect(connector, outlet));
 
@@ -472,10 +422,11 @@ impl PipelineSet {
         if leaving {
             // Requests under way may still feed a pipeline that is no more.
             ended(&self.outgoing).await;
+            self.stop_connectors(|connecting| connecting.stop.is_cancelled()).await;
             self.tidy().await;
         }
         self.end_samplings().await;
-        self.replace_probes(shared, probes).await
+        self.probes.replace(shared, probes, &self.forwarding, &self.forwarding_tasks).await
     }
 
     fn forward(&mut self, log_name: String, mut running: RunningDestination) {
@@ -501,56 +452,26 @@ impl PipelineSet {
         });
     }
 
-    /// Connectors emit what they still have, while the spool takes it.
-    pub async fn stop_connectors(&mut self) {
-        let connecting = std::mem::take(&mut self.connecting);
-        let all = join_all(connecting.iter().map(Task::stop));
-        if tokio::time::timeout(REQUESTS_WAIT_MAX, all).await.is_err() {
+    /// Nothing comes in any more: connectors emit what they still have.
+    pub async fn end_connectors(&mut self) {
+        let before = std::mem::take(&mut self.wanted);
+        self.let_go(before);
+        self.stop_connectors(|_| true).await;
+    }
+
+    /// These connectors emit what they still have, while the spool takes it.
+    async fn stop_connectors(&mut self, which: impl Fn(&Task) -> bool) {
+        let (ending, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.connecting).into_iter().partition(which);
+        self.connecting = kept;
+        if tokio::time::timeout(REQUESTS_WAIT_MAX, join_all(ending.iter().map(Task::stop))).await.is_err() {
             tracing::warn!("a connector did not end in time; what it had not emitted is lost");
         }
     }
 
-    async fn replace_probes(&mut self, shared: &Shared, planned: Vec<PlannedProbe>) -> Vec<String> {
-        let mut problems = Vec::new();
-        let wanted = |probe: &Probe| {
-            planned
-                .iter()
-                .any(|planned| matches!(planned, PlannedProbe::Later(settings) if *settings == probe.settings))
-        };
-        let (kept, stopped): (Vec<_>, Vec<_>) = std::mem::take(&mut self.probes).into_iter().partition(wanted);
-        join_all(stopped.iter().map(|probe| probe.task.stop())).await;
-        self.probes = kept;
-        for planned in planned {
-            let (settings, server) = match planned {
-                PlannedProbe::Later(settings) if self.probes.iter().any(|probe| probe.settings == settings) => continue,
-                PlannedProbe::Later(settings) => match http_server::bind(settings.endpoint()).await {
-                    Ok(server) => (settings, server),
-                    Err(error) => {
-                        problems.push(format!("a health check or a page does not answer: {error}"));
-                        continue;
-                    }
-                },
-                PlannedProbe::Bound(settings, server) => (settings, server),
-            };
-            let task = Task::child_of(&self.forwarding);
-            let router = settings.router(shared);
-            self.probes.push(Probe { settings, task: task.clone() });
-            // It answers until the listeners have drained, so that a stopping process is seen to be stopping.
-            self.forwarding_tasks.spawn(async move {
-                server.serve(router, task.stop).await;
-                task.ended.cancel();
-            });
-        }
-        problems
-    }
-
     /// Nothing comes in any more: health checks and processors end, destinations go on with what is there.
     pub async fn stop_intake(&mut self) {
-        self.stop_connectors().await;
-        let before = std::mem::take(&mut self.wanted);
-        self.let_go(before);
-        let probes = std::mem::take(&mut self.probes);
-        join_all(probes.iter().map(|probe| probe.task.stop())).await;
+        self.end_connectors().await;
+        self.probes.stop().await;
         if let Some(Processing { _stop, tasks }) = self.processing.take() {
             drop(_stop);
             tasks.close();
@@ -564,9 +485,10 @@ impl PipelineSet {
         self.outgoing.extend(wanted.iter().map(|wanted| Arc::downgrade(&wanted.behind.receiver)));
     }
 
-    /// Whether no request under way can store anything in a pipeline that is no more.
+    /// Whether neither a request under way nor a connector that ends can store anything in a pipeline that is no more.
     fn is_quiet(&self) -> bool {
-        self.outgoing.iter().all(|receiver| receiver.strong_count() == 0)
+        let has_ended = |task: &Task| !task.stop.is_cancelled() || task.ended.is_cancelled();
+        self.outgoing.iter().all(|receiver| receiver.strong_count() == 0) && self.connecting.iter().all(has_ended)
     }
 
     /// Lets go of destinations that left the configuration and have nothing left to forward.
@@ -592,17 +514,7 @@ impl PipelineSet {
 
     /// Ports of health checks, as Services name them.
     pub fn probe_ports(&self) -> Vec<ListenerPort> {
-        let port = |probe: &Probe| match &probe.settings {
-            ProbeSettings::HealthCheck(settings) => settings.endpoint.rsplit(':').next()?.parse().ok(),
-            ProbeSettings::Pages(_) => None,
-        };
-        let named = |port| ListenerPort {
-            name: "health-check".to_owned(),
-            port,
-            udp: false,
-            app_protocol: Some("http".to_owned()),
-        };
-        self.probes.iter().filter_map(port).map(named).collect()
+        self.probes.ports()
     }
 
     /// Whether a destination is at work for this exporter of this pipeline.
@@ -678,16 +590,8 @@ pub(super) fn addresses(config: &Config<Components>) -> BTreeSet<String> {
     let used: BTreeSet<_> = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.receivers).collect();
     let used = config.receivers.iter().filter(|(id, _)| used.contains(id));
     let receivers = used.flat_map(|(_, component)| component.settings.ports()).map(|port| port.endpoint.name());
-    let probes = probes(config).map(|settings| bindable(settings.endpoint()));
+    let probes = probes::settings(config).map(|settings| bindable(settings.endpoint()));
     receivers.chain(probes).collect()
-}
-
-fn probes(config: &Config<Components>) -> impl Iterator<Item = ProbeSettings> {
-    config.service.extensions.iter().filter_map(|id| match &config.extensions.get(id)?.settings {
-        ExtensionSettings::HealthCheck(settings) => Some(ProbeSettings::HealthCheck(settings.clone())),
-        ExtensionSettings::ZPages(settings) => Some(ProbeSettings::Pages(Pages::new(settings, config))),
-        _ => None,
-    })
 }
 
 /// Says what of a configuration's extensions means nothing here.

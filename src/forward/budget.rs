@@ -3,9 +3,11 @@
 //! ```text
 //! ahead     stored frames of the second and later requests of a destination; the first needs no permission
 //! sending   bodies, from being encoded to being answered: one lane for destinations that answer, one for the others
+//! shown     series of `prometheus` exporters, all pages together
 //! ```
 //!
-//! Nobody waits for `ahead`: a destination that gets none goes on with one request at a time. `sending` is waited for,
+//! Nobody waits for `ahead`: a destination that gets none goes on with one request at a time. Nor for `shown`: a series that
+//! gets none is left out and counted. `sending` is waited for,
 //! first come first served, and held for one attempt only, which the timeout ends: so there is no deadlock. A
 //! destination that does not answer competes with its like only, and holds no body while it backs off.
 
@@ -22,13 +24,15 @@ pub struct Memory {
     /// Bodies on their way to destinations that have not answered last time (or were never asked): fewer, so that many that
     /// hang do not cost much, and one that comes back waits its turn.
     pub silent_bytes: usize,
+    /// Series that `prometheus` exporters show.
+    pub shown_bytes: usize,
 }
 
 impl Default for Memory {
     /// Two requests of the largest size, uncompressed, to destinations that answer, and one to others.
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;
-        Self { ahead_raw_bytes: 16 * MIB, answering_bytes: 8 * MIB, silent_bytes: 4 * MIB }
+        Self { ahead_raw_bytes: 16 * MIB, answering_bytes: 8 * MIB, silent_bytes: 4 * MIB, shown_bytes: 8 * MIB }
     }
 }
 
@@ -52,6 +56,7 @@ pub struct Budget {
     ahead: Arc<Semaphore>,
     answering: Arc<Semaphore>,
     silent: Arc<Semaphore>,
+    shown: Arc<Semaphore>,
 }
 
 impl Default for Budget {
@@ -67,6 +72,7 @@ impl Budget {
             ahead: Arc::new(Semaphore::new(memory.ahead_raw_bytes)),
             answering: Arc::new(Semaphore::new(memory.answering_bytes)),
             silent: Arc::new(Semaphore::new(memory.silent_bytes)),
+            shown: Arc::new(Semaphore::new(memory.shown_bytes)),
         }
     }
 
@@ -75,6 +81,12 @@ impl Budget {
         let permit =
             Arc::clone(&self.ahead).try_acquire_many_owned(permits(raw_bytes, self.memory.ahead_raw_bytes)).ok()?;
         Some(Share { permit })
+    }
+
+    /// For what is shown to whoever scrapes; `None` if there is not that much left.
+    pub(super) fn shown(&self, bytes: usize) -> Option<Share> {
+        let permits = u32::try_from(bytes).ok()?;
+        Some(Share { permit: Arc::clone(&self.shown).try_acquire_many_owned(permits).ok()? })
     }
 
     /// Waits for room for a body. One that is larger than the lane takes the whole lane.
@@ -92,6 +104,14 @@ impl Budget {
 }
 
 impl Share {
+    pub(super) fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+
+    pub(super) fn grow(&mut self, more: Self) {
+        self.permit.merge(more.permit);
+    }
+
     /// Gives back what is more than `bytes`.
     pub(super) fn shrink(&mut self, bytes: usize) {
         drop(self.permit.split(self.permit.num_permits().saturating_sub(bytes)));

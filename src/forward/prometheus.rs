@@ -10,8 +10,9 @@ pub mod settings;
 
 use super::answer::Answer;
 use super::body::Body;
+use super::budget::Budget;
 use super::link::{Reply, Transport};
-use board::{Board, Format, LeftOut};
+use board::{Board, Format, LeftOut, Place};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -57,8 +58,8 @@ struct State {
 }
 
 impl Pages {
-    /// The page of these settings; one that is there already if they are the same.
-    pub fn page(&self, settings: &PrometheusSettings) -> Arc<Page> {
+    /// The page of these settings; one that is there already if they are the same. What it shows is within `budget`.
+    pub fn page(&self, settings: &PrometheusSettings, budget: &Budget) -> Arc<Page> {
         let mut pages = self.by_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         pages.retain(|_, page| page.strong_count() > 0);
         let known = pages.get(&settings.endpoint).and_then(Weak::upgrade);
@@ -68,7 +69,7 @@ impl Pages {
         let now = Instant::now();
         let page = Arc::new(Page {
             settings: settings.clone(),
-            state: Mutex::new(State { board: Board::new(settings.style.clone()), expired: now }),
+            state: Mutex::new(State { board: Board::new(settings.style.clone(), budget.clone()), expired: now }),
             left_out: self.left_out.clone(),
             started: now,
             // Whoever served the port before must let go of it first.
@@ -96,18 +97,16 @@ impl Page {
         if is_wanted { Format::OpenMetrics } else { Format::Text }
     }
 
-    /// The text, one family after the other.
+    /// The text, some series after the other.
     pub fn text(self: Arc<Self>, format: Format) -> impl Iterator<Item = String> + Send {
         self.expire(&mut self.state());
-        let mut name: Option<String> = None;
-        let families = std::iter::from_fn(move || {
-            let state = self.state();
-            let next = state.board.family_after(name.as_deref())?.to_owned();
-            let text = state.board.text(&next, format);
-            name = Some(next);
+        let mut place = Some(Place::default());
+        let parts = std::iter::from_fn(move || {
+            let (text, next) = self.state().board.text_from(&place.take()?, format)?;
+            place = Some(next);
             Some(text)
         });
-        families.chain((format == Format::OpenMetrics).then(|| "# EOF\n".to_owned()))
+        parts.chain((format == Format::OpenMetrics).then(|| "# EOF\n".to_owned()))
     }
 
     fn take(&self, request: &[u8]) {

@@ -22,7 +22,7 @@ mod value;
 mod write;
 
 pub use attributes::{Attribute, Attributes};
-pub use objects::objects;
+pub use objects::{objects, resource_objects};
 pub use span::{Event, Link, Span};
 pub use value::{List, Map, Value};
 
@@ -97,6 +97,36 @@ pub fn whole(request: &[u8]) -> Option<Vec<u8>> {
             rebuilt(&joined, SCOPE_SPANS, joined_scope)
         })
     })
+}
+
+/// Changes the resources of a request of any signal: traces, metrics and logs have them at the same place. `None`: nothing
+/// was changed. For requests in one piece, see [`whole`]; what else is in them is copied verbatim.
+pub fn edit_resources<'a>(request: &'a [u8], mut edit: impl FnMut(&mut Resource<'a>)) -> Option<Vec<u8>> {
+    let mut is_changed = false;
+    let mut out = Vec::with_capacity(request.len() + request.len() / 8);
+    for field in Fields::new(request).map_while(Result::ok) {
+        let Some(envelope) = field.bytes(RESOURCE_SPANS) else {
+            out.extend_from_slice(field.raw);
+            continue;
+        };
+        let mut resource = Resource(Record::new(messages(envelope, RESOURCE).next().unwrap_or_default(), 1));
+        edit(&mut resource);
+        if !resource.0.is_changed() {
+            out.extend_from_slice(field.raw);
+            continue;
+        }
+        is_changed = true;
+        put_message(&mut out, RESOURCE_SPANS, envelope.len(), |out| {
+            let mut changed = Some(&resource.0);
+            for field in Fields::new(envelope).map_while(Result::ok) {
+                if !replaces(out, &mut changed, field.bytes(RESOURCE)) {
+                    out.extend_from_slice(field.raw);
+                }
+            }
+            put_absent(out, RESOURCE, changed);
+        });
+    }
+    is_changed.then_some(out)
 }
 
 fn joined_scope(scope_spans: &[u8]) -> Vec<u8> {

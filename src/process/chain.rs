@@ -15,7 +15,7 @@ use super::client::Client;
 use super::tail_sampling::settings::TailSamplingSettings;
 use super::{Failed, Processor, Refused, Removed};
 use crate::otlp::Signal;
-use crate::otlp::edit::{Traces, objects, whole};
+use crate::otlp::edit::{Traces, edit_resources, objects, resource_objects, whole};
 use crate::otlp::scan::{ScanError, Scanned, is_valid, scan};
 use crate::otlp::split::{count_items, split};
 use crate::otlp::view::retain_spans;
@@ -62,7 +62,7 @@ pub struct Processed {
 pub enum ProcessError {
     #[error(transparent)]
     Failed(#[from] Failed),
-    #[error("a span with more than {OBJECTS_MAX} attributes, events, links and nested values cannot be processed")]
+    #[error("a span or resource with more than {OBJECTS_MAX} attributes, events, links and values cannot be processed")]
     TooManyObjects,
     #[error("the processors made a request that is not fit to be stored: {0}")]
     Unfit(ScanError),
@@ -123,6 +123,34 @@ impl Chain {
         tokio::task::spawn_blocking(move || chain.edit(request, scanned, &client))
             .await
             .map_err(|_| ProcessError::Panicked)?
+    }
+
+    /// Sends a request of metrics or logs through the editors, which change its resources.
+    pub async fn process_items(&self, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
+        if !self.edits {
+            return Ok(request);
+        }
+        if request.len() <= INLINE_BYTES_MAX {
+            return self.edit_items(request, client);
+        }
+        let Ok(_permit) = self.large_edits.acquire().await else { return Err(ProcessError::Panicked) };
+        let (chain, client) = (self.clone(), client.clone());
+        tokio::task::spawn_blocking(move || chain.edit_items(request, &client))
+            .await
+            .map_err(|_| ProcessError::Panicked)?
+    }
+
+    fn edit_items(&self, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
+        let joined = whole(&request);
+        let read = joined.as_deref().unwrap_or(&request);
+        if read.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && resource_objects(read) > OBJECTS_MAX {
+            return Err(ProcessError::TooManyObjects);
+        }
+        let editors: Vec<_> = self.processors.iter().filter_map(|processor| processor.resource_editor()).collect();
+        let edited = edit_resources(read, |resource| {
+            editors.iter().for_each(|editor| editor.edit_resource(resource.attributes_mut(), client));
+        });
+        Ok(edited.map_or(request, Bytes::from))
     }
 
     fn edit(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Processed, ProcessError> {

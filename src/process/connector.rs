@@ -3,17 +3,22 @@
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A future that a trait object returns.
 pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A connector that is to end waits so long for requests that began before.
+pub const LAST_REQUESTS_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// A running connector: takes in what its source pipelines took in, and makes something of its own from it.
 pub trait Connector: Send + Sync + 'static {
     /// Told of each request that a source pipeline has made durable, once. The client waits meanwhile: no I/O, no waiting.
     fn consume(&self, request: &Bytes);
 
-    /// Emits until `shutdown`, then what is left, and returns. Called once.
+    /// Emits until `shutdown`, then, once no request under way can bring more (nobody else holds the connector) or after
+    /// [`LAST_REQUESTS_WAIT_MAX`], what is left, and returns. Called once.
     fn run(self: Arc<Self>, outlet: Arc<dyn Outlet>, shutdown: CancellationToken) -> Task<'static, ()>;
 }
 

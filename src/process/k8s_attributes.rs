@@ -19,8 +19,8 @@ use self::settings::K8sAttributesSettings;
 use self::table::{Container, Facts, Table};
 use super::client::Client;
 use super::surroundings::{Surroundings, Wanted};
-use super::{Editor, Failed, Processor, Removed};
-use crate::otlp::edit::{Attributes, Traces, Value};
+use super::{Editor, Processor, ResourceEditor};
+use crate::otlp::edit::{Attributes, Value};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,7 +70,7 @@ impl K8sAttributes {
         Ok(processor)
     }
 
-    fn edit_resource(&self, attributes: &mut Attributes<'_>, client: &Client) {
+    fn describe(&self, attributes: &mut Attributes<'_>, client: &Client) {
         let identifier = association::identify(&self.settings.associations, attributes, client);
         let address = identifier.as_ref().and_then(Identifier::address);
         if let Some(address) = address.filter(|_| self.settings.passthrough || self.settings.extract.pod_ip) {
@@ -115,14 +115,15 @@ impl Processor for K8sAttributes {
     fn editor(&self) -> Option<&dyn Editor> {
         Some(self)
     }
+
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+        Some(self)
+    }
 }
 
-impl Editor for K8sAttributes {
-    fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed> {
-        for resource_spans in traces.resources.iter_mut() {
-            self.edit_resource(resource_spans.resource.attributes_mut(), client);
-        }
-        Ok(Removed::default())
+impl ResourceEditor for K8sAttributes {
+    fn edit_resource<'a>(&'a self, attributes: &mut Attributes<'a>, client: &'a Client) {
+        self.describe(attributes, client);
     }
 }
 

@@ -4,8 +4,8 @@ pub mod settings;
 
 use self::settings::ResourceSettings;
 use super::client::Client;
-use super::{Editor, Failed, Processor, Removed, actions};
-use crate::otlp::edit::Traces;
+use super::{Editor, Processor, ResourceEditor, actions};
+use crate::otlp::edit::Attributes;
 
 /// One instance per pipeline.
 #[derive(Debug)]
@@ -23,13 +23,14 @@ impl Processor for Resource {
     fn editor(&self) -> Option<&dyn Editor> {
         Some(self)
     }
+
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+        Some(self)
+    }
 }
 
-impl Editor for Resource {
-    fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed> {
-        for resource_spans in traces.resources.iter_mut() {
-            actions::run(&self.settings.actions, resource_spans.resource.attributes_mut(), client);
-        }
-        Ok(Removed::default())
+impl ResourceEditor for Resource {
+    fn edit_resource<'a>(&'a self, attributes: &mut Attributes<'a>, client: &'a Client) {
+        actions::run(&self.settings.actions, attributes, client);
     }
 }

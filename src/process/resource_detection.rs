@@ -10,8 +10,8 @@ mod system;
 use self::settings::{Detector, ResourceDetectionSettings};
 use super::client::Client;
 use super::surroundings::Surroundings;
-use super::{Editor, Failed, Processor, Removed};
-use crate::otlp::edit::{Traces, Value};
+use super::{Editor, Processor, ResourceEditor};
+use crate::otlp::edit::{Attributes, Value};
 use std::borrow::Cow;
 
 /// One instance per pipeline.
@@ -77,23 +77,23 @@ impl Processor for ResourceDetection {
     fn editor(&self) -> Option<&dyn Editor> {
         Some(self)
     }
+
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+        Some(self)
+    }
 }
 
-impl Editor for ResourceDetection {
-    fn edit<'a>(&'a self, traces: &mut Traces<'a>, _: &'a Client) -> Result<Removed, Failed> {
-        for resource_spans in traces.resources.iter_mut() {
-            let attributes = resource_spans.resource.attributes_mut();
-            for (key, value) in &self.detected {
-                let value = Value::Text(Cow::Borrowed(value));
-                match self.overrides {
-                    // What says the same already is no change.
-                    true if attributes.get(key) == Some(&value) => {}
-                    true => attributes.upsert(key.as_str(), value),
-                    false => drop(attributes.insert(key.as_str(), value)),
-                }
+impl ResourceEditor for ResourceDetection {
+    fn edit_resource<'a>(&'a self, attributes: &mut Attributes<'a>, _: &'a Client) {
+        for (key, value) in &self.detected {
+            let value = Value::Text(Cow::Borrowed(value));
+            match self.overrides {
+                // What says the same already is no change.
+                true if attributes.get(key) == Some(&value) => {}
+                true => attributes.upsert(key.as_str(), value),
+                false => drop(attributes.insert(key.as_str(), value)),
             }
         }
-        Ok(Removed::default())
     }
 }
 

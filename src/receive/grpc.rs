@@ -53,7 +53,7 @@ async fn call(receiver: &Receiver, client: &Client, request: Request<Incoming>) 
     match signal {
         None => traces::accept(receiver, client, message.bytes.clone()).await,
         Some(signal) => {
-            let accepted = items::accept(receiver, signal, &message.bytes).await?;
+            let accepted = items::accept(receiver, client, signal, &message.bytes).await?;
             if accepted.is_none() {
                 receiver.other_signals.discard_protobuf(signal, &message.bytes);
             }

@@ -96,7 +96,7 @@ async fn export(
     }
     let Some(signal) = signal else { return traces::accept(receiver, client, held.bytes.clone()).await };
     receiver.saw_other_signal(client.peer, signal);
-    if let Some(accepted) = items::accept(receiver, signal, &held.bytes).await? {
+    if let Some(accepted) = items::accept(receiver, client, signal, &held.bytes).await? {
         return Ok(accepted);
     }
     match body_encoding {

@@ -4,6 +4,7 @@ use super::Receiver;
 use super::answer::{Accepted, Refusal};
 use super::other_signals::Signal;
 use crate::otlp::{self, items};
+use crate::process::Client;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,12 @@ pub trait ItemSink: Send + Sync + 'static {
     fn admit(&self) -> Result<(), Refusal>;
 
     /// Takes a request of the sink's signal with so many data points or log records; `Ok` means durable.
-    fn store(&self, request: Bytes, items: u32) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
+    fn store(
+        &self,
+        request: Bytes,
+        items: u32,
+        client: Client,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>>;
 }
 
 /// The sinks of one receiver, where pipelines take these signals from it.
@@ -34,13 +40,18 @@ impl ItemSinks {
 }
 
 /// Takes a request that is protobuf by now. `None`: no pipeline takes this signal, and nothing was looked at.
-pub async fn accept(receiver: &Receiver, signal: Signal, request: &Bytes) -> Result<Option<Accepted>, Refusal> {
+pub async fn accept(
+    receiver: &Receiver,
+    client: &Client,
+    signal: Signal,
+    request: &Bytes,
+) -> Result<Option<Accepted>, Refusal> {
     let Some(sink) = receiver.items.of(signal) else { return Ok(None) };
     let name = items::request_of(otlp::Signal::from(signal)).name;
     let items =
         items::count(signal.into(), request).map_err(|error| Refusal::BadData(format!("not an {name}: {error}")))?;
     if items > 0 {
-        let stored = sink.store(request.clone(), items).await;
+        let stored = sink.store(request.clone(), items, client.clone()).await;
         receiver.metrics.count_items(&receiver.name, signal.into(), stored.is_ok(), items);
         stored?;
     }

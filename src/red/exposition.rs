@@ -50,7 +50,7 @@ fn write_head(page: &mut String, family: &Family) {
     let kind = match family.kind {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        Kind::Histogram | Kind::ExponentialHistogram => "histogram",
     };
     // Writing into memory does not fail.
     let _ = write!(page, "# HELP {0} {1}.\n# TYPE {0} {kind}\n", family.name, family.help);
@@ -65,6 +65,8 @@ fn write_series(page: &mut String, engine: &Engine, about: &Family, family: usiz
         let _ = match reading {
             Reading::Counter(value) => writeln!(page, "{name}_total{} {value}", Braced(&labels)),
             Reading::Gauge(value) => writeln!(page, "{name}{} {value}", Braced(&labels)),
+            // Only connectors make these, and they report as OTLP.
+            Reading::Exponential(_) => Ok(()),
             Reading::Histogram(histogram, bounds) => {
                 let comma = if labels.is_empty() { "" } else { "," };
                 let last = "+Inf".to_owned();

@@ -28,17 +28,19 @@ pub struct Facts<'a> {
     pub end: u64,
     pub status_code: u64,
     pub status_message: &'a [u8],
-    /// Of the encoded span.
-    pub bytes: usize,
+    pub trace_state: &'a [u8],
+    /// The encoded span.
+    pub message: &'a [u8],
 }
 
 impl<'a> Facts<'a> {
     pub fn read(span: &'a [u8]) -> Self {
-        let mut facts = Self { bytes: span.len(), ..Self::default() };
+        let mut facts = Self { message: span, ..Self::default() };
         for field in Fields::new(span).map_while(Result::ok) {
             match (field.number, field.payload) {
                 (1, Payload::Bytes(id)) => facts.trace_id = id,
                 (2, Payload::Bytes(id)) => facts.span_id = id,
+                (3, Payload::Bytes(state)) => facts.trace_state = state,
                 (4, Payload::Bytes(id)) => facts.parent_id = id,
                 (5, Payload::Bytes(name)) => facts.name = name,
                 (6, Payload::Varint(kind)) => facts.kind = kind,
@@ -61,9 +63,13 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Seconds; an end before the start counts as zero.
+    /// The duration; an end before the start counts as zero.
+    pub fn nanos(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
     pub fn seconds(&self) -> f64 {
-        self.end.saturating_sub(self.start) as f64 / 1e9
+        self.nanos() as f64 / 1e9
     }
 
     pub fn is_error(&self) -> bool {

@@ -8,7 +8,7 @@ mod waiting;
 
 use self::waiting::{Connection, Edge, EdgeKey, Waiting};
 use super::facts::{Facts, Keys, Resource, Value, kind};
-use super::histogram::{Bounds, Histogram, Witness};
+use super::histogram::{Distribution, Scheme, Witness};
 use super::labels::{Builder, Labels, VALUE_BYTES_MAX};
 use super::symbols::{Symbol, Symbols};
 use super::table::Table;
@@ -31,7 +31,7 @@ pub struct Plan {
     pub virtual_node_label: bool,
     /// A label `failed`, as the Collector's connector has it.
     pub failed_label: bool,
-    pub bounds: Bounds,
+    pub scheme: Scheme,
     /// So long a span waits for the other side.
     pub wait_millis: u64,
     /// So many spans wait at most.
@@ -62,9 +62,9 @@ pub struct DatabaseAddress {
 struct Figures {
     requests: u64,
     failed: u64,
-    server: Histogram,
-    client: Histogram,
-    messaging: Option<Histogram>,
+    server: Distribution,
+    client: Distribution,
+    messaging: Option<Distribution>,
 }
 
 /// Which figure a family shows.
@@ -257,7 +257,7 @@ impl ServiceGraph {
             span_id: edge.span_id,
             unix_millis: now.unix_millis,
         });
-        let histogram = || Histogram::new(&plan.bounds);
+        let histogram = || Distribution::new(&plan.scheme);
         let new = || Figures {
             requests: 0,
             failed: 0,
@@ -265,18 +265,18 @@ impl ServiceGraph {
             client: histogram(),
             messaging: plan.messaging_latency.is_some().then(histogram),
         };
-        table.update(builder.values(), now.uptime_millis, new, |figures| {
+        table.update(builder.values(), now, new, |figures| {
             figures.requests += 1;
             figures.failed += u64::from(edge.failed);
-            figures.server.observe(&plan.bounds, edge.server_seconds, witness);
-            figures.client.observe(&plan.bounds, edge.client_seconds, witness);
+            figures.server.observe(&plan.scheme, edge.server_seconds, 1, witness);
+            figures.client.observe(&plan.scheme, edge.client_seconds, 1, witness);
             let under_way = edge.server_start.saturating_sub(edge.client_end);
             if let Some(messaging) = figures.messaging.as_mut()
                 && edge.connection == Connection::Messaging
                 // Zero: the clocks do not agree, so nothing is known.
                 && under_way > 0
             {
-                messaging.observe(&plan.bounds, under_way as f64 / 1e9, witness);
+                messaging.observe(&plan.scheme, under_way as f64 / 1e9, 1, witness);
             }
         });
     }
@@ -327,20 +327,20 @@ impl ServiceGraph {
     pub fn read(&self, family: usize, slot: usize) -> Option<(Labels<'_>, Reading<'_>)> {
         let (_, figure) = self.families.get(family)?;
         let series = self.table.get(slot)?;
-        let bounds = &self.plan.bounds;
+        let scheme = &self.plan.scheme;
         let reading = match figure {
             Figure::Requests => Reading::Counter(series.state.requests),
             // With a label that tells them apart, calls that went well have no failures to show.
             Figure::Failed if self.plan.failed_label && series.state.failed == 0 => return None,
             Figure::Failed => Reading::Counter(series.state.failed),
-            Figure::Server => Reading::Histogram(&series.state.server, bounds),
-            Figure::Client => Reading::Histogram(&series.state.client, bounds),
+            Figure::Server => series.state.server.read(scheme)?,
+            Figure::Client => series.state.client.read(scheme)?,
             Figure::Messaging => {
                 let messaging = series.state.messaging.as_ref().filter(|messaging| messaging.count() > 0)?;
-                Reading::Histogram(messaging, bounds)
+                messaging.read(scheme)?
             }
         };
-        let labels = Labels { names: &self.names, values: &series.values, is_overflow: series.is_overflow };
+        let labels = series.labels(&self.names, &series.values, (0, &[]));
         Some((labels, reading))
     }
 

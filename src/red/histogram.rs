@@ -1,5 +1,7 @@
-//! Histograms with fixed buckets, and the traces that stand for their buckets.
+//! Histograms: with fixed buckets and the traces that stand for them, or with buckets that adapt.
 
+use super::Reading;
+use super::exponential::Exponential;
 use crate::telemetry::text::canonical;
 use std::sync::Arc;
 
@@ -53,18 +55,69 @@ pub struct Witness {
     pub unix_millis: u64,
 }
 
+/// How values are grouped.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scheme {
+    Explicit(Bounds),
+    /// So many buckets at most.
+    Exponential {
+        buckets_max: u32,
+    },
+}
+
+/// A histogram of either kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Distribution {
+    Explicit(Histogram),
+    Exponential(Box<Exponential>),
+}
+
+impl Distribution {
+    pub fn new(scheme: &Scheme) -> Self {
+        match scheme {
+            Scheme::Explicit(bounds) => Self::Explicit(Histogram::new(bounds)),
+            Scheme::Exponential { buckets_max } => Self::Exponential(Box::new(Exponential::new(*buckets_max))),
+        }
+    }
+
+    /// Counts a value so many times. `scheme` is the one that it was made with.
+    #[inline]
+    pub fn observe(&mut self, scheme: &Scheme, value: f64, times: u64, witness: Option<Witness>) {
+        match (self, scheme) {
+            (Self::Explicit(histogram), Scheme::Explicit(bounds)) => histogram.observe(bounds, value, times, witness),
+            (Self::Exponential(histogram), _) => histogram.observe(value, times, witness),
+            (Self::Explicit(_), Scheme::Exponential { .. }) => debug_assert!(false, "another scheme"),
+        }
+    }
+
+    pub fn read<'a>(&'a self, scheme: &'a Scheme) -> Option<Reading<'a>> {
+        Some(match (self, scheme) {
+            (Self::Explicit(histogram), Scheme::Explicit(bounds)) => Reading::Histogram(histogram, bounds),
+            (Self::Exponential(histogram), _) => Reading::Exponential(histogram),
+            (Self::Explicit(_), Scheme::Exponential { .. }) => return None,
+        })
+    }
+
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Explicit(histogram) => histogram.count(),
+            Self::Exponential(histogram) => histogram.count,
+        }
+    }
+}
+
 impl Histogram {
     pub fn new(bounds: &Bounds) -> Self {
         Self { counts: vec![0; bounds.values.len() + 1].into(), sum: 0.0, exemplars: Vec::new() }
     }
 
     #[inline]
-    pub fn observe(&mut self, bounds: &Bounds, value: f64, witness: Option<Witness>) {
+    pub fn observe(&mut self, bounds: &Bounds, value: f64, times: u64, witness: Option<Witness>) {
         let bucket = bounds.values.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
+            *count = count.saturating_add(times);
         }
-        self.sum += value;
+        self.sum += value * times as f64;
         if let Some(Witness { trace_id, span_id, unix_millis }) = witness {
             let bucket = bucket as u8;
             let exemplar = Exemplar { bucket, trace_id, span_id, value, unix_millis };
@@ -77,13 +130,13 @@ impl Histogram {
     }
 
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0_u64, |total, count| total.saturating_add(*count))
     }
 
     /// The counts of each bucket with those below it; the last is that of all.
     pub fn cumulative(&self) -> impl Iterator<Item = u64> {
-        self.counts.iter().scan(0, |total, count| {
-            *total += count;
+        self.counts.iter().scan(0_u64, |total, count| {
+            *total = total.saturating_add(*count);
             Some(*total)
         })
     }
@@ -102,7 +155,7 @@ mod tests {
     fn a_value_on_a_bound_belongs_below_it() {
         let bounds = Bounds::new(&[1.0, 2.0]);
         let mut histogram = Histogram::new(&bounds);
-        [1.0, 1.5, 2.0, 2.5].iter().for_each(|value| histogram.observe(&bounds, *value, None));
+        [1.0, 1.5, 2.0, 2.5].iter().for_each(|value| histogram.observe(&bounds, *value, 1, None));
         assert_eq!(histogram.cumulative().collect::<Vec<_>>(), [1, 3, 4]);
     }
 
@@ -122,7 +175,7 @@ mod tests {
             let mut histogram = Histogram::new(&bounds);
             for (number, value) in values.iter().enumerate() {
                 let witness = Witness { trace_id: [1; 16], span_id: [1; 8], unix_millis: number as u64 };
-                histogram.observe(&bounds, *value, Some(witness));
+                histogram.observe(&bounds, *value, 1, Some(witness));
             }
             let expected: Vec<u64> = bounds.values.iter().map(|bound| values.iter().filter(|it| **it <= *bound).count() as u64)
                 .chain([values.len() as u64]).collect();

@@ -69,6 +69,12 @@ pub fn values(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The first value and the others.
+pub fn split_first(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
+    let first = values(encoded).next()?;
+    Some((first, encoded.get(first.len() + 2..)?))
+}
+
 /// The same values as UTF-8, or `None` if they are that already.
 pub fn repaired(encoded: &[u8]) -> Option<Vec<u8>> {
     if values(encoded).all(|value| std::str::from_utf8(value).is_ok()) {
@@ -86,6 +92,10 @@ pub struct Labels<'a> {
     pub names: &'a [String],
     pub values: &'a [u8],
     pub is_overflow: bool,
+    /// The number and the message of the resource that the series belongs to, where they are told apart.
+    pub resource: (u32, &'a [u8]),
+    /// Since when it is counted, Unix milliseconds.
+    pub born_millis: u64,
 }
 
 impl<'a> Labels<'a> {

@@ -1,9 +1,11 @@
 //! The series as OTLP: `ExportMetricsServiceRequest`s for pipelines of metrics.
 
+use super::exponential::Exponential;
 use super::histogram::{Bounds, Exemplar, Histogram};
 use super::labels::Labels;
 use super::{Engine, Family, Reading};
-use crate::otlp::wire::{put_bytes, put_double_field, put_fixed64, put_header, put_uint};
+use crate::otlp::wire::{put_bytes, put_double_field, put_fixed64, put_header, put_uint, put_varint};
+use std::collections::BTreeMap;
 
 /// A request is closed when it is as large as this; destinations take 4 MiB.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
@@ -35,43 +37,83 @@ pub type Request = (Vec<u8>, u32);
 
 /// Every series of the engine, in requests of bounded size.
 pub fn requests(engine: &Engine, report: &Report<'_>) -> Vec<Request> {
-    let (mut requests, mut metrics, mut points) = (Vec::new(), Vec::new(), 0);
+    let mut writer = Writer { report, requests: Vec::new(), by_resource: BTreeMap::new(), bytes: 0, points: 0 };
     for (family, about) in engine.families().enumerate() {
-        let (mut data, mut of_metric) = (Vec::new(), 0);
         for slot in 0..engine.slots(family) {
             let Some((labels, reading)) = engine.read(family, slot) else { continue };
-            put_point(&mut data, labels, reading, report);
-            of_metric += 1;
-            if metrics.len() + data.len() > REQUEST_BYTES_MAX {
-                put_metric(&mut metrics, about, &data, report.temporality);
-                requests.push((request(report.scope, &metrics), points + of_metric));
-                (points, of_metric) = (0, 0);
-                metrics.clear();
-                data.clear();
+            writer.put(labels, reading);
+            if writer.bytes > REQUEST_BYTES_MAX {
+                writer.end_family(about);
+                writer.end_request();
             }
         }
-        if of_metric > 0 {
-            put_metric(&mut metrics, about, &data, report.temporality);
-            points += of_metric;
-        }
+        writer.end_family(about);
     }
-    if points > 0 {
-        requests.push((request(report.scope, &metrics), points));
-    }
-    requests
+    writer.end_request();
+    writer.requests
 }
 
-fn request(scope: &str, metrics: &[u8]) -> Vec<u8> {
+/// The request that is being written.
+struct Writer<'a> {
+    report: &'a Report<'a>,
+    requests: Vec<Request>,
+    by_resource: BTreeMap<u32, OfResource<'a>>,
+    bytes: usize,
+    points: u32,
+}
+
+struct OfResource<'a> {
+    /// A Resource message.
+    message: &'a [u8],
+    metrics: Vec<u8>,
+    /// Points of the family that is being written, each as field 1 of its data message.
+    data: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    fn put(&mut self, labels: Labels<'a>, reading: Reading<'_>) {
+        let (number, message) = labels.resource;
+        let place = self.by_resource.entry(number).or_insert_with(|| {
+            self.bytes += message.len();
+            OfResource { message, metrics: Vec::new(), data: Vec::new() }
+        });
+        let before = place.data.len();
+        put_point(&mut place.data, labels, reading, self.report);
+        self.bytes += place.data.len() - before;
+        self.points += 1;
+    }
+
+    fn end_family(&mut self, about: &Family) {
+        for place in self.by_resource.values_mut().filter(|place| !place.data.is_empty()) {
+            put_metric(&mut place.metrics, about, &place.data, self.report.temporality);
+            place.data.clear();
+        }
+    }
+
+    fn end_request(&mut self) {
+        let by_resource = std::mem::take(&mut self.by_resource);
+        let points = std::mem::take(&mut self.points);
+        if points == 0 {
+            return;
+        }
+        let mut request = Vec::with_capacity(self.bytes + self.bytes / 8);
+        self.bytes = 0;
+        for OfResource { message, metrics, .. } in by_resource.values() {
+            put_resource_metrics(&mut request, message, self.report.scope, metrics);
+        }
+        self.requests.push((request, points));
+    }
+}
+
+fn put_resource_metrics(request: &mut Vec<u8>, resource: &[u8], scope: &str, metrics: &[u8]) {
     let (mut scope_name, mut scope_metrics, mut resource_metrics) = (Vec::new(), Vec::new(), Vec::new());
     put_bytes(&mut scope_name, 1, scope.as_bytes());
     put_bytes(&mut scope_metrics, 1, &scope_name);
     scope_metrics.extend_from_slice(metrics);
-    // A Resource without attributes: whose metrics these are stands with every point.
-    put_bytes(&mut resource_metrics, 1, &[]);
+    // Without attributes where whose metrics these are stands with every point.
+    put_bytes(&mut resource_metrics, 1, resource);
     put_bytes(&mut resource_metrics, 2, &scope_metrics);
-    let mut request = Vec::with_capacity(resource_metrics.len() + 8);
-    put_bytes(&mut request, 1, &resource_metrics);
-    request
+    put_bytes(request, 1, &resource_metrics);
 }
 
 /// `data`: the points, each as field 1 of its data message.
@@ -93,6 +135,7 @@ fn put_metric(out: &mut Vec<u8>, family: &Family, data: &[u8], temporality: Temp
             7
         }
         Kind::Histogram => 9,
+        Kind::ExponentialHistogram => 10,
     };
     let mut metric = Vec::with_capacity(message.len() + 128);
     put_bytes(&mut metric, 1, family.name.as_bytes());
@@ -104,7 +147,11 @@ fn put_metric(out: &mut Vec<u8>, family: &Family, data: &[u8], temporality: Temp
 
 fn put_point(out: &mut Vec<u8>, labels: Labels<'_>, reading: Reading<'_>, report: &Report<'_>) {
     let mut point = Vec::new();
-    put_fixed64(&mut point, 2, report.start);
+    // A series that came later, or again, counts from there.
+    let born = labels.born_millis.saturating_mul(1_000_000);
+    let is_cumulative = report.temporality == Temporality::Cumulative;
+    let start = if is_cumulative { report.start.max(born).min(report.time) } else { report.start };
+    put_fixed64(&mut point, 2, start);
     put_fixed64(&mut point, 3, report.time);
     let attributes = match reading {
         Reading::Counter(value) | Reading::Gauge(value) => {
@@ -114,6 +161,10 @@ fn put_point(out: &mut Vec<u8>, labels: Labels<'_>, reading: Reading<'_>, report
         Reading::Histogram(histogram, bounds) => {
             put_histogram(&mut point, histogram, bounds, report.exemplars_max);
             9
+        }
+        Reading::Exponential(histogram) => {
+            put_exponential(&mut point, histogram, report.exemplars_max);
+            1
         }
     };
     for (name, value) in labels.iter() {
@@ -132,17 +183,37 @@ fn put_histogram(point: &mut Vec<u8>, histogram: &Histogram, bounds: &Bounds, ex
     put_header(point, 7, bounds.values.len() * 8);
     bounds.values.iter().for_each(|bound| point.extend_from_slice(&bound.to_le_bytes()));
     for exemplar in histogram.exemplars.iter().take(exemplars_max) {
-        put_exemplar(point, exemplar);
+        put_exemplar(point, 8, exemplar);
     }
 }
 
-fn put_exemplar(point: &mut Vec<u8>, exemplar: &Exemplar) {
+fn put_exponential(point: &mut Vec<u8>, histogram: &Exponential, exemplars_max: usize) {
+    let zigzag = |value: i32| u64::from((value << 1 ^ value >> 31) as u32);
+    put_fixed64(point, 4, histogram.count);
+    put_double_field(point, 5, histogram.sum);
+    put_uint(point, 6, zigzag(histogram.scale));
+    put_fixed64(point, 7, histogram.zeros);
+    let (mut buckets, mut counts) = (Vec::new(), Vec::with_capacity(histogram.counts.len()));
+    histogram.counts.iter().for_each(|count| put_varint(&mut counts, *count));
+    put_uint(&mut buckets, 1, zigzag(histogram.offset));
+    put_bytes(&mut buckets, 2, &counts);
+    put_bytes(point, 8, &buckets);
+    for exemplar in histogram.exemplars.iter().take(exemplars_max) {
+        put_exemplar(point, 11, exemplar);
+    }
+    if histogram.count > 0 {
+        put_double_field(point, 12, histogram.min);
+        put_double_field(point, 13, histogram.max);
+    }
+}
+
+fn put_exemplar(point: &mut Vec<u8>, number: u32, exemplar: &Exemplar) {
     let mut message = Vec::with_capacity(48);
     put_fixed64(&mut message, 2, exemplar.unix_millis * 1_000_000);
     put_double_field(&mut message, 3, exemplar.value);
     put_bytes(&mut message, 4, &exemplar.span_id);
     put_bytes(&mut message, 5, &exemplar.trace_id);
-    put_bytes(point, 8, &message);
+    put_bytes(point, number, &message);
 }
 
 /// A text; where it only says yes, the boolean of the specification.
@@ -167,8 +238,13 @@ mod tests {
     use opentelemetry_proto::tonic::metrics::v1::number_data_point;
     use prost::Message;
 
-    const REPORT: Report<'_> =
-        Report { scope: "s", temporality: Temporality::Cumulative, start: 5, time: 9, exemplars_max: 5 };
+    const REPORT: Report<'_> = Report {
+        scope: "s",
+        temporality: Temporality::Cumulative,
+        start: 1_600_000_000_000_000_000,
+        time: 1_800_000_000_000_000_000,
+        exemplars_max: 5,
+    };
 
     #[test]
     fn a_report_says_what_the_series_say() {
@@ -187,7 +263,9 @@ mod tests {
             ("traces_spanmetrics_calls", true, 2)
         );
         let point = &sum.data_points[0];
-        assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (5, 9));
+        // The series began with its first span, not with the counting.
+        assert_eq!(point.start_time_unix_nano, at(0).unix_millis * 1_000_000);
+        assert_eq!(point.time_unix_nano, REPORT.time);
         assert_eq!(point.value, Some(number_data_point::Value::AsInt(2)));
         let Some(Value::StringValue(service)) = &point.attributes[0].value.as_ref().unwrap().value else { panic!() };
         assert_eq!((point.attributes[0].key.as_str(), service.as_str()), ("service", "shop"));

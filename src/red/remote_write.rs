@@ -111,6 +111,8 @@ impl<'a> Writer<'a> {
         match reading {
             Reading::Counter(value) => self.sample(&format!("{name}_total"), None, &pairs, value as f64, None),
             Reading::Gauge(value) => self.sample(name, None, &pairs, value as f64, None),
+            // Only connectors make these, and they report as OTLP.
+            Reading::Exponential(_) => {}
             Reading::Histogram(histogram, bounds) => {
                 let buckets = format!("{name}_bucket");
                 let texts = bounds.texts.iter().map(String::as_str).chain(["+Inf"]);

@@ -2,9 +2,9 @@
 
 use super::facts::Keys;
 use super::graph::{self, DatabaseAddress, ServiceGraph};
-use super::histogram::{BOUNDS_MAX, Bounds};
+use super::histogram::{BOUNDS_MAX, Bounds, Scheme};
 use super::labels::sanitized;
-use super::spans::{self, Dimension, Precedence, SpanMetrics};
+use super::spans::{self, Dimension, Figure, Group, Precedence, SpanMetrics, Subject};
 use super::{Engine, Family, Kind};
 use crate::config::Section;
 use std::time::Duration;
@@ -198,19 +198,28 @@ impl SpanMetricsSettings {
             dimensions.push(("job".to_owned(), Dimension::Job));
             dimensions.push(("instance".to_owned(), Dimension::Instance));
         }
+        let families = vec![
+            (family("traces_spanmetrics_calls", "1", Kind::Counter, "Spans"), Figure::Calls),
+            (
+                family("traces_spanmetrics_latency", "s", Kind::Histogram, "Duration of spans in seconds"),
+                Figure::Latency,
+            ),
+            (family("traces_spanmetrics_size", "By", Kind::Counter, "Bytes of spans as OTLP"), Figure::Size),
+        ];
         spans::Plan {
-            calls: family("traces_spanmetrics_calls", "1", Kind::Counter, "Spans"),
-            latency: Some(family("traces_spanmetrics_latency", "s", Kind::Histogram, "Duration of spans in seconds")),
-            size: Some(family("traces_spanmetrics_size", "By", Kind::Counter, "Bytes of spans as OTLP")),
+            groups: vec![Group { subject: Subject::Spans, dimensions, families }],
             target_info: self
                 .target_info
                 .then(|| family("traces_target_info", "1", Kind::Gauge, "Attributes of resources")),
-            dimensions,
             precedence: Precedence::Resource,
-            bounds: self.buckets.clone(),
-            per_second: 1.0,
+            scheme: Scheme::Explicit(self.buckets.clone()),
+            unit_nanos: 1e9,
             exemplars: red.exemplars,
             series_max: red.series_max,
+            by_resource: None,
+            needs_service: false,
+            extrapolates: false,
+            scopes: Vec::new(),
         }
     }
 }
@@ -273,7 +282,7 @@ impl ServiceGraphSettings {
             client_server_prefix: self.client_server_prefix,
             virtual_node_label: self.virtual_node_label,
             failed_label: false,
-            bounds: self.buckets.clone(),
+            scheme: Scheme::Explicit(self.buckets.clone()),
             wait_millis: self.wait.as_millis() as u64,
             waiting_max: self.waiting_max,
             peer,

@@ -1,6 +1,7 @@
 //! The series of some families with the same labels: a bounded number, found by their label values.
 
-use super::labels::repaired;
+use super::Now;
+use super::labels::{Labels, repaired};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,7 +11,16 @@ pub struct Series<S> {
     pub values: Arc<[u8]>,
     pub state: S,
     pub is_overflow: bool,
+    /// Unix time of the first addition.
+    pub born_millis: u64,
     seen_millis: u64,
+}
+
+impl<S> Series<S> {
+    /// Its labels: these names and values, and the resource it belongs to.
+    pub fn labels<'a>(&self, names: &'a [String], values: &'a [u8], resource: (u32, &'a [u8])) -> Labels<'a> {
+        Labels { names, values, is_overflow: self.is_overflow, resource, born_millis: self.born_millis }
+    }
 }
 
 /// All label sets.
@@ -35,30 +45,31 @@ impl<S> Table<S> {
     /// Adds to the series with these label values, which `new` makes if it is not known yet. With no room for another
     /// one: to the overflow series.
     #[inline]
-    pub fn update(&mut self, values: &[u8], now_millis: u64, new: impl Fn() -> S, update: impl FnOnce(&mut S)) {
+    pub fn update(&mut self, values: &[u8], now: Now, new: impl Fn() -> S, update: impl FnOnce(&mut S)) {
         let slot = match self.index.get(values) {
             Some(slot) => Some(*slot),
-            None => self.find_or_add(values, &new),
+            None => self.find_or_add(values, now, &new),
         };
         let series = match slot {
             Some(slot) => self.slots.get_mut(slot).and_then(Option::as_mut),
             None => self.overflow.as_mut(),
         };
         if let Some(series) = series {
-            series.seen_millis = now_millis;
+            series.seen_millis = now.uptime_millis;
             update(&mut series.state);
         }
     }
 
     /// `None`: the overflow series.
     #[cold]
-    fn find_or_add(&mut self, values: &[u8], new: &dyn Fn() -> S) -> Option<usize> {
+    fn find_or_add(&mut self, values: &[u8], now: Now, new: &dyn Fn() -> S) -> Option<usize> {
         let repaired = repaired(values);
         let values = repaired.as_deref().unwrap_or(values);
         if let Some(slot) = self.index.get(values) {
             return Some(*slot);
         }
-        let series = |values| Series { values, state: new(), is_overflow: false, seen_millis: 0 };
+        let born_millis = now.unix_millis;
+        let series = |values| Series { values, state: new(), is_overflow: false, born_millis, seen_millis: 0 };
         if self.index.len() >= self.series_max {
             self.overflowed += 1;
             self.overflow.get_or_insert_with(|| Series { is_overflow: true, ..series(Arc::default()) });
@@ -127,6 +138,7 @@ mod tests {
     }
 
     fn add(table: &mut Table<u64>, text: &[u8], now: u64) {
+        let now = Now { uptime_millis: now, unix_millis: now };
         table.update(&values(text), now, || 0, |count| *count += 1);
     }
 

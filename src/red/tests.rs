@@ -59,7 +59,7 @@ fn with(mut span: Span, pairs: &[(&str, &str)]) -> Span {
     span
 }
 
-fn of(resource: &[(&str, &str)], spans: Vec<Span>) -> Vec<u8> {
+pub(super) fn of(resource: &[(&str, &str)], spans: Vec<Span>) -> Vec<u8> {
     let resource = Resource { attributes: attributes(resource), ..Resource::default() };
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     let resource_spans = vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }];
@@ -87,6 +87,7 @@ fn figures(engine: &Engine) -> BTreeMap<String, f64> {
                     figures.insert(format!("{series} sum"), histogram.sum);
                     histogram.count() as f64
                 }
+                Reading::Exponential(histogram) => histogram.count as f64,
             };
             assert_eq!(figures.insert(series, value), None, "a series is there once");
         }

@@ -54,7 +54,7 @@ fn check_ledger(spool: &Spool) {
         if let Some(batch) = spool.batch(Seq(consumer.account.position)).unwrap()
             && batch.header.pipeline == consumer.account.pipeline
         {
-            assert_eq!(batch.header.spans_before, consumer.account.accounted());
+            assert_eq!(batch.header.spans_before, consumer.account.accounted_in_order());
         }
     }
 }
@@ -121,6 +121,43 @@ async fn spans_that_processors_took_out_are_booked_durably_even_when_nothing_is_
     assert_eq!((account.received, account.stored, account.sampled_out), (10, 4, 3));
     assert_eq!(account.dropped, [(DropReason::Filtered, 3)].into());
     assert_eq!(spool.range(), Seq(1)..Seq(2), "a request of which nothing is left makes no batch");
+    check_ledger(&spool);
+    spool.close().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_ahead_of_the_cursor_is_booked_at_once_and_jumped_over_after_a_restart_too() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(&directory);
+    let traces = spool.pipeline("traces").await.unwrap();
+    let consumer = spool.consumer("otlp", traces).unwrap();
+    // Batches 1 to 6, of as many spans.
+    for spans in 1..=6 {
+        spool.append(append(traces, &[spans], spans)).await.unwrap();
+    }
+    let sent = |sent| Outcome { sent, ..Outcome::default() };
+    assert!(consumer.advance(Seq(1), Seq(2), sent(1)).unwrap());
+    assert!(consumer.advance_ahead(Seq(4), Seq(5), sent(4)).unwrap());
+    assert!(!consumer.advance_ahead(Seq(4), Seq(5), sent(4)).unwrap(), "it is booked already");
+    assert!(!consumer.advance_ahead(Seq(6), Seq(7), sent(6)).unwrap(), "there is one stretch at a time");
+    let refused = Outcome { lost: vec![(LossReason::Poison, 5)], ..Outcome::default() };
+    assert!(consumer.advance_ahead(Seq(5), Seq(6), refused).unwrap());
+    let stands = |consumer: &Consumer| (consumer.position(), consumer.ahead(), consumer.backlog().spans);
+    assert_eq!(stands(&consumer), (Seq(2), Some((Seq(4), Seq(6))), 2 + 3 + 6));
+    check_ledger(&spool);
+    spool.close().await;
+    drop((spool, consumer));
+
+    let spool = open(&directory);
+    let consumer = spool.consumer("otlp", traces).unwrap();
+    assert_eq!(stands(&consumer), (Seq(2), Some((Seq(4), Seq(6))), 2 + 3 + 6));
+    let newest = consumer.newest(Seq(u64::MAX)).unwrap();
+    assert!(newest.end == Seq(7) && newest.received.is_some(), "{newest:?}");
+    assert!(consumer.advance(Seq(2), Seq(4), sent(5)).unwrap());
+    assert_eq!(stands(&consumer), (Seq(6), None, 6));
+    check_ledger(&spool);
+    assert!(consumer.advance(Seq(6), Seq(7), sent(6)).unwrap());
+    assert_eq!(stands(&consumer), (Seq(7), None, 0));
     check_ledger(&spool);
     spool.close().await;
 }

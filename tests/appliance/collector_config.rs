@@ -16,6 +16,9 @@ const DEPARTURES: [&str; 3] = [
 /// The Collector beside us was built without something, or never had it: there is nothing to compare.
 const NOT_BUILT_IN: &str = "unknown type";
 
+/// Refused here when they are read. The Collector looks at the policies of `tail_sampling` only when it starts.
+const REFUSED_AT_START: [&str; 1] = ["invalid/tail_sampling.yaml"];
+
 /// Fewer would mean that the comparison has lost its object.
 const COMPARED_MIN: usize = 75;
 
@@ -50,6 +53,10 @@ fn what_loads_here_is_what_a_collector_finds_valid() {
             continue;
         }
         compared += 1;
+        let is_later = REFUSED_AT_START.iter().any(|path| case.path.ends_with(path));
+        if is_later && !loads && said.is_empty() {
+            continue;
+        }
         if loads != said.is_empty() && !(loads && is_departure(&said)) {
             wrong.push_str(&format!("\n{} loads: {loads}; otelcol: {said}", case.path.display()));
         }

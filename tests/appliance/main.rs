@@ -37,6 +37,7 @@ mod rig;
 mod seal;
 mod sighup;
 mod signals;
+mod span_metrics;
 mod start;
 mod tail_sampling;
 mod telemetrygen;

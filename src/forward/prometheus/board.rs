@@ -1,17 +1,26 @@
-//! What is shown to whoever scrapes: the latest value of every series, a bounded number of them, for a bounded time.
+//! What is shown to whoever scrapes: the latest value of every series, within a budget of memory, for a bounded time.
 
 use super::decode::{Exemplar, Metric, MetricKind, Origin, Point, for_each_point, point_attributes};
 use super::names::{Shape, label_name, metric_name};
+use crate::forward::budget::{Budget, Share};
 use crate::otlp::plain::{Value, attributes};
 use crate::telemetry::text::{canonical, plain, write_escaped};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
+use std::ops::Bound;
 
 /// Series beyond this are left out and counted.
 pub const SERIES_MAX: usize = 20_000;
 /// Labels of one series, as text.
 const LABELS_BYTES_MAX: usize = 8 * 1024;
 const BUCKETS_MAX: usize = 256;
+/// What a description is cut to.
+const HELP_BYTES_MAX: usize = 512;
+/// Nodes of the maps, and what the allocator adds: per series, and per family.
+const OVERHEAD_BYTES: usize = 64;
+/// Series that are written while no points are taken in: at most a few hundred kilobytes of text.
+const SERIES_PER_PART: usize = 64;
 
 /// How metrics are named and shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,10 +47,13 @@ pub enum LeftOut {
     TypeConflict,
     /// [`SERIES_MAX`], or labels or buckets beyond all measure.
     TooMany,
+    /// The share of the memory budget is used up by other series.
+    Memory,
 }
 
 impl LeftOut {
-    pub const ALL: [Self; 4] = [Self::ExponentialHistogram, Self::Delta, Self::TypeConflict, Self::TooMany];
+    pub const ALL: [Self; 5] =
+        [Self::ExponentialHistogram, Self::Delta, Self::TypeConflict, Self::TooMany, Self::Memory];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,6 +61,7 @@ impl LeftOut {
             Self::Delta => "delta",
             Self::TypeConflict => "type_conflict",
             Self::TooMany => "too_many",
+            Self::Memory => "memory",
         }
     }
 }
@@ -66,7 +79,8 @@ struct Family {
     kind: Type,
     help: String,
     /// By labels as they are shown, without braces.
-    series: HashMap<Box<str>, Series, foldhash::fast::RandomState>,
+    series: BTreeMap<Box<str>, Series>,
+    _share: Share,
 }
 
 #[derive(Debug)]
@@ -75,6 +89,16 @@ struct Series {
     /// Unix milliseconds of the point; when it came.
     time_millis: u64,
     came_millis: u64,
+    share: Share,
+}
+
+/// How far a page was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// `None`: not begun.
+    family: Option<String>,
+    /// The last series of it that was written; `None`: all were.
+    series: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +128,7 @@ pub enum Format {
 #[derive(Debug)]
 pub struct Board {
     style: Style,
+    budget: Budget,
     families: BTreeMap<String, Family>,
     series: usize,
     left_out: BTreeMap<LeftOut, u64>,
@@ -111,8 +136,8 @@ pub struct Board {
 }
 
 impl Board {
-    pub fn new(style: Style) -> Self {
-        Self { style, families: BTreeMap::new(), series: 0, left_out: BTreeMap::new(), labels: String::new() }
+    pub fn new(style: Style, budget: Budget) -> Self {
+        Self { style, budget, families: BTreeMap::new(), series: 0, left_out: BTreeMap::new(), labels: String::new() }
     }
 
     /// Points that are not shown, by reason.
@@ -178,7 +203,8 @@ impl Board {
         let is_delta =
             matches!(metric.kind, MetricKind::Sum { is_delta: true, .. } | MetricKind::Histogram { is_delta: true });
         let labels = std::mem::take(&mut self.labels);
-        let help = text(metric.description).into_owned();
+        let mut help = text(metric.description).into_owned();
+        help.truncate(help.floor_char_boundary(HELP_BYTES_MAX));
         let put = self.put(
             name,
             kind,
@@ -208,30 +234,47 @@ impl Board {
         if labels.len() > LABELS_BYTES_MAX || name.len() > LABELS_BYTES_MAX {
             return Err(LeftOut::TooMany);
         }
-        let new = || Family { kind, help, series: HashMap::default() };
-        if self.series >= SERIES_MAX && !self.families.get(&name).is_some_and(|it| it.series.contains_key(labels)) {
-            return Err(LeftOut::TooMany);
-        }
-        let family = self.families.entry(name).or_insert_with(new);
-        if family.kind != kind {
+        let known = self.families.get(&name);
+        if known.is_some_and(|family| family.kind != kind) {
             return Err(LeftOut::TypeConflict);
         }
-        if ends {
-            self.series -= usize::from(family.series.remove(labels).is_some());
+        let is_new = !known.is_some_and(|family| family.series.contains_key(labels));
+        if ends || is_new && self.series >= SERIES_MAX {
+            if let Some(family) = self.families.get_mut(&name).filter(|_| ends) {
+                self.series -= usize::from(family.series.remove(labels).is_some());
+            }
+            return if ends { Ok(()) } else { Err(LeftOut::TooMany) };
+        }
+        let bytes = size_of::<Series>() + OVERHEAD_BYTES + labels.len() + data.heap_bytes();
+        if is_new {
+            let series =
+                Series { data, time_millis, came_millis, share: self.budget.shown(bytes).ok_or(LeftOut::Memory)? };
+            let family = match self.families.entry(name) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let bytes = size_of::<Family>() + OVERHEAD_BYTES + place.key().len() + help.len();
+                    let share = self.budget.shown(bytes).ok_or(LeftOut::Memory)?;
+                    place.insert(Family { kind, help, series: BTreeMap::new(), _share: share })
+                }
+            };
+            family.series.insert(labels.into(), series);
+            self.series += 1;
             return Ok(());
         }
-        match family.series.get_mut(labels) {
-            // An older point must not undo a newer one.
-            Some(series) if time_millis < series.time_millis && !is_delta => {}
-            Some(series) => {
-                let data = if is_delta { series.data.plus(data) } else { data };
-                *series = Series { data, time_millis, came_millis };
-            }
-            None => {
-                family.series.insert(labels.into(), Series { data, time_millis, came_millis });
-                self.series += 1;
-            }
+        let Some(series) = self.families.get_mut(&name).and_then(|family| family.series.get_mut(labels)) else {
+            return Ok(());
+        };
+        // An older point must not undo a newer one.
+        if time_millis < series.time_millis && !is_delta {
+            return Ok(());
         }
+        let more = bytes.saturating_sub(series.share.bytes());
+        if more > 0 {
+            series.share.grow(self.budget.shown(more).ok_or(LeftOut::Memory)?);
+        }
+        series.share.shrink(bytes);
+        series.data = if is_delta { series.data.plus(data) } else { data };
+        (series.time_millis, series.came_millis) = (time_millis, came_millis);
         Ok(())
     }
 
@@ -286,17 +329,34 @@ impl Board {
         self.series = self.families.values().map(|family| family.series.len()).sum();
     }
 
-    /// The names of families, to be shown one after the other.
-    pub fn family_after(&self, name: Option<&str>) -> Option<&str> {
-        use std::ops::Bound;
-        let after = name.map_or(Bound::Unbounded, |name| Bound::Excluded(name.to_owned()));
-        self.families.range((after, Bound::Unbounded)).next().map(|(name, _)| name.as_str())
+    /// The next series behind `place`, as text, and how far that went; `None`: there are no more.
+    pub fn text_from(&self, place: &Place, format: Format) -> Option<(String, Place)> {
+        let family = place.family.as_deref();
+        let (mut name, mut after) = (family, place.series.as_deref());
+        if after.is_none() {
+            let behind = family.map_or(Bound::Unbounded, Bound::Excluded);
+            name = self.families.range::<str, _>((behind, Bound::Unbounded)).next().map(|(name, _)| name.as_str());
+        }
+        // A family that has gone meanwhile has nothing more to show.
+        let Some((name, family)) = name.and_then(|name| Some((name, self.families.get(name)?))) else {
+            let gone = Place { family: place.family.clone(), series: None };
+            return after.and_then(|_| self.text_from(&gone, format));
+        };
+        let mut out = String::new();
+        if after.is_none() {
+            Self::write_head(&mut out, name, family, format);
+        }
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut series = family.series.range::<str, _>((behind, Bound::Unbounded));
+        for (labels, series) in series.by_ref().take(SERIES_PER_PART) {
+            self.write_series(&mut out, name, labels, series, format);
+            after = Some(labels);
+        }
+        let after = series.next().and(after).map(Box::from);
+        Some((out, Place { family: Some(name.to_owned()), series: after }))
     }
 
-    /// One family as text.
-    pub fn text(&self, name: &str, format: Format) -> String {
-        let mut out = String::new();
-        let Some(family) = self.families.get(name) else { return out };
+    fn write_head(out: &mut String, name: &str, family: &Family, format: Format) {
         // Of a counter, OpenMetrics names the family without its ending.
         let head = match (format, family.kind) {
             (Format::OpenMetrics, Type::Counter) => name.strip_suffix("_total").unwrap_or(name),
@@ -312,12 +372,8 @@ impl Board {
         };
         // Writing into memory does not fail.
         let _ = write!(out, "# HELP {head} ");
-        write_escaped(&mut out, &family.help);
+        write_escaped(out, &family.help);
         let _ = write!(out, "\n# TYPE {head} {kind}\n");
-        for (labels, series) in &family.series {
-            self.write_series(&mut out, name, labels, series, format);
-        }
-        out
     }
 
     fn write_series(&self, out: &mut String, name: &str, labels: &str, series: &Series, format: Format) {
@@ -362,6 +418,15 @@ impl Board {
 }
 
 impl Data {
+    /// What it holds besides itself.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Number(..) => 0,
+            Self::Histogram { bounds, counts, .. } => (bounds.len() + counts.len()) * 8,
+            Self::Summary { quantiles, .. } => quantiles.len() * 16,
+        }
+    }
+
     /// This and what came since.
     fn plus(&self, more: Self) -> Self {
         match (self, more) {

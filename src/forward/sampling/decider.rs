@@ -36,6 +36,17 @@ struct Remembered {
 
 type TraceFacts = Arc<[(TraceId, Facts)]>;
 
+/// What a step is about to write.
+pub(super) struct Judged {
+    from: Seq,
+    to: Seq,
+    /// Every batch that was due was looked at, and none was not due.
+    is_all: bool,
+    batches: Vec<(Batch, TraceFacts)>,
+    /// Traces that were not decided before.
+    decided: Vec<(TraceId, Decision)>,
+}
+
 pub(super) struct Decider {
     pipeline: String,
     policies: Vec<String>,
@@ -90,28 +101,49 @@ impl Decider {
 
     /// Judges the next traces whose time has come at `now` (Unix nanoseconds), if any. Blocking.
     pub(super) fn step(&mut self, now: u64) -> Result<Next, ReadError> {
+        match self.judge(now)? {
+            Some(judged) => self.settle(&judged),
+            None => Ok(Next::Later),
+        }
+    }
+
+    /// Decides, without writing anything yet; `None`: nothing's time has come.
+    pub(super) fn judge(&mut self, now: u64) -> Result<Option<Judged>, ReadError> {
         let from = self.consumer.position();
-        let chunk = self.consumer.read(from, self.limits)?;
+        let mut chunk = self.consumer.read(from, self.limits)?;
         let wait = u64::try_from(self.wait.as_nanos()).unwrap_or(u64::MAX);
         // A clock that was set back must not make traces wait longer than that.
         let is_due = |batch: &Batch| batch.header.received.saturating_add(wait) <= now || batch.header.received > now;
-        let due: Vec<&Batch> = chunk.batches.iter().take_while(|batch| is_due(batch)).collect();
-        let to = chunk.batches.get(due.len()).map_or(chunk.next, |batch| batch.seq);
-        if due.is_empty() && to.0.saturating_sub(from.0) < FOREIGN_BATCHES_MIN {
-            return Ok(Next::Later);
+        let due = chunk.batches.iter().take_while(|batch| is_due(batch)).count();
+        let is_all = due == chunk.batches.len();
+        let to = chunk.batches.get(due).map_or(chunk.next, |batch| batch.seq);
+        if due == 0 && to.0.saturating_sub(from.0) < FOREIGN_BATCHES_MIN {
+            return Ok(None);
         }
-        let is_all = due.len() == chunk.batches.len();
-        let mut batches = Vec::with_capacity(due.len());
-        for batch in due {
-            batches.push((batch, self.facts_of(batch)));
+        chunk.batches.truncate(due);
+        let mut batches = Vec::with_capacity(due);
+        for batch in chunk.batches {
+            let facts = self.facts_of(&batch);
+            batches.push((batch, facts));
         }
         let decided = self.decide(&batches, to)?;
-        self.book(from, to, &batches, decided)?;
-        Ok(if is_all && to < self.spool.range().end { Next::Now } else { Next::Later })
+        Ok(Some(Judged { from, to, is_all, batches, decided }))
     }
 
-    /// Decides about every trace of `batches` that is not decided yet; the ones that go on at or behind `to` are returned.
-    fn decide(&mut self, batches: &[(&Batch, TraceFacts)], to: Seq) -> Result<Vec<(TraceId, Remembered)>, ReadError> {
+    /// Writes what was decided. Where that is not possible nothing was: what is not written must not be remembered.
+    pub(super) fn settle(&mut self, judged: &Judged) -> Result<Next, ReadError> {
+        let booked = self.book(judged);
+        if matches!(booked, Ok(true)) {
+            judged.decided.iter().for_each(|(_, decision)| self.count(*decision));
+        } else {
+            self.forget(&judged.decided);
+        }
+        booked?;
+        Ok(if judged.is_all && judged.to < self.spool.range().end { Next::Now } else { Next::Later })
+    }
+
+    /// Decides about every trace of `batches`, which end before `to`, that is not decided yet, by all that is there of it.
+    fn decide(&mut self, batches: &[(Batch, TraceFacts)], to: Seq) -> Result<Vec<(TraceId, Decision)>, ReadError> {
         /// What is known of an undecided trace.
         struct Undecided {
             facts: Facts,
@@ -143,28 +175,21 @@ impl Decider {
                 }
             }
         }
-        let mut going_on = Vec::new();
+        let mut decided = Vec::with_capacity(order.len());
         for id in order {
             let Some(known) = undecided.get(&id) else { continue };
             let decision = self.sampler.decide(id, &known.facts, known.arrived);
-            self.count(decision);
-            let remembered = Remembered { is_kept: decision.is_kept, last: known.last };
-            self.remember(id, remembered);
-            if known.last >= to {
-                going_on.push((id, remembered));
-            }
+            self.remember(id, Remembered { is_kept: decision.is_kept, last: known.last });
+            decided.push((id, decision));
         }
-        Ok(going_on)
+        Ok(decided)
     }
 
-    /// Writes the verdicts and moves the cursor.
-    fn book(
-        &mut self,
-        from: Seq,
-        to: Seq,
-        batches: &[(&Batch, TraceFacts)],
-        going_on: Vec<(TraceId, Remembered)>,
-    ) -> Result<(), ReadError> {
+    /// Writes the verdicts and moves the cursor. False: the budget moved the cursor meanwhile, and the next step begins
+    /// there.
+    fn book(&mut self, judged: &Judged) -> Result<bool, ReadError> {
+        let Judged { from, to, batches, decided, .. } = judged;
+        let (from, to) = (*from, *to);
         let (mut outcome, mut notes) = (Outcome::default(), Vec::new());
         for (batch, traces) in batches {
             // One that could not be read is no trace's and goes out whole, or is booked as damaged by who sends it.
@@ -185,6 +210,8 @@ impl Decider {
             open.pop_front();
             notes.push(Note { key, value: None });
         }
+        let going_on = decided.iter().filter_map(|(id, _)| Some((*id, *self.remembered.get(id)?)));
+        let going_on: Vec<_> = going_on.filter(|(_, remembered)| remembered.last >= to).collect();
         if let Some(last) = going_on.iter().map(|(_, remembered)| remembered.last).max() {
             let key = [OPEN_PREFIX, from.key().as_slice()].concat();
             notes.push(Note { key: key.clone(), value: Some(encode_open(&going_on)) });
@@ -195,20 +222,28 @@ impl Decider {
         for (key, _) in self.consumer.notes(&verdict_key(self.forgotten_to), &verdict_key(head))? {
             notes.extend(seq_of_key(&key).map(|_| Note { key, value: None }));
         }
-        if self.consumer.advance_noting(from, to, outcome, &notes)? {
+        let booked = self.consumer.advance_noting(from, to, outcome, &notes)?;
+        if booked {
             self.open = open;
             self.forgotten_to = head;
             self.facts.forget_before(to);
             self.shed(to);
         }
-        // Otherwise the budget moved the cursor meanwhile: the next step begins there.
-        Ok(())
+        Ok(booked)
     }
 
     fn remember(&mut self, id: TraceId, remembered: Remembered) {
         if self.remembered.insert(id, remembered).is_none() {
             self.order.push_back(id);
         }
+    }
+
+    /// Takes back what was remembered last.
+    fn forget(&mut self, decided: &[(TraceId, Decision)]) {
+        for (id, _) in decided {
+            self.remembered.remove(id);
+        }
+        self.order.truncate(self.order.len().saturating_sub(decided.len()));
     }
 
     /// Keeps to the bound: the oldest decisions go. One that is still needed is decided again by what is left of its trace.

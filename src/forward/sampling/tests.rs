@@ -1,6 +1,6 @@
 //! The decider and its feeds on a real spool.
 
-use super::decider::Decider;
+use super::decider::{Decider, Next};
 use super::*;
 use crate::forward::body;
 use crate::forward::engine::Source;
@@ -176,6 +176,34 @@ async fn nothing_passes_before_the_wait_is_over() {
     let snapshot = bench.spool.snapshot();
     let tempo = snapshot.consumers.iter().find(|consumer| consumer.account.destination == "tempo").unwrap();
     assert_eq!(tempo.account.lost, BTreeMap::from([(crate::spool::LossReason::SampledOut, 2)]));
+}
+
+#[tokio::test]
+async fn what_could_not_be_booked_is_not_remembered_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(directory.path()).await;
+    let pipeline = bench.spool.pipeline("traces").await.unwrap();
+    // The first batch alone makes the trace one that is wanted.
+    append(&bench.spool, pipeline, &[(1, 1, true)]).await;
+    append(&bench.spool, pipeline, &[(1, 2, false)]).await;
+    append(&bench.spool, pipeline, &[(1, 3, false)]).await;
+    bench.decider.limits = ReadLimits { batches_max: 1, ..ALL };
+    let judged = bench.decider.judge(now() + LATER).unwrap().unwrap();
+    // The budget takes it away before the decision is written.
+    let lost = || Outcome { lost: vec![(crate::spool::LossReason::Budget, 1)], ..Outcome::default() };
+    let from = bench.feed.position();
+    assert!(bench.sampling.consumer.advance(from, from.next(), lost()).unwrap());
+    assert!(bench.feed.advance(from, from.next(), lost()).unwrap());
+    assert_eq!(bench.decider.settle(&judged).unwrap(), Next::Now);
+    bench.decide(now() + LATER, 1, 1);
+    bench.check();
+    bench.spool.close().await;
+    drop(bench);
+    // The process ends between the two that are left: what was decided about the one holds for the other.
+    let mut bench = Bench::open(directory.path()).await;
+    bench.decide(now() + LATER, 1, 2);
+    assert_eq!(drain(&bench.feed), [], "half a trace passed");
+    bench.check();
 }
 
 #[tokio::test]

@@ -101,15 +101,6 @@ impl<'a> Attributes<'a> {
         Some(&mut attribute.value)
     }
 
-    /// Every key with its value, all taken for changed from now on.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = (&str, &mut Value<'a>)> {
-        self.changed |= !self.entries.is_empty();
-        self.entries.iter_mut().map(|attribute| {
-            attribute.raw = None;
-            (attribute.key.as_ref(), &mut attribute.value)
-        })
-    }
-
     /// Puts in a key that is not there; one that is there stays as it is. Tells whether it was put in.
     pub fn insert(&mut self, key: impl Into<Cow<'a, str>>, value: Value<'a>) -> bool {
         let key = key.into();
@@ -165,6 +156,17 @@ impl<'a> Attributes<'a> {
     /// Takes out everything and puts these in.
     pub fn replace(&mut self, entries: Self) {
         *self = Self { entries: entries.entries, changed: true };
+    }
+
+    /// Gives every entry the value that `revalue` wants for it, in place.
+    pub fn revalue(&mut self, mut revalue: impl FnMut(&str, &Value<'a>) -> Option<Value<'a>>) {
+        for attribute in &mut self.entries {
+            if let Some(value) = revalue(&attribute.key, &attribute.value) {
+                attribute.value = value;
+                attribute.raw = None;
+                self.changed = true;
+            }
+        }
     }
 
     /// Gives every key the name that `rename` wants for it, in place. Names that fall together stay side by side.

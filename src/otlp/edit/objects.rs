@@ -19,6 +19,11 @@ pub fn objects(request: &[u8]) -> usize {
     count
 }
 
+/// Attributes and nested values of the resources in a request of any signal.
+pub fn resource_objects(request: &[u8]) -> usize {
+    messages(request, 1).flat_map(|envelope| messages(envelope, 1)).map(|resource| key_values(resource, 1)).sum()
+}
+
 fn of_scope(scope_spans: &[u8]) -> usize {
     let mut count = 1;
     for field in Fields::new(scope_spans).map_while(Result::ok) {

@@ -238,6 +238,19 @@ fn change_theirs(attributes: &mut Vec<KeyValue>, change: &Change) {
 }
 
 proptest! {
+    /// What serves metrics and logs does to traces what the whole model does to them.
+    #[test]
+    fn resources_alone_change_as_they_do_with_everything_else(request in request(), key in key()) {
+        let bytes = request.encode_to_vec();
+        let mut traces = Traces::parse(&bytes);
+        for resource_spans in traces.resources.iter_mut() {
+            resource_spans.resource.attributes_mut().upsert(key.clone(), Value::Int(5));
+        }
+        let alone = edit_resources(&bytes, |resource| resource.attributes_mut().upsert(key.clone(), Value::Int(5)));
+        prop_assert_eq!(alone, traces.is_changed().then(|| traces.encode()));
+        prop_assert_eq!(edit_resources(&bytes, |resource| { resource.attributes_mut().delete("absent"); }), None);
+    }
+
     #[test]
     fn what_nobody_changed_comes_out_byte_for_byte(request in request()) {
         let bytes = with_unknown_fields(&request.encode_to_vec());

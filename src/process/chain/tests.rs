@@ -1,7 +1,8 @@
 use super::*;
-use crate::otlp::edit::Value;
+use crate::otlp::edit::{Attributes, Value};
 use crate::otlp::scan::scan;
-use crate::process::Editor;
+use crate::otlp::wire::{put_bytes, put_uint};
+use crate::process::{Editor, ResourceEditor};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -27,6 +28,25 @@ impl Editor for Mark {
             }
         }
         Ok(Removed::default())
+    }
+}
+
+/// Puts an attribute on every resource.
+struct Stamp;
+
+impl Processor for Stamp {
+    fn editor(&self) -> Option<&dyn Editor> {
+        Some(self)
+    }
+
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+        Some(self)
+    }
+}
+
+impl ResourceEditor for Stamp {
+    fn edit_resource<'a>(&'a self, attributes: &mut Attributes<'a>, client: &'a Client) {
+        attributes.upsert("peer", Value::from(client.peer.to_string()));
     }
 }
 
@@ -154,4 +174,74 @@ async fn a_request_of_many_small_objects_is_edited_in_pieces() {
 async fn a_span_of_too_many_objects_is_refused() {
     let error = process(&chain(vec![Arc::new(Mark)]), request(vec![span("a", OBJECTS_MAX + 1)])).await.unwrap_err();
     assert!(matches!(error, ProcessError::TooManyObjects), "{error}");
+}
+
+#[tokio::test]
+async fn of_metrics_and_logs_the_resources_are_changed_and_no_other_byte() {
+    let mut chain = Chain::default();
+    chain.push(Arc::new(Stamp));
+    // Envelopes with a resource, with one in pieces, and with none; each with something that only newer versions know.
+    let (mut name, mut envelope, mut request) = (Vec::new(), Vec::new(), Vec::new());
+    put_bytes(&mut name, 1, b"\x0a\x01k\x12\x03\x0a\x01v");
+    put_uint(&mut name, 99, 5);
+    put_bytes(&mut envelope, 2, b"\x12\x03any");
+    put_uint(&mut envelope, 77, 1);
+    let with = |pieces: &[&[u8]]| {
+        let mut out = Vec::new();
+        pieces.iter().for_each(|piece| put_bytes(&mut out, 1, piece));
+        [out.as_slice(), &envelope].concat()
+    };
+    let envelopes = [with(&[&name]), with(&[&name, b"\x10\x07"]), with(&[])];
+    envelopes.iter().for_each(|envelope| put_bytes(&mut request, 1, envelope));
+    put_uint(&mut request, 55, 3);
+
+    let stamp = b"\x0a\x04peer\x12\x0b\x0a\x09127.0.0.1";
+    let stamped = |resource: &[u8]| {
+        let mut out = resource.to_vec();
+        put_bytes(&mut out, 1, stamp);
+        out
+    };
+    let mut expected = Vec::new();
+    let absent = {
+        let mut out = envelope.clone();
+        put_bytes(&mut out, 1, &stamped(b""));
+        out
+    };
+    for envelope in [with(&[&stamped(&name)]), with(&[&stamped(&[name.as_slice(), b"\x10\x07"].concat())]), absent] {
+        put_bytes(&mut expected, 1, &envelope);
+    }
+    put_uint(&mut expected, 55, 3);
+    let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let changed = chain.process_items(request.into(), &client).await.unwrap();
+    assert_eq!(parts(&changed), parts(&expected));
+    // What is there already is no change.
+    let again = chain.process_items(changed.clone(), &client).await.unwrap();
+    assert_eq!(parts(&again), parts(&changed));
+}
+
+/// The fields of each envelope's resource and of the envelope, in no order: attributes stand where they are put.
+fn parts(request: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    use crate::otlp::wire::Fields;
+    let fields = |message: &[u8]| Fields::new(message).map(|field| field.unwrap().raw.to_vec()).collect::<Vec<_>>();
+    let mut all = vec![fields(request).into_iter().filter(|field| field[0] != 0x0a).collect::<Vec<_>>()];
+    for envelope in crate::otlp::view::messages(request, 1) {
+        let mut parts: Vec<_> = fields(envelope).into_iter().filter(|field| field[0] != 0x0a).collect();
+        parts.extend(crate::otlp::view::messages(envelope, 1).flat_map(fields));
+        parts.sort_unstable();
+        all.push(parts);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_resource_with_too_many_attributes_is_refused_before_it_is_read() {
+    let mut chain = Chain::default();
+    chain.push(Arc::new(Stamp));
+    let (mut resource, mut envelope, mut request) = (Vec::new(), Vec::new(), Vec::new());
+    (0..=OBJECTS_MAX).for_each(|_| put_bytes(&mut resource, 1, b""));
+    put_bytes(&mut envelope, 1, &resource);
+    put_bytes(&mut request, 1, &envelope);
+    let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let refused = chain.process_items(request.into(), &client).await;
+    assert!(matches!(refused, Err(ProcessError::TooManyObjects)), "{refused:?}");
 }

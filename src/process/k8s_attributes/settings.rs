@@ -1,6 +1,7 @@
 //! Settings of the `k8s_attributes` processor, with the Collector's names, defaults and checks.
 
 use crate::config::{Declaration, Section, Shape, Stability, nearest};
+use crate::otlp::Signal;
 use crate::process::pattern::Pattern;
 use crate::process::settings::ProcessorSettings;
 use crate::process::surroundings::Wanted;
@@ -13,7 +14,8 @@ pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
     "Adds what the cluster knows about a span's pod to its resource.",
     |section| ProcessorSettings::K8sAttributes(Box::new(K8sAttributesSettings::decode(section))),
 )
-.with_aliases(&["k8sattributes"]);
+.with_aliases(&["k8sattributes"])
+.serving(&Signal::ALL);
 
 /// Sources of one association, as in the Collector.
 const SOURCES_MAX: usize = 4;

@@ -172,16 +172,12 @@ fn truncate_all<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Resu
     let limit = arguments.number(1).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let marker = arguments.word(3).unwrap_or_default();
     frame.edit_map(arguments.target(0)?, |map| {
-        let is_long = |value: &edit::Value<'_>| value.as_text().is_some_and(|text| text.len() > limit);
-        if !map.iter().any(|entry| is_long(entry.value())) {
-            return;
-        }
-        let keys: Vec<String> = map.iter().filter(|it| is_long(it.value())).map(|it| it.key().to_owned()).collect();
-        for key in keys {
-            if let Some(edit::Value::Text(text)) = map.get_mut(&key) {
-                *text = truncated(text, limit.saturating_sub(marker.len()), marker);
+        map.revalue(|_, value| match value {
+            edit::Value::Text(text) if text.len() > limit => {
+                Some(edit::Value::Text(truncated(text, limit.saturating_sub(marker.len()), marker)))
             }
-        }
+            _ => None,
+        });
     })
 }
 

@@ -1,6 +1,7 @@
 //! Settings of the `resource` processor, with the Collector's names and checks.
 
 use crate::config::{Declaration, Section, Stability};
+use crate::otlp::Signal;
 use crate::process::actions::settings::{Action, actions};
 use crate::process::settings::ProcessorSettings;
 
@@ -8,7 +9,8 @@ use crate::process::settings::ProcessorSettings;
 pub const DECLARATION: Declaration<ProcessorSettings> =
     Declaration::new("resource", Stability::Beta, "Changes the attributes of resources.", |section| {
         ProcessorSettings::Resource(ResourceSettings::decode(section))
-    });
+    })
+    .serving(&Signal::ALL);
 
 /// `processors::resource`.
 #[derive(Debug, Clone, PartialEq)]

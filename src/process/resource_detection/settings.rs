@@ -1,6 +1,7 @@
 //! Settings of the `resource_detection` processor, with the Collector's names and defaults.
 
 use crate::config::{Declaration, Section, Shape, Stability, nearest};
+use crate::otlp::Signal;
 use crate::process::settings::ProcessorSettings;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
     "Adds attributes of the process's surroundings to resources.",
     |section| ProcessorSettings::ResourceDetection(ResourceDetectionSettings::decode(section)),
 )
-.with_aliases(&["resourcedetection"]);
+.with_aliases(&["resourcedetection"])
+.serving(&Signal::ALL);
 
 /// `processors::resource_detection`.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,6 @@
 //! What policies ask about a trace, collected from the bytes of the requests that hold its spans.
 
-use super::settings::{OttlCondition, pattern};
+use super::settings::OttlCondition;
 use crate::otlp::edit::{ResourceSpans, ScopeSpans, Traces, whole};
 use crate::otlp::split::{count_items, split};
 use crate::otlp::view::messages;
@@ -9,7 +9,7 @@ use crate::otlp::{Signal, TraceId};
 use crate::process::chain::is_too_large;
 use crate::process::ottl::View;
 use crate::process::ottl::settings::{Complaints, Failing, any_holds};
-use regex::bytes::Regex;
+use crate::process::pattern::Pattern;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub(super) enum Question {
 pub(super) enum Test {
     Between(i64, i64),
     OneOf(Vec<Vec<u8>>),
-    Matches(Vec<Regex>),
+    Matches(Vec<Pattern>),
     Is(bool),
 }
 
@@ -88,7 +88,7 @@ impl Questions {
     pub(super) fn string_test(values: &[String], regex: bool) -> Test {
         if regex {
             // Settings were refused if one of them is none.
-            Test::Matches(values.iter().filter_map(|value| pattern(value).ok()).collect())
+            Test::Matches(values.iter().filter_map(|value| Pattern::compile(value).ok()).collect())
         } else {
             Test::OneOf(values.iter().map(|value| value.clone().into_bytes()).collect())
         }
@@ -234,7 +234,8 @@ impl Test {
             (Self::OneOf(values), 1, Payload::Bytes(text)) => values.iter().any(|value| value == text),
             (Self::Matches(patterns), 1, Payload::Bytes(text)) => {
                 // As in the Collector, which passes over empty texts.
-                !text.is_empty() && patterns.iter().any(|pattern| pattern.is_match(text))
+                let text = String::from_utf8_lossy(text);
+                !text.is_empty() && patterns.iter().any(|pattern| pattern.is_match(&text))
             }
             (Self::Is(wanted), 2, Payload::Varint(bit)) => (bit != 0) == *wanted,
             (Self::Between(min, max), 3, Payload::Varint(bits)) => (*min..=*max).contains(&(bits as i64)),

@@ -3,8 +3,8 @@
 use crate::config::{Declaration, Section, Shape, Stability};
 use crate::process::ottl::settings::{ErrorMode, condition};
 use crate::process::ottl::{Condition, Context, Prefixes};
+use crate::process::pattern::Pattern;
 use crate::process::settings::ProcessorSettings;
-use regex::bytes::Regex;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -339,21 +339,12 @@ fn string_attribute(section: &mut Section<'_>) -> Rule {
     let regex = section.bool("enabled_regex_matching", false);
     section.accept("cache_max_size", Shape::Int);
     for value in values.iter().filter(|_| regex) {
-        if let Err(error) = pattern(value) {
-            // The last line says what is wrong; those before it draw the pattern.
-            let text = error.to_string();
-            let problem = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        if let Err(problem) = Pattern::compile(value) {
             let reason = format!("{value:?} is no regular expression: {problem}");
             section.error("values", reason, "the syntax is RE2's");
         }
     }
     Rule::StringAttribute { key, values, regex, invert: invert(section) }
-}
-
-/// A pattern of `string_attribute`; large automata are refused.
-pub(super) fn pattern(text: &str) -> Result<Regex, regex::Error> {
-    const SIZE_MAX: usize = 1 << 20;
-    regex::bytes::RegexBuilder::new(text).size_limit(SIZE_MAX).build()
 }
 
 fn bytes_limiting(section: &mut Section<'_>) -> Rule {

@@ -154,6 +154,10 @@ fn attributes_of_spans_and_of_resources_count() {
     assert!(keeps(string(&["x", "^/health"], true, false), vec![], health()));
     assert!(!keeps(string(&["^/health"], true, true), vec![], health()));
     assert!(keeps(string(&["^/other"], true, true), vec![], health()));
+    // Braces that repeat nothing stand for themselves, and a digit is an ASCII one, as Go reads patterns.
+    let route = |path| vec![span(1, 1, vec![attribute("s", text(path))])];
+    assert!(keeps(string(&["^/users/{id}$"], true, false), vec![], route("/users/{id}")));
+    assert!(!keeps(string(&[r"^/\d$"], true, false), vec![], route("/\u{664}")));
 }
 
 #[test]

@@ -70,16 +70,16 @@ fn request(resource: &[(&str, &str)], metrics: Vec<(&str, &str, Kinds)>) -> Vec<
 }
 
 fn page(board: &Board, format: Format) -> Vec<String> {
-    let (mut lines, mut name) = (Vec::new(), None);
-    while let Some(next) = board.family_after(name.as_deref()) {
-        lines.extend(board.text(next, format).lines().map(str::to_owned));
-        name = Some(next.to_owned());
+    let (mut lines, mut place) = (Vec::new(), Place::default());
+    while let Some((text, next)) = board.text_from(&place, format) {
+        lines.extend(text.lines().map(str::to_owned));
+        place = next;
     }
     lines
 }
 
 fn shown(style: Style, request: &[u8], format: Format) -> Vec<String> {
-    let mut board = Board::new(style);
+    let mut board = Board::new(style, Budget::default());
     board.take(request, 0);
     page(&board, format)
 }
@@ -183,10 +183,10 @@ fn differences_are_added_up_and_older_points_change_nothing() {
     let calls = |temporality, value, at| {
         request(&[], vec![("calls", "", sum(temporality, true, vec![number(value, at, &[])]))])
     };
-    let mut board = Board::new(style());
+    let mut board = Board::new(style(), Budget::default());
     [calls(DELTA, 3, 1), calls(DELTA, 4, 2)].iter().for_each(|request| board.take(request, 0));
     assert!(page(&board, Format::Text)[2].ends_with(" 7"));
-    let mut board = Board::new(style());
+    let mut board = Board::new(style(), Budget::default());
     [calls(CUMULATIVE, 9, 5), calls(CUMULATIVE, 4, 2)].iter().for_each(|request| board.take(request, 0));
     assert!(page(&board, Format::Text)[2].ends_with(" 9"));
 }
@@ -225,19 +225,54 @@ fn what_cannot_be_shown_is_counted_by_reason() {
             ),
         ],
     );
-    let mut board = Board::new(style());
+    let mut board = Board::new(style(), Budget::default());
     board.take(&bytes, 0);
     assert_eq!(board.left_out().values().copied().collect::<Vec<_>>(), [1, 1, 1, 1]);
     assert_eq!(board.series(), 1);
 }
 
+fn gauges(count: usize) -> Vec<u8> {
+    let value = |index: usize| format!("{index:05}");
+    let points = (0..count).map(|index| number(index as i64, 1, &[("k", &value(index))])).collect();
+    request(&[], vec![("a", "", Kinds::Gauge(Gauge { data_points: points }))])
+}
+
+#[test]
+fn what_memory_does_not_suffice_for_is_left_out_and_counted() {
+    let memory = crate::forward::Memory { shown_bytes: 20_000, ..crate::forward::Memory::default() };
+    let mut board = Board::new(style(), Budget::new(memory));
+    board.take(&gauges(1_000), 0);
+    let shown = board.series();
+    assert!((10..200).contains(&shown), "{shown}");
+    assert_eq!(board.left_out().get(&LeftOut::Memory), Some(&(1_000 - shown as u64)));
+    // What goes makes room for as much.
+    board.expire(300_001);
+    assert_eq!(board.series(), 0);
+    board.take(&gauges(shown), 300_001);
+    assert_eq!(board.series(), shown);
+}
+
+#[test]
+fn a_large_family_is_written_in_parts_and_each_series_once() {
+    let mut board = Board::new(style(), Budget::default());
+    board.take(&gauges(1_000), 0);
+    let (text, _) = board.text_from(&Place::default(), Format::Text).unwrap();
+    assert_eq!(text.lines().count(), 2 + SERIES_PER_PART);
+    let lines = page(&board, Format::Text);
+    assert_eq!(lines.len(), 2 + 1_000);
+    for (index, line) in lines[2..].iter().enumerate() {
+        assert!(line.contains(&format!("k=\"{index:05}\"")) && line.ends_with(&format!(" {index}")), "{line}");
+    }
+}
+
 #[test]
 fn series_go_when_nothing_comes_or_their_end_is_told() {
-    let mut board = Board::new(style());
+    let mut board = Board::new(style(), Budget::default());
     board.take(&request(&[], vec![("a", "", Kinds::Gauge(Gauge { data_points: vec![number(1, 1, &[])] }))]), 0);
     board.take(&request(&[], vec![("b", "", Kinds::Gauge(Gauge { data_points: vec![number(1, 1, &[])] }))]), 10);
     board.expire(300_005);
-    assert_eq!((board.series(), board.family_after(None)), (1, Some("b")));
+    assert_eq!(board.series(), 1);
+    assert!(page(&board, Format::Text)[0].starts_with("# HELP b "));
     let end = NumberDataPoint { flags: 1, ..number(0, 2, &[]) };
     board.take(&request(&[], vec![("b", "", Kinds::Gauge(Gauge { data_points: vec![end] }))]), 20);
     assert_eq!(board.series(), 0);
@@ -246,7 +281,7 @@ fn series_go_when_nothing_comes_or_their_end_is_told() {
 proptest! {
     #[test]
     fn any_bytes_are_taken_without_panic(bytes: Vec<u8>) {
-        let mut board = Board::new(style());
+        let mut board = Board::new(style(), Budget::default());
         board.take(&bytes, 0);
         prop_assert!(board.series() <= bytes.len());
     }
@@ -256,7 +291,7 @@ proptest! {
         let mut bytes = request(&[("service.name", "s")], vec![("a", "s", sum(DELTA, true, vec![number(1, 1, &[("k", "v")])]))]);
         let at = at.index(bytes.len());
         bytes.splice(at..at, noise);
-        let mut board = Board::new(style());
+        let mut board = Board::new(style(), Budget::default());
         board.take(&bytes, 0);
         let _ = page(&board, Format::OpenMetrics);
     }

@@ -125,24 +125,19 @@ fn replace_all_matches<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) 
     frame.edit_map(target, |map| change_at(map, changes, false))
 }
 
-/// Gives the keys or values at these places, which ascend, new texts.
+/// Gives the keys or values at these places, which ascend, new texts. One walk.
 fn change_at(map: &mut Attributes<'_>, changes: Vec<(usize, String)>, of_keys: bool) {
-    if changes.is_empty() {
-        return;
-    }
+    let mut changes = changes.into_iter().peekable();
+    let mut index = 0;
+    let mut next = || {
+        let new = changes.next_if(|(at, _)| *at == index).map(|(_, new)| new);
+        index += 1;
+        new
+    };
     if of_keys {
-        let mut changes = changes.into_iter().peekable();
-        let mut index = 0;
-        map.rename(|_| {
-            let new = changes.next_if(|(at, _)| *at == index).map(|(_, new)| Cow::Owned(new));
-            index += 1;
-            new
-        });
-        return;
-    }
-    let keys: Vec<String> = changes.iter().filter_map(|(at, _)| Some(map.iter().nth(*at)?.key().to_owned())).collect();
-    for (key, (_, new)) in keys.iter().zip(changes) {
-        map.update(key, edit::Value::from(new));
+        map.rename(|_| next().map(Cow::Owned));
+    } else {
+        map.revalue(|_, _| next().map(edit::Value::from));
     }
 }
 
@@ -204,5 +199,24 @@ impl<'p> Replacer<'p> {
             Some(format) => format.replacen("%s", &converted, 1),
             None => converted,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_is_changed_also_where_a_key_comes_twice() {
+        for (of_keys, expected) in
+            [(false, [("k", "1"), ("x", "b"), ("k", "3")]), (true, [("1", "a"), ("x", "b"), ("3", "c")])]
+        {
+            let entries = [("k", "a"), ("x", "b"), ("k", "c")];
+            let entries = entries.map(|(key, value)| (Cow::Borrowed(key), edit::Value::from(value.to_owned())));
+            let mut map: Attributes<'_> = entries.into_iter().collect();
+            change_at(&mut map, vec![(0, "1".to_owned()), (2, "3".to_owned())], of_keys);
+            let found: Vec<_> = map.iter().map(|it| (it.key(), it.value().as_text().unwrap())).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

@@ -1,0 +1,154 @@
+//! The resources that series belong to, where series of different resources are kept apart.
+
+use super::facts::attributes;
+use super::labels::Builder;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A larger resource is not kept: its series belong to the one without attributes.
+const RESOURCE_BYTES_MAX: usize = 8 * 1024;
+
+/// The resource without attributes, to which belongs what there was no room for.
+pub const NAMELESS: u32 = 0;
+
+/// A number among the values of a series, which must be UTF-8: seven bits a byte.
+pub fn encode(number: u32) -> [u8; 4] {
+    [0, 7, 14, 21].map(|shift| (number >> shift & 0x7f) as u8)
+}
+
+pub fn decode(encoded: &[u8]) -> Option<u32> {
+    let bytes = <[u8; 4]>::try_from(encoded).ok()?;
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 7 | u32::from(*byte)))
+}
+
+/// A bounded number of resources.
+#[derive(Debug, Default)]
+pub struct Resources {
+    /// What tells them apart; with none: all of their attributes.
+    key_attributes: Vec<String>,
+    resources_max: usize,
+    index: HashMap<Arc<[u8]>, u32, foldhash::fast::RandomState>,
+    /// A resource stays at its place; number 1 is the first.
+    slots: Vec<Option<Known>>,
+    scratch: Vec<u8>,
+    builder: Builder,
+}
+
+#[derive(Debug)]
+struct Known {
+    key: Arc<[u8]>,
+    /// A Resource message: that of the first span.
+    message: Arc<[u8]>,
+    seen_millis: u64,
+}
+
+impl Resources {
+    pub fn new(key_attributes: &[String], resources_max: usize) -> Self {
+        Self { key_attributes: key_attributes.to_vec(), resources_max, ..Self::default() }
+    }
+
+    /// The number of the resource of a ResourceSpans message.
+    pub fn number_of(&mut self, resource_spans: &[u8], now_millis: u64) -> u32 {
+        // A Resource that comes in pieces is one, as protobuf has it.
+        self.scratch.clear();
+        for message in crate::otlp::view::messages(resource_spans, 1) {
+            self.scratch.extend_from_slice(message);
+        }
+        if self.scratch.len() > RESOURCE_BYTES_MAX {
+            return NAMELESS;
+        }
+        let key = if self.key_attributes.is_empty() {
+            self.scratch.as_slice()
+        } else {
+            self.builder.clear();
+            for name in &self.key_attributes {
+                let found = attributes(&self.scratch, 1).find(|(key, _)| *key == name.as_bytes());
+                self.builder.push_with(|out| {
+                    // Absent is not the same as empty.
+                    out.push(u8::from(found.is_some()));
+                    if let Some((_, Some(value))) = found {
+                        value.write(out);
+                    }
+                });
+            }
+            self.builder.values()
+        };
+        let number = match self.index.get(key) {
+            Some(number) => *number,
+            None if self.index.len() >= self.resources_max => return NAMELESS,
+            None => {
+                let (key, message) = (Arc::<[u8]>::from(key), Arc::from(self.scratch.as_slice()));
+                let place = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+                if place == self.slots.len() {
+                    self.slots.push(None);
+                }
+                let number = u32::try_from(place + 1).unwrap_or(NAMELESS);
+                if let Some(slot) = self.slots.get_mut(place) {
+                    *slot = Some(Known { key: Arc::clone(&key), message, seen_millis: now_millis });
+                }
+                self.index.insert(key, number);
+                number
+            }
+        };
+        if let Some(Some(known)) = (number as usize).checked_sub(1).and_then(|place| self.slots.get_mut(place)) {
+            known.seen_millis = now_millis;
+        }
+        number
+    }
+
+    /// The Resource message of a number.
+    pub fn message(&self, number: u32) -> &[u8] {
+        let known = (number as usize).checked_sub(1).and_then(|place| self.slots.get(place)?.as_ref());
+        known.map_or(&[], |known| &known.message)
+    }
+
+    /// Removes those of which nothing came since: their series have gone before.
+    pub fn forget(&mut self, seen_since_millis: u64) {
+        for slot in &mut self.slots {
+            if let Some(known) = slot.take_if(|known| known.seen_millis < seen_since_millis) {
+                self.index.remove(&known.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::red::tests::of;
+
+    fn number(resources: &mut Resources, pairs: &[(&str, &str)]) -> u32 {
+        let request = of(pairs, Vec::new());
+        let resource_spans = crate::otlp::view::messages(&request, 1).next().unwrap();
+        resources.number_of(resource_spans, 5)
+    }
+
+    #[test]
+    fn numbers_come_back_from_what_is_valid_text() {
+        for number in [0, 1, 127, 128, 200, 99_999, (1 << 28) - 1] {
+            assert!(std::str::from_utf8(&encode(number)).is_ok());
+            assert_eq!(decode(&encode(number)), Some(number));
+        }
+    }
+
+    #[test]
+    fn resources_are_told_apart_by_all_attributes_or_by_the_chosen_ones() {
+        let (one, other) = ([("service.name", "a"), ("pod", "1")], [("service.name", "a"), ("pod", "2")]);
+        let mut all = Resources::new(&[], 10);
+        assert_eq!([&one, &other, &one].map(|it| number(&mut all, it)), [1, 2, 1]);
+        let mut chosen = Resources::new(&["service.name".to_owned()], 10);
+        assert_eq!([&one, &other].map(|it| number(&mut chosen, it)), [1, 1]);
+        assert_eq!(number(&mut chosen, &[("pod", "1")]), 2);
+        assert_eq!(number(&mut chosen, &[("service.name", "")]), 3);
+    }
+
+    #[test]
+    fn beyond_the_bound_they_have_no_name_and_one_that_goes_makes_room() {
+        let mut resources = Resources::new(&[], 1);
+        assert_eq!(number(&mut resources, &[("service.name", "a")]), 1);
+        assert_eq!(number(&mut resources, &[("service.name", "b")]), NAMELESS);
+        assert!(resources.message(NAMELESS).is_empty() && !resources.message(1).is_empty());
+        resources.forget(6);
+        assert_eq!(number(&mut resources, &[("service.name", "b")]), 1);
+    }
+}

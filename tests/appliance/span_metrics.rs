@@ -1,0 +1,235 @@
+//! The `span_metrics` connector beside a real Collector's: the same requests to both, the same points from both.
+
+use crate::support::compression::Compression;
+use crate::support::otelcol::Otelcol;
+use crate::support::otlp::{Client, Protocol, Signal};
+use crate::support::spanreel::{Options, Spanreel};
+use crate::support::traces::{attribute, mix, request_of};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event, span::SpanKind};
+use prost::Message;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+const SEEN_BOUND: Duration = Duration::from_secs(60);
+
+/// By the name of the connector. `collector.instance.id` is different in each process by design.
+const CONNECTORS: [(&str, &str); 4] = [
+    ("plain", ""),
+    (
+        "dimensions",
+        "dimensions: [{name: tier, default: none}], calls_dimensions: [{name: peer}], \
+         include_instrumentation_scope: [spanreel.tests], enable_metrics_sampling_method: true, \
+         histogram: {unit: s, explicit: {buckets: [2ms, 5ms, 1s]}, dimensions: [{name: route}]}, \
+         events: {enabled: true, dimensions: [{name: exception.type}, {name: host}]}, \
+         resource_metrics_key_attributes: [service.name]",
+    ),
+    ("exponential", "histogram: {exponential: {max_size: 10}}, exclude_dimensions: [collector.instance.id, span.name]"),
+    ("calls", "histogram: {disable: true}, aggregation_temporality: AGGREGATION_TEMPORALITY_DELTA"),
+];
+
+fn connectors() -> String {
+    let mut text = "connectors:\n".to_owned();
+    for (name, settings) in CONNECTORS {
+        let excluded =
+            if settings.contains("exclude_dimensions") { "" } else { "exclude_dimensions: [collector.instance.id]," };
+        text += &format!(
+            "  span_metrics/{name}: {{namespace: {name}, metrics_flush_interval: 1s, {excluded} {settings}}}\n"
+        );
+    }
+    text
+}
+
+fn ids() -> String {
+    CONNECTORS.map(|(name, _)| format!("span_metrics/{name}")).join(", ")
+}
+
+fn span(number: u64) -> Span {
+    let start = 1_700_000_000_000_000_000 + number * 1_000;
+    let text = |key: &str, value: &str| attribute(key, Any::StringValue(value.to_owned()));
+    let event = |kind: &str, attributes| Event { name: kind.to_owned(), attributes, ..Event::default() };
+    let mut attributes = vec![text("peer", ["a", "b"][number as usize % 2]), attribute("n", Any::IntValue(1))];
+    if number.is_multiple_of(3) {
+        attributes.push(text("tier", "gold"));
+        attributes.push(text("route", ["/a", "/b"][number as usize % 2]));
+    }
+    Span {
+        trace_id: [mix(number), mix(number + 1)].iter().flat_map(|part| part.to_be_bytes()).collect(),
+        span_id: mix(number).to_be_bytes().to_vec(),
+        name: format!("op{}", number % 2),
+        kind: [SpanKind::Server, SpanKind::Client, SpanKind::Internal][number as usize % 3].into(),
+        start_time_unix_nano: start,
+        // Bounds of buckets and powers of two among them, no time at all, and an end before the start.
+        end_time_unix_nano: match number % 8 {
+            0 => start + 2_000_000,
+            1 => start,
+            2 => start - 1,
+            3 => start + 1_000_000,
+            4 => start + 5_000_000_000,
+            _ => start + mix(number) % 3_000_000_000,
+        },
+        attributes,
+        events: match number % 4 {
+            0 => vec![event("exception", vec![text("exception.type", "Timeout")]), event("other", Vec::new())],
+            1 => vec![event("exception", vec![text("exception.type", "Refused"), text("host", "of the event")])],
+            _ => Vec::new(),
+        },
+        // One stands for two: nothing is left to chance.
+        trace_state: if number.is_multiple_of(5) { "ot=th:8".to_owned() } else { String::new() },
+        status: Some(Status { code: number as i32 % 3, ..Status::default() }),
+        ..Span::default()
+    }
+}
+
+fn requests() -> Vec<ExportTraceServiceRequest> {
+    let text = |key: &str, value: &str| attribute(key, Any::StringValue(value.to_owned()));
+    let mut requests: Vec<_> = (0..20)
+        .map(|request| {
+            let spans = (request * 10..request * 10 + 10).map(span).collect();
+            request_of(["shop", "cart"][request as usize % 2], spans)
+        })
+        .collect();
+    // Of the same service on another host; of no service at all.
+    requests[4].resource_spans[0].resource.as_mut().unwrap().attributes.push(text("host", "h2"));
+    requests[8].resource_spans[0].resource.as_mut().unwrap().attributes.clear();
+    requests
+}
+
+/// Points by metric, resource and attributes, with what they say; times and exemplars are each process's own.
+type Points = BTreeMap<String, BTreeSet<String>>;
+
+/// Without what says nothing: fields that are zero or empty may be written or not.
+fn normal(value: Value) -> Value {
+    let says_nothing = |value: &Value| match value {
+        Value::Null => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => matches!(text.as_str(), "" | "0"),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) => false,
+    };
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(key, value)| (key, normal(value)));
+            Value::Object(fields.filter(|(_, value)| !says_nothing(value)).collect())
+        }
+        other => other,
+    }
+}
+
+fn points(path: &Path) -> Points {
+    let mut latest: BTreeMap<String, (String, Value)> = BTreeMap::new();
+    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let sorted = |attributes: Vec<Value>| {
+        let texts: BTreeSet<String> = attributes.iter().map(ToString::to_string).collect();
+        texts.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
+        let Ok(request) = serde_json::from_str::<Value>(line) else { continue };
+        for resource_metrics in list(&request, "resourceMetrics") {
+            let resource = sorted(list(&resource_metrics["resource"], "attributes"));
+            for metric in list(&resource_metrics, "scopeMetrics").iter().flat_map(|scope| list(scope, "metrics")) {
+                let name = metric["name"].as_str().unwrap().to_owned();
+                let unit = metric["unit"].as_str().unwrap_or_default().to_owned();
+                for kind in ["sum", "histogram", "exponentialHistogram"] {
+                    for mut point in list(&metric[kind], "dataPoints") {
+                        let attributes = sorted(list(&point, "attributes"));
+                        let fields = point.as_object_mut().unwrap();
+                        for own in ["attributes", "startTimeUnixNano", "timeUnixNano", "exemplars", "flags"] {
+                            fields.remove(own);
+                        }
+                        let is_delta = metric[kind]["aggregationTemporality"] == 1;
+                        let key = format!("{name} {unit} {kind} of {resource} | {attributes}");
+                        let number = |value: &Value| value["asInt"].as_str().and_then(|it| it.parse::<i64>().ok());
+                        let sum = latest.get(&key).and_then(|(_, before)| Some(number(before)? + number(&point)?));
+                        if let Some(sum) = sum.filter(|_| is_delta) {
+                            point["asInt"] = Value::String(sum.to_string());
+                        }
+                        latest.insert(key, (name.clone(), point));
+                    }
+                }
+            }
+        }
+    }
+    let mut points = Points::new();
+    for (key, (name, point)) in latest {
+        points.entry(name).or_default().insert(format!("{key} = {}", normal(point)));
+    }
+    points
+}
+
+#[tokio::test]
+async fn what_a_collector_counts_is_counted_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (folder.path().join("ours.jsonl"), folder.path().join("theirs.jsonl"));
+    let more = folder.path().join("more.yaml");
+    let text = format!(
+        "{}exporters:
+  file/ours: {{path: '{}'}}
+  file/theirs: {{path: '{}'}}
+service:
+  pipelines:
+    traces: {{exporters: [{ids}]}}
+    metrics/ours: {{receivers: [{ids}], exporters: [file/ours]}}
+    metrics/theirs: {{receivers: [otlp], exporters: [file/theirs]}}
+",
+        connectors(),
+        ours.display(),
+        theirs.display(),
+        ids = ids(),
+    );
+    std::fs::write(&more, text).unwrap();
+    let arguments = vec!["--config".to_owned(), more.display().to_string()];
+    let spanreel = Spanreel::start(&Options { arguments, ..Options::default() }).await;
+    let config = format!(
+        "extensions: {{health_check: {{endpoint: '127.0.0.1:$HEALTH'}}}}
+receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:$GRPC'}}, http: {{endpoint: '127.0.0.1:$HTTP'}}}}}}}}
+{}exporters: {{otlp: {{endpoint: '127.0.0.1:{}', tls: {{insecure: true}}, sending_queue: {{num_consumers: 1}}}}}}
+service:
+  extensions: [health_check]
+  telemetry: {{metrics: {{level: none}}}}
+  pipelines:
+    traces: {{receivers: [otlp], exporters: [{ids}]}}
+    metrics: {{receivers: [{ids}], exporters: [otlp]}}
+",
+        connectors(),
+        spanreel.ports.grpc,
+        ids = ids(),
+    );
+    let otelcol = Otelcol::start(&config).await;
+    for port in [spanreel.ports.grpc, otelcol.grpc] {
+        let mut client = Client::connect(port, Protocol::Grpc).await.unwrap();
+        for request in requests() {
+            let sent = client.export_bytes(Signal::Traces, &request.encode_to_vec(), Compression::Identity).await;
+            assert!(sent.unwrap().is_ok());
+        }
+    }
+    let same = || !points(&ours).is_empty() && points(&ours) == points(&theirs);
+    let deadline = std::time::Instant::now() + SEEN_BOUND;
+    while !same() && std::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (ours, theirs) = (points(&ours), points(&theirs));
+    let names: Vec<&String> = theirs.keys().collect();
+    let expected = [
+        "calls.calls",
+        "dimensions.calls",
+        "dimensions.duration",
+        "dimensions.events",
+        "exponential.calls",
+        "exponential.duration",
+        "plain.calls",
+        "plain.duration",
+    ];
+    assert_eq!(names, expected, "the Collector says too little");
+    for name in expected {
+        let (ours, theirs) = (ours.get(name).cloned().unwrap_or_default(), &theirs[name]);
+        let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
+            one.difference(other).take(3).cloned().collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(ours, *theirs, "{name}\nonly here:\n{}\nonly there:\n{}", only(&ours, theirs), only(theirs, &ours));
+    }
+}
