@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! cargo bench --bench load -- [--seconds 20] [--rate SPANS_PER_SECOND] [--protocol grpc|http]
-//!                             [--connections 4] [--in-flight 8] [--subjects spanreel,otelcol,otelcol-fsync,otelcol-file]
-//!                             [--report FILE]
+//!                             [--connections 4] [--in-flight 8] [--report FILE]
+//!                             [--subjects spanreel,spanreel-edge,otelcol,otelcol-fsync,otelcol-file]
 //! cargo bench --bench load -- --store 1000,10000,max [--seconds 90] [--report FILE]
 //! cargo bench --bench load -- --processors all|NAME,... [--seconds 20] [--rate SPANS_PER_SECOND] [--report FILE]
 //! cargo bench --bench load -- --backlog SPANS [--report FILE]
@@ -108,7 +108,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
         spans_max: None,
         seed: u64::from(std::process::id()),
     };
-    let mut subjects = vec![Subject::Spanreel, Subject::Otelcol, Subject::OtelcolFileStorage { fsync: true }];
+    let mut subjects =
+        vec![Subject::Spanreel, Subject::SpanreelEdge, Subject::Otelcol, Subject::OtelcolFileStorage { fsync: true }];
     let mut store = Vec::new();
     let (mut chains, mut backlog) = (Vec::new(), None);
     let mut report = None;

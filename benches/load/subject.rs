@@ -47,6 +47,8 @@ impl Path<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     Spanreel,
+    /// Without a store and without metrics from spans: what a Collector does, and durable.
+    SpanreelEdge,
     /// The walk-through's configuration: the queue in memory.
     Otelcol,
     /// The queue on disk, synced at each write or not.
@@ -92,6 +94,7 @@ impl Subject {
     pub fn from_name(name: &str) -> Result<Self, String> {
         Ok(match name {
             "spanreel" => Self::Spanreel,
+            "spanreel-edge" => Self::SpanreelEdge,
             "otelcol" => Self::Otelcol,
             "otelcol-fsync" => Self::OtelcolFileStorage { fsync: true },
             "otelcol-file" => Self::OtelcolFileStorage { fsync: false },
@@ -102,6 +105,7 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::Spanreel => "Spanreel, fsync",
+            Self::SpanreelEdge => "Spanreel, fsync, without store and metrics from spans",
             Self::Otelcol => "otelcol, walk-through config, queue in memory",
             Self::OtelcolFileStorage { fsync: true } => "otelcol, file_storage, fsync",
             Self::OtelcolFileStorage { fsync: false } => "otelcol, file_storage, no fsync",
@@ -111,7 +115,7 @@ impl Subject {
     pub async fn measure(self, plan: Plan, path: Path<'_>) -> Measured {
         let sink = Sink::start().await.expect("the sink listens");
         match self {
-            Self::Spanreel => {
+            Self::Spanreel | Self::SpanreelEdge => {
                 let mut options = Options::default().with_grpc_destination("otlp", sink.port);
                 let batch = format!("{{send_batch_size: 10000, timeout: {}}}", path.batch_timeout());
                 let around = [
@@ -120,6 +124,11 @@ impl Subject {
                 ];
                 let chain = [&around[..1], path.chain.processors, &around[1..]].concat();
                 options.processors = chain.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+                let has_store = self == Self::Spanreel;
+                if !has_store {
+                    options.appliance.push("store: {enabled: false}".to_owned());
+                    options.appliance.push("metrics_from_spans: {enabled: false}".to_owned());
+                }
                 if let Some(cluster) = path.cluster {
                     cluster.join(&mut options);
                 }
@@ -133,7 +142,7 @@ impl Subject {
                 ledger.assert_balanced();
                 let account = ledger.pipeline(PIPELINE);
                 assert_eq!(account.stored + account.sampled_out, measured.sent.spans, "the ledger: {ledger:#?}");
-                if path.chain.keeps_all {
+                if has_store && path.chain.keeps_all {
                     measured.traces_checked = Some(check_sample(&spanreel, plan, &measured.sent).await);
                 }
                 measured
