@@ -59,7 +59,7 @@ test("the cluster page shows who is silent, how far each came, and the line that
   await page.getByText(/first span \d+d ago, last/).waitFor();
   await page.getByRole("button", { name: "silent 1" }).click();
   await page.waitForURL(/condition=silent/);
-  assert.equal(await page.locator(".workload").count(), 1);
+  await page.waitForFunction(() => document.querySelectorAll(".workload").length === 1);
   await page.locator(".workload", { hasText: "agent:1" }).waitFor();
   await page.getByRole("tab", { name: "Restarts (2)" }).click();
   await page.locator("pre", { hasText: "logs db-0 --previous" }).waitFor();

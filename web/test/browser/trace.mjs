@@ -9,15 +9,15 @@ test("the waterfall walks by keys, finds, and keeps its place in the address", a
   assert.ok((await page.locator(".line").count()) < 120, "only rows in sight exist");
   await page.keyboard.press("j");
   await page.keyboard.press("j");
-  assert.equal(await selected.getAttribute("aria-rowindex"), "2");
+  await page.locator('.line.selected[aria-rowindex="2"]').waitFor();
   await page.keyboard.press("e");
   await page.locator(".drawer .message", { hasText: "row is locked" }).waitFor();
-  assert.ok(await selected.isVisible(), "the next error is in sight");
+  await selected.waitFor();
   const span = new URL(page.url()).searchParams.get("span");
   // As in Jaeger: all closed, all open, one level each way.
   await page.keyboard.press("]");
   await page.locator('.line[aria-expanded="false"]').first().waitFor();
-  assert.equal(await page.locator(".line").count(), 1);
+  await page.waitForFunction(() => document.querySelectorAll(".line").length === 1);
   await page.keyboard.press("o");
   await page.waitForFunction(() => document.querySelectorAll(".line").length > 1);
   await page.keyboard.press("p");
@@ -108,9 +108,9 @@ test("what stands in the data is never run and never hidden", async () => {
   assert.equal(await page.locator(".page-trace img, .drawer b b, .drawer a[href^='javascript:']").count(), 0);
   await drawer.getByRole("button", { name: "all 100k characters" }).click();
   await page.waitForFunction(() => document.querySelector(".drawer").textContent.includes("x".repeat(100_000)));
-  for (const path of ["/", "/traces", "/map"]) {
+  for (const [path, filled] of [["/", ".services-table tbody tr"], ["/traces", "a.trace"], ["/map", ".map-node"]]) {
     const other = await open(path);
-    await other.page.waitForLoadState("networkidle");
+    await other.page.locator(filled).first().waitFor();
     await other.close();
   }
   await close();

@@ -14,8 +14,13 @@ const shotsAt = process.argv.indexOf("--shots");
 const SHOTS = shotsAt > 0 ? process.argv[shotsAt + 1] : null;
 const BINARY = resolve(process.env.SPANREEL_BIN ?? "../target/release/spanreel");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const START_MS = 30_000;
-const WAIT_MS = 20_000;
+const START_MS = 60_000;
+const WAIT_MS = 60_000;
+/** Below the range from which Linux takes the ports of outgoing connections: a server that returns finds its port free. */
+const FIRST_PORT = 20_000;
+const PORTS = 12_000;
+/** Processes that run at the same time start their search at different places. */
+let nextPort = process.pid % PORTS;
 
 /** Known from the first test on; `ids` from `home.mjs` on. */
 export const world = { base: "", otlp: "", directory: "", ids: { large: "", odd: {} } };
@@ -24,12 +29,17 @@ let browser;
 /** Whatever a test leaves running is stopped at the end. */
 const running = new Set();
 
-export async function freePort() {
-  const server = createServer();
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
-  const { port } = server.address();
-  await new Promise((done) => server.close(done));
-  return port;
+/** On which nobody listens; none is given out twice. */
+async function freePort() {
+  for (let tried = 0; tried < PORTS; tried++) {
+    const port = FIRST_PORT + (nextPort++ % PORTS);
+    const server = createServer();
+    const isFree = await new Promise((done) => server.once("error", () => done(false)).listen(port, "127.0.0.1", () => done(true)));
+    if (!isFree) continue;
+    await new Promise((done) => server.close(done));
+    return port;
+  }
+  throw new Error(`no free port between ${FIRST_PORT} and ${FIRST_PORT + PORTS}`);
 }
 
 /** Takes the ports of an earlier one if they are given. */
@@ -99,10 +109,13 @@ export async function shot(page, name) {
   if (SHOTS) await page.screenshot({ path: join(SHOTS, `${name}.png`) });
 }
 
+/** What is dim or moves only for a moment: whether that is looked at must not depend on when. */
+const AT_REST = "*, ::before, ::after { animation: none !important; transition: none !important; } .stale { opacity: 1 !important; }";
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** What is seriously wrong with a page for people who cannot see, use a mouse, or have a small screen. The page must have been opened with `bypassCSP`. */
 export async function findings(page) {
+  await page.addStyleTag({ content: AT_REST });
   await page.evaluate(AXE);
   const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   const serious = found.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
