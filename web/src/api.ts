@@ -223,7 +223,6 @@ export interface Status {
     /** Only in the answer for this UI. */
     bytes_max?: number | null;
     max_age_seconds?: number | null;
-    full_in_seconds?: number | null;
   };
   injections: { language: string; result: string; reason: string; count: number }[];
   /** Null outside a cluster. */
@@ -233,11 +232,9 @@ export interface Status {
 export const status = (signal?: AbortSignal) => get<Status>("api/spanreel/status", {}, signal);
 
 export type Destination = Status["destinations"][number] & {
-  waiting_batches?: number;
-  /** Compressed. */
-  waiting_bytes?: number;
   oldest_waiting_age_seconds?: number | null;
-  dead_letters?: number;
+  /** Null where they could not be counted. */
+  dead_letters?: number | null;
 };
 
 export interface Account {
@@ -249,7 +246,8 @@ export interface Account {
 export interface Health extends Status {
   ledger: (Account & { pipeline: string; destinations: (Account & { destination: string; stored: number; sent: number; queued: number; expired: number })[] })[];
   destinations: Destination[];
-  dead_letters: { count: number; items: number; bytes: number; more: boolean };
+  /** Null with a problem: they could not be counted. */
+  dead_letters: { count: number | null; items: number | null; bytes: number | null; more: boolean; problem?: string | null };
   certificates: { name: string; serves: string; expires: number | null; expires_in_seconds: number | null; problem?: string | null }[];
   recent: {
     since: number;

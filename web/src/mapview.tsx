@@ -33,7 +33,7 @@ export function Picture({ map, seconds, open }: Props) {
         </marker>
       </defs>
       {map.edges.map((edge) => (
-        <Edge key={`${edge.from} ${edge.to}`} edge={edge} from={byId.get(edge.from)!} to={byId.get(edge.to)!} most={most} seconds={seconds} />
+        <Edge key={`${edge.from} ${edge.to}`} edge={edge} from={byId.get(edge.from)!} to={byId.get(edge.to)!} most={most} seconds={seconds} leads={open(edge)} />
       ))}
       {labels(map, byId, seconds).map(({ edge, text, x, y }) => (
         <text key={`${edge.from} ${edge.to}`} class={edge.failed > 0 ? "map-label bad" : "map-label"} x={x} y={y} text-anchor="middle">
@@ -70,7 +70,8 @@ function Target({ to, class: name, children }: TargetProps) {
     event.preventDefault();
     to();
   };
-  return <g class={name} role="button" tabIndex={0} onClick={to} onKeyDown={keys}>{children}</g>;
+  // In SVG the names of attributes are as they are written.
+  return <g class={name} role="button" tabindex={0} onClick={to} onKeyDown={keys}>{children}</g>;
 }
 
 interface Placed {
@@ -110,7 +111,16 @@ function labels(map: ServiceMap, byId: Map<string, MapNode>, seconds: number): P
 
 const clipped = (text: string, characters: number): string => (text.length > characters ? `${text.slice(0, characters - 1)}…` : text);
 
-function Edge({ edge, from, to, most, seconds }: { edge: MapEdge; from: MapNode; to: MapNode; most: number; seconds: number }) {
+interface EdgeProps {
+  edge: MapEdge;
+  from: MapNode;
+  to: MapNode;
+  most: number;
+  seconds: number;
+  leads: string | (() => void);
+}
+
+function Edge({ edge, from, to, most, seconds, leads }: EdgeProps) {
   const back = to.layer < from.layer;
   const y0 = from.y + NODE_HEIGHT / 2;
   const y1 = to.y + NODE_HEIGHT / 2;
@@ -125,13 +135,18 @@ function Edge({ edge, from, to, most, seconds }: { edge: MapEdge; from: MapNode;
     ? `M${from.x + NODE_WIDTH / 2} ${from.y}C${from.x + NODE_WIDTH / 2} ${from.y - bend} ${to.x + NODE_WIDTH / 2} ${to.y - bend} ${to.x + NODE_WIDTH / 2} ${to.y - 2}`
     : `M${x0} ${y0}C${x0 + bend} ${y0 + bow} ${x1 - bend} ${y1 + bow} ${x1} ${y1}`;
   const width = 1 + 3.5 * (Math.log1p(edge.calls) / Math.log1p(most));
-  return (
-    <path class={edge.failed > 0 ? "map-edge bad" : "map-edge"} d={path} stroke-width={width} marker-end="url(#arrow)">
+  const drawn = (
+    <>
       <title>
         {from.name} → {to.name}: {count(edge.calls)} calls, {figures(edge, seconds)}
       </title>
-    </path>
+      <path class={edge.failed > 0 ? "map-edge bad" : "map-edge"} d={path} stroke-width={width} marker-end="url(#arrow)" />
+      <path class="map-hit" d={path} />
+    </>
   );
+  // Only for the pointer: for keys and for those who do not see it, the table leads to the same.
+  if (typeof leads === "string") return <a href={leads} class="map-call" tabindex={-1} aria-hidden="true">{drawn}</a>;
+  return <g class="map-call" aria-hidden="true" onClick={leads}>{drawn}</g>;
 }
 
 export function Table({ map, seconds, open }: Props) {

@@ -48,7 +48,7 @@ function TraceRow({ trace, longest, isNew }: { trace: FoundTrace; longest: numbe
       <span class="title">
         <ServiceDot service={service} />
         <span class="clip">
-          <span class="root">{service === "<root span not yet received>" ? "root not received" : service || "root not received"}</span> <b>{trace.rootTraceName}</b>
+          <span class="root">{service === "<root span not yet received>" ? "root not received" : service || "no service name"}</span> <b>{trace.rootTraceName}</b>
         </span>
         {errors > 0 && (
           <span class="errors" title={`${errors} spans failed`}>

@@ -173,6 +173,27 @@ test("a trace written as Jaeger's JSON reads as the same trace", () => {
   assert.deepEqual(readTrace(JSON.parse(JSON.stringify(toJaeger("t", shop)))).map(seen), shop.map(seen));
 });
 
+test("attributes that are named like Jaeger's own tags are written besides those", () => {
+  const spans = readTrace(request(odd["twins"]));
+  const named = (key: string, text: string) => ({ key, text, type: "string" as const, value: { stringValue: text } });
+  const first: SpanData = { ...spans[0]!, kind: "server", status: "error", attributes: [named("error", "timeout"), named("span.kind", "special"), named("otel.status_code", "ERROR")] };
+  const again = readTrace(toJaeger("t", [first]))[0]!;
+  assert.deepEqual([again.kind, again.status], ["server", "error"]);
+  const values = (key: string) => again.attributes.filter((one) => one.key === key).map((one) => one.text);
+  assert.deepEqual([values("error"), values("span.kind"), values("otel.status_code")], [["true", "timeout"], ["server", "special"], ["ERROR"]]);
+});
+
+test("what refers to another trace in Jaeger's JSON is a link and no parent", () => {
+  const refer = (refType: string, traceID: string, spanID: string) => ({ refType, traceID, spanID });
+  const read = (...references: unknown[]) => readTrace({ data: [{ processes: {}, spans: [{ traceID: "1f", spanID: "b", operationName: "x", references }] }] })[0]!;
+  for (const type of ["FOLLOWS_FROM", "CHILD_OF"]) {
+    const apart = read(refer(type, "2f", "c"));
+    assert.deepEqual([apart.parentId, apart.links.length], ["", 1]);
+    const within = read(refer(type, "2f", "c"), refer(type, "001f", "a"));
+    assert.deepEqual([within.parentId, within.links.map((one) => one.spanId)], ["a".padStart(16, "0"), ["c".padStart(16, "0")]]);
+  }
+});
+
 test("what came as Jaeger's JSON is written as OTLP with its types", () => {
   const shop = readTrace(request(largeTrace(generator(5), START, 200)));
   const jaeger = readTrace(JSON.parse(JSON.stringify(toJaeger("t", shop))));

@@ -1,5 +1,5 @@
 import type { Destination, Health } from "../api";
-import { ago, bytes, clock, coarse, count } from "../format";
+import { ago, clock, coarse, count } from "../format";
 import { change } from "../router";
 import { words } from "./ledger";
 
@@ -39,7 +39,7 @@ export function Destinations({ now }: { now: Health }) {
 function Line({ of: one }: { of: Destination }) {
   const lost = Object.entries(one.expired).filter(([, spans]) => spans > 0);
   const failing = one.last_error !== null && (one.last_success ?? 0) < one.last_error.at;
-  const letters = one.dead_letters ?? 0;
+  const letters = one.dead_letters === undefined ? 0 : one.dead_letters;
   return (
     <tr>
       <td>
@@ -54,14 +54,13 @@ function Line({ of: one }: { of: Destination }) {
         )}
       </td>
       <td class="number">{count(one.sent)}</td>
-      <td class="number">
-        {count(one.queued)}
-        {(one.waiting_bytes ?? 0) > 0 && <small> {bytes(one.waiting_bytes ?? 0)}</small>}
-      </td>
+      <td class="number">{count(one.queued)}</td>
       <td class="number">{one.oldest_waiting_age_seconds == null ? "–" : coarse(one.oldest_waiting_age_seconds)}</td>
       <td class="number">{lost.length === 0 ? "0" : <b class="bad-text">{lost.map(([reason, spans]) => `${count(spans)} ${words(reason)}`).join(", ")}</b>}</td>
       <td class="number">
-        {letters === 0 ? (
+        {letters === null ? (
+          <span title="They could not be counted">?</span>
+        ) : letters === 0 ? (
           "0"
         ) : (
           <button type="button" class="linkish bad-text" onClick={() => change({ tab: "letters" })}>

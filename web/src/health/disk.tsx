@@ -5,8 +5,8 @@ import { bytes, coarse, count, percent } from "../format";
 /** Longer forecasts say more about yesterday than about then. */
 const FORECAST_SECONDS_MAX = 365 * 86_400;
 
-export function forecast(seconds: number | null | undefined): string {
-  if (seconds == null) return "not growing";
+export function forecast(seconds: number | null): string {
+  if (seconds === null) return "not growing";
   return seconds > FORECAST_SECONDS_MAX ? "full in more than a year" : `full in about ${coarse(seconds)}`;
 }
 
@@ -26,7 +26,7 @@ export function Disk({ now }: { now: Health }) {
           title="Store"
           value={store.bytes}
           max={store.bytes_max ?? 0}
-          note={`${count(store.spans)} spans${store.spans > 0 ? `, ${Math.round(store.bytes / store.spans)} bytes each` : ""}${store.oldest_received ? `; oldest ${coarse(Date.now() / 1000 - store.oldest_received)}` : ""}${store.max_age_seconds ? ` of ${coarse(store.max_age_seconds)}` : ""}${store.bytes_max ? `; ${forecast(store.full_in_seconds)}` : ""}${store.pinned_traces > 0 ? `; ${count(store.pinned_traces)} traces are pinned` : ""}`}
+          note={`${count(store.spans)} spans${store.spans > 0 ? `, ${Math.round(store.bytes / store.spans)} bytes each` : ""}${store.oldest_received ? `; oldest ${coarse(Date.now() / 1000 - store.oldest_received)}` : ""}${store.max_age_seconds ? ` of ${coarse(store.max_age_seconds)}` : ""}${store.pinned_traces > 0 ? `; ${count(store.pinned_traces)} traces are pinned` : ""}`}
           problem={store.damaged_runs > 0 ? `${count(store.damaged_runs)} runs are damaged: spanreel verify says where.` : ""}
         />
         <div class="card">

@@ -26,7 +26,7 @@ export default function Health() {
   const recent = now.recent.entries.length;
   const tabs: [Tab, string][] = [
     ["overview", "Overview"],
-    ["letters", `Dead letters${letters > 0 ? ` (${count(letters)}${now.dead_letters.more ? "+" : ""})` : ""}`],
+    ["letters", `Dead letters${letters === null ? " (?)" : letters > 0 ? ` (${count(letters)}${now.dead_letters.more ? "+" : ""})` : ""}`],
     ["recent", `Warnings${recent > 0 ? ` (${count(recent)})` : ""}`],
     ["config", "Configuration"],
   ];

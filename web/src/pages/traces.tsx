@@ -223,22 +223,27 @@ function Summary({ answer, shown, took, loading, limit, children }: SummaryProps
   const inspected = Number(answer?.metrics?.inspectedBytes ?? 0);
   const inspectedTraces = Number(answer?.metrics?.inspectedTraces ?? 0);
   return (
-    <p class="summary" role="status">
-      {answer ? (
-        <>
-          <b>{count(shown)}</b> {shown === 1 ? "trace" : "traces"}, newest first
-          {found >= limit ? ", there may be more" : ", these are all"}
-          {children}
-          <small>
-            {inspectedTraces > 0 && `${count(inspectedTraces)} traces looked at, `}
-            {inspected > 0 && `${bytes(inspected)} read, `}
-            {Math.round(took)} ms
-          </small>
-        </>
-      ) : loading ? (
-        "Searching …"
-      ) : (
-        ""
+    <p class="summary">
+      {/* Only this is read out when it changes, not what each look took. */}
+      <span role="status">
+        {answer ? (
+          <>
+            <b>{count(shown)}</b> {shown === 1 ? "trace" : "traces"}, newest first
+            {found >= limit ? ", there may be more" : ", these are all"}
+          </>
+        ) : loading ? (
+          "Searching …"
+        ) : (
+          ""
+        )}
+      </span>
+      {answer && children}
+      {answer && (
+        <small>
+          {inspectedTraces > 0 && `${count(inspectedTraces)} traces looked at, `}
+          {inspected > 0 && `${bytes(inspected)} read, `}
+          {Math.round(took)} ms
+        </small>
       )}
     </p>
   );

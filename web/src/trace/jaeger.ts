@@ -18,8 +18,20 @@ function tag({ key, text: written, type }: Attribute): Tag {
   return { key, type: "string", value: written };
 }
 
-/** Tags that were made of a span's own fields are not written twice. */
-const OWN = new Set(["span.kind", "error", "otel.status_code", "otel.status_description", "otel.scope.name", "otel.scope.version", "w3c.tracestate"]);
+/** What a span has besides its attributes; readers take the first tag of a name. A tag that came with the same value is not written twice. */
+function tags(span: SpanData): Tag[] {
+  const own: Tag[] = [
+    ...(span.kind === "unspecified" ? [] : text("span.kind", span.kind)),
+    ...(span.status === "unset" ? [] : text("otel.status_code", span.status.toUpperCase())),
+    ...(span.status === "error" ? [{ key: "error", type: "bool" as const, value: true }] : []),
+    ...text("otel.status_description", span.statusMessage),
+    ...text("otel.scope.name", span.scope.name),
+    ...text("otel.scope.version", span.scope.version),
+    ...text("w3c.tracestate", span.traceState),
+  ];
+  const isSaid = (one: Tag) => own.some(({ key, value }) => key === one.key && value === one.value);
+  return [...own, ...span.attributes.map(tag).filter((one) => !isSaid(one))];
+}
 
 export function toJaeger(id: string, spans: readonly SpanData[]): unknown {
   const processes = new Map<Resource, string>();
@@ -39,16 +51,7 @@ export function toJaeger(id: string, spans: readonly SpanData[]): unknown {
           startTime: micros(span.startNano),
           // Jaeger has no negative durations.
           duration: Math.max(0, micros(span.endNano) - micros(span.startNano)),
-          tags: [
-            ...span.attributes.filter(({ key }) => !OWN.has(key)).map(tag),
-            ...(span.kind === "unspecified" ? [] : text("span.kind", span.kind)),
-            ...(span.status === "unset" ? [] : text("otel.status_code", span.status.toUpperCase())),
-            ...(span.status === "error" ? [{ key: "error", type: "bool" as const, value: true }] : []),
-            ...text("otel.status_description", span.statusMessage),
-            ...text("otel.scope.name", span.scope.name),
-            ...text("otel.scope.version", span.scope.version),
-            ...text("w3c.tracestate", span.traceState),
-          ],
+          tags: tags(span),
           logs: span.events.map((event) => ({
             timestamp: micros(event.nano),
             fields: [...(event.attributes.some(({ key }) => key === "event") ? [] : text("event", event.name)), ...event.attributes.map(tag)],

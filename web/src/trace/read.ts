@@ -213,10 +213,13 @@ function readJaeger(json: Json): SpanData[] {
     const tags = readTags(span["tags"]);
     const tag = (key: string) => tags.find((one) => one.key === key)?.text ?? "";
     const references = list(span["references"]);
-    const parent = references.find((one) => one["refType"] === "CHILD_OF") ?? references.find((one) => one["refType"] === "FOLLOWS_FROM");
+    const traceId = jaegerId(span["traceID"], 32, `${path}.traceID`);
+    // What refers to another trace is a link.
+    const within = references.filter((one) => one["traceID"] === undefined || jaegerId(one["traceID"], 32, `${path}.references`) === traceId);
+    const parent = within.find((one) => one["refType"] === "CHILD_OF") ?? within.find((one) => one["refType"] === "FOLLOWS_FROM");
     const start = BigInt(Math.round(number(span["startTime"]))) * 1000n;
     return {
-      traceId: jaegerId(span["traceID"], 32, `${path}.traceID`),
+      traceId,
       spanId: jaegerId(span["spanID"], 16, `${path}.spanID`),
       parentId: parent ? jaegerId(parent["spanID"], 16, `${path}.references`) : span["parentSpanID"] ? jaegerId(span["parentSpanID"], 16, `${path}.parentSpanID`) : "",
       name: string(span["operationName"]),

@@ -86,6 +86,19 @@ test("the map shows services, databases and queues with their calls", async () =
   await page.locator(".map-node", { hasText: "checkout" }).first().waitFor();
   for (const name of ["postgresql", "redis", "orders"]) assert.ok((await page.locator(".map-node", { hasText: name }).count()) > 0, name);
   assert.ok((await page.locator(".map-edge").count()) >= 8);
+  // Where a call's line is not covered, it leads to the traces that have the call.
+  const at = await page.evaluate(() => {
+    for (const line of document.querySelectorAll(".map-hit")) {
+      line.scrollIntoView({ block: "center", inline: "center" });
+      const { x, y } = line.getPointAtLength(line.getTotalLength() / 2).matrixTransform(line.getScreenCTM());
+      if (document.elementFromPoint(x, y)?.classList.contains("map-hit")) return [x, y];
+    }
+    return null;
+  });
+  assert.ok(at, "some line is in sight");
+  await page.mouse.click(...at);
+  await page.waitForURL((url) => url.pathname === "/traces" && /[>&]/.test(url.searchParams.get("q") ?? ""));
+  await page.locator("a.trace").first().waitFor();
   await close();
 });
 

@@ -129,6 +129,11 @@ test("the tabs of a trace show flame graph, statistics and events", async () => 
   await page.getByRole("tab", { name: "Events" }).click();
   await page.getByText("No span of this trace has events").waitFor();
   await page.getByRole("tab", { name: "Map" }).click();
+  await page.locator(".map-node", { hasText: "checkout" }).first().press("Enter");
+  await page.locator(".drawer", { hasText: "checkout" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.locator(".drawer").waitFor({ state: "detached" });
+  await page.getByRole("tab", { name: "Map" }).click();
   await page.locator(".map-node", { hasText: "checkout" }).first().click();
   await page.locator(".drawer", { hasText: "checkout" }).waitFor();
   await close();

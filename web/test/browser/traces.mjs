@@ -107,6 +107,18 @@ test("traces appear as they arrive, stand still while paused, and are counted me
   await page.getByRole("button", { name: "1 new" }).click();
   await third.waitFor();
   assert.equal(streams.length, 1, "one stream, and none for each look");
+  // A page that nobody sees does not listen, and what came meanwhile is there when it is seen again.
+  const turn = (hidden) =>
+    page.evaluate((hidden) => {
+      Object.defineProperty(document, "hidden", { configurable: true, value: hidden });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+  await turn(true);
+  await page.locator(".live .lamp.warn").waitFor();
+  const unseen = await arrive();
+  await turn(false);
+  await unseen.waitFor();
+  assert.equal(streams.length, 2);
   await page.keyboard.press("l");
   await page.waitForURL((url) => !url.search.includes("live"));
   await close();
