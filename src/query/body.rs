@@ -52,14 +52,11 @@ impl Allowance {
         self.refused.is_some()
     }
 
-    /// What was written stays booked until its query is settled.
-    pub fn finish(self) -> Result<(), QueryError> {
+    /// What is booked for what was written.
+    pub fn finish(self) -> Result<Booked, QueryError> {
         match self.refused {
             Some(refused) => Err(refused),
-            None => {
-                self.booked.leave();
-                Ok(())
-            }
+            None => Ok(self.booked),
         }
     }
 }
@@ -142,7 +139,9 @@ impl Body {
     }
 
     /// In pieces, so that what was sent is not held with what was not.
-    fn put_pieces(&mut self, bytes: Vec<u8>) {
+    fn put_pieces(&mut self, mut bytes: Vec<u8>) {
+        // What grew as it was written may be twice as large as what is in it, and only that is booked.
+        bytes.shrink_to_fit();
         self.piece_bytes += bytes.len();
         if bytes.len() <= 2 * PIECE_BYTES {
             self.pieces.push(bytes);
@@ -168,7 +167,8 @@ impl Body {
             let buffer = std::mem::take(&mut self.buffer);
             self.put_pieces(buffer);
         }
-        self.allowance.finish()?;
+        // Until its query is settled.
+        self.allowance.finish()?.leave();
         Ok((self.pieces, if compresses { Coding::Gzip } else { Coding::Identity }))
     }
 }

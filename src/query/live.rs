@@ -309,6 +309,10 @@ impl Source for Newcomers<'_> {
         self.all.whole_since()
     }
 
+    fn is_part(&self) -> bool {
+        true
+    }
+
     fn only(&self) -> Option<&Fingerprints> {
         Some(&self.traces)
     }

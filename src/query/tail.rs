@@ -29,6 +29,7 @@ use crate::otlp::{SpanId, TraceId};
 use crate::traceql::answer::{FoundSpan, SearchAnswer};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Query, Root, Scope, Stage};
 use crate::traceql::column::ROWS_MAX;
+use crate::traceql::control::Stopped;
 use crate::traceql::request::SearchRequest;
 use crate::traceql::search::Nobody;
 use crate::traceql::segment::{Ids, Piece, Segment, SegmentError, Source, Traces};
@@ -66,10 +67,20 @@ pub(super) async fn tail(
 ) -> Result<Payload, QueryError> {
     let coding = Coding::of(&headers);
     let answer = move |call: TailCall, scanned: &Scanned<'_>| {
-        let arrived = call.answered(scanned)?;
-        let mut body = scanned.body(coding);
-        json::arrived(&mut body, &arrived);
-        Payload::new(JSON, body)
+        let mut arrived = call.answered(scanned)?;
+        loop {
+            let mut body = scanned.body(coding);
+            json::arrived(&mut body, &arrived);
+            match Payload::new(JSON, body) {
+                // Asked again, it would not be shorter.
+                Err(QueryError::AnswerTooLarge { .. } | QueryError::Stopped(Stopped::MemoryOver(_)))
+                    if !arrived.spans.is_empty() =>
+                {
+                    arrived.leave_out_half();
+                }
+                answer => return answer,
+            }
+        }
     };
     state.scan(move || TailCall::from_url(&parameters), answer).await
 }
@@ -96,7 +107,7 @@ impl TailCall {
             let mut arrived = Arrived { next: arrivals.batches.end, ..Arrived::default() };
             if self.last > 0 {
                 let found = self.search(scanned, self.last as usize, scanned.source)?;
-                arrived.take(found, |_, _| true);
+                arrived.take(found);
             }
             return Ok(arrived);
         }
@@ -104,15 +115,25 @@ impl TailCall {
         if !arrivals.segments.is_empty() {
             // Looked at after the batches were, so that it has them and what came before.
             let whole = source.searchable()?;
-            let new = New { whole: &*whole, arrivals: &arrivals };
-            let came = spans_of(&arrivals, scanned)?;
-            let found = self.search(scanned, ROWS_MAX, &new)?;
+            let found = spans_of(&arrivals, scanned).and_then(|came| {
+                let new = New { whole: &*whole, arrivals: &arrivals, came };
+                self.search(scanned, ROWS_MAX, &new)
+            });
+            let found = match found {
+                // Asked again, it would not be otherwise: it is counted, and the next look goes on behind it.
+                Err(QueryError::Stopped(Stopped::MemoryOver(_))) => {
+                    scanned.control.settle(0)?;
+                    arrived.left_out = arrivals.segments.iter().map(|segment| segment.rows() as u64).sum();
+                    return Ok(arrived);
+                }
+                found => found?,
+            };
             // Should some of the batches have been dropped meanwhile, some of their spans may not have been seen.
             let kept_from = source.arrivals(None)?.batches.start;
             let is_whole = found.inspected.segments_done == found.inspected.segments;
             let gone = if is_whole { kept_from.min(arrivals.batches.end) } else { arrivals.batches.end };
             arrived.missed_batches += gone.saturating_sub(arrivals.batches.start);
-            arrived.take(found, |trace, span| came.contains(&(trace, span.id)));
+            arrived.take(found);
         }
         Ok(arrived)
     }
@@ -131,14 +152,21 @@ fn shown_fields() -> Vec<Field> {
 }
 
 impl Arrived {
-    /// Takes the wanted spans of an answer, the newest traces first, as long as there is room for them.
-    fn take(&mut self, found: SearchAnswer, is_wanted: impl Fn(TraceId, &FoundSpan) -> bool) {
+    /// The later half of the spans is counted alone.
+    fn leave_out_half(&mut self) {
+        let kept = self.spans.len() / 2;
+        self.left_out += (self.spans.len() - kept) as u64;
+        self.spans.truncate(kept);
+    }
+
+    /// Takes the spans of an answer, the newest traces first, as long as there is room for them.
+    fn take(&mut self, found: SearchAnswer) {
         for trace in found.traces {
             // A span may be in several spansets.
             let mut seen = HashSet::new();
             for spanset in trace.spansets {
                 self.left_out += u64::from(spanset.matched).saturating_sub(spanset.spans.len() as u64);
-                for span in spanset.spans.into_iter().filter(|span| is_wanted(trace.id, span)) {
+                for span in spanset.spans {
                     if !seen.insert((span.id, span.start, span.duration)) {
                         continue;
                     }
@@ -177,6 +205,7 @@ fn readable(segment: &Arc<dyn Segment>) -> Option<(Arc<Traces>, Vec<Ids>)> {
 struct New<'a> {
     whole: &'a dyn Source,
     arrivals: &'a Arrivals,
+    came: HashSet<(TraceId, SpanId)>,
 }
 
 impl Source for New<'_> {
@@ -192,6 +221,14 @@ impl Source for New<'_> {
 
     fn whole_since(&self) -> u64 {
         self.whole.whole_since()
+    }
+
+    fn is_part(&self) -> bool {
+        true
+    }
+
+    fn shows(&self, trace: TraceId, span: SpanId) -> bool {
+        self.came.contains(&(trace, span))
     }
 
     /// They are looked at with all of their pieces, which are in the segments of the whole.

@@ -132,10 +132,11 @@ impl OpenExtent {
         if self.is_empty() {
             self.oldest_received = received;
         }
-        // BATCHES_MAX keeps the offset below 2^16.
-        let offset = (self.end - self.first) as u16;
-        self.keys.extend_from_slice(keys);
-        self.offsets.extend(std::iter::repeat_n(offset, keys.len()));
+        // BATCHES_MAX keeps the offset below 2^16, unless so many batches were passed over: what follows is not indexed.
+        if let Ok(offset) = u16::try_from(self.end - self.first) {
+            self.keys.extend_from_slice(keys);
+            self.offsets.extend(std::iter::repeat_n(offset, keys.len()));
+        }
         self.end += 1;
         self.frame_bytes += frame_bytes as u64;
         self.raw_bytes += u64::from(raw_bytes);
@@ -144,7 +145,11 @@ impl OpenExtent {
 
     /// The batches before `next` cannot be read.
     pub fn pass_over(&mut self, next: Seq) {
-        self.end = next.0;
+        if self.is_empty() {
+            *self = Self::starting_at(next);
+        } else {
+            self.end = next.0;
+        }
     }
 
     /// With a maximum age, extents are short against it: they go as a whole.
@@ -230,6 +235,22 @@ mod tests {
             }
             prop_assert_eq!(before, after);
         }
+    }
+
+    #[test]
+    fn batches_that_are_passed_over_leave_no_wrong_places_behind() {
+        let mut open = OpenExtent::starting_at(Seq(7));
+        open.pass_over(Seq(9));
+        assert!(open.is_empty() && open.first == 9, "it is as old as what it gets");
+        open.push(1, 1, 5, &[1]);
+        open.pass_over(Seq(12));
+        open.push(1, 1, 6, &[1]);
+        open.pass_over(Seq(12 + (1 << 16)));
+        open.push(1, 1, 7, &[1]);
+        let mut found = Vec::new();
+        open.search(1, &mut found);
+        assert_eq!((found, open.oldest_received), (vec![Seq(9), Seq(12)], 5));
+        assert!(open.is_full(7, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! high-water   end u64, stored spans of all pipelines u64, a check of both u64 (little endian)
 //! ```
 //!
-//! A mark that does not pass its check says nothing; it is not believed and replaced by the next one.
+//! Earlier versions wrote it without the check. A mark that does not pass its check says nothing; it is not believed and replaced by the next one.
 
 use super::Seq;
 use std::fs::File;
@@ -18,6 +18,8 @@ use std::path::Path;
 
 const FILE_NAME: &str = "high-water";
 const LEN: usize = 24;
+/// Of a mark without a check.
+const LEN_UNCHECKED: usize = 16;
 /// Zeros, which a disk may give in place of anything, must not pass.
 const CHECK_OF_ZEROS: u64 = 0x7370_616e_7265_656c;
 
@@ -94,7 +96,8 @@ fn read(file: &File) -> io::Result<Mark> {
     }
     let word = |at: usize| bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
     let mark = Mark { end: word(0), stored_spans: word(8) };
-    if read != LEN || word(16) != mark.check() {
+    let is_whole = read == LEN_UNCHECKED || (read == LEN && word(16) == mark.check());
+    if !is_whole {
         tracing::error!(
             file = FILE_NAME,
             "damaged: whether acknowledged spans are missing cannot be told this time; check the disk"
@@ -102,4 +105,24 @@ fn read(file: &File) -> io::Result<Mark> {
         return Ok(Mark::default());
     }
     Ok(mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_of_an_earlier_version_is_believed_and_a_damaged_one_is_not() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let mark = Mark { end: 7, stored_spans: 9 };
+        let path = directory.path().join(FILE_NAME);
+        for (len, expected) in [(0, Mark::default()), (15, Mark::default()), (LEN_UNCHECKED, mark), (LEN, mark)] {
+            std::fs::write(&path, &mark.bytes()[..len]).unwrap();
+            assert_eq!(HighWater::open(directory.path()).unwrap().1, expected, "{len} bytes");
+        }
+        let mut bytes = mark.bytes();
+        bytes[3] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(HighWater::open(directory.path()).unwrap().1, Mark::default());
+    }
 }

@@ -251,12 +251,17 @@ impl Rescan<'_> {
     /// damaged block. `None`: there is none, and what was acknowledged behind it is missed by the high-water mark.
     fn next_readable(&self) -> Option<Seq> {
         let family = self.database.family(BATCH);
-        let (last, _) = self.database.raw().iterator_cf(family, IteratorMode::End).next()?.ok()?;
+        // What files hold is known without reading them: their last block may be damaged, too.
+        let in_files = self.database.raw().live_files().unwrap_or_default().into_iter();
+        let in_files = in_files.filter(|file| file.column_family_name == BATCH).filter_map(|file| file.end_key);
+        let in_files = in_files.filter_map(|key| seq_of(&key).ok()).max();
+        let last = self.database.raw().iterator_cf(family, IteratorMode::End).next();
+        let last = last.and_then(|item| seq_of(&item.ok()?.0).ok()).max(in_files)?;
         let readable = |seq: &Seq| {
             let value = self.database.raw().get_pinned_cf(family, seq.key());
             matches!(value, Ok(Some(value)) if Header::decode(&value).is_some())
         };
-        (self.open.end + 1..=seq_of(&last).ok()?.0).map(Seq).find(readable)
+        (self.open.end + 1..=last.0).map(Seq).find(readable)
     }
 }
 

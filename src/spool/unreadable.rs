@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Reads of one batch that may fail.
 const TRIES_MAX: u32 = 3;
-/// Reads that follow each other faster are one try: a device that hiccups gets some seconds.
-const TRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Reads that follow each other faster are one try: a device that hiccups gets some seconds. In
+/// unit tests time does not pass unless they say so.
+const TRY_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 3600 } else { 1 });
 /// Batches that are remembered. With more than that the device is failing as a whole, and reading has to wait for it.
 const BATCHES_MAX: usize = 1024;
 
@@ -81,6 +82,12 @@ impl Unreadable {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As if the last tries were some time ago.
+    #[cfg(test)]
+    fn let_time_pass(&self) {
+        self.batches().values_mut().for_each(|tries| tries.last -= TRY_INTERVAL);
+    }
+
     #[cfg(test)]
     pub fn fail_if_asked(&self, seq: Seq) -> Result<(), rocksdb::Error> {
         let failing = self.failing.lock().unwrap();
@@ -93,6 +100,11 @@ impl super::Spool {
     /// Makes the device fail for a batch, as far as readers can tell.
     pub(crate) fn fail_reads_of(&self, seq: Seq) {
         self.shared.unreadable.failing.lock().unwrap().insert(seq);
+    }
+
+    /// The next reads that fail are tries of their own.
+    pub(crate) fn let_time_pass_for_unreadable(&self) {
+        self.shared.unreadable.let_time_pass();
     }
 
     pub(crate) fn unreadable_batches(&self) -> u64 {
@@ -128,14 +140,13 @@ mod tests {
                 Advice::TryAgain,
                 "one try, as it is so quick"
             );
-            unreadable.batches().get_mut(&slow).unwrap().last = Instant::now();
         }
         for _ in 2..TRIES_MAX {
-            unreadable.batches().get_mut(&slow).unwrap().last = Instant::now() - TRY_INTERVAL;
+            unreadable.let_time_pass();
             assert_eq!(unreadable.note(slow, Seq(1), Verdict::Unreadable), Advice::TryAgain);
         }
         assert!(!unreadable.is_passed_over(slow));
-        unreadable.batches().get_mut(&slow).unwrap().last = Instant::now() - TRY_INTERVAL;
+        unreadable.let_time_pass();
         assert_eq!(unreadable.note(slow, Seq(1), Verdict::Unreadable), Advice::PassOver);
         assert!(unreadable.is_passed_over(slow) && unreadable.is_passed_over(damaged));
     }
@@ -148,7 +159,7 @@ mod tests {
         }
         let next = Seq(BATCHES_MAX as u64);
         for _ in 0..2 * TRIES_MAX {
-            unreadable.batches().values_mut().for_each(|tries| tries.last = Instant::now() - TRY_INTERVAL);
+            unreadable.let_time_pass();
             assert_eq!(unreadable.note(next, Seq(0), Verdict::Unreadable), Advice::TryAgain);
         }
         assert_eq!(unreadable.batches().len(), BATCHES_MAX);

@@ -30,7 +30,8 @@ const LOOKED_AT_MAX: u64 = 64;
 /// Segments of the tail that were not read for this long are built anew when they are.
 const IDLE_AFTER: Duration = Duration::from_secs(120);
 
-/// What [`SpanSource::arrived`] inflates at once: as much as a segment of the tail is made of.
+/// What [`SpanSource::arrived`] and [`SpanSource::arrivals`] inflate at once: as much as a segment of the tail is made of. A
+/// batch may have more by itself.
 const ARRIVED_RAW_BYTES_MAX: u64 = 4 << 20;
 
 /// Of how many batches it reads the headers: those of several seconds of small requests, each with a sync of its own.
@@ -167,11 +168,12 @@ impl SpanSource for Store {
         let sealed_to = runs.sealed_to();
         let first_batches = batches.start.0..batches.end.0.min(batches.start.0.saturating_add(LOOKED_AT_MAX));
         let tail = self.tail.view(batches)?;
-        let tail_since = match runs.whole_since() {
-            Some(_) => None,
-            None => self.received_first(first_batches)?,
+        let whole_since = match runs.whole_since() {
+            Some(since) if first_batches.start <= sealed_to.0 => since,
+            // There are no runs, or what came between them and the tail was dropped before it was sealed.
+            _ => self.received_first(first_batches)?.unwrap_or(u64::MAX),
         };
-        Ok(Arc::new(Searchable { runs, sealed_to, tail, tail_since, traces: Mutex::default() }))
+        Ok(Arc::new(Searchable { runs, sealed_to, tail, whole_since, traces: Mutex::default() }))
     }
 
     fn stored(&self) -> Mark {
@@ -212,10 +214,16 @@ impl SpanSource for Store {
         };
         // Numbers only grow: one beyond the end is of another directory, and nothing of this one was missed.
         let first = from.clamp(there.start.0, there.end.0);
-        let (mut end, mut spans) = (first, 0);
+        let (mut end, mut spans, mut raw_bytes) = (first, 0, 0);
         let batches_end = there.end.0.min(first.saturating_add(ARRIVALS_BATCHES_MAX));
         while end < batches_end && spans < ARRIVALS_SPANS_WANTED {
-            spans += self.spool.trace_header(Seq(end))?.map_or(0, |header| u64::from(header.spans));
+            if let Some(header) = self.spool.trace_header(Seq(end))? {
+                if raw_bytes > 0 && raw_bytes + u64::from(header.raw_bytes) > ARRIVED_RAW_BYTES_MAX {
+                    break;
+                }
+                raw_bytes += u64::from(header.raw_bytes);
+                spans += u64::from(header.spans);
+            }
             end += 1;
         }
         let segments = self.tail.arrived(Seq(first)..Seq(end))?.segments(0, u64::MAX).collect();
@@ -228,8 +236,7 @@ struct Searchable {
     runs: Arc<dyn SealedView>,
     sealed_to: Seq,
     tail: TailView,
-    /// Where there is no run: since when the tail has everything.
-    tail_since: Option<u64>,
+    whole_since: u64,
     /// The traces of the segments that were asked for last: a query asks for one trace of a segment after the other.
     traces: Mutex<Vec<(SegmentId, Arc<Traces>)>>,
 }
@@ -288,6 +295,6 @@ impl Source for Searchable {
     }
 
     fn whole_since(&self) -> u64 {
-        self.runs.whole_since().or(self.tail_since).unwrap_or(u64::MAX)
+        self.whole_since
     }
 }

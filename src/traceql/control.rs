@@ -352,7 +352,8 @@ mod tests {
         query.reserve(2 * MIB).unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| query.reserve(MIB));
-            while query.used_bytes() < 3 * MIB {
+            // Should it give up before, that shows below.
+            while query.used_bytes() < 3 * MIB && !waits.is_finished() {
                 std::thread::yield_now();
             }
             // Given back by the query itself while one of its threads waits for it.

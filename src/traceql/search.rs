@@ -233,7 +233,9 @@ impl<'a> Search<'a> {
     ) -> Result<Finds, QueryError> {
         let mut finds = Finds { newest: Newest::new(self.limit, floor), traces: 0 };
         let reader = scan.reader(segment);
-        let driven = self.plan.driven(scan, &reader, self.within)?;
+        // What drives a trace may lie in segments that are not looked at. A single filter decides by each span alone.
+        let is_part = self.source.is_part() && self.plan.single_filter().is_none();
+        let driven = if is_part { Mask::all(reader.rows()) } else { self.plan.driven(scan, &reader, self.within)? };
         if driven.is_empty() {
             return Ok(finds);
         }
@@ -288,7 +290,7 @@ impl<'a> Search<'a> {
         for trace in open {
             if may_be_split(trace)
                 && (newest.floor() == 0 || start_of(trace)? >= newest.floor())
-                && self.plan.may_yield(&reader, &masks, traces.rows(trace))?
+                && (is_part || self.plan.may_yield(&reader, &masks, traces.rows(trace))?)
             {
                 self.offer_once(scan, &reader, trace, seen, newest)?;
             }

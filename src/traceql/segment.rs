@@ -43,6 +43,17 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether [`Source::segments`] are some of those in which traces have pieces: a trace is then to be found by any piece
+    /// there, whatever it yields by the spans of that piece alone.
+    fn is_part(&self) -> bool {
+        false
+    }
+
+    /// Whether answers are to show this span of a trace. The others count for what the query says of the trace alone.
+    fn shows(&self, _trace: TraceId, _span: SpanId) -> bool {
+        true
+    }
+
     /// [`Source::may_be_split`] of all traces of a segment, as a set of their indices; `None`: they are to be asked for one by
     /// one, because to find out is dear. Asked for traces one by one, a query spends most of its time here.
     fn split_traces(&self, _segment: &dyn Segment) -> Option<Mask> {

@@ -12,6 +12,7 @@ use crate::query::error::QueryError;
 use crate::traceql::answer::{
     Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
 };
+use crate::traceql::control::Booked;
 use crate::traceql::value::Value;
 
 /// `tempopb.PartialStatus.PARTIAL`.
@@ -64,32 +65,39 @@ impl Parts {
         self.parts.push(part);
     }
 
-    /// At least one part.
-    fn finish(mut self) -> Result<Vec<Vec<u8>>, QueryError> {
+    /// At least one part. They stay booked until their query is settled.
+    fn finish(self) -> Result<Vec<Vec<u8>>, QueryError> {
+        let (parts, booked) = self.finish_booked()?;
+        booked.leave();
+        Ok(parts)
+    }
+
+    fn finish_booked(mut self) -> Result<(Vec<Vec<u8>>, Booked), QueryError> {
         if !self.current.is_empty() || self.parts.is_empty() {
             self.cut();
         }
-        self.allowance.finish()?;
-        Ok(self.parts)
+        Ok((self.parts, self.allowance.finish()?))
     }
 }
 
 /// `tempopb.SearchResponse`, in one.
 pub fn search(answer: &SearchAnswer, origin: Origin, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
     let traces = answer.traces.iter().map(|trace| self::trace(trace, origin, usize::MAX));
-    search_parts(traces, &answer.inspected, usize::MAX, allowance)
+    let (parts, booked) = search_parts(traces, &answer.inspected, usize::MAX, allowance)?;
+    booked.leave();
+    Ok(parts)
 }
 
-/// The same of traces that are already encoded, in parts.
+/// The same of traces that are already encoded, in parts, and what is booked for these.
 pub fn search_parts<T: AsRef<[u8]>>(
     traces: impl IntoIterator<Item = T>,
     inspected: &Inspected,
     bytes_max: usize,
     allowance: Allowance,
-) -> Result<Vec<Vec<u8>>, QueryError> {
+) -> Result<(Vec<Vec<u8>>, Booked), QueryError> {
     let mut parts = Parts::new(bytes_max, metrics(inspected), allowance);
     parts.push_all(1, traces);
-    parts.finish()
+    parts.finish_booked()
 }
 
 /// `tempopb.TraceSearchMetadata`. Above `bytes_max` the spans of the first set are not repeated in the deprecated

@@ -40,7 +40,9 @@ impl<'a> Progress<'a> {
     /// The messages that end the answer: everything that was not told, with the final metrics.
     pub fn rest(&self, found: &SearchAnswer, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
         let traces = self.untold(found).map(|(_, _, message)| message);
-        protobuf::search_parts(traces, &found.inspected, MESSAGE_BYTES_MAX, allowance)
+        let (parts, booked) = protobuf::search_parts(traces, &found.inspected, MESSAGE_BYTES_MAX, allowance)?;
+        booked.leave();
+        Ok(parts)
     }
 
     fn untold<'s>(&'s self, found: &'s SearchAnswer) -> impl Iterator<Item = (TraceId, u64, Vec<u8>)> + 's {
@@ -67,10 +69,46 @@ impl Listener for Progress<'_> {
             ids.push((id, hash));
             message
         });
-        if let Ok(parts) = protobuf::search_parts(traces, &found.inspected, usize::MAX, allowance)
+        // What is booked for it goes with it: it is one message, and the next waits until it was taken.
+        if let Ok((parts, _booked)) = protobuf::search_parts(traces, &found.inspected, usize::MAX, allowance)
             && parts.first().is_some_and(|message| self.sender.try_send(message))
         {
             self.told.extend(ids);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::query::admission::Admission;
+    use crate::query::router::QueryLimits;
+    use crate::query::streaming::body;
+    use crate::query::streaming::frame::Messages;
+    use crate::traceql::answer::{FoundTrace, Inspected};
+
+    #[tokio::test]
+    async fn what_was_told_is_not_booked_any_more() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let _body = body::answer(&admission, |sender| async move {
+            let control = Control::new(Duration::from_secs(3600), usize::MAX);
+            let found = FoundTrace {
+                id: TraceId([7; 16]),
+                root: None,
+                start: 1,
+                duration: 1,
+                spansets: Vec::new(),
+                services: std::collections::BTreeMap::new(),
+            };
+            let found = SearchAnswer { traces: vec![found], inspected: Inspected::default() };
+            let mut progress = Progress::new(sender, &control, Origin::TraceQl);
+            progress.hear(&found);
+            done.send((progress.told.len(), control.used_bytes())).unwrap();
+            Ok(Messages::new(Vec::new()))
+        });
+        assert_eq!(ended.await.unwrap(), (1, 0));
     }
 }

@@ -132,8 +132,9 @@ fn older_than_here<'s>(scanned: &Scanned<'s>, start: u64) -> Option<(&'s dyn Ups
 /// The intervals that begin before `oldest`, and those that are wholly here.
 fn split(request: &RangeRequest, oldest: u64) -> (Option<RangeRequest>, Option<RangeRequest>) {
     // An interval is that of the sample at its end; it begins one step before.
-    let first_here = oldest.checked_add(request.step).and_then(|time| time.checked_next_multiple_of(request.step));
-    let first_here = first_here.filter(|first| *first <= request.end).map(|first| first.max(request.start));
+    let late = oldest.checked_add(request.step).map(|time| time.saturating_sub(request.start));
+    let first_here = late.and_then(|late| request.start.checked_add(late.checked_next_multiple_of(request.step)?));
+    let first_here = first_here.filter(|first| *first <= request.end);
     match first_here {
         None => (Some(*request), None),
         Some(first) if first == request.start => (None, Some(*request)),
@@ -189,5 +190,8 @@ mod tests {
         assert_eq!(parts(1140), (Some(request(600, 1140)), Some(request(1200, 1200))));
         assert_eq!(parts(1141), (Some(request(600, 1200)), None));
         assert_eq!(parts(u64::MAX), (Some(request(600, 1200)), None));
+        // One sample, which is at no multiple of its interval.
+        assert_eq!(split(&request(1199, 1199), 1139), (None, Some(request(1199, 1199))));
+        assert_eq!(split(&request(1199, 1199), 1140), (Some(request(1199, 1199)), None));
     }
 }

@@ -223,12 +223,7 @@ impl Upstream for Tempo {
     }
 
     fn range(&self, query: &str, request: &RangeRequest, control: &Control) -> Result<MetricsAnswer, Unanswered> {
-        let RangeRequest { start, end, step, exemplars, series_max } = *request;
-        let query = url_value(query);
-        let step = step as f64 / NANOS_PER_SECOND as f64;
-        let path = format!(
-            "/api/metrics/query_range?q={query}&start={start}&end={end}&step={step}&exemplars={exemplars}&maxSeries={series_max}"
-        );
+        let path = range_path(query, request);
         self.read(&path, control, series::range)
     }
 
@@ -264,6 +259,17 @@ impl Upstream for Tempo {
     }
 }
 
+fn range_path(query: &str, request: &RangeRequest) -> String {
+    let RangeRequest { start, end, step, exemplars, series_max } = *request;
+    let query = url_value(query);
+    // A Tempo takes no empty range: one sample is asked for by the interval that it ends.
+    let (start, instant) = if start == end { (end.saturating_sub(step), "&instant=true") } else { (start, "") };
+    let step = step as f64 / NANOS_PER_SECOND as f64;
+    format!(
+        "/api/metrics/query_range?q={query}&start={start}&end={end}&step={step}&exemplars={exemplars}&maxSeries={series_max}{instant}"
+    )
+}
+
 /// A Tempo takes whole seconds here; its range is not less than what is asked for.
 fn seconds(start: u64, end: u64) -> String {
     format!("start={}&end={}", start / NANOS_PER_SECOND, end.div_ceil(NANOS_PER_SECOND))
@@ -285,6 +291,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn one_sample_is_asked_for_by_its_interval() {
+        let request = |start| RangeRequest { start, end: 90, step: 60, exemplars: 0, series_max: 0 };
+        let path = range_path("{} | rate()", &request(90));
+        assert!(path.contains("&start=30&end=90&") && path.ends_with("&instant=true"), "{path}");
+        let path = range_path("{} | rate()", &request(30));
+        assert!(path.contains("&start=30&end=90&") && !path.contains("instant"), "{path}");
+    }
 
     #[test]
     fn urls_are_in_the_clear_and_may_have_a_prefix() {

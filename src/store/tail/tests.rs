@@ -83,13 +83,14 @@ impl Rig {
 #[derive(Default)]
 struct FakeRuns {
     sealed_to: AtomicU64,
+    whole_since: Option<u64>,
 }
 
-struct FakeView(Seq);
+struct FakeView(Seq, Option<u64>);
 
 impl Sealed for FakeRuns {
     fn view(&self) -> Arc<dyn SealedView> {
-        Arc::new(FakeView(Seq(self.sealed_to.load(Ordering::Relaxed))))
+        Arc::new(FakeView(Seq(self.sealed_to.load(Ordering::Relaxed)), self.whole_since))
     }
 }
 
@@ -103,7 +104,7 @@ impl SealedView for FakeView {
     }
 
     fn whole_since(&self) -> Option<u64> {
-        None
+        self.1
     }
 
     fn pieces(&self, _: TraceId) -> Result<Vec<Piece>, SegmentError> {
@@ -343,6 +344,35 @@ fn what_no_query_reads_any_more_leaves_memory_and_comes_back_when_one_does() {
     tail.release_idle(rig.spool.range().end);
     assert_eq!(resident_bytes(), [0, 0]);
     assert_eq!(newest.starts().unwrap().iter().max(), Some(&11_999));
+    rig.close();
+}
+
+#[test]
+fn what_was_dropped_between_runs_and_tail_ends_what_is_whole() {
+    let rig = Rig::new();
+    let whole_since = |sealed_to| {
+        let runs = FakeRuns { sealed_to: AtomicU64::new(sealed_to), whole_since: Some(5) };
+        rig.store(&Arc::new(runs), TailSettings::default()).searchable().unwrap().whole_since()
+    };
+    let first = rig.spool.range().start.0;
+    assert_eq!((whole_since(first - 1), whole_since(first)), (u64::MAX, 5), "nothing is behind the hole");
+    rig.append(&batch(0, 10));
+    let received = rig.spool.trace_header(Seq(first)).unwrap().unwrap().received;
+    assert_eq!((whole_since(first - 1), whole_since(first)), (received, 5));
+    rig.close();
+}
+
+#[test]
+fn one_look_at_what_arrived_takes_no_more_than_a_segment_and_one_batch_at_least() {
+    let rig = Rig::new();
+    let store = rig.store(&Arc::default(), TailSettings::default());
+    let text = "x".repeat(3 << 20);
+    for number in 1..=3 {
+        rig.append(&request("a", vec![Span { name: text.clone(), ..span(number, number, 0, number) }]));
+    }
+    let first = rig.spool.range().start.0;
+    let arrivals = store.arrivals(Some(first)).unwrap();
+    assert_eq!((arrivals.batches, arrivals.segments.len()), (first..first + 1, 1));
     rig.close();
 }
 

@@ -286,7 +286,7 @@ impl Bound<'_, '_> {
             | Intrinsic::NestedSetRight
             | Intrinsic::NestedSetParent => {
                 let tree = view.tree()?;
-                let span = view.span_at(self.reader.segment().id(), row)?;
+                let span = view.span_at(&self.reader, row)?;
                 span.map(|span| Datum::Int(tree.number(intrinsic, span)))
             }
             _ => None,

@@ -59,7 +59,7 @@ pub(super) fn mask(rows: &Rows<'_, '_>, intrinsic: Intrinsic, test: &Test, alive
                 let view = View::open(rows.scan, rows.reader, trace)?;
                 let tree = view.tree()?;
                 for row in alive.iter_in(own) {
-                    let Some(span) = view.span_at(rows.reader.segment().id(), row)? else { continue };
+                    let Some(span) = view.span_at(rows.reader, row)? else { continue };
                     if test.passes(&Datum::Int(tree.number(intrinsic, span))) {
                         mask.set(row);
                     }

@@ -11,7 +11,7 @@ use crate::traceql::error::{Invalid, QueryError};
 use crate::traceql::filter::Test;
 use crate::traceql::filter::row::RowExpression;
 use crate::traceql::reader::Scan;
-use crate::traceql::segment::SegmentError;
+use crate::traceql::segment::{SegmentError, Source};
 use crate::traceql::trace::evaluate::{PerSpan, SpansetOf, StartedWithin};
 use crate::traceql::trace::plan::Plan;
 use crate::traceql::trace::view::{View, service_name};
@@ -84,7 +84,7 @@ impl Details {
         for attribute in &self.attributes {
             shown.push((attribute, PerSpan::new(&attribute.value, scan, &view)?));
         }
-        let spansets = spansets.into_iter().map(|spanset| self.spanset(&view, spanset, &shown));
+        let spansets = spansets.into_iter().map(|spanset| self.spanset(scan.source(), &view, spanset, &shown));
         Ok(Some(FoundTrace {
             id: view.id(),
             root,
@@ -97,14 +97,22 @@ impl Details {
 
     fn spanset(
         &self,
+        source: &dyn Source,
         view: &View,
         spanset: SpansetOf,
         shown: &[(&Shown, PerSpan<'_, '_>)],
     ) -> Result<FoundSpanset, SegmentError> {
         let ids = view.ids()?;
-        let mut spans = Vec::new();
-        for span in spanset.spans.iter().take(self.spans_per_spanset) {
+        let (mut spans, mut hidden) = (Vec::new(), 0);
+        for span in spanset.spans.iter() {
             let (Some(place), Some(ids)) = (view.places().get(span), ids.get(span)) else { continue };
+            if !source.shows(view.id(), ids.span) {
+                hidden += 1;
+                continue;
+            }
+            if spans.len() == self.spans_per_spanset {
+                if source.is_part() { continue } else { break }
+            }
             let mut attributes = Vec::with_capacity(shown.len());
             for (Shown { key, tests, .. }, values) in shown {
                 attributes.extend(values.value_passing(span, tests)?.map(|value: Value| (key.clone(), value)));
@@ -119,7 +127,7 @@ impl Details {
             });
         }
         let attributes = spanset.attributes.into_iter().map(|(label, value)| (label.as_ref().to_owned(), value));
-        Ok(FoundSpanset { spans, matched: spanset.spans.count() as u32, attributes: attributes.collect() })
+        Ok(FoundSpanset { spans, matched: (spanset.spans.count() - hidden) as u32, attributes: attributes.collect() })
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::otlp::SpanId;
 use crate::traceql::answer::ServiceStats;
 use crate::traceql::control::Stopped;
+use crate::traceql::segment::Piece;
 use crate::traceql::tests::memory::Memory;
 use crate::traceql::tests::spans::{Span, Trace, event, span, trace, trace_id};
 use crate::traceql::value::{Kind, Status, Value};
@@ -460,4 +461,72 @@ fn conditions_and_spansets_may_be_many() {
         assert_eq!(search(&memory, &format!("{{ {conditions} }}")).len(), found);
         assert_eq!(search(&memory, &spansets).len(), found);
     }
+}
+
+/// The newest segment of several, whose traces are looked at with all their pieces.
+struct Newest {
+    whole: Memory,
+    shown: Option<SpanId>,
+}
+
+impl Source for Newest {
+    fn segments(&self, start: u64, end: u64) -> Vec<Arc<dyn Segment>> {
+        let segments = self.whole.segments(start, end);
+        segments.into_iter().max_by_key(|segment| segment.id()).into_iter().collect()
+    }
+
+    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
+        self.whole.pieces(trace)
+    }
+
+    fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
+        self.whole.may_be_split(segment, trace)
+    }
+
+    fn is_part(&self) -> bool {
+        true
+    }
+
+    fn shows(&self, _: TraceId, span: SpanId) -> bool {
+        self.shown.is_none_or(|shown| shown == span)
+    }
+
+    fn whole_since(&self) -> u64 {
+        self.whole.whole_since()
+    }
+}
+
+#[test]
+fn a_trace_is_found_by_any_of_its_pieces_where_only_some_segments_are_looked_at() {
+    let spans = [
+        span(1).named("a").kind(Kind::Server).lasting(10, 50),
+        span(2).named("b").child_of(1).status(Status::Error).lasting(20, 5),
+    ];
+    let queries = [
+        "{name = `a`} && {name = `b`}",
+        "{status = error} << {kind = server}",
+        "{kind = server} >> {status = error}",
+        "{status = error} && {kind = server} | count() = 2",
+        "{} | count() = 2",
+    ];
+    for swap in [0, 1] {
+        let whole = Memory::spread(&[trace(1, spans.clone())], 2, |_, span| vec![(span + swap) % 2]);
+        for query in queries {
+            let part = Newest { whole: whole.clone(), shown: None };
+            assert_eq!(search(&part, query), search(&whole, query), "{query}");
+            assert_eq!(search(&part, query).len(), 1, "{query}");
+            let part = Newest { shown: Some(spans[1].id), ..part };
+            assert!(spans_of(&search(&part, query)).concat().iter().all(|id| *id == 2), "{query}");
+        }
+        let part = Newest { whole, shown: None };
+        assert_eq!(search(&part, "{name = `a`} && {name = `c`}"), []);
+    }
+}
+
+#[test]
+fn where_few_spans_are_shown_the_earliest_of_the_others_take_no_place() {
+    let spans: Vec<Span> = (1..=5).map(|id| span(id).lasting(id, 1)).collect();
+    let part = Newest { whole: Memory::whole(&[trace(1, spans)]), shown: Some(span(5).id) };
+    let found = attempt(&part, "{}", &SearchRequest { spans_per_spanset: 1, ..ALL }).unwrap().traces;
+    assert_eq!((spans_of(&found), found[0].spansets[0].matched), (vec![vec![5]], 1));
 }

@@ -12,7 +12,7 @@ use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
 use crate::traceql::control::Booked;
 use crate::traceql::datum::Datum;
 use crate::traceql::reader::{Reader, Scan};
-use crate::traceql::segment::{Ids, Parent, Piece, SegmentError, SegmentId};
+use crate::traceql::segment::{Ids, Parent, Piece, SegmentError};
 use crate::traceql::value::{Kind, Value};
 
 /// Pieces of a trace that stand in neighbouring segments, whose readers are kept anyhow. Of a trace in more each piece is
@@ -155,25 +155,25 @@ impl View {
         &self.spans
     }
 
-    /// The number of the span in a row of a segment; of a row that repeats a span, that of the span.
+    /// The number of the span in a row of a segment; of a row that repeats a span, that of the span. The segment may be one
+    /// that the view is not made of.
     ///
     /// # Errors
     /// A piece cannot be read.
-    pub fn span_at(&self, segment: SegmentId, row: usize) -> Result<Option<usize>, SegmentError> {
+    pub fn span_at(&self, reader: &Reader, row: usize) -> Result<Option<usize>, SegmentError> {
+        let segment = reader.segment().id();
         let of_piece = |piece: &PieceRows| piece.reader.segment().id() == segment && piece.rows.contains(&row);
-        let Some(number) = self.pieces.iter().position(of_piece) else { return Ok(None) };
-        if let [piece] = &self.pieces[..] {
-            return Ok(Some(row - piece.rows.start));
+        if let Some(number) = self.pieces.iter().position(of_piece) {
+            if let [piece] = &self.pieces[..] {
+                return Ok(Some(row - piece.rows.start));
+            }
+            let is_there = |place: &Place| place.piece as usize == number && place.row as usize == row;
+            if let Some(span) = self.spans.iter().position(is_there) {
+                return Ok(Some(span));
+            }
         }
-        let is_there = |place: &Place| place.piece as usize == number && place.row as usize == row;
-        if let Some(span) = self.spans.iter().position(is_there) {
-            return Ok(Some(span));
-        }
-        let own = match self.pieces.get(number) {
-            Some(piece) => piece.reader.span_ids(row..row + 1)?,
-            None => Vec::new(),
-        };
-        let own_kind = kind(&self.pieces, Place { piece: number as u32, row: row as u32, start: 0 })?;
+        let own = reader.span_ids(row..row + 1)?;
+        let own_kind = kind_at(reader, row)?;
         for (span, (ids, place)) in self.ids()?.iter().zip(&self.spans).enumerate() {
             if own.first().is_some_and(|own| own.span == ids.span) && kind(&self.pieces, *place)? == own_kind {
                 return Ok(Some(span));
@@ -387,8 +387,11 @@ fn links_in(piece: &PieceRows) -> Result<Vec<Link>, SegmentError> {
 
 fn kind(pieces: &[PieceRows], place: Place) -> Result<Kind, SegmentError> {
     let Some(piece) = pieces.get(place.piece as usize) else { return Ok(Kind::Unspecified) };
-    let values = piece.reader.values(&Field::Intrinsic(Intrinsic::Kind))?;
-    Ok(match values.get(&piece.reader, place.row as usize)? {
+    kind_at(&piece.reader, place.row as usize)
+}
+
+fn kind_at(reader: &Reader, row: usize) -> Result<Kind, SegmentError> {
+    Ok(match reader.values(&Field::Intrinsic(Intrinsic::Kind))?.get(reader, row)? {
         Some(Datum::Kind(kind)) => kind,
         _ => Kind::Unspecified,
     })

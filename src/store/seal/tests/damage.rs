@@ -353,7 +353,7 @@ fn a_batch_that_the_device_cannot_read_ends_neither_searching_nor_sealing() {
     let fresh = Store::new(rig.spool.clone(), Arc::new(rig.sealer.runs.clone()), TailSettings::default());
     assert!(fresh.searchable().is_err());
     while rig.sealer.seal_all().is_err() {
-        std::thread::sleep(Duration::from_millis(50));
+        rig.spool.let_time_pass_for_unreadable();
     }
     assert_eq!(rig.spool.unreadable_batches(), 1, "it is counted once");
     let view = rig.view();
