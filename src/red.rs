@@ -94,6 +94,8 @@ pub struct Census {
     pub overflowed_edges: u64,
     /// Resources without a `traces_target_info`, because there were too many others.
     pub overflowed_targets: u64,
+    /// Times a resource came whose series have none, because there were too many others.
+    pub overflowed_resources: u64,
     /// Spans that wait for the other side of their call.
     pub waiting_edges: usize,
     pub edges: u64,

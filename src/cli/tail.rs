@@ -112,7 +112,8 @@ fn line(span: &Value, form: Form) -> String {
 
 fn print(lines: &[String]) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    let written = lines.iter().try_for_each(|line| stdout.write_all(line.as_bytes())).and_then(|()| stdout.flush());
+    // At once: who reads along sees the spans of a look together.
+    let written = stdout.write_all(lines.concat().as_bytes()).and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("spanreel: writing the output: {error}");

@@ -82,13 +82,6 @@ impl Window {
         self.slots.iter().any(|slot| matches!(&slot.state, SlotState::Sending(sending) if sending.id == id))
     }
 
-    /// Takes over what lies behind.
-    pub(super) fn append(&mut self, mut behind: Self) {
-        self.slots.append(&mut behind.slots);
-        self.requests += behind.requests;
-        self.raw_bytes += behind.raw_bytes;
-    }
-
     /// Whether no request is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.requests == 0
@@ -140,9 +133,7 @@ impl Window {
                 booking.outcome.parked.iter().map(|parked: &Parked| parked.frame.len()).sum::<usize>()
                     > PARKED_BYTES_MAX
             });
-            // A stretch that is booked already may lie in between.
-            let is_apart = booking.as_ref().is_some_and(|booking| self.first() != Some(booking.to));
-            if is_full || is_apart {
+            if is_full {
                 break;
             }
             let Some(Slot { from, to, state: SlotState::Finished(outcome) }) = self.slots.pop_front() else { break };

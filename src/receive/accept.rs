@@ -16,8 +16,6 @@ use tokio_util::task::TaskTracker;
 
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often it is looked for connections that have not said anything in their time.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many connections a port has at most, how long they may be silent, and what counts those that were closed for it.
 pub struct Bounds {
@@ -38,7 +36,7 @@ pub async fn accept<F: Future<Output = ()> + Send + 'static>(
 ) {
     let tasks = TaskTracker::new();
     let connections = Connections::new(address, bounds.connections_max, bounds.patience);
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    let mut look = tokio::time::interval(bounds.patience.look_interval);
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,

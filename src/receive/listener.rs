@@ -262,8 +262,11 @@ async fn serve_stream(stream: Connection, door: Arc<Door>, from: Origin) {
                 // Nothing was begun that could be finished.
                 None => {}
                 // Apart, so that a connection in the clear does not have its size.
-                Some(Ok(Ok(stream))) => {
-                    stream.get_ref().0.begin_again();
+                Some(Ok(Ok(mut stream))) => {
+                    let (connection, session) = stream.get_mut();
+                    // A client may send its first request along with the end of the handshake.
+                    let said_bytes = session.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read());
+                    connection.begin_again(said_bytes);
                     Box::pin(serve_connection(stream, door, from, stop)).await;
                 }
                 Some(failed) => {

@@ -30,6 +30,7 @@ pub struct Resources {
     index: HashMap<Arc<[u8]>, u32, foldhash::fast::RandomState>,
     /// A resource stays at its place; number 1 is the first.
     slots: Vec<Option<Known>>,
+    overflowed: u64,
     scratch: Vec<u8>,
     builder: Builder,
 }
@@ -75,7 +76,14 @@ impl Resources {
         };
         let number = match self.index.get(key) {
             Some(number) => *number,
-            None if self.index.len() >= self.resources_max => return NAMELESS,
+            None if self.index.len() >= self.resources_max => {
+                if self.overflowed == 0 {
+                    let resources_max = self.resources_max;
+                    tracing::warn!(resources_max, "too many resources: the series of further ones have no resource");
+                }
+                self.overflowed += 1;
+                return NAMELESS;
+            }
             None => {
                 let (key, message) = (Arc::<[u8]>::from(key), Arc::from(self.scratch.as_slice()));
                 let place = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
@@ -94,6 +102,11 @@ impl Resources {
             known.seen_millis = now_millis;
         }
         number
+    }
+
+    /// How often a resource came for which there was no room.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
     }
 
     /// The Resource message of a number.
@@ -148,6 +161,7 @@ mod tests {
         assert_eq!(number(&mut resources, &[("service.name", "a")]), 1);
         assert_eq!(number(&mut resources, &[("service.name", "b")]), NAMELESS);
         assert!(resources.message(NAMELESS).is_empty() && !resources.message(1).is_empty());
+        assert_eq!(resources.overflowed(), 1);
         resources.forget(6);
         assert_eq!(number(&mut resources, &[("service.name", "b")]), 1);
     }

@@ -386,6 +386,7 @@ impl SpanMetrics {
         census.overflowed_spans = self.groups.iter().map(|counted| counted.table.overflowed()).sum();
         census.target_series = self.targets.len();
         census.overflowed_targets = self.targets.overflowed();
+        census.overflowed_resources = self.resources.as_ref().map_or(0, Resources::overflowed);
     }
 }
 

@@ -302,10 +302,14 @@ impl Consumer {
     /// such stretch at a time, which this begins or prolongs. `Ok(false)`: it is not its end that lies at `from`, or the
     /// cursor is past that; nothing was booked. Blocking, as [`Consumer::advance`].
     pub fn advance_ahead(&self, from: Seq, to: Seq, outcome: Outcome) -> Result<bool, ReadError> {
-        let spans_before = self.spans_before(from)?;
+        // Looked for only where a stretch begins: it costs reads of the disk.
+        let begun = match self.ahead() {
+            Some(_) => None,
+            None => Some(Ahead { from: from.0, to: from.0, spans_before: self.spans_before(from)?, spans: 0 }),
+        };
         self.book(outcome, &[], |account, spans| {
-            let begun = Ahead { from: from.0, to: from.0, spans_before, spans: 0 };
-            let ahead = account.ahead.unwrap_or(begun);
+            // Without either, the cursor jumped over the stretch since it was looked at.
+            let Some(ahead) = account.ahead.or(begun) else { return false };
             let fits = ahead.to == from.0 && account.position < ahead.from;
             if fits {
                 account.ahead = Some(Ahead { to: to.0, spans: ahead.spans + spans, ..ahead });

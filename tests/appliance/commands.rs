@@ -99,6 +99,8 @@ async fn spans_are_printed_as_they_come_and_each_once() {
         send(&spanreel, traces.clone()).await;
         printed(traces.start).await;
     }
+    let lines = || tail.output().lines().count();
+    eventually("every span is printed", Duration::from_secs(60), async || lines() >= 9).await;
     let output = tail.output();
     assert_eq!(output.lines().count(), 9, "{output}");
     assert!(output.contains("  shop  "), "{output}");
@@ -116,7 +118,6 @@ async fn spans_are_printed_as_they_come_and_each_once() {
         assert!(client.export(&request, Compression::Identity).await.unwrap().is_ok());
     }
     let expected = 9 + 3 * MANY as usize + 150;
-    let lines = || tail.output().lines().count();
     eventually("every span is printed", Duration::from_secs(120), async || lines() >= expected).await;
     assert_eq!(lines(), expected);
 }

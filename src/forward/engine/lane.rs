@@ -80,11 +80,12 @@ impl Lanes {
         self.live = Some(Live { from, lane: Lane::new(batch, from, self.bounds) });
     }
 
-    /// One lane again, if the main one has come to where the other began. What is under way goes on.
+    /// One lane again, once nothing is left of the main one: it has come to where the other began, and none of its requests
+    /// is under way. Sooner, one that has to go again would take along what the other lane has booked.
     pub(super) fn join(&mut self) {
-        if let Some(live) = self.live.take_if(|live| live.from <= self.main.cutter.start()) {
-            self.main.window.append(live.lane.window);
-            self.main.cutter = live.lane.cutter;
+        let end = self.main.first();
+        if let Some(live) = self.live.take_if(|live| live.from <= end) {
+            self.main = live.lane;
         }
     }
 

@@ -1,11 +1,13 @@
 use super::*;
 use crate::forward::answer::Answer;
+use crate::forward::body::Body;
 use crate::forward::body::Dialect;
 use crate::forward::budget::Budget;
+use crate::forward::link::Reply;
 use crate::forward::metrics::Metrics;
 use crate::forward::settings::{Compression, RetrySettings};
 use crate::forward::status::State;
-use crate::forward::testing::{Model, Scripted, batch_of, padded_batch_of, span_name};
+use crate::forward::testing::{Model, Scripted, batch_of, decoded, padded_batch_of, span_name, span_names};
 use crate::spool::{Batch, LossReason};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -28,6 +30,15 @@ fn engine_retrying(
     batch: Option<&BatchSettings>,
     enabled: bool,
 ) -> Engine<Model, Scripted<Answering>> {
+    engine_with(model, Scripted::new(answer), batch, enabled)
+}
+
+fn engine_with<T: Transport>(
+    model: &Model,
+    transport: T,
+    batch: Option<&BatchSettings>,
+    enabled: bool,
+) -> Engine<Model, T> {
     let retry = RetrySettings {
         enabled,
         initial_interval: Duration::from_millis(10),
@@ -35,14 +46,13 @@ fn engine_retrying(
         ..Default::default()
     };
     let metrics = Metrics::default().of("test");
-    let mut link =
-        Link::new("test", Scripted::new(answer), Dialect::Grpc, Compression::Auto, retry, metrics, &Budget::default());
+    let mut link = Link::new("test", transport, Dialect::Grpc, Compression::Auto, retry, metrics, &Budget::default());
     link.hold = Duration::from_millis(10);
     Engine::new(model.clone(), link, batch, 10)
 }
 
 /// Runs until everything is accounted for.
-async fn drain(engine: &Engine<Model, Scripted<Answering>>, model: &Model) {
+async fn drain<T: Transport>(engine: &Engine<Model, T>, model: &Model) {
     let shutdown = CancellationToken::new();
     let watching = async {
         tokio::time::timeout(Duration::from_secs(10), model.drained()).await.expect("drained in time");
@@ -276,13 +286,13 @@ struct Hanging {
 }
 
 impl Transport for Hanging {
-    async fn send(&self, body: crate::forward::body::Body) -> crate::forward::link::Reply {
+    async fn send(&self, body: Body) -> Reply {
         let bytes = self.bytes.fetch_add(body.encoded_bytes(), Ordering::Relaxed) + body.encoded_bytes();
         self.bytes_seen.fetch_max(bytes, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.bytes.fetch_sub(body.encoded_bytes(), Ordering::Relaxed);
-        crate::forward::link::Reply::no_answer("timeout")
+        Reply::no_answer("timeout")
     }
 }
 
@@ -449,6 +459,84 @@ async fn what_was_sent_ahead_is_not_sent_again_after_a_restart() {
     let all: Vec<String> = [taken(&first), taken(&second)].concat();
     let distinct: BTreeSet<&String> = all.iter().collect();
     assert_eq!((model.sent(), model.queued(), distinct.len(), all.len()), (1300, 0, 1300, 1300));
+}
+
+fn seq_of(name: &str) -> u64 {
+    name.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Goes away once, when nothing but the two last requests of the backlog is left: those it does not take at first.
+struct Faltering {
+    model: Model,
+    /// The batches of the two requests.
+    last: std::ops::RangeInclusive<u64>,
+    /// Where the spool's budget moves the cursor just then.
+    expire_to: Option<Seq>,
+    requests: AtomicU64,
+    /// Of the last ones.
+    open: AtomicUsize,
+    is_over: AtomicBool,
+    taken: Mutex<Vec<String>>,
+}
+
+/// What comes while the backlog drains.
+const FRESH: std::ops::RangeInclusive<u64> = 603..=652;
+
+impl Transport for Faltering {
+    async fn send(&self, body: Body) -> Reply {
+        let names = span_names(&decoded(&body));
+        let seq = seq_of(&names[0]);
+        // By then the lane of what is new is open.
+        if self.requests.fetch_add(1, Ordering::Relaxed) == 20 {
+            FRESH.for_each(|seq| self.model.append(received(Duration::ZERO, batch_of(seq, 2))));
+        }
+        if self.last.contains(&seq) && !self.is_over.load(Ordering::Relaxed) {
+            self.open.fetch_add(1, Ordering::Relaxed);
+            let all_else_is_booked = || {
+                self.model.position() == Seq(*self.last.start())
+                    && self.model.ahead() == Some((Seq(*FRESH.start()), Seq(FRESH.end() + 1)))
+            };
+            while !self.is_over.load(Ordering::Relaxed) {
+                if self.open.load(Ordering::Relaxed) == 2 && all_else_is_booked() {
+                    self.expire_to.into_iter().for_each(|position| self.model.expire_to(position));
+                    self.is_over.store(true, Ordering::Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            return Reply::no_answer("away");
+        }
+        self.taken.lock().unwrap().extend(names);
+        Reply { name: "scripted".into(), answer: delivered() }
+    }
+}
+
+#[tokio::test]
+async fn what_was_booked_ahead_is_not_sent_again_when_the_end_of_the_backlog_is() {
+    for (spans, last, expire_to, expired) in [(2, 601..=602, None, 0), (4, 599..=602, Some(Seq(602)), 6)] {
+        let (mut batches, settings) = hour();
+        // What is behind is seen by what came last.
+        batches.extend([601, 602].map(|seq| received(Duration::ZERO, batch_of(seq, 2))));
+        let settings = BatchSettings { send_batch_max_size: spans, ..settings };
+        let model = Model::new(batches);
+        let transport = Faltering {
+            model: model.clone(),
+            last,
+            expire_to,
+            requests: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+            taken: Mutex::default(),
+        };
+        let engine = engine_with(&model, transport, Some(&settings), true);
+        drain(&engine, &model).await;
+        assert!(engine.link.transport().is_over.load(Ordering::Relaxed), "it was away");
+        assert_eq!((model.sent(), model.lost(LossReason::Budget)), (1304 - expired, expired));
+        // A request that the moved cursor cut through may go again; what was booked ahead may not.
+        let taken = engine.link.transport().taken.lock().unwrap().clone();
+        let ahead: Vec<&String> = taken.iter().filter(|name| FRESH.contains(&seq_of(name))).collect();
+        let distinct: BTreeSet<&&String> = ahead.iter().collect();
+        assert_eq!((ahead.len(), distinct.len()), (100, 100));
+    }
 }
 
 #[tokio::test]

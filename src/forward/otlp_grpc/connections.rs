@@ -76,7 +76,14 @@ impl Connections {
     /// An open connection, or a new one. The flag says whether it was open before.
     pub(super) async fn get(&self, used: &Used) -> Result<(Connection, bool), CallError> {
         let mut pool = self.pool.lock().await;
-        pool.open.retain(|connection| !connection.sender.is_closed());
+        pool.open.retain(|connection| {
+            let is_closed = connection.sender.is_closed();
+            if is_closed {
+                // Its own task may come to it only after the next answer.
+                self.breaks.ended(&connection.life);
+            }
+            !is_closed
+        });
         let (connection, is_reused) = match self.balancer {
             Balancer::PickFirst => match pool.open.first() {
                 Some(open) => (open.clone(), true),

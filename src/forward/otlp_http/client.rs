@@ -108,6 +108,8 @@ impl Client {
             if connection.sender.is_ready() {
                 return Some(connection);
             }
+            // Its own task may come to it only after the next answer.
+            self.breaks.ended(&connection.life);
         }
         None
     }

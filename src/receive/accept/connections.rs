@@ -30,11 +30,18 @@ pub struct Patience {
     pub unspoken: Duration,
     /// Who has said something may go after so long in silence: longer than a body may pause, or a busy disk lets wait.
     pub spoken: Duration,
+    /// How often it is looked for those that have not said anything in their time.
+    pub look_interval: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { first_words: Duration::from_secs(75), unspoken: Duration::from_secs(1), spoken: Duration::from_secs(30) }
+        Self {
+            first_words: Duration::from_secs(75),
+            unspoken: Duration::from_secs(1),
+            spoken: Duration::from_secs(30),
+            look_interval: Duration::from_secs(5),
+        }
     }
 }
 
@@ -51,6 +58,8 @@ pub struct Connections {
 struct Present {
     next: u64,
     by_number: HashMap<u64, Arc<Presence>>,
+    /// Told to go, and still there.
+    leaving: usize,
     full_logged: Option<Instant>,
 }
 
@@ -116,15 +125,15 @@ impl Connections {
     /// Tells the longest silent connections to go: first those that never said anything.
     pub fn make_room(&self) {
         let mut present = self.present();
+        let wanted = (self.max / ROOM_SHARE).max(1).saturating_sub(present.leaving);
         let silent = present.by_number.iter().filter_map(|(number, presence)| {
             let (has_spoken, silence) = (presence.has_spoken(), presence.silence());
             let borne = if has_spoken { self.patience.spoken } else { self.patience.unspoken };
             (silence >= borne).then_some((has_spoken, std::cmp::Reverse(silence), *number))
         });
         let mut silent: Vec<_> = silent.collect();
-        let wanted = (self.max / ROOM_SHARE).max(1);
         if silent.len() > wanted {
-            silent.select_nth_unstable(wanted - 1);
+            silent.select_nth_unstable(wanted);
             silent.truncate(wanted);
         }
         for (_, _, number) in &silent {
@@ -152,6 +161,7 @@ impl Connections {
 impl Present {
     fn dismiss(&mut self, number: u64) {
         if let Some(presence) = self.by_number.remove(&number) {
+            self.leaving += 1;
             presence.leave.notify_one();
         }
     }
@@ -194,14 +204,17 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.present().by_number.remove(&self.number);
+        let mut present = self.connections.present();
+        if present.by_number.remove(&self.number).is_none() {
+            present.leaving -= 1;
+        }
     }
 }
 
 impl Connection {
-    /// What came so far was the handshake of another layer, and says nothing.
-    pub fn begin_again(&self) {
-        self.presence.heard_bytes.store(0, Ordering::Relaxed);
+    /// What came so far was the handshake of another layer, and says nothing but the `said_bytes` that came with its end.
+    pub fn begin_again(&self, said_bytes: usize) {
+        self.presence.heard_bytes.store(said_bytes as u64, Ordering::Relaxed);
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -6,6 +7,7 @@ const CONNECTIONS_MAX: usize = 3;
 /// No test waits for this long.
 const FOREVER: Duration = Duration::from_secs(3600);
 const BOUND: Duration = Duration::from_secs(60);
+const ENDLESS: Patience = Patience { first_words: FOREVER, unspoken: FOREVER, spoken: FOREVER, look_interval: FOREVER };
 
 struct Port {
     address: SocketAddr,
@@ -64,7 +66,7 @@ async fn is_closed(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn connections_that_say_nothing_make_room_for_those_that_come() {
-    let port = port(Patience { first_words: FOREVER, unspoken: Duration::ZERO, spoken: FOREVER }).await;
+    let port = port(Patience { unspoken: Duration::ZERO, ..ENDLESS }).await;
     let mut talking = port.connect().await;
     speak(&mut talking).await;
     let mut silent = Vec::new();
@@ -87,7 +89,7 @@ async fn connections_that_say_nothing_make_room_for_those_that_come() {
 
 #[tokio::test]
 async fn of_connections_that_spoke_the_longest_silent_one_goes() {
-    let port = port(Patience { first_words: FOREVER, unspoken: FOREVER, spoken: Duration::ZERO }).await;
+    let port = port(Patience { spoken: Duration::ZERO, ..ENDLESS }).await;
     let mut streams = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
         let mut stream = port.connect().await;
@@ -105,9 +107,26 @@ async fn of_connections_that_spoke_the_longest_silent_one_goes() {
 }
 
 #[tokio::test]
+async fn no_more_are_told_to_go_while_those_told_before_are_still_there() {
+    let address = "127.0.0.1:0".parse().unwrap();
+    let connections = Connections::new(address, CONNECTIONS_MAX, Patience { unspoken: Duration::ZERO, ..ENDLESS });
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        held.push(Box::pin(connections.place().await.hold(std::future::pending())));
+    }
+    for left in (0..CONNECTIONS_MAX).rev() {
+        connections.make_room();
+        connections.make_room();
+        // Who is told to go is dropped here, which gives the place back.
+        held.retain_mut(|place| place.now_or_never().is_none());
+        assert_eq!(held.len(), left);
+    }
+}
+
+#[tokio::test]
 async fn who_says_nothing_in_time_is_closed_though_there_is_room() {
-    let patience = Patience { first_words: Duration::from_millis(50), unspoken: FOREVER, spoken: FOREVER };
-    let port = port(patience).await;
+    let soon = Duration::from_millis(50);
+    let port = port(Patience { first_words: soon, look_interval: soon, ..ENDLESS }).await;
     let mut talking = port.connect().await;
     speak(&mut talking).await;
     let mut silent = port.connect().await;
