@@ -62,10 +62,9 @@ async fn custom_resources_show_how_they_stand_and_the_line_that_leads_to_mending
     assert_eq!(shown["instrumentations"][0]["name"], "agents");
     assert_eq!(shown["left_out"]["collectors"], 0);
 
-    let elsewhere = wait_until("an answer about another namespace", SOON, async || {
-        page(&installed, "?namespace=spanreel").await
-    })
-    .await;
+    let elsewhere =
+        wait_until("an answer about another namespace", SOON, async || page(&installed, "?namespace=spanreel").await)
+            .await;
     assert_eq!((&elsewhere["collectors"], &elsewhere["instrumentations"]), (&json!([]), &json!([])));
     // What is gone is not shown any more.
     installed.kube.delete(&format!("{collectors}/bad")).await;
