@@ -42,7 +42,7 @@ pub use pipelines::StartError;
 use crate::cluster::{self, Cluster, ClusterSettings, LifeLine};
 use crate::config::{Config, TelemetrySettings};
 use crate::otlp::scan::trace_keys;
-use crate::query::{AccessMetrics, QueryMetrics, QueryState, Tempo};
+use crate::query::{self, AccessMetrics, QueryMetrics, QueryState, Tempo};
 use crate::receive::admission::Admission;
 use crate::red::{self, Red, RedCollector};
 use crate::store::retention::RetentionSettings;
@@ -119,6 +119,8 @@ pub struct Appliance {
     host: Arc<Host>,
     /// `extensions::spanreel` and `service::telemetry` as the process was started with them: they hold until it ends.
     fixed: (SpanreelSettings, TelemetrySettings),
+    /// Of the query port, if there is one.
+    access: Option<query::Access>,
     readiness: ReadinessFlag,
 }
 
@@ -148,7 +150,7 @@ impl Appliance {
             serving_tasks: TaskTracker::new(),
         };
         match Self::start_rooms(options, &settings, registry, &mut running).await {
-            Ok((host, readiness)) => Ok(Self { running, host, fixed, readiness }),
+            Ok((host, access, readiness)) => Ok(Self { running, host, fixed, access, readiness }),
             Err(error) => {
                 running.stop().await;
                 Err(error)
@@ -162,7 +164,7 @@ impl Appliance {
         settings: &SpanreelSettings,
         mut registry: Registry,
         running: &mut Running,
-    ) -> Result<(Arc<Host>, ReadinessFlag), StartError> {
+    ) -> Result<(Arc<Host>, Option<query::Access>, ReadinessFlag), StartError> {
         let in_cluster = options.cluster.is_some();
         let (spool, serving, serving_tasks) =
             (running.spool.clone(), running.serving.clone(), running.serving_tasks.clone());
@@ -227,8 +229,8 @@ impl Appliance {
             life.clone(),
             (forecast, settings.clone()),
         ));
-        let query_address = if query_endpoint.is_empty() {
-            None
+        let (query_address, access) = if query_endpoint.is_empty() {
+            (None, None)
         } else {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), memory.tail);
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
@@ -251,9 +253,9 @@ impl Appliance {
             let routes = crate::query::router(state).merge(crate::query::upkeep_routes(keeper));
             let letters = Letters { spool: spool.clone(), host: Arc::clone(&host) };
             let routes = access::guarded(routes.merge(crate::query::dead_letter_routes(Arc::new(letters))), &access);
-            let routes = routes.merge(crate::query::session_routes(access)).merge(crate::web::routes());
+            let routes = routes.merge(crate::query::session_routes(access.clone())).merge(crate::web::routes());
             serving_tasks.spawn(server.serve(routes, serving.clone()));
-            Some(address)
+            (Some(address), Some(access))
         };
         let collector =
             CollectorMetrics { spool: spool.clone(), receive: shared.receive_metrics.clone(), started: Instant::now() };
@@ -271,15 +273,15 @@ impl Appliance {
             let (host, serving) = (Arc::clone(&host), serving.clone());
             async move { host.tidy(serving).await }
         });
-        if let (Some(access), Some(life)) = (&options.cluster, life) {
+        if let (Some(cluster), Some(life)) = (&options.cluster, life) {
             let cluster =
-                start_cluster(access, settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await?;
+                start_cluster(cluster, settings, &host, (cluster_metrics, life), &serving, &serving_tasks).await?;
             process.set_cluster(&cluster);
         }
         serving_tasks.close();
         readiness.set_ready();
         banner::print(&host, query_address, spool.database().directory(), options.text_banner);
-        Ok((host, readiness))
+        Ok((host, access, readiness))
     }
 
     /// Stops in order. What was acknowledged is safe whatever happens here; this is about finishing politely.
@@ -296,9 +298,14 @@ impl Appliance {
     /// The new configuration cannot run; the old one goes on.
     pub async fn reload(&self, config: Config<Components>) -> Result<Vec<String>, StartError> {
         let (own, telemetry) = (spanreel_settings(&config), config.service.telemetry.clone());
-        // What pipelines take from there is not fixed.
-        let own = SpanreelSettings { delivery: self.fixed.0.delivery.clone(), ..own };
+        let rules = self.access.as_ref().map(|_| access::rules(&config, &own.access)).transpose()?;
+        // What pipelines take from there, and who may ask, is not fixed.
+        let (delivery, access) = (self.fixed.0.delivery.clone(), self.fixed.0.access.clone());
+        let own = SpanreelSettings { delivery, access, ..own };
         let mut remarks = self.host.replace_base(config).await?;
+        if let (Some(access), Some(rules)) = (&self.access, rules) {
+            access.replace(rules);
+        }
         let fixed = [(own != self.fixed.0, "extensions::spanreel"), (telemetry != self.fixed.1, "service::telemetry")];
         let changed: Vec<String> = fixed.into_iter().filter(|(is, _)| *is).map(|(_, path)| path.to_owned()).collect();
         for path in &changed {

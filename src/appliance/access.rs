@@ -15,16 +15,21 @@ pub(super) fn access(
     settings: &AccessSettings,
     metrics: AccessMetrics,
 ) -> Result<Access, StartError> {
+    Access::new(rules(config, settings)?, metrics).map_err(|error| StartError::Internal(error.to_string()))
+}
+
+/// The same, with the authenticators as `config` has them now.
+pub(super) fn rules(config: &Config<Components>, settings: &AccessSettings) -> Result<AccessRules, StartError> {
     let mut known = Authenticators::default();
     let mut authenticators = Vec::new();
     for (id, role) in settings.authenticators() {
         authenticators.push((known.get(config, id)?, role));
     }
-    let internal = |error: &dyn std::fmt::Display| StartError::Internal(error.to_string());
     let trusted_proxy = match &settings.trusted_proxy {
         None => None,
         Some(proxy) => Some(TrustedProxy {
-            header: HeaderName::from_bytes(proxy.header.as_bytes()).map_err(|error| internal(&error))?,
+            header: HeaderName::from_bytes(proxy.header.as_bytes())
+                .map_err(|error| StartError::Internal(error.to_string()))?,
             sources: proxy.sources.clone(),
             role: proxy.role,
             full_users: proxy.full_users.clone(),
@@ -35,9 +40,13 @@ pub(super) fn access(
             "who asks the query port from this machine or pod needs no credentials; a proxy there passes for it"
         );
     }
-    let rules =
-        AccessRules { anonymous: settings.anonymous, loopback: settings.loopback, authenticators, trusted_proxy };
-    Access::new(rules, metrics).map_err(|error| internal(&error))
+    Ok(AccessRules {
+        anonymous: settings.anonymous,
+        loopback: settings.loopback,
+        authenticators,
+        trusted_proxy,
+        hosts: settings.hosts.clone(),
+    })
 }
 
 /// Routes that only those reach whom the rules let in.

@@ -22,6 +22,8 @@ struct Counted {
     parked: Vec<u64>,
     letters: Vec<Counts>,
     more: bool,
+    /// Why they could not be counted.
+    problem: Option<String>,
 }
 
 #[derive(Clone)]
@@ -41,8 +43,11 @@ impl DeadLetterCounts {
         if known.parked == parked {
             return known.clone();
         }
-        // A disk that cannot be read says so elsewhere.
-        let letters = spool.dead_letters(DEAD_LETTERS_MAX + 1).unwrap_or_default();
+        let letters = match spool.dead_letters(DEAD_LETTERS_MAX + 1) {
+            Ok(letters) => letters,
+            // Not remembered: the next time may go better.
+            Err(error) => return Counted { problem: Some(error.to_string()), ..Counted::default() },
+        };
         let mut counted = Counted { parked, more: letters.len() > DEAD_LETTERS_MAX, ..Counted::default() };
         for letter in letters.into_iter().take(DEAD_LETTERS_MAX) {
             let same = |of: &&mut Counts| of.destination == letter.destination && of.pipeline == letter.pipeline;
@@ -72,6 +77,7 @@ pub(super) fn complete(
     (webhook_expires, dead_letters): (Option<i64>, &DeadLetterCounts),
 ) {
     let counted = dead_letters.of(spool, &snapshot.consumers);
+    let is_counted = counted.problem.is_none();
     if let Some(destinations) = status["destinations"].as_array_mut() {
         for (destination, consumer) in destinations.iter_mut().zip(&snapshot.consumers) {
             let of_this =
@@ -79,15 +85,17 @@ pub(super) fn complete(
             let oldest = (consumer.queued > 0).then(|| spool.oldest_waiting(&consumer.account)).flatten();
             let age = oldest.map(|oldest| Duration::from_nanos(unix_nanos().saturating_sub(oldest)).as_secs());
             destination["oldest_waiting_age_seconds"] = json!(age);
-            destination["dead_letters"] = json!(counted.letters.iter().find(of_this).map_or(0, |of| of.count));
+            let letters = counted.letters.iter().find(of_this).map_or(0, |of| of.count);
+            destination["dead_letters"] = json!(is_counted.then_some(letters));
         }
     }
-    let sum = |part: fn(&Counts) -> u64| counted.letters.iter().map(part).sum::<u64>();
+    let sum = |part: fn(&Counts) -> u64| is_counted.then(|| counted.letters.iter().map(part).sum::<u64>());
     status["dead_letters"] = json!({
         "count": sum(|of| of.count),
         "items": sum(|of| of.items),
         "bytes": sum(|of| of.bytes),
         "more": counted.more,
+        "problem": counted.problem,
     });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     status["at"] = json!(now);

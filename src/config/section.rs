@@ -77,7 +77,7 @@ pub enum Shape {
 pub enum Secrecy {
     Open,
     Secret,
-    /// A URL: shown unless it has a user.
+    /// A URL: shown unless it has a user, or a query, where keys of APIs are put.
     Url,
 }
 
@@ -86,7 +86,7 @@ impl Secrecy {
         let is_open = match self {
             Self::Open => true,
             Self::Secret => false,
-            Self::Url => url::split_user(text).0.is_none(),
+            Self::Url => url::split_user(text).0.is_none() && !text.contains('?'),
         };
         if is_open { Effective::Text(text.to_owned()) } else { Effective::Secret(text.to_owned()) }
     }

@@ -11,6 +11,7 @@
 //! another site changes nothing here whatever the browser sends along; wrong credentials are refused also where none would
 //! do; every refusal is counted.
 
+mod names;
 mod seal;
 mod session;
 #[cfg(test)]
@@ -20,11 +21,12 @@ pub use session::routes as session_routes;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -65,6 +67,9 @@ pub struct AccessRules {
     /// Asked in this order.
     pub authenticators: Vec<(Arc<Authenticator>, Role)>,
     pub trusted_proxy: Option<TrustedProxy>,
+    /// Names under which browsers come, besides addresses and those that nobody can register. If there are any, whoever has
+    /// no credentials sees nothing under others.
+    pub hosts: Vec<String>,
 }
 
 /// A proxy that says who its clients are.
@@ -76,12 +81,12 @@ pub struct TrustedProxy {
     pub full_users: Vec<String>,
 }
 
-/// The rules at work. Clones share them.
+/// The rules at work, which can be replaced. Clones share them.
 #[derive(Clone)]
 pub struct Access(Arc<Inner>);
 
 struct Inner {
-    rules: AccessRules,
+    rules: ArcSwap<AccessRules>,
     seal: Seal,
     metrics: AccessMetrics,
 }
@@ -186,17 +191,31 @@ impl Access {
     /// There are no random numbers.
     pub fn new(rules: AccessRules, metrics: AccessMetrics) -> Result<Self, NoRandomness> {
         let seal = Seal::new().ok_or(NoRandomness)?;
-        Ok(Self(Arc::new(Inner { rules, seal, metrics })))
+        Ok(Self(Arc::new(Inner { rules: ArcSwap::from_pointee(rules), seal, metrics })))
+    }
+
+    /// Judges by other rules from now on. Sessions go on if their credentials are still good.
+    pub fn replace(&self, rules: AccessRules) {
+        self.0.rules.store(Arc::new(rules));
+    }
+
+    fn rules(&self) -> Arc<AccessRules> {
+        self.0.rules.load_full()
     }
 
     /// Who sends a request with these headers.
     async fn caller(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Caller, Refused> {
-        let Inner { rules, seal, .. } = &*self.0;
+        let rules = self.rules();
         let mut untrusted = false;
         if let Some(proxy) = &rules.trusted_proxy
             && let Some(user) = headers.get(&proxy.header)
         {
             if peer.is_some_and(|Peer(peer)| proxy.sources.iter().any(|range| range.contains(peer.ip()))) {
+                // Whose is it if there are two? Maybe the client's.
+                if headers.get_all(&proxy.header).iter().nth(1).is_some() {
+                    let message = format!("{} comes more than once", proxy.header);
+                    return Err(Refused { reason: Reason::WrongCredentials, message });
+                }
                 return proxy.caller(user);
             }
             untrusted = true;
@@ -205,7 +224,7 @@ impl Access {
             return Ok(caller);
         }
         // A session that has ended, or whose credentials were withdrawn, is none.
-        if let Some((name, value)) = seal.opened(headers) {
+        if let Some((name, value)) = self.0.seal.opened(headers) {
             let stands_for = HeaderMap::from_iter([(name, value)]);
             if let Ok(Some(caller)) = self.by_credentials(&stands_for).await {
                 return Ok(caller);
@@ -230,7 +249,8 @@ impl Access {
     /// `None`: there are no credentials that anybody here would look at.
     async fn by_credentials(&self, headers: &HeaderMap) -> Result<Option<Caller>, Refused> {
         let mut refused = None;
-        for (authenticator, role) in &self.0.rules.authenticators {
+        let rules = self.rules();
+        for (authenticator, role) in &rules.authenticators {
             match authenticator.authenticate(headers).await {
                 Ok(known) => {
                     let way = match **authenticator {
@@ -281,8 +301,15 @@ impl Access {
 
     /// What is asked for. A script of a page shows a form of its own; `Basic` would have the browser ask instead.
     fn challenges(&self, headers: &HeaderMap) -> Vec<&'static str> {
-        let by_script = headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() != b"navigate");
-        let all = self.0.rules.authenticators.iter().map(|(authenticator, _)| authenticator.challenge());
+        let by_script = match headers.get("sec-fetch-mode") {
+            Some(mode) => mode.as_bytes() != b"navigate",
+            // Over plain HTTP browsers do not say it, but pages ask for what nobody navigates to.
+            None => headers
+                .get(ACCEPT)
+                .is_some_and(|kinds| matches!(kinds.as_bytes(), b"application/json" | b"text/event-stream")),
+        };
+        let rules = self.rules();
+        let all = rules.authenticators.iter().map(|(authenticator, _)| authenticator.challenge());
         let mut challenges: Vec<&str> = all.filter(|challenge| !by_script || !challenge.starts_with("Basic")).collect();
         if challenges.is_empty() {
             challenges.push("Session");
@@ -330,16 +357,25 @@ async fn admit(access: &Access, request: &Parts) -> Result<Caller, Refused> {
         };
         return Err(Refused { reason: Reason::Unauthenticated, message });
     }
-    if changes_something(&request.method, request.uri.path()) {
-        if is_cross_site(headers) {
-            let message = "a page of another site may not change anything here".to_owned();
-            return Err(Refused { reason: Reason::CrossSite, message });
-        }
-        if caller.role < Role::Full {
-            let who = caller.user.as_deref().unwrap_or("whoever comes this way");
-            let message = format!("{who} may look and change nothing (extensions::spanreel::access)");
-            return Err(Refused { reason: Reason::ReadOnly, message });
-        }
+    let changes = changes_something(&request.method, request.uri.path());
+    if changes && is_cross_site(headers) {
+        let message = "a page of another site may not change anything here".to_owned();
+        return Err(Refused { reason: Reason::CrossSite, message });
+    }
+    // A browser gives credentials to the site that they are for; who has none may have been led here by another.
+    if !caller.is_known()
+        && let Some(name) = strange_name(request, changes, &access.rules().hosts)
+    {
+        let message = format!(
+            "{name} could be the name of another site; if it is one of Spanreel's, add it to \
+             extensions::spanreel::access::hosts"
+        );
+        return Err(Refused { reason: Reason::CrossSite, message });
+    }
+    if changes && caller.role < Role::Full {
+        let who = caller.user.as_deref().unwrap_or("whoever comes this way");
+        let message = format!("{who} may look and change nothing (extensions::spanreel::access)");
+        return Err(Refused { reason: Reason::ReadOnly, message });
     }
     Ok(caller)
 }
@@ -377,9 +413,26 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
         None => false,
         Some(Err(_)) => true,
         Some(Ok(origin)) => {
-            let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+            let host = host_of(origin);
             let forwarded = HeaderName::from_static("x-forwarded-host");
             ![text(&HOST), text(&forwarded)].into_iter().flatten().any(|own| own.eq_ignore_ascii_case(host))
         }
     }
+}
+
+fn host_of(origin: &str) -> &str {
+    origin.split_once("://").map_or(origin, |(_, host)| host)
+}
+
+/// The name under which a browser came, if a page of another site may have led it here. Whoever looks is asked only if there
+/// are `hosts`: many are looked at under a name of their own.
+fn strange_name<'a>(request: &'a Parts, changes: bool, hosts: &[String]) -> Option<&'a str> {
+    let headers = &request.headers;
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    // Where a browser says it, the name had to be proven, by a certificate or by being this machine's.
+    let judges_origin = changes && !headers.contains_key("sec-fetch-site");
+    let origin = text(ORIGIN).filter(|_| judges_origin).map(host_of);
+    let host = text(HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
+    let host = host.filter(|_| !hosts.is_empty());
+    origin.into_iter().chain(host).find(|name| !names::is_own(name, hosts))
 }

@@ -28,7 +28,7 @@ use super::encode::json::found_trace;
 use super::engine;
 use super::error::QueryError;
 use super::negotiation::Coding;
-use super::paced::{self, Feed};
+use super::paced::{self, Feed, held};
 use super::parameters::{ParameterError, Parameters};
 use super::router::{QueryState, Scanned};
 use super::source::Mark;
@@ -46,7 +46,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// So often something is sent, so that nobody in between takes the connection for dead.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// What a browser waits before it comes again.
-const RETRY: &[u8] = b"retry: 2000\n\n";
+const RETRY: Duration = Duration::from_secs(2);
+/// A stream ends after so long. Browsers come again by themselves, and are asked again who they are.
+const STREAM_DURATION_MAX: Duration = Duration::from_secs(15 * 60);
 
 const ROWS_DEFAULT: u32 = 20;
 /// More nobody reads in a second.
@@ -109,15 +111,14 @@ impl Answer for Understood {
 /// What one look found.
 #[derive(Debug, Default)]
 struct Looked {
-    until: Mark,
-    /// `None`: nothing to tell.
-    data: Option<Vec<u8>>,
+    /// The whole event. `None`: nothing to tell.
+    event: Option<Vec<u8>>,
     room: Option<Room>,
 }
 
 impl Answer for Looked {
     fn bytes(&self) -> usize {
-        self.data.as_ref().map_or(0, Vec::len)
+        self.event.as_ref().map_or(0, Vec::len)
     }
 
     fn hold(&mut self, room: Room) {
@@ -190,17 +191,19 @@ struct Live {
 }
 
 impl Live {
-    /// Until the client leaves or the process stops.
+    /// Until the client leaves, the process stops, or the stream is as old as it may get.
     async fn run(mut self, feed: Feed) {
         let stopping = self.place.state.stopping().clone();
-        if stopping.run_until_cancelled(self.tell(&feed)).await.is_none() {
+        let telling = tokio::time::timeout(STREAM_DURATION_MAX, self.tell(&feed));
+        if stopping.run_until_cancelled(telling).await.is_none() {
             let data = json!({ "message": "Spanreel is stopping" }).to_string();
-            let _ = feed.send(event("end", None, data.as_bytes())).await;
+            let _ = feed.send(event("end", None, data.as_bytes()).into()).await;
         }
     }
 
     async fn tell(&mut self, feed: &Feed) {
-        if feed.send(Bytes::from_static(RETRY)).await.is_err() {
+        let opening = format!("retry: {}\n{}\n", RETRY.as_millis(), id(self.mark));
+        if feed.send(opening.into()).await.is_err() {
             return;
         }
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
@@ -208,20 +211,21 @@ impl Live {
         let mut told = Instant::now();
         loop {
             looks.tick().await;
-            let (piece, room) = match self.look().await {
-                Ok(Looked { until, data: Some(data), room }) => (event("traces", Some(until), &data), room),
+            let piece: Bytes = match self.look().await {
+                // It takes its room along until the client has it.
+                Ok(Looked { event: Some(event), mut room, .. }) => held(event, room.as_mut()),
                 Ok(_) if told.elapsed() < HEARTBEAT_INTERVAL => continue,
-                Ok(_) => (Bytes::from_static(b":\n\n"), None),
+                // Where it stands is told here, too: what was looked at in vain is not looked at again.
+                Ok(_) => format!(":\n{}\n", id(self.mark)).into(),
                 Err(error) => {
                     error.report();
                     let data = json!({ "message": error.to_string() }).to_string();
-                    (event("problem", None, data.as_bytes()), None)
+                    event("problem", None, data.as_bytes()).into()
                 }
             };
             if feed.send(piece).await.is_err() {
                 return;
             }
-            drop(room);
             told = Instant::now();
         }
     }
@@ -231,7 +235,7 @@ impl Live {
         let (state, since) = (&self.place.state, self.mark);
         let now = state.source().stored();
         if now.next == since.next {
-            return Ok(Looked { until: now, ..Looked::default() });
+            return Ok(Looked::default());
         }
         let call = Arc::clone(&self.call);
         // What is searched is taken after `now`, so it holds all that came until then.
@@ -255,25 +259,27 @@ fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Res
         true => Vec::new(),
         false => engine::search(&call.query, &request, &source, scanned.control, &mut Nobody)?.traces,
     };
-    let mut data = br#"{"traces":["#.to_vec();
+    let mut event = opened("traces", Some(until));
+    event.extend_from_slice(br#"{"traces":["#);
     let mut rows = 0;
     for trace in found.iter().take(call.rows) {
         let mut row = AnswerBody::new(Coding::Identity, scanned.allowance());
         found_trace(&mut row, trace);
         let row = row.finish()?.0.concat();
-        if rows > 0 && data.len() + row.len() > EVENT_BYTES_MAX {
-            break;
+        // A row of very many services must not keep the others away.
+        if event.len() + row.len() > EVENT_BYTES_MAX {
+            continue;
         }
         if rows > 0 {
-            data.push(b',');
+            event.push(b',');
         }
-        data.extend_from_slice(&row);
+        event.extend_from_slice(&row);
         rows += 1;
     }
     let (more, skipped) = (found.len() - rows, arrived.skipped_spans);
-    data.extend_from_slice(format!(r#"],"more":{more},"skippedSpans":{skipped}}}"#).as_bytes());
-    let has_news = rows > 0 || skipped > 0;
-    Ok(Looked { until, data: has_news.then_some(data), room: None })
+    event.extend_from_slice(format!("],\"more\":{more},\"skippedSpans\":{skipped}}}\n\n").as_bytes());
+    let has_news = !found.is_empty() || skipped > 0;
+    Ok(Looked { event: has_news.then_some(event), room: None })
 }
 
 /// Everything, of which only the traces that got spans lately are found, where those lie.
@@ -318,10 +324,19 @@ impl Source for Newcomers<'_> {
     }
 }
 
+/// The line that browsers send back as `Last-Event-ID`; they also take it without an event.
+fn id(Mark { next, spans }: Mark) -> String {
+    format!("id: {next}.{spans}\n")
+}
+
+/// One event up to its data.
+fn opened(name: &str, mark: Option<Mark>) -> Vec<u8> {
+    format!("event: {name}\n{}data: ", mark.map(id).unwrap_or_default()).into_bytes()
+}
+
 /// One event. JSON as it is written here has no line feeds.
-fn event(name: &str, id: Option<Mark>, data: &[u8]) -> Bytes {
-    let id = id.map(|Mark { next, spans }| format!("id: {next}.{spans}\n")).unwrap_or_default();
-    [format!("event: {name}\n{id}data: ").as_bytes(), data, b"\n\n"].concat().into()
+fn event(name: &str, mark: Option<Mark>, data: &[u8]) -> Vec<u8> {
+    [&opened(name, mark), data, b"\n\n"].concat()
 }
 
 #[cfg(test)]

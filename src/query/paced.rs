@@ -110,7 +110,8 @@ fn body_within(mut pieces: Vec<Vec<u8>>, mut room: Option<Room>, wait_max: Durat
     Body::new(Paced { pieces: receiver, left, task: task.abort_handle() })
 }
 
-fn held(piece: Vec<u8>, room: Option<&mut Room>) -> Bytes {
+/// A piece that takes its part of the room with it.
+pub(super) fn held(piece: Vec<u8>, room: Option<&mut Room>) -> Bytes {
     match room {
         Some(room) => room.hold(piece),
         None => piece.into(),

@@ -4,6 +4,7 @@ mod bad_input;
 mod drilldown;
 mod grafana;
 mod leaving;
+mod live;
 mod shop;
 mod streaming;
 mod upstream;

@@ -3,6 +3,7 @@
 use crate::auth::AddressRange;
 use crate::config::{Role as ComponentRole, Section, WhenNull};
 use crate::query::Role;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Without it, everybody who reaches the port may do everything, as is fit for loopback and the inside of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +18,9 @@ pub struct AccessSettings {
     pub read_only: Vec<String>,
     /// `trusted_proxy`; default none.
     pub trusted_proxy: Option<TrustedProxySettings>,
+    /// `hosts`: names under which browsers come to the web UI, besides addresses and names that nobody can register; default
+    /// none. Without credentials nothing is changed by pages under other names, and with this nothing is seen there either.
+    pub hosts: Vec<String>,
 }
 
 /// `extensions::spanreel::access::trusted_proxy`: a proxy that has its clients log in, and says in a header who they are.
@@ -48,7 +52,15 @@ impl AccessSettings {
         if !lets_in && anonymous == Role::None {
             section.error("anonymous", "nobody could come in", "name authenticators under full or read_only");
         }
-        Self { anonymous, loopback, full, read_only, trusted_proxy }
+        let own: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let is_own = |range: &AddressRange| own.into_iter().any(|address| range.contains(address));
+        if loopback > anonymous && trusted_proxy.as_ref().is_some_and(|proxy| proxy.sources.iter().any(is_own)) {
+            let reason =
+                "whoever comes through the trusted proxy, which is on loopback, would have this role without its login";
+            section.error("loopback", reason, "leave it out, or have the proxy on another address");
+        }
+        let hosts = section.list("hosts");
+        Self { anonymous, loopback, full, read_only, trusted_proxy, hosts }
     }
 
     /// The ids of authenticators.

@@ -41,7 +41,8 @@ pub fn routes(access: Access) -> Router {
 async fn session(State(access): State<Access>, request: Request) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     // Wrong credentials are no session; what is asked with them says so.
-    let caller = access.caller(request.headers(), peer).await.ok();
+    let caller = access.caller(request.headers(), peer).await;
+    let caller = caller.inspect_err(|refused| access.0.metrics.count(refused.reason)).ok();
     let in_session = access.0.seal.opened(request.headers()).is_some();
     uncached(Json(access.described(caller.as_ref(), in_session)).into_response())
 }
@@ -101,7 +102,8 @@ impl Access {
             reason: Reason::WrongCredentials,
             message: "nobody is let in by such credentials here (extensions::spanreel::access)".to_owned(),
         };
-        for (authenticator, _) in &self.0.rules.authenticators {
+        let rules = self.rules();
+        for (authenticator, _) in &rules.authenticators {
             let made = match (&login, &**authenticator) {
                 (Login { user: Some(user), password: Some(password), token: None }, Authenticator::Basic(_)) => {
                     crate::auth::basic::header_of(user, password)
@@ -129,7 +131,7 @@ impl Access {
 
     /// Who asks and how one could log in, as the web UI wants to know it.
     fn described(&self, caller: Option<&Caller>, in_session: bool) -> Value {
-        let rules = &self.0.rules;
+        let rules = self.rules();
         let role = caller.map_or(Role::None, |caller| caller.role);
         let by = |password: bool| {
             rules.authenticators.iter().any(|(it, _)| matches!(**it, Authenticator::Basic(_)) == password)

@@ -34,7 +34,7 @@ fn logins() -> AccessRules {
         anonymous: Role::None,
         loopback: Role::None,
         authenticators: vec![(by_token(TOKEN), Role::Full), (by_password(ANN), Role::ReadOnly)],
-        trusted_proxy: None,
+        ..AccessRules::default()
     }
 }
 
@@ -111,13 +111,16 @@ async fn who_has_no_credentials_is_asked_for_them_in_every_protocol() {
     assert_eq!(challenges, ["Basic realm=\"spanreel\"", "Bearer"]);
 
     // The page has a form for it; the browser's own must not lie over that.
-    let refused = guarded.get("/api/search", "10.0.0.1", &[("sec-fetch-mode", "cors")]).await;
-    assert_eq!(refused.headers.get_all(WWW_AUTHENTICATE).iter().collect::<Vec<_>>(), ["Bearer"]);
+    for by_script in [("sec-fetch-mode", "cors"), ("accept", "application/json"), ("accept", "text/event-stream")] {
+        let refused = guarded.get("/api/search", "10.0.0.1", &[by_script]).await;
+        let challenges: Vec<_> = refused.headers.get_all(WWW_AUTHENTICATE).iter().collect();
+        assert_eq!(challenges, ["Bearer"], "{by_script:?}");
+    }
 
     let path = "/tempopb.StreamingQuerier/Search";
     let refused = guarded.ask(Method::POST, path, "10.0.0.1", &[("content-type", "application/grpc")], "").await;
     assert_eq!((refused.status, &refused.headers["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("16")));
-    assert_eq!(guarded.refused(Reason::Unauthenticated), 3);
+    assert_eq!(guarded.refused(Reason::Unauthenticated), 5);
 
     for open in ["/healthz", "/ready", "/grpc.health.v1.Health/Check"] {
         assert_eq!(guarded.get(open, "10.0.0.1", &[]).await.status, StatusCode::OK, "{open}");
@@ -176,13 +179,13 @@ async fn a_role_that_only_reads_changes_nothing() {
 #[tokio::test]
 async fn a_page_of_another_site_changes_nothing_even_for_who_may() {
     let guarded = Guarded::by(AccessRules::default());
-    let own = [("host", "spanreel.lan:3200")];
+    let own = [("host", "spanreel:3200")];
     for (header, value, allowed) in [
         ("sec-fetch-site", "same-origin", true),
         ("sec-fetch-site", "none", true),
         ("sec-fetch-site", "same-site", false),
         ("sec-fetch-site", "cross-site", false),
-        ("origin", "http://spanreel.lan:3200", true),
+        ("origin", "http://spanreel:3200", true),
         ("origin", "http://evil.example", false),
         ("origin", "null", false),
     ] {
@@ -192,6 +195,30 @@ async fn a_page_of_another_site_changes_nothing_even_for_who_may() {
         assert_eq!(answer.status, expected, "{header}: {value}");
     }
     assert_eq!(guarded.refused(Reason::CrossSite), 4);
+}
+
+#[tokio::test]
+async fn a_page_whose_name_was_made_to_lead_here_is_of_another_site() {
+    let rebound = [("host", "evil.example:3200"), ("origin", "http://evil.example:3200")];
+    let path = "/api/spanreel/verify";
+    let guarded = Guarded::by(AccessRules { anonymous: Role::Full, ..logins() });
+    let refused = guarded.ask(Method::POST, path, "10.0.0.1", &rebound, "").await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.body.to_string().contains("access::hosts"), "{}", refused.body);
+    // Whoever is no browser, has credentials that no page of another site has, or only looks.
+    assert_eq!(guarded.ask(Method::POST, path, "10.0.0.1", &rebound[..1], "").await.status, StatusCode::OK);
+    let bearer = format!("Bearer {TOKEN}");
+    let known = [rebound[0], rebound[1], ("authorization", bearer.as_str())];
+    assert_eq!(guarded.ask(Method::POST, path, "10.0.0.1", &known, "").await.status, StatusCode::OK);
+    assert_eq!(guarded.get(path, "10.0.0.1", &rebound).await.status, StatusCode::OK);
+
+    let hosts = vec!["traces.example".to_owned()];
+    let guarded = Guarded::by(AccessRules { hosts, ..AccessRules::default() });
+    let own = [("host", "traces.example"), ("origin", "http://traces.example")];
+    assert_eq!(guarded.ask(Method::POST, path, "10.0.0.1", &own, "").await.status, StatusCode::OK);
+    // Where the names are given, nobody looks under another.
+    assert_eq!(guarded.get(path, "10.0.0.1", &rebound).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(guarded.get(path, "10.0.0.1", &[("host", "10.0.0.2:3200")]).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -214,6 +241,9 @@ async fn only_the_proxy_is_believed_who_somebody_is() {
     assert_eq!(role("10.43.0.7", "ann").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(role("127.0.0.1", "ann").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(guarded.refused(Reason::UntrustedProxy), 2);
+    // One of two may be the client's own.
+    let twice = [("x-forwarded-user", "bob"), ("x-forwarded-user", "ann")];
+    assert_eq!(guarded.get("/api/search", "10.42.0.7", &twice).await.status, StatusCode::UNAUTHORIZED);
     // Credentials count whatever stands beside them.
     let bearer = format!("Bearer {TOKEN}");
     let headers = [("x-forwarded-user", "eve"), ("authorization", bearer.as_str())];
@@ -244,6 +274,10 @@ async fn a_login_becomes_a_session_until_the_logout() {
         let session = guarded.get("/ui/api/session", "10.0.0.1", &cookie).await;
         assert_eq!((&session.body["role"], &session.body["logout"]), (&json!(role), &json!(true)));
     }
+    let wrong = [("authorization", "Bearer wrong")];
+    let refused = guarded.get("/ui/api/session", "10.0.0.1", &wrong).await;
+    assert_eq!((refused.status, &refused.body["role"]), (StatusCode::OK, &json!("none")));
+    assert_eq!(guarded.refused(Reason::WrongCredentials), 1, "who guesses here is counted, too");
     for (login, status) in [
         (json!({"user": "ann", "password": "wrong"}), StatusCode::UNAUTHORIZED),
         (json!({"token": "wrong"}), StatusCode::UNAUTHORIZED),
@@ -266,4 +300,23 @@ async fn a_login_becomes_a_session_until_the_logout() {
     assert_eq!(guarded.get("/api/search", "10.0.0.1", &stale).await.status, StatusCode::UNAUTHORIZED);
     let open = Guarded::by(AccessRules { anonymous: Role::ReadOnly, ..logins() });
     assert_eq!(open.get("/api/search", "10.0.0.1", &stale).await.body["role"], "read_only");
+}
+
+#[tokio::test]
+async fn credentials_that_are_withdrawn_let_nobody_in_nor_do_their_sessions() {
+    let guarded = Guarded::by(logins());
+    let log_in = async |token: &str| {
+        let login = json!({ "token": token }).to_string();
+        let headers = [("content-type", "application/json")];
+        guarded.ask(Method::POST, "/ui/api/login", "10.0.0.1", &headers, &login).await
+    };
+    let answer = log_in(TOKEN).await;
+    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let with_cookie = [("cookie", cookie.as_str())];
+    assert_eq!(guarded.get("/api/search", "10.0.0.1", &with_cookie).await.status, StatusCode::OK);
+
+    guarded.access.replace(AccessRules { authenticators: vec![(by_token("other"), Role::Full)], ..logins() });
+    assert_eq!(guarded.get("/api/search", "10.0.0.1", &with_cookie).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(log_in(TOKEN).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(log_in("other").await.status, StatusCode::OK);
 }
