@@ -61,18 +61,14 @@ pub(super) async fn not_found(request: Request) -> Response {
 
 async fn query(State(state): State<QueryState>, Path(method): Path<String>, request: Request) -> Response {
     let deadline = deadline::of(request.headers());
-    let received = async {
-        let received = receive(request);
-        match deadline {
-            Some(deadline) => {
-                timeout_at(deadline, received).await.unwrap_or_else(|_| Err(deadline::passed().into_response()))
-            }
-            None => received.await,
-        }
+    let received = match deadline {
+        Some(deadline) => timeout_at(deadline, receive(request)).await.ok(),
+        None => Some(receive(request).await),
     };
-    let message = match received.await {
-        Ok(message) => message,
-        Err(refused) => return refused,
+    let message = match received {
+        Some(Ok(message)) => message,
+        Some(Err(refused)) => return refused,
+        None => return deadline::passed().into_response(),
     };
     match start(state, &method, message) {
         Some(body) => grpc(match deadline {
