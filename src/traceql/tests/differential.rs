@@ -223,8 +223,9 @@ proptest! {
         let run = |request| search::run(&query, &request, &source(&world), &control(), &mut search::Nobody);
         let limited = run(SearchRequest { limit, ..full });
         if let Ok(full) = run(full) {
-            let newest: Vec<FoundTrace> = full.traces.into_iter().take(limit).collect();
-            prop_assert_eq!(limited.unwrap().traces, newest);
+            // As texts: no number is equal to NaN.
+            let newest: Vec<String> = full.traces.iter().take(limit).map(found).collect();
+            prop_assert_eq!(limited.unwrap().traces.iter().map(found).collect::<Vec<_>>(), newest);
         }
     }
 
