@@ -21,19 +21,8 @@ impl Spool {
             state.open.search(key, &mut open);
             (pages, open)
         };
-        let dict = self.shared.database.family(DICT);
         let mut found = Vec::new();
-        for (first, page) in pages {
-            match self.shared.database.raw().get_pinned_cf(dict, Extent::page_key(first, page)) {
-                Ok(Some(bytes)) => extent::search_page(first, &bytes, key, &mut found),
-                Ok(None) => {}
-                // One damaged page must not hide what the others know.
-                Err(error) if Verdict::of(&error) != Verdict::Innocent => {
-                    tracing::error!(extent = first, %error, "a page of the trace index cannot be read; its traces are not found by id");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.each_page(pages, |first, page| extent::search_page(first, page, key, &mut found))?;
         found.extend(open);
         Ok(found)
     }
@@ -54,20 +43,26 @@ impl Spool {
             state.open.search_any(keys, range.start, &mut found);
             (found, pages)
         };
-        let dict = self.shared.database.family(DICT);
-        for (first, page) in pages {
-            match self.shared.database.raw().get_pinned_cf(dict, Extent::page_key(first, page)) {
-                Ok(Some(bytes)) => extent::search_page_any(first, &bytes, keys, &mut found),
-                Ok(None) => {}
-                Err(error) if Verdict::of(&error) != Verdict::Innocent => {
-                    tracing::error!(extent = first, %error, "a page of the trace index cannot be read; parts of its traces are not found");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.each_page(pages, |first, page| extent::search_page_any(first, page, keys, &mut found))?;
         found.retain(|seq| range.contains(seq));
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// Pages of the index, by extent and number. One that cannot be read must not hide what the others know.
+    fn each_page(&self, pages: Vec<(u64, u16)>, mut look: impl FnMut(u64, &[u8])) -> Result<(), ReadError> {
+        let dict = self.shared.database.family(DICT);
+        for (first, page) in pages {
+            match self.shared.database.raw().get_pinned_cf(dict, Extent::page_key(first, page)) {
+                Ok(Some(bytes)) => look(first, &bytes),
+                Ok(None) => {}
+                Err(error) if Verdict::of(&error) != Verdict::Innocent => {
+                    tracing::error!(extent = first, %error, "a page of the trace index cannot be read; its traces are not all found by id");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
