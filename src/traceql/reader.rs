@@ -11,15 +11,14 @@ use super::column::{Cell, Codes, Dictionary, Entry, ROWS_MAX};
 use super::control::{Booked, Control};
 use super::datum::Datum;
 use super::mask::Mask;
-use super::segment::{Column, Ids, Parent, Segment, SegmentError, Source, Traces};
+use super::segment::{Column, Ids, Parent, SLICE_ROWS, Segment, SegmentError, Source, Traces};
 
 /// Readers are kept of segments with so many rows together, the latest used: a segment, and the ones before and after it,
 /// where nearly all other pieces of its split traces are.
 const KEPT_ROWS_MAX: usize = 3 * ROWS_MAX;
 
-/// Ids are read of so many rows together, since they lie together on disk: whoever asks for those of one trace asks for
-/// those of the next.
-const IDS_ROWS: usize = 8192;
+/// Slices of a column, at the most.
+const SLICES_MAX: usize = ROWS_MAX.div_ceil(SLICE_ROWS);
 
 /// A running query, or one thread of it: where it reads from, and what it has open.
 pub struct Scan<'a> {
@@ -33,9 +32,9 @@ pub struct Scan<'a> {
 pub struct Reader {
     segment: Arc<dyn Segment>,
     traces: OnceCell<Arc<Traces>>,
-    starts: OnceCell<Arc<[u64]>>,
-    durations: OnceCell<Arc<[u64]>>,
-    parents: OnceCell<Arc<[Parent]>>,
+    starts: Sliced<u64>,
+    durations: Sliced<u64>,
+    parents: Sliced<Parent>,
     /// [`Source::split_traces`]
     split: OnceCell<Option<Mask>>,
     /// Few: a query names a handful of fields.
@@ -47,6 +46,12 @@ pub struct Reader {
     masks: RefCell<Vec<(MaskNumber, Arc<KeptMask>)>>,
     /// All of the above but the masks, which may live longer. What segments of the tail share is booked like the rest.
     booked: RefCell<Booked>,
+}
+
+/// A column that is read as a whole, or only the slices of it in which rows are asked for one by one.
+struct Sliced<T> {
+    whole: OnceCell<Arc<[T]>>,
+    slices: [OnceCell<Vec<T>>; SLICES_MAX],
 }
 
 /// A set of rows, and the memory that it takes of its query.
@@ -130,9 +135,9 @@ impl Reader {
             segment,
             booked: RefCell::new(control.nothing_booked()),
             traces: OnceCell::new(),
-            starts: OnceCell::new(),
-            durations: OnceCell::new(),
-            parents: OnceCell::new(),
+            starts: Sliced::default(),
+            durations: Sliced::default(),
+            parents: Sliced::default(),
             split: OnceCell::new(),
             columns: RefCell::default(),
             codes: RefCell::default(),
@@ -164,37 +169,61 @@ impl Reader {
     /// # Errors
     /// The segment cannot be read.
     pub fn starts(&self) -> Result<&Arc<[u64]>, SegmentError> {
-        once(&self.starts, || {
-            self.book(self.rows() * size_of::<u64>())?;
-            self.segment.starts()
-        })
+        self.starts.whole(self, || self.segment.starts())
     }
 
     /// # Errors
     /// The segment cannot be read.
     pub fn durations(&self) -> Result<&Arc<[u64]>, SegmentError> {
-        once(&self.durations, || {
-            self.book(self.rows() * size_of::<u64>())?;
-            self.segment.durations()
-        })
+        self.durations.whole(self, || self.segment.durations())
     }
 
     /// # Errors
     /// The segment cannot be read.
     pub fn parents(&self) -> Result<&Arc<[Parent]>, SegmentError> {
-        once(&self.parents, || {
-            self.book(self.rows() * size_of::<Parent>())?;
-            self.segment.parents()
-        })
+        self.parents.whole(self, || self.segment.parents())
+    }
+
+    /// When the span of one row started, 0 if there is none: for who asks for few of them.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn start(&self, row: usize) -> Result<u64, SegmentError> {
+        let slice = |slice| self.segment.starts_slice(slice);
+        Ok(self.starts.at(self, row, slice, || self.segment.starts())?.unwrap_or(0))
+    }
+
+    /// As [`Reader::start`], how long it lasted.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn duration(&self, row: usize) -> Result<u64, SegmentError> {
+        let slice = |slice| self.segment.durations_slice(slice);
+        Ok(self.durations.at(self, row, slice, || self.segment.durations())?.unwrap_or(0))
+    }
+
+    /// As [`Reader::start`], where its parent is.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn parent(&self, row: usize) -> Result<Option<Parent>, SegmentError> {
+        let slice = |slice| self.segment.parents_slice(slice);
+        self.parents.at(self, row, slice, || self.segment.parents())
     }
 
     /// Whether a trace may have pieces in other segments. Quick, and never falsely `false`.
     #[must_use]
     pub fn may_be_split(&self, scan: &Scan<'_>, trace: usize) -> bool {
-        match self.split.get_or_init(|| scan.source.split_traces(&*self.segment)) {
+        match self.split_traces(scan) {
             Some(split) => split.get(trace),
             None => scan.source.may_be_split(&*self.segment, trace),
         }
+    }
+
+    /// The traces of which [`Reader::may_be_split`] says so; `None`: they are to be asked for one by one.
+    #[must_use]
+    pub fn split_traces(&self, scan: &Scan<'_>) -> Option<&Mask> {
+        self.split.get_or_init(|| scan.source.split_traces(&*self.segment)).as_ref()
     }
 
     /// The column of an attribute with a scope or of an intrinsic that has one.
@@ -257,13 +286,14 @@ impl Reader {
     /// # Errors
     /// The segment cannot be read.
     pub fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError> {
-        if rows.len() > IDS_ROWS {
+        // Ids are read slice by slice, too: whoever asks for those of one trace asks for those of the next.
+        if rows.len() > SLICE_ROWS {
             return self.segment.span_ids(rows);
         }
         let mut kept = self.ids.borrow_mut();
         if rows.start < kept.0.start || kept.0.end < rows.end {
-            let around = rows.start / IDS_ROWS * IDS_ROWS..rows.end.next_multiple_of(IDS_ROWS).min(self.rows());
-            let ids = match self.parents.get() {
+            let around = rows.start / SLICE_ROWS * SLICE_ROWS..rows.end.next_multiple_of(SLICE_ROWS).min(self.rows());
+            let ids = match self.parents.whole.get() {
                 Some(parents) => self.segment.span_ids_with(around.clone(), parents)?,
                 None => self.segment.span_ids(around.clone())?,
             };
@@ -327,6 +357,48 @@ impl Reader {
         }
         let width = end - start;
         Ok(Some(Mask::of(self.starts()?, |at| at.wrapping_sub(start) <= width)))
+    }
+}
+
+impl<T> Default for Sliced<T> {
+    fn default() -> Self {
+        Self { whole: OnceCell::new(), slices: Default::default() }
+    }
+}
+
+impl<T: Copy> Sliced<T> {
+    fn whole(
+        &self,
+        reader: &Reader,
+        read: impl FnOnce() -> Result<Arc<[T]>, SegmentError>,
+    ) -> Result<&Arc<[T]>, SegmentError> {
+        once(&self.whole, || {
+            reader.book(reader.rows() * size_of::<T>())?;
+            read()
+        })
+    }
+
+    /// Of one row; `read` takes the number of a slice.
+    fn at(
+        &self,
+        reader: &Reader,
+        row: usize,
+        read: impl FnOnce(usize) -> Result<Option<Vec<T>>, SegmentError>,
+        read_whole: impl FnOnce() -> Result<Arc<[T]>, SegmentError>,
+    ) -> Result<Option<T>, SegmentError> {
+        if let Some(whole) = self.whole.get() {
+            return Ok(whole.get(row).copied());
+        }
+        let (number, place) = (row / SLICE_ROWS, row % SLICE_ROWS);
+        let Some(slice) = self.slices.get(number) else { return Ok(None) };
+        if let Some(known) = slice.get() {
+            return Ok(known.get(place).copied());
+        }
+        let Some(fresh) = read(number)? else {
+            return Ok(self.whole(reader, read_whole)?.get(row).copied());
+        };
+        reader.book(fresh.len() * size_of::<T>())?;
+        Ok(slice.get_or_init(|| fresh).get(place).copied())
     }
 }
 

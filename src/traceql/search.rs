@@ -235,7 +235,7 @@ impl<'a> Search<'a> {
         let reader = scan.reader(segment);
         // What drives a trace may lie in segments that are not looked at. A single filter decides by each span alone.
         let is_part = self.source.is_part() && self.plan.single_filter().is_none();
-        let driven = if is_part { Mask::all(reader.rows()) } else { self.plan.driven(scan, &reader, self.within)? };
+        let driven = if is_part { Mask::all(reader.rows()) } else { self.driven(scan, &reader)? };
         if driven.is_empty() {
             return Ok(finds);
         }
@@ -246,12 +246,15 @@ impl<'a> Search<'a> {
             driven.retain(|trace| traces.ids.get(*trace).is_some_and(|id| only.contains(&id.fingerprint())));
         }
         // Of a trace in pieces, too: it starts no later than any of them.
-        let start_of = |trace: usize| -> Result<u64, SegmentError> {
-            Ok(reader.starts()?.get(traces.rows(trace).start).copied().unwrap_or(0))
-        };
+        let start_of = |trace: usize| reader.start(traces.rows(trace).start);
         if floor > 0 {
-            let starts = reader.starts()?;
-            driven.retain(|trace| starts.get(traces.rows(*trace).start).is_some_and(|start| *start >= floor));
+            let mut new_enough = Vec::with_capacity(driven.len());
+            for trace in driven {
+                if start_of(trace)? >= floor {
+                    new_enough.push(trace);
+                }
+            }
+            driven = new_enough;
         }
         if let Some(overlap) = self.overlapping {
             let (starts, durations) = (reader.starts()?, reader.durations()?);
@@ -296,6 +299,23 @@ impl<'a> Search<'a> {
             }
         }
         Ok(finds)
+    }
+
+    /// The rows of a segment whose traces are worth a look.
+    fn driven(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Mask, SegmentError> {
+        let mut driven = self.plan.driven(scan, reader, self.within)?;
+        // Most traces that have both sides of a relation do not have it: their parents tell, without a look at each trace.
+        if let Some(upward) = self.plan.upward()
+            && !driven.is_empty()
+            && let Some(split) = reader.split_traces(scan)
+        {
+            let above = self.plan.filtered(scan, reader, upward.above, self.within)?;
+            let mut related = upward.related_here(reader.parents()?, &driven, &above);
+            let traces = reader.traces()?;
+            split.iter().for_each(|trace| related.set_range(traces.rows(trace)));
+            driven.and(&related);
+        }
+        Ok(driven)
     }
 
     /// What the spans of these traces in a segment yield by themselves; `None` if every trace yields something.

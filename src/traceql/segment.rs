@@ -76,6 +76,9 @@ pub struct Piece {
     pub trace: usize,
 }
 
+/// Rows of a slice of a column on disk. Part of the format: it must not change.
+pub const SLICE_ROWS: usize = 8192;
+
 /// Up to [`super::column::ROWS_MAX`] spans. Methods may read the disk; what they return is cached by nobody but the caller.
 pub trait Segment: Send + Sync {
     /// Unique in its source.
@@ -98,6 +101,30 @@ pub trait Segment: Send + Sync {
 
     /// The parent of every row.
     fn parents(&self) -> Result<Arc<[Parent]>, SegmentError>;
+
+    /// A slice of [`Segment::starts`], for who asks for few rows; `None`: the whole costs no more.
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    fn starts_slice(&self, _slice: usize) -> Result<Option<Vec<u64>>, SegmentError> {
+        Ok(None)
+    }
+
+    /// As [`Segment::starts_slice`], of [`Segment::durations`].
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    fn durations_slice(&self, _slice: usize) -> Result<Option<Vec<u64>>, SegmentError> {
+        Ok(None)
+    }
+
+    /// As [`Segment::starts_slice`], of [`Segment::parents`].
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    fn parents_slice(&self, _slice: usize) -> Result<Option<Vec<Parent>>, SegmentError> {
+        Ok(None)
+    }
 
     /// The column of a field; [`Column::Absent`] where no span has it.
     ///

@@ -18,8 +18,8 @@ use crate::otlp::{SpanId, TraceId};
 use crate::traceql::column::ROWS_MAX;
 use crate::traceql::segment::{Ids, Parent, Traces};
 
-/// Rows of a slice: what is read, at the least, to show one trace.
-pub const SLICE_ROWS: usize = 8192;
+/// What is read, at the least, to show one trace.
+pub use crate::traceql::segment::SLICE_ROWS;
 
 /// The slices that hold these rows.
 pub fn slices_of(rows: Range<usize>) -> Range<usize> {
@@ -198,13 +198,16 @@ pub fn read_parents(
     let damaged = FormatError::Damaged("parents");
     let (method, bytes) = bytes.split_first().ok_or(damaged)?;
     let mut valid = true;
-    let mut parent_of = |row: usize, relative: u64| match relative {
-        ROOT => Parent::Root,
-        AWAY => Parent::Away,
-        near => {
-            let parent = (row as i64).wrapping_sub(unzigzag(near - NEAR));
-            valid &= (0..rows_max as i64).contains(&parent);
+    // Without branches that nobody could foretell: which rows have parents is as good as random.
+    let mut parent_of = |row: usize, relative: u64| {
+        let parent = (row as i64).wrapping_sub(unzigzag(relative.wrapping_sub(NEAR)));
+        valid &= (relative < NEAR) | ((parent as u64) < rows_max as u64);
+        if relative >= NEAR {
             Parent::Row(parent as u32)
+        } else if relative == ROOT {
+            Parent::Root
+        } else {
+            Parent::Away
         }
     };
     match *method {

@@ -143,6 +143,27 @@ impl RunSegment {
         Ok(numbers)
     }
 
+    fn numbers_slice(
+        &self,
+        kind: Kind,
+        slice: usize,
+        read: impl Fn(&[u8], &mut [u64]) -> Result<(), FormatError>,
+    ) -> Result<Option<Vec<u64>>, SegmentError> {
+        let mut numbers = vec![0; rows_of(slice, self.rows()).len()];
+        self.chunk(kind, slice as u16, Caching::Pass, |bytes| read(bytes, &mut numbers))
+            .map_err(|problem| self.fail(problem))?;
+        Ok(Some(numbers))
+    }
+
+    /// Appends the parents of a slice.
+    fn read_parents(&self, slice: usize, parents: &mut Vec<Parent>) -> Result<(), SegmentError> {
+        let rows_max = self.rows();
+        self.chunk(Kind::Parents, slice as u16, Caching::Pass, |bytes| {
+            columns::read_parents(bytes, rows_of(slice, rows_max), rows_max, parents)
+        })
+        .map_err(|problem| self.fail(problem))
+    }
+
     fn groups(&self, kind: Kind, kept: &Groups) -> Result<GroupsOfRows, SegmentError> {
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(groups) = kept.upgrade() {
@@ -331,15 +352,23 @@ impl Segment for RunSegment {
     }
 
     fn parents(&self) -> Result<Arc<[Parent]>, SegmentError> {
-        let rows_max = self.rows();
-        let mut parents = Vec::with_capacity(rows_max);
-        for slice in slices_of(0..rows_max) {
-            self.chunk(Kind::Parents, slice as u16, Caching::Pass, |bytes| {
-                columns::read_parents(bytes, rows_of(slice, rows_max), rows_max, &mut parents)
-            })
-            .map_err(|problem| self.fail(problem))?;
-        }
+        let mut parents = Vec::with_capacity(self.rows());
+        slices_of(0..self.rows()).try_for_each(|slice| self.read_parents(slice, &mut parents))?;
         Ok(parents.into())
+    }
+
+    fn starts_slice(&self, slice: usize) -> Result<Option<Vec<u64>>, SegmentError> {
+        self.numbers_slice(Kind::Starts, slice, columns::read_starts)
+    }
+
+    fn durations_slice(&self, slice: usize) -> Result<Option<Vec<u64>>, SegmentError> {
+        self.numbers_slice(Kind::Durations, slice, columns::read_durations)
+    }
+
+    fn parents_slice(&self, slice: usize) -> Result<Option<Vec<Parent>>, SegmentError> {
+        let mut parents = Vec::with_capacity(rows_of(slice, self.rows()).len());
+        self.read_parents(slice, &mut parents)?;
+        Ok(Some(parents))
     }
 
     fn column(&self, field: &Field) -> Result<Column, SegmentError> {

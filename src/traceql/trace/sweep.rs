@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::fold::Folded;
 use super::forest::Forest;
-use super::plan::{Number, Plan, PlannedSpanset, PlannedStage};
+use super::plan::{Number, Plan, PlannedSpanset, PlannedStage, Upward};
 use super::tree::inverse;
 use crate::traceql::ast::{Arithmetic, Field, Fold, Form, Intrinsic, SpansetOperator};
 use crate::traceql::datum::{Datum, Scalar, calculate_scalars, nanos, scalars_compare};
 use crate::traceql::filter::row::Bound;
 use crate::traceql::mask::Mask;
 use crate::traceql::reader::{KeptMask, Reader, Scan};
-use crate::traceql::segment::{SegmentError, Traces};
+use crate::traceql::segment::{Parent, SegmentError, Traces};
 use crate::traceql::value::{Kind, Value};
 
 /// Traces between two looks at whether the query is to end.
@@ -63,6 +63,32 @@ impl Plan {
         };
         let forest = Forest::new(reader.parents()?, reader.traces()?);
         Ok(forest.may_relate(below, above, rows, upward.any_distance, is_certain))
+    }
+}
+
+/// Steps up to an ancestor that are taken row by row; who is further below is left to [`Plan::swept`], which takes no step
+/// twice.
+const STEPS_MAX: usize = 16;
+
+impl Upward {
+    /// Those of the rows `below` that may have one of `above` as their parent, or ancestor, in their segment.
+    #[must_use]
+    pub fn related_here(&self, parents: &[Parent], below: &Mask, above: &Mask) -> Mask {
+        let steps_max = if self.any_distance { STEPS_MAX } else { 1 };
+        let may_relate = |row: usize| {
+            let mut at = row;
+            for _ in 0..steps_max {
+                let Some(Parent::Row(parent)) = parents.get(at) else { return false };
+                at = *parent as usize;
+                if above.get(at) {
+                    return true;
+                }
+            }
+            self.any_distance
+        };
+        let mut related = Mask::none(below.rows());
+        below.iter().filter(|row| may_relate(*row)).for_each(|row| related.set(row));
+        related
     }
 }
 

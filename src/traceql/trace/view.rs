@@ -68,8 +68,8 @@ impl View {
 
     fn whole(scan: &Scan<'_>, id: TraceId, piece: PieceRows) -> Result<Self, SegmentError> {
         let booked = scan.control().book(piece.rows.len() * SPAN_BYTES)?;
-        let starts = piece.reader.starts()?;
-        let spans = piece.rows.clone().map(|row| Place { piece: 0, row: row as u32, start: at(starts, row) }).collect();
+        let place = |row| Ok(Place { piece: 0, row: row as u32, start: piece.reader.start(row)? });
+        let spans = piece.rows.clone().map(place).collect::<Result<_, SegmentError>>()?;
         Ok(Self { id, pieces: vec![piece], spans, ids: OnceCell::new(), tree: OnceCell::new(), _booked: booked })
     }
 
@@ -83,7 +83,8 @@ impl View {
             let reader = scan.reader(&piece.segment);
             let read = || {
                 let rows = reader.traces()?.rows(piece.trace);
-                Ok((reader.starts()?, reader.span_ids(rows.clone())?, rows))
+                let starts = rows.clone().map(|row| reader.start(row)).collect::<Result<Vec<_>, _>>()?;
+                Ok((starts, reader.span_ids(rows.clone())?, rows))
             };
             let (starts, ids, rows) = match read() {
                 Ok(read) => read,
@@ -92,8 +93,8 @@ impl View {
             };
             booked.grow(rows.len() * MERGED_SPAN_BYTES)?;
             let index = pieces.len() as u32;
-            let place = |row| Place { piece: index, row: row as u32, start: at(starts, row) };
-            found.extend(rows.clone().zip(ids).map(|(row, ids)| (ids, place(row))));
+            let place = |(row, start): (usize, u64)| Place { piece: index, row: row as u32, start };
+            found.extend(ids.into_iter().zip(rows.clone().zip(starts).map(place)));
             let reader = if scattered { scan.passing_reader(&piece.segment) } else { reader };
             pieces.push(PieceRows { reader, rows });
         }
@@ -195,14 +196,16 @@ impl View {
     pub fn duration(&self) -> Result<u64, SegmentError> {
         let mut end = 0;
         for piece in &self.pieces {
-            let (starts, durations) = if self.pieces.len() > NEIGHBOURS_MAX {
+            if self.pieces.len() > NEIGHBOURS_MAX {
                 // Not remembered.
-                (piece.reader.segment().starts()?, piece.reader.segment().durations()?)
+                let (starts, durations) = (piece.reader.segment().starts()?, piece.reader.segment().durations()?);
+                for row in piece.rows.clone() {
+                    end = end.max(at(&starts, row).saturating_add(at(&durations, row)));
+                }
             } else {
-                (Arc::clone(piece.reader.starts()?), Arc::clone(piece.reader.durations()?))
-            };
-            for row in piece.rows.clone() {
-                end = end.max(at(&starts, row).saturating_add(at(&durations, row)));
+                for row in piece.rows.clone() {
+                    end = end.max(piece.reader.start(row)?.saturating_add(piece.reader.duration(row)?));
+                }
             }
         }
         Ok(end.saturating_sub(self.start()))
@@ -214,7 +217,7 @@ impl View {
     /// A piece cannot be read.
     pub fn duration_at(&self, place: Place) -> Result<u64, SegmentError> {
         let Some(piece) = self.pieces.get(place.piece as usize) else { return Ok(0) };
-        Ok(at(piece.reader.durations()?, place.row as usize))
+        piece.reader.duration(place.row as usize)
     }
 
     /// # Errors
@@ -237,7 +240,7 @@ impl View {
     pub fn root(&self) -> Result<Option<Place>, SegmentError> {
         for place in &self.spans {
             if let Some(piece) = self.pieces.get(place.piece as usize)
-                && piece.reader.parents()?.get(place.row as usize) == Some(&Parent::Root)
+                && piece.reader.parent(place.row as usize)? == Some(Parent::Root)
             {
                 return Ok(Some(*place));
             }
@@ -328,8 +331,12 @@ impl View {
 /// A piece cannot be read.
 pub fn root_texts(scan: &Scan<'_>, reader: &Rc<Reader>, trace: usize) -> Result<(Arc<str>, Arc<str>), SegmentError> {
     let root_in = |reader: &Reader, trace: usize| -> Result<Option<usize>, SegmentError> {
-        let (mut rows, parents) = (reader.traces()?.rows(trace), reader.parents()?);
-        Ok(rows.find(|row| parents.get(*row) == Some(&Parent::Root)))
+        for row in reader.traces()?.rows(trace) {
+            if reader.parent(row)? == Some(Parent::Root) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     };
     let known = match reader.traces()?.ids.get(trace) {
         Some(id) if reader.may_be_split(scan, trace) => pieces_of(scan, *id)?,
@@ -373,16 +380,17 @@ fn pieces_of(scan: &Scan<'_>, id: TraceId) -> Result<Vec<Piece>, SegmentError> {
 }
 
 fn links_in(piece: &PieceRows) -> Result<Vec<Link>, SegmentError> {
-    let parents = piece.reader.parents()?;
     let first = piece.rows.start;
-    let link = |row: usize| match parents.get(row) {
-        Some(Parent::Root) => Link::Root,
-        Some(Parent::Row(parent)) if piece.rows.contains(&(*parent as usize)) => {
-            Link::Span((*parent as usize - first) as u32)
-        }
-        _ => Link::Away,
+    let link = |row: usize| {
+        Ok(match piece.reader.parent(row)? {
+            Some(Parent::Root) => Link::Root,
+            Some(Parent::Row(parent)) if piece.rows.contains(&(parent as usize)) => {
+                Link::Span((parent as usize - first) as u32)
+            }
+            _ => Link::Away,
+        })
     };
-    Ok(piece.rows.clone().map(link).collect())
+    piece.rows.clone().map(link).collect()
 }
 
 fn kind(pieces: &[PieceRows], place: Place) -> Result<Kind, SegmentError> {
