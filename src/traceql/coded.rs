@@ -197,7 +197,7 @@ fn column(field: &Field, scan: &Scan<'_>, reader: &Reader, rows: &[u16]) -> Resu
         Column::Unlisted { sketches } => {
             let cell = |row: usize| match sketches.get(row) {
                 None | Some(0) => Ok(None),
-                Some(_) => reader.segment().cell(field, row),
+                Some(_) => reader.cell(field, row),
             };
             number(scan, reader, rows, cell).map(Some)
         }

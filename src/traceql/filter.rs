@@ -364,7 +364,7 @@ impl Rows<'_, '_> {
             if count % ROWS_BETWEEN_CHECKS == 0 {
                 self.scan.check()?;
             }
-            let value = self.reader.segment().cell(field, row)?;
+            let value = self.reader.cell(field, row)?;
             let passes = value.is_some_and(|cell| match cell {
                 Cell::One(value) => test.passes(&value.into()),
                 Cell::Many(values) => test.passes(&Datum::Many(values)),

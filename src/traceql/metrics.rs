@@ -24,6 +24,7 @@ mod intervals;
 mod lines;
 mod rows;
 mod stages;
+mod table;
 
 #[cfg(test)]
 mod tests;

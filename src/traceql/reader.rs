@@ -275,6 +275,16 @@ impl Reader {
         Ok(self.booked.borrow_mut().grow(bytes)?)
     }
 
+    /// The value of one row, for columns that hold none.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError> {
+        // Where a row's span lies takes the traces to know: as long as they are kept here, they are not read for each row.
+        self.traces()?;
+        self.segment.cell(field, row)
+    }
+
     /// # Errors
     /// The segment cannot be read.
     pub fn values(&self, field: &Field) -> Result<Values, SegmentError> {
@@ -424,7 +434,7 @@ impl Values {
         match (&self.column, &self.codes) {
             (Column::Listed(dictionary), Some(codes)) => Ok(datum(dictionary, codes, row)),
             (Column::Unlisted { sketches }, _) if sketches.get(row).is_some_and(|sketch| *sketch != 0) => {
-                Ok(reader.segment.cell(&self.field, row)?.map(cell))
+                Ok(reader.cell(&self.field, row)?.map(cell))
             }
             _ => Ok(None),
         }

@@ -137,7 +137,7 @@ pub trait Segment: Send + Sync {
     /// For each row the code of its value in the column's dictionary.
     fn codes(&self, field: &Field) -> Result<Codes, SegmentError>;
 
-    /// The value of one row, for columns that hold none ([`Column::Unlisted`]).
+    /// The value of one row, for columns that hold none ([`Column::Unlisted`]), and for no others.
     fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError>;
 
     /// Ids of these rows; dear where the segment is on disk.

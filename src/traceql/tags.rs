@@ -244,6 +244,8 @@ fn each_value(
                 let wanted = |row: usize| rows.as_ref().is_none_or(|rows| rows.binary_search(&(row as u16)).is_ok());
                 let present: Vec<(usize, u16)> =
                     sketches.iter().copied().enumerate().filter(|(row, sketch)| *sketch != 0 && wanted(*row)).collect();
+                // Kept, so that they are not read for each row.
+                let _traces = segment.traces()?;
                 let one_by_one = present.len() <= UNLISTED_ROWS_MAX;
                 let mut seen = HashSet::default();
                 for (count, (row, sketch)) in present.into_iter().enumerate() {

@@ -17,10 +17,13 @@ use crate::spool::{Access, Database};
 use crate::store::format::FormatError;
 use crate::store::format::chunk::Unpacker;
 use crate::store::format::key::RunKey;
-use crate::traceql::segment::{SegmentError, SegmentId};
+use crate::traceql::segment::{Parent, SegmentError, SegmentId};
 
 /// Pieces kept because several values of one trace are asked for, one after the other.
 const RECENT_PIECES: usize = 8;
+
+/// Slices of parents kept, 64 KiB each: about one for each thread of the queries that may run.
+const RECENT_PARENTS: usize = 6;
 
 /// Pieces of one trace that are read together,
 const PIECES_AT_ONCE: usize = 16;
@@ -38,6 +41,8 @@ pub(super) struct Disk {
     /// Held by who writes a run's record: one that was dropped must not come back as one that is set aside.
     records: Mutex<()>,
     recent: Mutex<VecDeque<(SegmentId, Arc<PieceSpans>)>>,
+    /// Slices of the columns of parents, for who reads one piece after the other.
+    recent_parents: Mutex<VecDeque<(SegmentId, usize, Arc<[Parent]>)>>,
 }
 
 /// A run as it is served.
@@ -153,6 +158,7 @@ impl Disk {
             pinned_bytes_max: memory.pinned_bytes,
             records: Mutex::default(),
             recent: Mutex::default(),
+            recent_parents: Mutex::default(),
         }
     }
 
@@ -236,6 +242,18 @@ impl Disk {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_front((segment, piece));
         recent.truncate(RECENT_PIECES);
+    }
+
+    pub fn recent_parents(&self, segment: SegmentId, slice: usize) -> Option<Arc<[Parent]>> {
+        let recent = self.recent_parents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slices = recent.iter().filter(|(of, number, _)| (*of, *number) == (segment, slice));
+        slices.next().map(|(.., parents)| Arc::clone(parents))
+    }
+
+    pub fn remember_parents(&self, segment: SegmentId, slice: usize, parents: Arc<[Parent]>) {
+        let mut recent = self.recent_parents.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_front((segment, slice, parents));
+        recent.truncate(RECENT_PARENTS);
     }
 
     /// What a reader is told. Damage sets the run aside: for search it is gone, and everything else is served.

@@ -18,11 +18,10 @@ use crate::store::format::columns::{self, rows_of, slices_of};
 use crate::store::format::key::{Kind, SegmentKey, scope_code};
 use crate::store::format::piece::{Group, Piece};
 use crate::store::format::words::{Page, WordId, Words};
-use crate::store::format::{FormatError, codes, dictionary, envelopes, placed};
+use crate::store::format::{FormatError, Known, codes, dictionary, envelopes, placed};
 use crate::traceql::ast::{Field, Scope};
-use crate::traceql::column::{Cell, Codes, Entry, GroupsOfRows};
+use crate::traceql::column::{Cell, Codes, GroupsOfRows};
 use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
-use crate::traceql::value::Value;
 
 /// Up to [`crate::traceql::column::ROWS_MAX`] rows of a run.
 pub struct RunSegment {
@@ -294,6 +293,39 @@ impl RunSegment {
         )
     }
 
+    /// The spans of a piece, without ids and times: none of the values that columns do not hold depends on them, and to read
+    /// them takes longer than all else.
+    fn read_cells(&self, value: &[u8], spans: &mut PieceSpans) -> Result<(), Problem> {
+        let piece = Piece::decode(value)?;
+        let mut parents = Vec::with_capacity(piece.rows().len());
+        for slice in slices_of(piece.rows()) {
+            let of_slice = rows_of(slice, self.rows());
+            let rows = of_slice.start.max(piece.rows().start)..of_slice.end.min(piece.rows().end);
+            let known = self.recent_parents(slice)?;
+            let known = known.get(rows.start - of_slice.start..rows.end.saturating_sub(of_slice.start));
+            parents.extend_from_slice(known.ok_or(Problem::Missing)?);
+        }
+        // Whether a span has a parent says where its bytes begin.
+        let known = |index: usize| {
+            let parent = (*parents.get(index)? != Parent::Root).then_some([0; 8]);
+            Some(Known { trace: [0; 16], span: [0; 8], parent, start: 0, end: 0 })
+        };
+        piece.spans(&PagedWords::new(self), known, |_, span| spans.push(span))
+    }
+
+    fn recent_parents(&self, slice: usize) -> Result<Arc<[Parent]>, Problem> {
+        if let Some(parents) = self.disk.recent_parents(self.id(), slice) {
+            return Ok(parents);
+        }
+        let (rows_max, mut parents) = (self.rows(), Vec::new());
+        self.chunk(Kind::Parents, slice as u16, Caching::Keep, |bytes| {
+            columns::read_parents(bytes, rows_of(slice, rows_max), rows_max, &mut parents)
+        })?;
+        let parents: Arc<[Parent]> = parents.into();
+        self.disk.remember_parents(self.id(), slice, Arc::clone(&parents));
+        Ok(parents)
+    }
+
     /// The piece that a row belongs to.
     fn piece_of_row(&self, row: usize) -> Result<Option<Arc<PieceSpans>>, SegmentError> {
         if let Some(piece) = self.disk.recent_piece(self.id(), row) {
@@ -305,7 +337,7 @@ impl RunSegment {
         let value = self.disk.piece(self, trace).map_err(|error| self.fail(error))?;
         let value = value.ok_or_else(|| self.fail(Problem::Missing))?;
         let mut spans = PieceSpans::of(traces.rows(number));
-        self.read_piece(trace, &value, |_, _, span| spans.push(span)).map_err(|problem| self.fail(problem))?;
+        self.read_cells(&value, &mut spans).map_err(|problem| self.fail(problem))?;
         let spans = Arc::new(spans);
         self.disk.remember_piece(self.id(), Arc::clone(&spans));
         Ok(Some(spans))
@@ -397,22 +429,9 @@ impl Segment for RunSegment {
     }
 
     fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError> {
-        match self.column(field)? {
-            Column::Absent => Ok(None),
-            Column::Listed(dictionary) => {
-                let entry = dictionary.get(self.codes(field)?.get(row));
-                Ok(entry.map(|entry| match entry {
-                    Entry::String(string) => Cell::One(Value::String(string.into())),
-                    Entry::Int(int) => Cell::One(Value::Int(int)),
-                    Entry::Other(cell) => cell.clone(),
-                }))
-            }
-            Column::Unlisted { sketches } if sketches.get(row).is_none_or(|sketch| *sketch == 0) => Ok(None),
-            Column::Unlisted { .. } => {
-                let piece = self.piece_of_row(row)?;
-                Ok(piece.as_ref().and_then(|piece| piece.span(row)).and_then(|span| build::cell(field, span)))
-            }
-        }
+        // Who asks knows by the column that it holds no values: to read that here would be to read all of it for each row.
+        let piece = self.piece_of_row(row)?;
+        Ok(piece.as_ref().and_then(|piece| piece.span(row)).and_then(|span| build::cell(field, span)))
     }
 
     fn span_ids(&self, rows: Range<usize>) -> Result<Vec<Ids>, SegmentError> {

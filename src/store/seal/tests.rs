@@ -192,7 +192,10 @@ fn check_same(disk: &dyn Segment, memory: &dyn Segment) {
         }
         let (disk_codes, memory_codes) = (disk.codes(&field).unwrap(), memory.codes(&field).unwrap());
         assert!((0..rows).all(|row| disk_codes.get(row) == memory_codes.get(row)), "{field:?}");
-        // Each look at a value reads its dictionary again: of many rows some must do.
+        // Columns hold the values of all others. Of many rows some must do.
+        if !matches!(memory.column(&field).unwrap(), Column::Unlisted { .. }) {
+            continue;
+        }
         for row in (0..rows).step_by(rows / 500 + 1) {
             let (disk, memory) = (disk.cell(&field, row).unwrap(), memory.cell(&field, row).unwrap());
             // Not a number is not equal to itself.

@@ -7,6 +7,7 @@
 //! ```
 
 use super::histogram::{BUCKETS, Bucket};
+use super::table::Table;
 use crate::traceql::control::{Control, Stopped};
 
 /// What is computed of the spans of a cell.
@@ -21,23 +22,22 @@ pub enum Function {
 }
 
 pub struct Cells {
-    intervals: usize,
     kind: Kind,
     booked_bytes: usize,
 }
 
 enum Kind {
-    Counts(Vec<u64>),
+    Counts(Table<u64>),
     /// NaN: nothing yet.
-    Min(Vec<f64>),
-    Max(Vec<f64>),
+    Min(Table<f64>),
+    Max(Table<f64>),
     /// Sums, and averages by their counts.
-    Sums(Vec<Sum>),
-    Averages(Vec<Sum>),
+    Sums(Table<Sum>),
+    Averages(Table<Sum>),
     Histograms {
         /// By series and bucket: the line, counted from 1; 0 where there is none.
-        lines: Vec<u32>,
-        counts: Vec<u64>,
+        lines: Table<u32>,
+        counts: Table<u64>,
     },
 }
 
@@ -64,14 +64,14 @@ impl Cells {
     #[must_use]
     pub fn new(function: Function, intervals: usize) -> Self {
         let kind = match function {
-            Function::Count => Kind::Counts(Vec::new()),
-            Function::Min => Kind::Min(Vec::new()),
-            Function::Max => Kind::Max(Vec::new()),
-            Function::Sum => Kind::Sums(Vec::new()),
-            Function::Avg => Kind::Averages(Vec::new()),
-            Function::Histogram => Kind::Histograms { lines: Vec::new(), counts: Vec::new() },
+            Function::Count => Kind::Counts(Table::new(intervals, 0)),
+            Function::Min => Kind::Min(Table::new(intervals, f64::NAN)),
+            Function::Max => Kind::Max(Table::new(intervals, f64::NAN)),
+            Function::Sum => Kind::Sums(Table::new(intervals, Sum::default())),
+            Function::Avg => Kind::Averages(Table::new(intervals, Sum::default())),
+            Function::Histogram => Kind::Histograms { lines: Table::new(BUCKETS, 0), counts: Table::new(intervals, 0) },
         };
-        Self { intervals: intervals.max(1), kind, booked_bytes: 0 }
+        Self { kind, booked_bytes: 0 }
     }
 
     #[must_use]
@@ -85,12 +85,11 @@ impl Cells {
     /// The query needs too much memory.
     pub fn grow(&mut self, series: usize, control: &Control) -> Result<(), Stopped> {
         let booked = &mut self.booked_bytes;
-        let cells = series.saturating_mul(self.intervals);
         match &mut self.kind {
-            Kind::Counts(counts) => grow(counts, cells, 0, booked, control),
-            Kind::Min(values) | Kind::Max(values) => grow(values, cells, f64::NAN, booked, control),
-            Kind::Sums(sums) | Kind::Averages(sums) => grow(sums, cells, Sum::default(), booked, control),
-            Kind::Histograms { lines, .. } => grow(lines, series.saturating_mul(BUCKETS), 0, booked, control),
+            Kind::Counts(counts) => counts.grow(series, booked, control),
+            Kind::Min(values) | Kind::Max(values) => values.grow(series, booked, control),
+            Kind::Sums(sums) | Kind::Averages(sums) => sums.grow(series, booked, control),
+            Kind::Histograms { lines, .. } => lines.grow(series, booked, control),
         }
     }
 
@@ -105,12 +104,11 @@ impl Cells {
         measured: Measured<'_>,
         control: &Control,
     ) -> Result<(), Stopped> {
-        let width = self.intervals;
-        let places = series.iter().zip(intervals).map(|(series, at)| *series as usize * width + *at as usize);
+        let places = series.iter().zip(intervals).map(|(series, at)| (*series as usize, *at as usize));
         match (&mut self.kind, measured) {
             (Kind::Counts(counts), _) => {
-                for place in places {
-                    if let Some(count) = counts.get_mut(place) {
+                for (series, at) in places {
+                    if let Some(count) = counts.get_mut(series, at) {
                         *count += 1;
                     }
                 }
@@ -126,17 +124,16 @@ impl Cells {
                 });
             }
             (Kind::Histograms { lines, counts }, Measured::Buckets(buckets)) => {
-                for ((series, at), bucket) in series.iter().zip(intervals).zip(buckets) {
+                for ((series, at), bucket) in places.zip(buckets) {
                     if *bucket == 0 {
                         continue;
                     }
-                    let Some(line) = lines.get_mut(*series as usize * BUCKETS + usize::from(*bucket)) else { continue };
+                    let Some(line) = lines.get_mut(series, usize::from(*bucket)) else { continue };
                     if *line == 0 {
-                        let cells = counts.len() + width;
-                        grow(counts, cells, 0, &mut self.booked_bytes, control)?;
-                        *line = (cells / width) as u32;
+                        counts.grow(counts.lines() + 1, &mut self.booked_bytes, control)?;
+                        *line = counts.lines() as u32;
                     }
-                    if let Some(count) = counts.get_mut((*line as usize - 1) * width + *at as usize) {
+                    if let Some(count) = counts.get_mut(*line as usize - 1, at) {
                         *count += 1;
                     }
                 }
@@ -151,33 +148,31 @@ impl Cells {
     /// # Errors
     /// The query needs too much memory.
     pub fn merge(&mut self, other: &Self, numbers: &[u32], control: &Control) -> Result<(), Stopped> {
-        let width = self.intervals;
         match (&mut self.kind, &other.kind) {
             (Kind::Counts(counts), Kind::Counts(others)) => {
-                lines(counts, others, numbers, width, |count, other| *count += other);
+                add_lines(counts, others, numbers, |count, other| *count += other);
             }
-            (Kind::Min(values), Kind::Min(others)) => lines(values, others, numbers, width, lower),
-            (Kind::Max(values), Kind::Max(others)) => lines(values, others, numbers, width, raise),
+            (Kind::Min(values), Kind::Min(others)) => add_lines(values, others, numbers, lower),
+            (Kind::Max(values), Kind::Max(others)) => add_lines(values, others, numbers, raise),
             (Kind::Sums(sums), Kind::Sums(others)) | (Kind::Averages(sums), Kind::Averages(others)) => {
-                lines(sums, others, numbers, width, |sum, other| {
+                add_lines(sums, others, numbers, |sum, other| {
                     sum.add(other.sum);
                     sum.add(other.lost);
                     sum.count += other.count;
                 });
             }
             (Kind::Histograms { lines, counts }, Kind::Histograms { lines: other_lines, counts: others }) => {
-                for (place, other_line) in other_lines.iter().enumerate().filter(|(_, line)| **line > 0) {
-                    let Some(number) = numbers.get(place / BUCKETS) else { continue };
-                    let Some(line) = lines.get_mut(*number as usize * BUCKETS + place % BUCKETS) else { continue };
-                    if *line == 0 {
-                        let cells = counts.len() + width;
-                        grow(counts, cells, 0, &mut self.booked_bytes, control)?;
-                        *line = (cells / width) as u32;
+                for (series, number) in (0..other_lines.lines()).zip(numbers) {
+                    let met = other_lines.line(series).iter().enumerate().filter(|(_, line)| **line > 0);
+                    for (bucket, other_line) in met {
+                        let Some(line) = lines.get_mut(*number as usize, bucket) else { continue };
+                        if *line == 0 {
+                            counts.grow(counts.lines() + 1, &mut self.booked_bytes, control)?;
+                            *line = counts.lines() as u32;
+                        }
+                        let own = counts.line_mut(*line as usize - 1).iter_mut();
+                        own.zip(others.line(*other_line as usize - 1)).for_each(|(count, other)| *count += other);
                     }
-                    let from = (*other_line as usize - 1) * width;
-                    let to = (*line as usize - 1) * width;
-                    let others = others.get(from..from + width).unwrap_or_default();
-                    counts.iter_mut().skip(to).zip(others).for_each(|(count, other)| *count += other);
                 }
             }
             _ => {}
@@ -189,34 +184,27 @@ impl Cells {
     /// [`Cells::buckets`].
     #[must_use]
     pub fn numbers(&self, series: usize) -> Vec<f64> {
-        let range = series * self.intervals..(series + 1) * self.intervals;
         match &self.kind {
-            Kind::Counts(counts) => counts.get(range).unwrap_or_default().iter().map(|count| *count as f64).collect(),
-            Kind::Min(values) | Kind::Max(values) => values.get(range).unwrap_or_default().to_vec(),
+            Kind::Counts(counts) => counts.line(series).iter().map(|count| *count as f64).collect(),
+            Kind::Min(values) | Kind::Max(values) => values.line(series).to_vec(),
             Kind::Sums(sums) => {
                 let sum = |sum: &Sum| if sum.count == 0 { f64::NAN } else { sum.total() };
-                sums.get(range).unwrap_or_default().iter().map(sum).collect()
+                sums.line(series).iter().map(sum).collect()
             }
             // 0 / 0 is NaN.
-            Kind::Averages(sums) => {
-                sums.get(range).unwrap_or_default().iter().map(|sum| sum.total() / sum.count as f64).collect()
-            }
+            Kind::Averages(sums) => sums.line(series).iter().map(|sum| sum.total() / sum.count as f64).collect(),
             Kind::Histograms { .. } => Vec::new(),
         }
     }
 
     /// The buckets of a series that were met, ascending, with a count for each interval.
     pub fn buckets(&self, series: usize) -> impl Iterator<Item = (usize, &[u64])> {
-        let (lines, counts): (&[u32], &[u64]) = match &self.kind {
-            Kind::Histograms { lines, counts } => (lines, counts),
-            _ => (&[], &[]),
+        let (lines, counts) = match &self.kind {
+            Kind::Histograms { lines, counts } => (lines.line(series), Some(counts)),
+            _ => (&[][..], None),
         };
-        let lines = lines.get(series * BUCKETS..(series + 1) * BUCKETS).unwrap_or_default();
         let met = lines.iter().enumerate().filter(|(_, line)| **line > 0);
-        met.filter_map(move |(bucket, line)| {
-            let from = (*line as usize - 1) * self.intervals;
-            Some((bucket, counts.get(from..from + self.intervals)?))
-        })
+        met.filter_map(move |(bucket, line)| Some((bucket, counts?.line(*line as usize - 1))))
     }
 }
 
@@ -247,36 +235,25 @@ fn raise(most: &mut f64, number: f64) {
     }
 }
 
-fn each<T>(cells: &mut [T], places: impl Iterator<Item = usize>, numbers: &[f64], mut add: impl FnMut(&mut T, f64)) {
-    for (place, number) in places.zip(numbers) {
-        if let Some(cell) = cells.get_mut(place) {
+fn each<T: Copy>(
+    cells: &mut Table<T>,
+    places: impl Iterator<Item = (usize, usize)>,
+    numbers: &[f64],
+    mut add: impl FnMut(&mut T, f64),
+) {
+    for ((series, at), number) in places.zip(numbers) {
+        if let Some(cell) = cells.get_mut(series, at) {
             add(cell, *number);
         }
     }
 }
 
-fn lines<T: Copy>(cells: &mut [T], others: &[T], numbers: &[u32], width: usize, mut add: impl FnMut(&mut T, T)) {
-    for (others, number) in others.chunks(width).zip(numbers) {
-        let cells = cells.iter_mut().skip(*number as usize * width);
-        cells.zip(others).for_each(|(cell, other)| add(cell, *other));
+/// Line `i` of `others` is added to line `numbers[i]`.
+fn add_lines<T: Copy>(cells: &mut Table<T>, others: &Table<T>, numbers: &[u32], mut add: impl FnMut(&mut T, T)) {
+    for (line, number) in (0..others.lines()).zip(numbers) {
+        let own = cells.line_mut(*number as usize).iter_mut();
+        own.zip(others.line(line)).for_each(|(cell, other)| add(cell, *other));
     }
-}
-
-fn grow<T: Copy>(
-    cells: &mut Vec<T>,
-    len: usize,
-    empty: T,
-    booked_bytes: &mut usize,
-    control: &Control,
-) -> Result<(), Stopped> {
-    let more = len.saturating_sub(cells.len());
-    if more > 0 {
-        let bytes = more.saturating_mul(size_of::<T>());
-        control.reserve(bytes)?;
-        *booked_bytes += bytes;
-        cells.resize(len, empty);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
