@@ -9,8 +9,9 @@ use super::spans::{Attributes, Span, Trace};
 use crate::otlp::TraceId;
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
 use crate::traceql::column::{Cell, Code, Codes, Dictionary, NIL, ROWS_MAX};
+use crate::traceql::mask::Mask;
 use crate::traceql::segment::{
-    Column, Ids, Parent, Piece, SKETCH_ANY, Segment, SegmentError, SegmentId, Source, Times, Traces, sketch,
+    Column, Ids, Parent, Piece, SKETCH_ANY, SLICE_ROWS, Segment, SegmentError, SegmentId, Source, Times, Traces, sketch,
 };
 use crate::traceql::value::{Kind, Value};
 
@@ -139,6 +140,17 @@ impl Source for Memory {
         self.split_unsure || holders > 1
     }
 
+    /// Known for every other segment, as of runs it is and of the tail it is not.
+    fn split_traces(&self, segment: &dyn Segment) -> Option<Mask> {
+        if segment.id().0 % 2 == 1 {
+            return None;
+        }
+        let traces = segment.traces().ok()?.len();
+        let mut split = Mask::none(traces);
+        (0..traces).filter(|trace| self.may_be_split(segment, *trace)).for_each(|trace| split.set(trace));
+        Some(split)
+    }
+
     fn whole_since(&self) -> u64 {
         let ends = self.segments.iter().map(|segment| segment.times().max_start);
         self.whole_since.unwrap_or_else(|| ends.min().unwrap_or(u64::MAX))
@@ -146,6 +158,11 @@ impl Source for Memory {
 }
 
 impl MemorySegment {
+    /// Every other segment has slices, as runs do and the tail does not.
+    fn slice<T: Copy>(&self, whole: &[T], slice: usize) -> Option<Vec<T>> {
+        (self.id.0 % 2 == 0).then(|| whole.chunks(SLICE_ROWS).nth(slice).unwrap_or_default().to_vec())
+    }
+
     fn new(index: usize, traces: Vec<Trace>) -> Self {
         let mut seen = BTreeSet::new();
         let mut rows = Vec::new();
@@ -266,6 +283,18 @@ impl Segment for MemorySegment {
     fn parents(&self) -> Result<Arc<[Parent]>, SegmentError> {
         self.readable()?;
         Ok((0..self.rows.len()).map(|row| self.parent(row)).collect())
+    }
+
+    fn starts_slice(&self, slice: usize) -> Result<Option<Vec<u64>>, SegmentError> {
+        Ok(self.slice(&self.starts()?, slice))
+    }
+
+    fn durations_slice(&self, slice: usize) -> Result<Option<Vec<u64>>, SegmentError> {
+        Ok(self.slice(&self.durations()?, slice))
+    }
+
+    fn parents_slice(&self, slice: usize) -> Result<Option<Vec<Parent>>, SegmentError> {
+        Ok(self.slice(&self.parents()?, slice))
     }
 
     fn column(&self, field: &Field) -> Result<Column, SegmentError> {
