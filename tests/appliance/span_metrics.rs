@@ -171,8 +171,15 @@ fn normal(value: Value) -> Value {
 fn points(path: &Path) -> Points {
     let mut latest: BTreeMap<String, (String, Value)> = BTreeMap::new();
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    // Labels are texts here, and one that is empty is left out: to Prometheus that is the same.
+    let as_text = |mut attribute: Value| {
+        if let Some(truth) = attribute["value"]["boolValue"].as_bool() {
+            attribute["value"] = serde_json::json!({"stringValue": truth.to_string()});
+        }
+        (attribute["value"]["stringValue"] != "").then(|| attribute.to_string())
+    };
     let sorted = |attributes: Vec<Value>| {
-        let texts: BTreeSet<String> = attributes.iter().map(ToString::to_string).collect();
+        let texts: BTreeSet<String> = attributes.into_iter().filter_map(as_text).collect();
         texts.into_iter().collect::<Vec<_>>().join(" ")
     };
     for line in std::fs::read_to_string(path).unwrap_or_default().lines() {

@@ -122,7 +122,7 @@ const POLICIES: [&str; 12] = [
     "{name: a, type: numeric_attribute, numeric_attribute: {key: n, min_value: 50, max_value: 100}}",
     "{name: a, type: numeric_attribute, numeric_attribute: {key: n, min_value: 0, max_value: 60, invert_match: true}}",
     "{name: a, type: and, and: {and_sub_policy: [{name: b, type: not, not: {not_sub_policy: {name: c, type: status_code, \
-     status_code: {status_codes: [OK]}}}}, {name: d, type: string_attribute, string_attribute: {key: url.path, \
+     status_code: {status_codes: [ERROR]}}}}, {name: d, type: string_attribute, string_attribute: {key: url.path, \
      values: ['^/i'], enabled_regex_matching: true}}]}}",
     "{name: a, type: always_sample}, {name: b, type: drop, drop: {drop_sub_policy: [{name: c, type: string_attribute, \
      string_attribute: {key: service.name, values: [cart]}}, {name: d, type: not, not: {not_sub_policy: {name: e, \
