@@ -140,9 +140,9 @@ impl Source for Memory {
         self.split_unsure || holders > 1
     }
 
-    /// Known for every other segment, as of runs it is and of the tail it is not.
+    /// Known for every other segment, as of runs it is and of the tail it is not; of many it would take too long to find out.
     fn split_traces(&self, segment: &dyn Segment) -> Option<Mask> {
-        if segment.id().0 % 2 == 1 {
+        if segment.id().0 % 2 == 1 || self.segments.len() > 8 {
             return None;
         }
         let traces = segment.traces().ok()?.len();
