@@ -100,3 +100,52 @@ async fn undecided_traces_survive_kill_9_and_wanted_ones_go_out_whole() {
     spanreel.ledger().await.assert_balanced();
     assert_eq!(destination.taken(), wanted);
 }
+
+/// Runs are made of what is older than a quarter of the spool's age.
+const BRIEFLY: [&str; 2] = ["spool: {max_age: 8s}", "store: {keep_sampled_out: 4s}"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sampled_out_goes_after_a_time_of_its_own_and_what_was_forwarded_stays() {
+    let destination = Destination::start(crate::destination::Options::default(), |_| Answer::Ok).await;
+    let mut options = Options::default().with_grpc_destination(DESTINATION, destination.address.port());
+    options.processors.push(("tail_sampling".to_owned(), SAMPLER.replace("15s", "1s")));
+    options.appliance.extend(BRIEFLY.map(str::to_owned));
+    let mut spanreel = Spanreel::start(&options).await;
+    send(&spanreel, &half(true)).await;
+    let boring = (0..TRACES).filter(|trace| !is_wanted(*trace)).count() as u64;
+    gone(&spanreel, boring).await;
+    check_kept(&spanreel).await;
+    // What comes late shares the decision, and goes with the run that it is in; so over a restart that nobody prepared.
+    send(&spanreel, &half(false)).await;
+    spanreel.kill();
+    spanreel.start_again().await;
+    let ledger = spanreel.drained(DESTINATION, Duration::from_secs(60)).await;
+    ledger.assert_balanced();
+    assert_eq!(ledger.pipeline(PIPELINE).stored, 2 * TRACES);
+    eventually("what came late is gone, too", Duration::from_secs(60), async || {
+        let metrics = spanreel.metrics().await;
+        // Late spans of which the decision was forgotten with the process are decided about by themselves: none is wanted.
+        let stored = metrics.sum("spanreel_store_spans", &[]).unwrap_or_default();
+        let tail = metrics.sum("spanreel_spool_batches", &[]).unwrap_or_default();
+        (stored - (TRACES - boring) as f64).abs() < 0.5 && tail.abs() < 0.5
+    })
+    .await;
+    check_kept(&spanreel).await;
+    spanreel.ledger().await.assert_balanced();
+}
+
+async fn gone(spanreel: &Spanreel, spans: u64) {
+    eventually("what was sampled out is gone", Duration::from_secs(60), async || {
+        let reason = [("reason", "sampled_out")];
+        spanreel.metrics().await.sum("spanreel_store_dropped_spans_total", &reason) == Some(spans as f64)
+    })
+    .await;
+}
+
+async fn check_kept(spanreel: &Spanreel) {
+    for trace in 0..TRACES {
+        let path = format!("/api/traces/{}", hex(&id(trace)));
+        let response = http::get(spanreel.ports.query, &path, &[]).await.unwrap();
+        assert_eq!(response.status, if is_wanted(trace) { 200 } else { 404 }, "trace {trace}");
+    }
+}
