@@ -358,6 +358,11 @@ impl Spool {
         self.shared.state().frame_bytes()
     }
 
+    /// Of these, those that a cursor has still to get, with what lies among them.
+    pub fn waiting_bytes(&self) -> u64 {
+        reclaim::waiting_bytes(&self.shared)
+    }
+
     /// Batches before `seq` are in sealed runs: they may go once every destination has them. From the first call on the
     /// spool keeps nothing longer than destinations and the sealer need it.
     pub fn release(&self, seq: Seq) {

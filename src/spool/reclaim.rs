@@ -71,6 +71,16 @@ fn nobody_waits(shared: &Shared, extent: &Extent) -> bool {
     shared.consumers().values().all(|consumer| is_past(consumer, extent))
 }
 
+/// Bytes of frames that some cursor has still to get, to the extent.
+pub(super) fn waiting_bytes(shared: &Shared) -> u64 {
+    let state = shared.state();
+    let consumers = shared.consumers();
+    let waits = |extent: &&Extent| !consumers.values().all(|consumer| is_past(consumer, extent));
+    let closed: u64 = state.extents.iter().filter(waits).map(|extent| extent.frame_bytes).sum();
+    let is_behind = |consumer: &Known| consumer.account.accounted() < state.stored(consumer.account.pipeline);
+    closed + if consumers.values().any(is_behind) { state.open.frame_bytes } else { 0 }
+}
+
 /// Whether every pipeline in the extent has, or had, a destination that is past it, and no configured one, nor one that
 /// may be yet, is behind.
 fn everybody_has(shared: &Shared, state: &State, extent: &Extent) -> bool {

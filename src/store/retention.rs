@@ -33,7 +33,7 @@ pub struct RetentionSettings {
     pub age_max: Option<Duration>,
     /// The same for spans that tail sampling left out of forwarding; `None`: they are kept as all others.
     pub sampled_out_age_max: Option<Duration>,
-    /// Of runs and spool together.
+    /// Of runs, and of what waits in the spool for destinations, together. The newest run may exceed it.
     pub bytes_max: u64,
     /// Free bytes of the disk below which intake is refused.
     pub free_bytes_min: u64,
@@ -161,8 +161,10 @@ impl Retention {
             return Some(DropReason::Age);
         }
         let bytes: u64 = view.records().map(|run| run.file_bytes).sum();
-        let backlog = spool.frame_bytes().min(self.settings.bytes_max / 2);
-        if bytes.saturating_add(backlog) > self.settings.bytes_max {
+        let backlog = spool.waiting_bytes().min(self.settings.bytes_max / 2);
+        // The newest run stays, also in a budget that is too small for it: what came just now can be searched.
+        let is_newest = view.records().next_back().is_some_and(|newest| newest.key() == oldest.key());
+        if bytes.saturating_add(backlog) > self.settings.bytes_max && !is_newest {
             return Some(DropReason::Size);
         }
         if self.futile_until.get().is_some_and(|until| Instant::now() < until) {
