@@ -117,6 +117,8 @@ pub(super) struct Link<T> {
     went_silent: Mutex<Option<SystemTime>>,
     /// It is back since then, and what it was sent shortly before may be lost.
     came_back: AtomicBool,
+    /// When something was last to go again.
+    resent: Mutex<Option<Instant>>,
 }
 
 impl<T: Transport> Link<T> {
@@ -149,6 +151,7 @@ impl<T: Transport> Link<T> {
             pace: Pace::new(None),
             went_silent: Mutex::new(None),
             came_back: AtomicBool::new(false),
+            resent: Mutex::new(None),
         };
         link.show_state();
         link
@@ -179,11 +182,21 @@ impl<T: Transport> Link<T> {
         Some(())
     }
 
-    /// From when on what was sent should go again, once after each time the destination was gone; Unix nanoseconds.
+    /// When what was sent should go again: after the destination was gone, and not sooner after the last time than what
+    /// goes again reaches back, or a destination that closes connections often would get everything again and again.
+    pub(super) fn resend_due(&self) -> Option<Instant> {
+        let resent = *self.resent.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = || resent.map_or_else(Instant::now, |resent| resent + self.delivery.resend);
+        self.came_back.load(Ordering::Relaxed).then(due)
+    }
+
+    /// From when on what was sent should go again, if that is due; Unix nanoseconds.
     pub(super) fn resend_since(&self) -> Option<u64> {
-        if !self.came_back.swap(false, Ordering::Relaxed) {
+        if self.resend_due()? > Instant::now() {
             return None;
         }
+        self.came_back.store(false, Ordering::Relaxed);
+        *self.resent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let silent_since = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let since = silent_since.checked_sub(self.delivery.resend)?.duration_since(UNIX_EPOCH).ok()?;
         u64::try_from(since.as_nanos()).ok()
@@ -208,6 +221,11 @@ impl<T: Transport> Link<T> {
     /// Whether anything goes again after the destination was away.
     pub(super) fn resends(&self) -> bool {
         !self.delivery.resend.is_zero()
+    }
+
+    /// How far back what goes again reaches.
+    pub(super) fn resend_nanos(&self) -> u64 {
+        u64::try_from(self.delivery.resend.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// What the process before this one had not sent waits since `received` (Unix nanoseconds): the destination was away.
