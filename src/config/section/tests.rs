@@ -139,6 +139,20 @@ fn secrets_are_not_repeated_in_errors() {
 }
 
 #[test]
+fn urls_are_shown_unless_they_hold_what_nobody_may_see() {
+    for (url, is_shown) in [
+        ("https://tempo:4318/v1/traces", true),
+        ("https://me:secret@tempo:4318", false),
+        ("https://tempo:4318/v1/traces?api_key=secret", false),
+    ] {
+        let effective = with(&format!("u: {url}"), |s| s.optional_text("u", Secrecy::Url)).1;
+        let url = url.to_owned();
+        let value = if is_shown { Effective::Text(url) } else { Effective::Secret(url) };
+        assert_eq!(effective, Effective::Map(vec![("u".to_owned(), value)]));
+    }
+}
+
+#[test]
 fn plain_values_keep_their_types() {
     let (value, effective, said) = with("v: {a: [1, 1.5, true], b: \"1\", c: }", |s| s.plain("v"));
     let list = Plain::List(vec![Plain::Int(1), Plain::Float(1.5), Plain::Bool(true)]);
