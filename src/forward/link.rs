@@ -3,9 +3,10 @@
 use super::answer::{Answer, bounded};
 use super::body::{self, Body, Codec, CodecChoice, Dialect};
 use super::budget::{Budget, Lane};
-use super::delivery::{DeliverySettings, Pace, second_of_day};
+use super::delivery::{DeliverySettings, second_of_day};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
+use super::pace::Pace;
 use super::request::Piece;
 use super::settings::{Compression, RetrySettings};
 use super::status::{Journal, State, Status};
@@ -331,8 +332,10 @@ impl<T: Transport> Link<T> {
             if tried.replace(codec) == Some(codec) {
                 self.metrics.retried();
             }
+            let bytes = body.encoded_bytes();
             match self.send(body).await {
                 Answer::Delivered { rejected_spans, message } => {
+                    self.pace.delivered(bytes, Instant::now());
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     self.journal.success();
                     self.metrics.succeeded();
@@ -368,10 +371,26 @@ impl<T: Transport> Link<T> {
                     let _ = pass.answered();
                     return Some(Verdict::GivenUp { why });
                 }
-                Answer::Retry { after, why } => self.log(pass.failed(after, &why), &why),
+                Answer::Retry { after, why } => {
+                    let change = pass.failed(after, &why);
+                    if after.is_some() && change != Change::Nothing {
+                        self.slow_down();
+                    }
+                    self.log(change, &why);
+                }
                 Answer::Misconfigured { why } => self.log(pass.hold(self.hold, &why), &why),
             }
             self.show_state();
+        }
+    }
+
+    /// The destination gets too much.
+    fn slow_down(&self) {
+        if let Some(bytes_per_second_max) = self.pace.too_fast(Instant::now()) {
+            info!(
+                destination = self.name,
+                bytes_per_second_max, "destination limits the rate: it gets less for a while"
+            );
         }
     }
 

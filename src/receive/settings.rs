@@ -150,6 +150,7 @@ impl HttpServerSettings {
             section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
         }
         section.inert("keep_alives_enabled", Shape::Bool, "connections are kept while clients keep them");
+        section.moved("keepalive", &[("idle_timeout", "0"), ("keep_alives_enabled", "true")]);
         section.inert("keepalive", Shape::Map, "connections are kept while clients keep them");
         section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
         settings
@@ -201,7 +202,7 @@ impl PolicySettings {
     /// What both kinds of server have.
     fn decode(section: &mut Section<'_>) -> Self {
         let authenticator = section.optional("auth", WhenNull::Absent, |auth| {
-            auth.only("request_params", &["[]"], "tokens are read from headers only", "remove it");
+            auth.inert("request_params", Shape::List, "tokens are read from headers only");
             let id = auth.reference("authenticator", Role::Extension);
             if id.is_none() && auth.is_sound() {
                 auth.error("authenticator", "is missing", "name an extension, e.g. basicauth or bearertokenauth");

@@ -2,6 +2,7 @@ use super::*;
 use crate::config::duration;
 use crate::config::yaml;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads `text` as a section at `path`; what was read and what was said.
 pub(super) fn decode<T>(text: &str, path: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {

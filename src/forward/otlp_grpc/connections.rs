@@ -69,8 +69,8 @@ pub(super) struct Used(AtomicU64);
 
 impl Connections {
     pub(super) fn new(connector: Connector, balancer: Balancer) -> Self {
-        // Behind a proxy the name has no addresses that could be told apart.
-        let balancer = if connector.is_proxied() { Balancer::PickFirst } else { balancer };
+        // Behind a proxy or a socket there are no addresses that could be told apart.
+        let balancer = if connector.is_elsewhere() { Balancer::PickFirst } else { balancer };
         Self { connector, balancer, pool: Mutex::default(), breaks: Arc::default() }
     }
 
@@ -168,17 +168,7 @@ impl Connections {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| CallError::Broken { why: describe(&error), is_reused: false })?;
-        let (life, breaks) = (Arc::new(Life::default()), Arc::clone(&self.breaks));
-        // Ends with the connection, which closes when the last sender is dropped.
-        tokio::spawn({
-            let life = Arc::clone(&life);
-            async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(error = describe(&error), "connection to a destination ended");
-                }
-                breaks.ended(&life);
-            }
-        });
+        let life = self.breaks.follow(driver);
         Ok(Connection { number: 0, address, sender, life })
     }
 }
@@ -316,6 +306,28 @@ mod tests {
             let refused = connections.get(&Used::default()).await;
             assert!(matches!(refused, Err(CallError::Connect(ConnectError::Unreachable { .. }))));
         }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_one_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tempo.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let accepted = tokio::spawn(async move { listener.accept().await.unwrap() });
+        let target = Target { host: "localhost".to_owned(), port: 4317 };
+        let connector = Connector::new(target, None, b"h2").unwrap().at_socket(Some(path.clone()));
+        let connections = Connections::new(connector, Balancer::RoundRobin);
+        for expected in [(1, false), (1, true)] {
+            let Ok((connection, is_reused)) = connections.get(&Used::default()).await else { panic!("no connection") };
+            assert_eq!((connection.number, is_reused), expected);
+        }
+        drop(accepted.await.unwrap());
+        // Nobody listens any more.
+        std::fs::remove_file(&path).unwrap();
+        let connector = Connector::new(Target { host: "localhost".to_owned(), port: 1 }, None, b"h2").unwrap();
+        let gone = Connections::new(connector.at_socket(Some(path.clone())), Balancer::RoundRobin);
+        let Err(CallError::Connect(error)) = gone.get(&Used::default()).await else { panic!("a connection") };
+        assert!(error.to_string().contains("tempo.sock"), "{error}");
     }
 
     #[tokio::test]

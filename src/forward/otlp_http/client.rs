@@ -74,7 +74,7 @@ impl Client {
         let (user, url) = split_user(settings.url(signal).unwrap_or_default());
         let unusable = || TargetError::Endpoint(url.clone());
         let parsed: Uri = url.parse().map_err(|_| unusable())?;
-        let (is_tls, default_port) = match parsed.scheme_str() {
+        let (is_tls, default_port) = match parsed.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("http") => (false, 80),
             Some("https") => (true, 443),
             _ => return Err(unusable().into()),
@@ -108,6 +108,7 @@ impl Client {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(connection) = idle.pop() {
             if connection.sender.is_ready() {
+                connection.life.is_asked();
                 return Some(connection);
             }
             // Its own task may come to it only after the next answer.
@@ -131,17 +132,7 @@ impl Client {
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused: false })?;
-        // Ends with the connection, which closes when its sender is dropped.
-        let (life, breaks) = (Arc::new(Life::default()), Arc::clone(&self.breaks));
-        tokio::spawn({
-            let life = Arc::clone(&life);
-            async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(error = with_sources(&error), "connection to a destination ended");
-                }
-                breaks.ended(&life);
-            }
-        });
+        let life = self.breaks.follow(driver);
         Ok(Connection { sender, life })
     }
 
@@ -155,7 +146,9 @@ impl Client {
             None => self.connect().await?,
         };
         let response = connection.sender.send_request(request).await.map_err(|error| {
-            self.breaks.ended(&connection.life);
+            if is_reused {
+                self.breaks.broke(&connection.life);
+            }
             ExchangeError::Broken { why: with_sources(&error), is_reused }
         })?;
         let (head, body) = response.into_parts();
@@ -170,10 +163,7 @@ impl Client {
                 _ => connection.life.ends_in_order(),
             },
             Rest::Left => connection.life.ends_in_order(),
-            Rest::Broken => {
-                connection.life.serves();
-                self.breaks.ended(&connection.life);
-            }
+            Rest::Broken => self.breaks.broke(&connection.life),
         }
         Ok(reply(head.status.as_u16(), &head.headers, &body))
     }
