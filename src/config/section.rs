@@ -347,7 +347,7 @@ impl<'a> Section<'a> {
 
     /// The id of another component that this one works with, e.g. `storage: file_storage`. Checked when all are read.
     pub fn reference(&mut self, key: &'static str, role: Role) -> Option<String> {
-        let entry = self.value(key)?;
+        let entry = self.written(key)?;
         let Some(id) = text_of(&entry.node) else {
             self.mismatch(entry, "the id of a component", quotes(&entry.node));
             return None;
@@ -381,6 +381,11 @@ impl<'a> Section<'a> {
     /// Declares a key; its entry if written and not null. Null keeps the default, as in the Collector.
     fn value(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.declare(key).filter(|entry| !matches!(entry.node.value, Value::Null))
+    }
+
+    /// As [`Section::value`] of a text: what a reference stood for is there, also where YAML reads it as null.
+    fn written(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.declare(key).filter(|entry| entry.node.original.is_some() || !matches!(entry.node.value, Value::Null))
     }
 
     pub(super) fn record(&mut self, key: &str, value: Effective) {

@@ -29,6 +29,10 @@ pub(super) const REQUEST_RAW_BYTES_MAX: usize = 2 * crate::spool::Header::RAW_BY
 /// have been about one huge span.
 const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
 
+/// So often a request meets a rate limit, alone and after the wait that was asked for, before smaller ones are tried: its
+/// size may be more than ever passes at once (Tempo 2 says of that what it says of a bucket that is empty).
+const LIMITED_TRIES: u32 = 2;
+
 /// How often something that needs a person is tried again.
 const HOLD: Duration = Duration::from_secs(60);
 
@@ -75,6 +79,10 @@ pub(super) enum Verdict {
         rejected_spans: u64,
     },
     TooLarge {
+        why: String,
+    },
+    /// More at once than the destination lets pass, however long it is waited.
+    TooMuch {
         why: String,
     },
     Refused {
@@ -241,7 +249,7 @@ impl<T: Transport> Link<T> {
 
     /// How large the next request may be; a destination that may not answer is asked with a small one.
     pub(super) fn request_raw_bytes_max(&self) -> usize {
-        let learned = self.request_raw_bytes_max.load(Ordering::Relaxed);
+        let learned = self.request_raw_bytes_max.load(Ordering::Relaxed).min(self.burst_raw_bytes_max());
         if self.is_answering.load(Ordering::Relaxed) { learned } else { learned.min(REQUEST_RAW_BYTES_MIN) }
     }
 
@@ -295,10 +303,24 @@ impl<T: Transport> Link<T> {
         }
     }
 
+    /// A request of `raw_bytes` was more than the destination lets pass at once: for a while later ones are half as large.
+    pub(super) fn learn_burst(&self, raw_bytes: usize) {
+        let bytes_max = self.pace.too_much_at_once(raw_bytes, Instant::now());
+        info!(
+            destination = self.name,
+            bytes_max, "destination limits the rate to less than a request: they are smaller now"
+        );
+    }
+
+    /// How large a request may be that the destination's rate limit lets pass.
+    pub(super) fn burst_raw_bytes_max(&self) -> usize {
+        self.pace.burst_max(Instant::now())
+    }
+
     /// Sends a piece in the codec in use until there is a verdict on its content; waits at the gate while the
     /// destination is away, and for room in the budget. `None`: shutting down.
     pub(super) async fn attempt(&self, order: Seq, shutdown: &CancellationToken, piece: &Piece) -> Option<Verdict> {
-        let mut tried = None;
+        let (mut tried, mut limited) = (None, 0);
         loop {
             self.in_hours(shutdown).await?;
             let codec = self.codec();
@@ -367,16 +389,24 @@ impl<T: Transport> Link<T> {
                     }
                     None => self.log(pass.hold(self.hold, &why), &why),
                 },
-                Answer::Retry { why, .. } | Answer::Misconfigured { why } if !self.retry.enabled => {
+                Answer::Retry { why, .. } | Answer::Limited { why, .. } | Answer::Misconfigured { why }
+                    if !self.retry.enabled =>
+                {
                     let _ = pass.answered();
                     return Some(Verdict::GivenUp { why });
                 }
-                Answer::Retry { after, why } => {
+                Answer::Retry { after, why } => self.log(pass.failed(after, &why), &why),
+                Answer::Limited { after, why } => {
                     let change = pass.failed(after, &why);
+                    // What failed together with others may have been one too many.
+                    limited += u32::from(change != Change::Nothing);
                     if after.is_some() && change != Change::Nothing {
                         self.slow_down();
                     }
                     self.log(change, &why);
+                    if limited >= LIMITED_TRIES && piece.spans() > 1 {
+                        return Some(Verdict::TooMuch { why });
+                    }
                 }
                 Answer::Misconfigured { why } => self.log(pass.hold(self.hold, &why), &why),
             }
@@ -415,6 +445,7 @@ impl<T: Transport> Link<T> {
         match &reply.answer {
             Answer::Delivered { .. } => {}
             Answer::Retry { why, .. }
+            | Answer::Limited { why, .. }
             | Answer::TooLarge { why }
             | Answer::Refused { why }
             | Answer::CompressionRefused { why }

@@ -11,13 +11,16 @@ use tokio::time::Instant;
 /// A learnt limit is never lower, bytes a second: a request of the largest size goes within half a minute.
 const LEARNT_MIN: f64 = 64.0 * 1024.0;
 
+/// Requests are never made smaller than this because of a rate limit, bytes as protobuf.
+const BURST_MIN: usize = 4 * 1024;
+
 /// Deliveries raise a learnt limit e-fold in so much time.
 const RECOVERY: Duration = Duration::from_secs(30);
 
 /// A pause between deliveries counts as so much for the recovery, at most: who sends little proves little.
 const RECOVERY_STEP_MAX: Duration = Duration::from_secs(2);
 
-/// A learnt limit is forgotten when the destination had nothing to say for so long.
+/// What was learnt is forgotten when the destination had nothing to say for so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// Over how long, about, the rate of what is delivered is measured.
@@ -37,6 +40,8 @@ pub(super) struct Pace {
 struct Inner {
     free_at: Option<Instant>,
     learnt: Option<Learnt>,
+    /// What passes at once, bytes as protobuf, and when that was learnt.
+    burst: Option<(usize, Instant)>,
     window: Option<Window>,
 }
 
@@ -102,6 +107,23 @@ impl Pace {
     }
 }
 
+impl Pace {
+    /// A request of `raw_bytes` never passes, however long it is waited. How large others may be for a while.
+    pub(super) fn too_much_at_once(&self, raw_bytes: usize, now: Instant) -> usize {
+        let bytes_max = (raw_bytes / 2).max(BURST_MIN);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.burst = Some((bytes_max, now));
+        bytes_max
+    }
+
+    /// How large a request may be, bytes as protobuf.
+    pub(super) fn burst_max(&self, now: Instant) -> usize {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let burst = inner.burst.filter(|(_, learnt_at)| now.duration_since(*learnt_at) < FORGOTTEN_AFTER);
+        burst.map_or(usize::MAX, |(bytes_max, _)| bytes_max)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +181,16 @@ mod tests {
         assert_eq!(pace.too_fast(start + 2 * SECOND), None);
         assert!(pace.turn(MIB, start + 3 * SECOND).is_some());
         assert_eq!(pace.turn(MIB, start + 2 * FORGOTTEN_AFTER), None, "long ago");
+    }
+
+    #[test]
+    fn smaller_requests_are_tried_for_a_while() {
+        let (pace, start) = (Pace::new(None), Instant::now());
+        assert_eq!(pace.burst_max(start), usize::MAX);
+        assert_eq!(pace.too_much_at_once(MIB, start), MIB / 2);
+        assert_eq!(pace.burst_max(start + SECOND), MIB / 2);
+        assert_eq!(pace.too_much_at_once(100, start), BURST_MIN);
+        assert_eq!(pace.burst_max(start + FORGOTTEN_AFTER), usize::MAX);
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct GrpcServerSettings {
     pub max_recv_msg_size_mib: u64,
     /// Per connection; 0 means the appliance's own bound.
     pub max_concurrent_streams: u32,
+    /// `keepalive::server_parameters::max_connection_age`: then a connection is told to go, so that clients spread anew.
+    pub max_connection_age: Option<Duration>,
     pub tls: Option<ServerTlsSettings>,
     pub policy: PolicySettings,
 }
@@ -169,6 +171,7 @@ impl GrpcServerSettings {
             endpoint: section.endpoint("endpoint", endpoint),
             max_recv_msg_size_mib: section.u64("max_recv_msg_size_mib", 0),
             max_concurrent_streams: section.u32("max_concurrent_streams", 0),
+            max_connection_age: section.section("keepalive", connection_age),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
             policy: PolicySettings::decode(section),
         };
@@ -178,7 +181,6 @@ impl GrpcServerSettings {
         section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
-        section.inert("keepalive", Shape::Map, "idle connections cost next to nothing and are kept");
         section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
         settings
     }
@@ -217,6 +219,17 @@ impl PolicySettings {
     }
 }
 
+/// `keepalive` of a gRPC server: the age, which is all of it that has an effect.
+fn connection_age(section: &mut Section<'_>) -> Option<Duration> {
+    section.inert("enforcement_policy", Shape::Map, "clients may ask as often as they like");
+    section.section("server_parameters", |parameters| {
+        for key in ["max_connection_idle", "max_connection_age_grace", "time", "timeout"] {
+            parameters.inert(key, Shape::Duration, "connections are watched by the appliance's own timeouts");
+        }
+        parameters.optional_duration("max_connection_age").filter(|age| !age.is_zero())
+    })
+}
+
 /// Names and values that every answer carries.
 fn response_headers(section: &mut Section<'_>) -> Vec<(String, String)> {
     let headers = section.pairs("response_headers", Secrecy::Secret);
@@ -239,6 +252,7 @@ impl Limits {
         Self {
             grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
             http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(BODY_BYTES_MAX as usize),
+            connection_age_max: grpc.and_then(|grpc| grpc.max_connection_age),
             streams_max: grpc.map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
             paths: Paths::default(),
         }

@@ -61,10 +61,10 @@ impl Section<'_> {
 
     /// Null is the empty text.
     fn text_of_pair(&self, node: &Node, path: &str, secrecy: Secrecy) -> Option<String> {
-        if matches!(node.value, Value::Null) {
+        let text = text_of(node);
+        if text.is_none() && matches!(node.value, Value::Null) {
             return Some(String::new());
         }
-        let text = text_of(node);
         if text.is_none() {
             // The value may be a secret: say what it is, not what it says.
             let kind = match secrecy {

@@ -210,7 +210,7 @@ impl Section<'_> {
 
     /// A text that must be there and not be empty; `remedy` shows one.
     pub fn required_text(&mut self, key: &'static str, remedy: &str) -> String {
-        let entry = self.value(key);
+        let entry = self.written(key);
         let value = self.text_value(key).unwrap_or_default();
         if value.is_empty() {
             let position = self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.position);
@@ -288,7 +288,7 @@ impl Section<'_> {
     }
 
     fn text_value(&mut self, key: &'static str) -> Option<String> {
-        let entry = self.value(key)?;
+        let entry = self.written(key)?;
         let text = text_of(&entry.node);
         if text.is_none() {
             self.mismatch(entry, "text", quotes(&entry.node));

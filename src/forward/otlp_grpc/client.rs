@@ -234,7 +234,7 @@ fn not_grpc(status: u16, headers: &HeaderMap) -> Reply {
     let code = answer::code_of_http_status(status);
     let message = format!("HTTP {status} with content type {content_type:?} instead of gRPC");
     let answer = match classify_grpc(GrpcAnswer { code, message: &message, details: &[], response: &[] }) {
-        answer @ (Answer::Retry { .. } | Answer::Misconfigured { .. }) => answer,
+        answer @ (Answer::Retry { .. } | Answer::Limited { .. } | Answer::Misconfigured { .. }) => answer,
         // What does not speak gRPC has not looked at the spans.
         _ => Answer::Misconfigured { why: bounded(&format!("{message}; is this the OTLP/gRPC port?")) },
     };

@@ -152,12 +152,17 @@ fn is_plain_in_cluster(endpoint: &str) -> bool {
     let target = endpoint.rsplit('/').next().unwrap_or_default();
     let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
     let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    !host.is_empty()
-        && !is_address
-        && (!host.contains('.') || host.contains(".svc") || (host.matches('.').count() == 1 && same_twice(host)))
+    !host.is_empty() && !is_address && (!host.contains('.') || host.contains(".svc") || is_in_namespace(host))
 }
 
-/// `tempo.tempo`: the habit of naming the namespace after the service. Other names with one dot may be on the internet.
-fn same_twice(host: &str) -> bool {
-    host.split_once('.').is_some_and(|(service, namespace)| service.contains(namespace) || namespace.contains(service))
+/// `tempo.monitoring`: a Service and its namespace. Names on the internet end in a country or one of a few words.
+fn is_in_namespace(host: &str) -> bool {
+    const TOP_LEVEL: [&str; 20] = [
+        "com", "org", "net", "edu", "gov", "info", "biz", "dev", "app", "cloud", "tech", "online", "site", "xyz",
+        "example", "test", "local", "internal", "lan", "home",
+    ];
+    host.split_once('.').is_some_and(|(_, last)| {
+        let last = last.to_ascii_lowercase();
+        !last.contains('.') && last.len() > 2 && !TOP_LEVEL.contains(&last.as_str())
+    })
 }
