@@ -36,8 +36,9 @@ impl<'a> Section<'a> {
 
     /// A text in place of a list of texts. The Collector would cut it at commas, whatever they mean in there.
     fn one_text(&mut self, key: &'static str) -> Option<ListText> {
-        let node = &self.value(key)?.node;
+        let node = &self.entries.iter().find(|entry| entry.key == key)?.node;
         let text = text_of(node).filter(|text| !text.is_empty() && !text.contains(','))?;
+        self.known.push(key);
         self.record(key, Effective::List(vec![Effective::Text(text.clone())]));
         Some(ListText { text, position: node.position.clone(), path: self.child_path(key) })
     }
