@@ -146,6 +146,8 @@ fn calls() -> Vec<ExportTraceServiceRequest> {
     calls.push(client(601, vec![text("db.system", "redis")]));
     calls.push(client(602, vec![text("peer.service", "bank")]));
     calls.push(client(603, Vec::new()));
+    let root = Span { parent_span_id: Vec::new(), ..side(604, SpanKind::Server, 1, vec![text("peer.service", "cdn")]) };
+    calls.push(request_of("web", vec![root]));
     calls
 }
 
