@@ -182,9 +182,9 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
             <tr>
               {head("service", "Service", false)}
               <th scope="col">
-                <span>Requests</span>
+                <span class="long">Requests</span>
               </th>
-              {head("requests", <span><span class="long">Per </span>second</span>)}
+              {head("requests", <span><span class="long">Per second</span><span class="short" aria-label="Per second">/s</span></span>)}
               {head("errors", "Errors")}
               {head("p50", "p50", true, true)}
               {head("p95", "p95")}
