@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { open, world } from "./world.mjs";
 
-/** Tab is pressed so often at most until something has the focus. */
-const TABS_MAX = 80;
+/** Tab is pressed so often at most until something has the focus: filters have two stops for each value. */
+const TABS_MAX = 200;
 
 /** Goes on with Tab until what matches has the focus, and sees that each stop can be seen. */
 async function tabTo(page, selector) {
