@@ -46,9 +46,11 @@ mod upstream;
 
 pub use access::{Access, AccessMetrics, AccessRules, NoRandomness, Role, TrustedProxy, guard, session_routes};
 pub use admission::Metrics as QueryMetrics;
+pub use asked::LONG_QUERY;
 pub use dead_letters::{DeadLetters, NoLetter, routes as dead_letter_routes};
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
+pub use paced::Hangup;
 pub use parameters::{ParameterError, ValueError};
 pub use router::{QueryLimits, QueryState, grpc_router, router};
 pub use source::{Arrivals, Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};

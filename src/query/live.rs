@@ -28,7 +28,7 @@ use super::encode::json::found_trace;
 use super::engine;
 use super::error::QueryError;
 use super::negotiation::Coding;
-use super::paced::{self, Feed, held};
+use super::paced::{self, Feed, Unread};
 use super::parameters::{ParameterError, Parameters};
 use super::router::{QueryState, Scanned};
 use super::source::Mark;
@@ -160,8 +160,11 @@ pub(super) async fn live(
     let read = move || LiveCall::of(&parameters).map(Arc::new);
     let understood = state.scan(read, |call, _| Ok(Understood(call))).await;
     let Understood(call) = understood.map_err(IntoResponse::into_response)?;
-    let body = paced::fed(move |feed| Live { place, call, mark: from }.run(feed));
-    Ok(event_stream(body))
+    let wait_max = state.limits().read_wait_max;
+    let (body, hangup) = paced::fed(wait_max, move |feed| Live { place, call, mark: from }.run(feed));
+    let mut response = event_stream(body);
+    response.extensions_mut().insert(hangup);
+    Ok(response)
 }
 
 fn event_stream(body: Body) -> Response {
@@ -192,19 +195,25 @@ struct Live {
 
 impl Live {
     /// Until the client leaves, the process stops, or the stream is as old as it may get.
-    async fn run(mut self, feed: Feed) {
+    async fn run(mut self, feed: Feed) -> Result<(), Unread> {
         let stopping = self.place.state.stopping().clone();
         let telling = tokio::time::timeout(STREAM_DURATION_MAX, self.tell(&feed));
-        if stopping.run_until_cancelled(telling).await.is_none() {
-            let data = json!({ "message": "Spanreel is stopping" }).to_string();
-            let _ = feed.send(event("end", None, data.as_bytes()).into()).await;
+        match stopping.run_until_cancelled(telling).await {
+            Some(Ok(Unread)) => Err(Unread),
+            // As old as it may get.
+            Some(Err(_)) => Ok(()),
+            None => {
+                let data = json!({ "message": "Spanreel is stopping" }).to_string();
+                feed.send(event("end", None, data.as_bytes()).into()).await
+            }
         }
     }
 
-    async fn tell(&mut self, feed: &Feed) {
+    /// Until the client takes nothing.
+    async fn tell(&mut self, feed: &Feed) -> Unread {
         let opening = format!("retry: {}\n{}\n", RETRY.as_millis(), id(self.mark));
-        if feed.send(opening.into()).await.is_err() {
-            return;
+        if let Err(unread) = feed.send(opening.into()).await {
+            return unread;
         }
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -213,7 +222,7 @@ impl Live {
             looks.tick().await;
             let piece: Bytes = match self.look().await {
                 // It takes its room along until the client has it.
-                Ok(Looked { event: Some(event), mut room, .. }) => held(event, room.as_mut()),
+                Ok(Looked { event: Some(event), room, .. }) => feed.held(event, room),
                 Ok(_) if told.elapsed() < HEARTBEAT_INTERVAL => continue,
                 // Where it stands is told here, too: what was looked at in vain is not looked at again.
                 Ok(_) => format!(":\n{}\n", id(self.mark)).into(),
@@ -223,8 +232,8 @@ impl Live {
                     event("problem", None, data.as_bytes()).into()
                 }
             };
-            if feed.send(piece).await.is_err() {
-                return;
+            if let Err(unread) = feed.send(piece).await {
+                return unread;
             }
             told = Instant::now();
         }
