@@ -43,7 +43,7 @@ use self::resource::Resource;
 use self::resource_detection::ResourceDetection;
 use self::settings::ProcessorSettings;
 use self::transform::Transform;
-use crate::otlp::edit::{self, Traces};
+use crate::otlp::edit::{self, Item, Place, Traces};
 use std::ops::AddAssign;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -72,9 +72,16 @@ pub trait Processor: Send + Sync + 'static {
     }
 
     /// What looks into requests of metrics and logs, if it does.
-    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
         None
     }
+}
+
+/// How a processor looks into requests of metrics and logs.
+#[derive(Clone, Copy)]
+pub enum ItemsEditor<'p> {
+    Resources(&'p dyn ResourceEditor),
+    Items(&'p dyn ItemEditor),
 }
 
 /// Looks into requests, changes them, takes spans out.
@@ -88,6 +95,12 @@ pub trait Editor: Send + Sync {
 pub trait ResourceEditor: Send + Sync {
     /// As [`Editor::edit`], for the attributes of one resource.
     fn edit_resource<'a>(&'a self, attributes: &mut edit::Attributes<'a>, client: &'a Client);
+}
+
+/// Changes data points and log records.
+pub trait ItemEditor: Send + Sync {
+    /// As [`Editor::edit`], for one of them.
+    fn edit_item<'a>(&'a self, place: &Place<'_, 'a>, item: &mut Item<'a>, client: &'a Client);
 }
 
 impl<T: ResourceEditor> Editor for T {

@@ -16,6 +16,7 @@ pub mod exponential;
 pub mod exposition;
 pub mod extrapolation;
 pub mod facts;
+pub mod glob;
 pub mod graph;
 pub mod histogram;
 pub mod labels;
@@ -96,6 +97,8 @@ pub struct Census {
     pub overflowed_targets: u64,
     /// Times a resource came whose series have none, because there were too many others.
     pub overflowed_resources: u64,
+    /// Resources that nothing came from for long and that made room for others.
+    pub evicted_resources: u64,
     /// Spans that wait for the other side of their call.
     pub waiting_edges: usize,
     pub edges: u64,
@@ -198,12 +201,12 @@ impl Engine {
                         self.keys.find(span, 9, &mut of_span);
                     }
                     if let Some(spans) = &mut self.spans {
-                        let seen = Seen { resource, scope, span: facts, of_span: &of_span, of_event: None };
+                        let seen = Seen { resource, scope, span: facts, of_span: &of_span, event: None };
                         let times = spans.observe(&seen, now);
                         for event in messages(span, 11).filter(|_| wants_events) {
                             of_event.fill(None);
                             self.keys.find(event, 3, &mut of_event);
-                            let seen = Seen { of_event: Some(&of_event), ..seen };
+                            let seen = Seen { event: Some((event, &of_event)), ..seen };
                             spans.observe_event(&seen, times, now);
                         }
                     }

@@ -38,12 +38,17 @@ impl Cluster {
         Self { kubeconfig, webhook, _kube: kube }
     }
 
+    /// What a Collector finds the API server by.
+    pub fn kubeconfig(&self) -> String {
+        self.kubeconfig.display().to_string()
+    }
+
     /// Spanreel is to run in it.
     pub fn join(&self, options: &mut Options) {
         let webhook = self.webhook;
         options.appliance.push(format!(
             "webhook: {{endpoint: '127.0.0.1:{webhook}', url: 'https://127.0.0.1:{webhook}', namespace: spanreel}}"
         ));
-        options.arguments.extend(["--kubeconfig".to_owned(), self.kubeconfig.display().to_string()]);
+        options.arguments.extend(["--kubeconfig".to_owned(), self.kubeconfig()]);
     }
 }

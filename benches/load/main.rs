@@ -5,7 +5,8 @@
 //!                             [--connections 4] [--in-flight 8] [--report FILE]
 //!                             [--subjects spanreel,spanreel-edge,otelcol,otelcol-fsync,otelcol-file]
 //! cargo bench --bench load -- --store 1000,10000,max [--seconds 90] [--report FILE]
-//! cargo bench --bench load -- --processors all|NAME,... [--seconds 20] [--rate SPANS_PER_SECOND] [--report FILE]
+//! cargo bench --bench load -- --processors all|NAME,... [--rounds 3] [--spans 240000] [--rate SPANS_PER_SECOND]
+//!                             [--report FILE]
 //! cargo bench --bench load -- --backlog SPANS [--report FILE]
 //! ```
 //!
@@ -14,8 +15,7 @@
 //! checked that nothing acknowledged is missing: Spanreel's ledger must hold exactly the acknowledged spans, a sample of
 //! traces is read back by id, and the sink must have counted at least as many.
 //!
-//! With `--processors` Spanreel and the Collector run each chain of processors, at 20,000 spans/s if nothing else is said;
-//! see `processors`. With `--backlog` Spanreel alone spools so many spans for a destination that is away; see `backlog`.
+//! With `--processors` Spanreel and the Collector run each chain of processors, several times; see `processors`. With `--backlog` Spanreel alone spools so many spans for a destination that is away; see `backlog`.
 //!
 //! With `--store` Spanreel alone stores the load at each of these rates, and is asked meanwhile; see `profile`.
 //!
@@ -44,9 +44,6 @@ use std::time::Duration;
 use subject::{Path, Subject};
 use support::otlp::Protocol;
 
-/// What a Collector with every processor keeps up with on two cores that it shares with the client.
-const PROCESSORS_RATE: u64 = 20_000;
-
 struct Arguments {
     plan: Plan,
     subjects: Vec<Subject>,
@@ -54,6 +51,8 @@ struct Arguments {
     store: Vec<Option<u64>>,
     /// Chains of processors whose cost is measured instead.
     chains: Vec<Chain>,
+    /// So many times.
+    rounds: u64,
     /// Spans whose forwarding is measured instead.
     backlog: Option<u64>,
     report: Option<PathBuf>,
@@ -73,8 +72,7 @@ fn main() -> ExitCode {
             return profile::measure(arguments.plan, &arguments.store).await;
         }
         if !arguments.chains.is_empty() {
-            let rate = arguments.plan.rate.or(Some(PROCESSORS_RATE));
-            return processors::measure(Plan { rate, ..arguments.plan }, &arguments.chains).await;
+            return processors::measure(arguments.plan, &arguments.chains, arguments.rounds).await;
         }
         if let Some(spans) = arguments.backlog {
             return backlog::measure(arguments.plan, spans).await;
@@ -111,7 +109,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
     let mut subjects =
         vec![Subject::Spanreel, Subject::SpanreelEdge, Subject::Otelcol, Subject::OtelcolFileStorage { fsync: true }];
     let mut store = Vec::new();
-    let (mut chains, mut backlog) = (Vec::new(), None);
+    let (mut chains, mut rounds, mut backlog) = (Vec::new(), processors::ROUNDS, None);
     let mut report = None;
     while let Some(flag) = given.next() {
         // `cargo bench` says so itself.
@@ -135,12 +133,14 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
             "--subjects" => subjects = value.split(',').map(Subject::from_name).collect::<Result<_, _>>()?,
             "--store" => store = value.split(',').map(rate).collect::<Result<_, _>>()?,
             "--processors" => chains = Chain::named(&value)?,
+            "--rounds" => rounds = number()?.max(1),
+            "--spans" => plan.spans_max = Some(number()?.max(1)),
             "--backlog" => backlog = Some(number()?.max(1)),
             "--report" => report = Some(PathBuf::from(value)),
             other => return Err(format!("unknown argument {other:?}; see the head of benches/load/main.rs")),
         }
     }
-    Ok(Arguments { plan, subjects, store, chains, backlog, report })
+    Ok(Arguments { plan, subjects, store, chains, rounds, backlog, report })
 }
 
 /// `max`, or spans per second.

@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::driver::{self, Plan, Sent};
 use crate::payload::{self, SERVICES, SPANS_PER_TRACE_AND_SERVICE};
-use crate::processors::{Chain, NONE};
+use crate::processors::{Chain, K8S, NONE};
 use crate::sink::Sink;
 use crate::support::otelcol::Otelcol;
 use crate::support::otlp::Protocol;
@@ -17,8 +17,8 @@ const FILE_STORAGE: &str = include_str!("../../tests/otelcol/file-storage.yaml")
 const DRAIN_BOUND: Duration = Duration::from_secs(300);
 /// Without news from the sink for this long, forwarding is over (the walk-through's batch waits up to 10 s).
 const SILENCE: Duration = Duration::from_secs(25);
-/// The same where the batch waits up to 1 s, and tail sampling 3 s.
-const SHORT_SILENCE: Duration = Duration::from_secs(8);
+/// The same where the batch waits up to 1 s, and tail sampling 1 s.
+const SHORT_SILENCE: Duration = Duration::from_secs(4);
 /// Traces read back by id after a run, spread over all of it.
 const SAMPLE_TRACES: u64 = 2_000;
 
@@ -28,7 +28,7 @@ pub struct Path<'a> {
     pub chain: Chain,
     /// The walk-through's batch, which waits up to 10 s; otherwise 1 s.
     pub waits_long: bool,
-    /// Where Spanreel runs.
+    /// Where the subject runs.
     pub cluster: Option<&'a Cluster>,
 }
 
@@ -157,7 +157,9 @@ impl Subject {
 
     async fn measure_otelcol(self, config: &str, plan: Plan, path: Path<'_>, sink: &Sink) -> Measured {
         let config = config.replace("$DESTINATION", &sink.port.to_string());
-        let mut otelcol = Otelcol::start(&config).await;
+        let mut otelcol = Otelcol::prepare(&config);
+        otelcol.environment.extend(path.cluster.map(|cluster| ("KUBECONFIG", cluster.kubeconfig())));
+        otelcol.start_again().await;
         let before = before(otelcol.process()).await;
         let port = if plan.protocol == Protocol::Grpc { otelcol.grpc } else { otelcol.http };
         let sent = driver::drive(port, plan).await;
@@ -188,6 +190,11 @@ impl Subject {
 fn with_chain(config: &str, path: Path<'_>) -> String {
     let mut config = config.replace("timeout: 10s", &format!("timeout: {}", path.batch_timeout()));
     for (id, settings) in path.chain.processors {
+        let settings = match path.cluster {
+            // Spanreel uses the access that it has anyway.
+            Some(_) if *id == K8S.0 => settings.replacen('{', "{auth_type: kubeConfig, ", 1),
+            _ => (*settings).to_owned(),
+        };
         config = config.replace("  batch:\n", &format!("  {id}: {settings}\n  batch:\n"));
         config = config.replace(", batch]", &format!(", {id}, batch]"));
     }

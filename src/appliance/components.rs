@@ -110,6 +110,7 @@ impl Kit for Components {
         check_keepers(config, report);
         check_authenticators(config, report);
         check_tail_sampling(config, report);
+        check_attributes(config, report);
         check_urls(config, report);
         check_files(config, report);
         check_exporters_authenticators(config, report);
@@ -177,6 +178,21 @@ fn check_tail_sampling(config: &Config<Components>, report: &Report) {
             let path = format!("service::pipelines::{}::exporters", pipeline.name);
             let reason = format!("connector {connector} gets every span, not only what {sampler} wants");
             report.warn(&pipeline.position, &path, reason, "feed it from a pipeline of its own if that is meant");
+        }
+    }
+}
+
+/// What a processor matches by must say something about what its pipelines carry.
+fn check_attributes(config: &Config<Components>, report: &Report) {
+    for pipeline in &config.service.pipelines {
+        for (id, component) in pipeline.processors.iter().filter_map(|id| config.processors.get_key_value(id)) {
+            let ProcessorSettings::Attributes(settings) = &component.settings else { continue };
+            if let Some(foreign) = settings.foreign(pipeline.signal) {
+                let path = format!("service::pipelines::{}::processors", pipeline.name);
+                let reason = format!("{id} has {foreign}, which does not apply to {}", pipeline.signal.as_str());
+                let remedy = "name a processor of its own here, without it";
+                report.error(&pipeline.position, &path, reason, remedy);
+            }
         }
     }
 }

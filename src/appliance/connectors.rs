@@ -75,7 +75,7 @@ impl Outlet for ConnectorOutlet {
     fn emit(&self, request: Bytes, items: u32) -> Task<'_, Result<(), EmitError>> {
         Box::pin(async move {
             let client = Client::of(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            let stored = store_items(&self.spool, &self.pipelines, &request, items, &client).await;
+            let stored = store_items(&self.spool, &self.pipelines, (Signal::Metrics, &request, items), &client).await;
             stored.map_err(|error| EmitError(error.to_string()))
         })
     }

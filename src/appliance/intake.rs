@@ -142,7 +142,7 @@ impl ItemSink for ItemIntake {
         client: Client,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> {
         Box::pin(async move {
-            let stored = store_items(&self.spool, &self.pipelines, &request, items, &client).await;
+            let stored = store_items(&self.spool, &self.pipelines, (self.signal, &request, items), &client).await;
             stored.map_err(|error| match error {
                 ItemsError::Process(error) => Refusal::BadData(error.to_string()),
                 ItemsError::Append(error) => refusal(&error),
@@ -164,13 +164,12 @@ pub(super) enum ItemsError {
 pub(super) async fn store_items(
     spool: &Spool,
     pipelines: &[PipelineIntake],
-    request: &Bytes,
-    items: u32,
+    (signal, request, items): (Signal, &Bytes, u32),
     client: &Client,
 ) -> Result<(), ItemsError> {
     let mut prepared = Vec::with_capacity(pipelines.len());
     for pipeline in pipelines {
-        prepared.push(pipeline.chain.process_items(request.clone(), client).await?);
+        prepared.push(pipeline.chain.process_items(signal, request.clone(), client).await?);
     }
     let appends = pipelines.iter().zip(&prepared);
     let appends = appends.map(|(pipeline, request)| spool.append(items_append(pipeline.id, request, items)));

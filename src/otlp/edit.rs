@@ -12,6 +12,7 @@
 //! instead of failing. What is put in lives as long as the request (`'a`), so constants of a configuration are borrowed.
 
 mod attributes;
+mod items;
 mod lazy;
 mod objects;
 mod record;
@@ -22,6 +23,7 @@ mod value;
 mod write;
 
 pub use attributes::{Attribute, Attributes};
+pub use items::{Item, Place, TooManyObjects, edit_items};
 pub use objects::{objects, resource_objects};
 pub use span::{Event, Link, Span};
 pub use value::{List, Map, Value};

@@ -1,4 +1,5 @@
-//! The `attributes` processor: actions on the attributes of spans, of all or of those that match.
+//! The `attributes` processor: actions on the attributes of spans, data points and log records, of all or of those that
+//! match.
 
 pub mod matching;
 pub mod settings;
@@ -7,8 +8,8 @@ mod tests;
 
 use self::settings::AttributesSettings;
 use super::client::Client;
-use super::{Editor, Failed, Processor, Removed, actions};
-use crate::otlp::edit::{ResourceSpans, ScopeSpans, Traces};
+use super::{Editor, Failed, ItemEditor, ItemsEditor, Processor, Removed, actions};
+use crate::otlp::edit::{Item, Place, ResourceSpans, ScopeSpans, Traces};
 
 /// One instance per pipeline.
 #[derive(Debug)]
@@ -25,6 +26,21 @@ impl Attributes {
 impl Processor for Attributes {
     fn editor(&self) -> Option<&dyn Editor> {
         Some(self)
+    }
+
+    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
+        Some(ItemsEditor::Items(self))
+    }
+}
+
+impl ItemEditor for Attributes {
+    fn edit_item<'a>(&'a self, place: &Place<'_, 'a>, item: &mut Item<'a>, client: &'a Client) {
+        let AttributesSettings { include, exclude, actions } = &self.settings;
+        let is_wanted = include.as_ref().is_none_or(|it| it.matches_item(place, item))
+            && !exclude.as_ref().is_some_and(|it| it.matches_item(place, item));
+        if is_wanted {
+            actions::run(actions, item.attributes_mut(), client);
+        }
     }
 }
 

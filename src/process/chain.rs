@@ -13,9 +13,9 @@ mod tests;
 use super::batch::settings::BatchSettings;
 use super::client::Client;
 use super::tail_sampling::settings::TailSamplingSettings;
-use super::{Failed, Processor, Refused, Removed};
+use super::{Failed, ItemsEditor, Processor, Refused, Removed};
 use crate::otlp::Signal;
-use crate::otlp::edit::{Traces, edit_resources, objects, resource_objects, whole};
+use crate::otlp::edit::{Traces, edit_items, edit_resources, objects, resource_objects, whole};
 use crate::otlp::scan::{ScanError, Scanned, is_valid, scan};
 use crate::otlp::split::{count_items, split};
 use crate::otlp::view::retain_spans;
@@ -62,7 +62,10 @@ pub struct Processed {
 pub enum ProcessError {
     #[error(transparent)]
     Failed(#[from] Failed),
-    #[error("a span or resource with more than {OBJECTS_MAX} attributes, events, links and values cannot be processed")]
+    #[error(
+        "a span, data point, log record or resource with more than {OBJECTS_MAX} attributes, events, links and values cannot \
+         be processed"
+    )]
     TooManyObjects,
     #[error("the processors made a request that is not fit to be stored: {0}")]
     Unfit(ScanError),
@@ -125,31 +128,50 @@ impl Chain {
             .map_err(|_| ProcessError::Panicked)?
     }
 
-    /// Sends a request of metrics or logs through the editors, which change its resources.
-    pub async fn process_items(&self, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
+    /// Sends a request of metrics or logs through the editors.
+    pub async fn process_items(&self, signal: Signal, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
         if !self.edits {
             return Ok(request);
         }
         if request.len() <= INLINE_BYTES_MAX {
-            return self.edit_items(request, client);
+            return self.edit_items(signal, request, client);
         }
         let Ok(_permit) = self.large_edits.acquire().await else { return Err(ProcessError::Panicked) };
         let (chain, client) = (self.clone(), client.clone());
-        tokio::task::spawn_blocking(move || chain.edit_items(request, &client))
+        tokio::task::spawn_blocking(move || chain.edit_items(signal, request, &client))
             .await
             .map_err(|_| ProcessError::Panicked)?
     }
 
-    fn edit_items(&self, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
+    /// Editors of resources that follow one another share a walk over the request; each editor of items has its own.
+    fn edit_items(&self, signal: Signal, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
         let joined = whole(&request);
         let read = joined.as_deref().unwrap_or(&request);
         if read.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && resource_objects(read) > OBJECTS_MAX {
             return Err(ProcessError::TooManyObjects);
         }
-        let editors: Vec<_> = self.processors.iter().filter_map(|processor| processor.resource_editor()).collect();
-        let edited = edit_resources(read, |resource| {
-            editors.iter().for_each(|editor| editor.edit_resource(resource.attributes_mut(), client));
-        });
+        let editors: Vec<_> = self.processors.iter().filter_map(|processor| processor.items_editor()).collect();
+        let share = |one: &ItemsEditor<'_>, next: &ItemsEditor<'_>| {
+            matches!((one, next), (ItemsEditor::Resources(_), ItemsEditor::Resources(_)))
+        };
+        let mut edited: Option<Vec<u8>> = None;
+        for editors in editors.chunk_by(share) {
+            let read = edited.as_deref().unwrap_or(read);
+            let changed = match editors {
+                [ItemsEditor::Items(editor)] => {
+                    edit_items(signal, read, OBJECTS_MAX, |place, item| editor.edit_item(place, item, client))
+                        .map_err(|_| ProcessError::TooManyObjects)?
+                }
+                editors => edit_resources(read, |resource| {
+                    for editor in editors {
+                        if let ItemsEditor::Resources(editor) = editor {
+                            editor.edit_resource(resource.attributes_mut(), client);
+                        }
+                    }
+                }),
+            };
+            edited = changed.or(edited);
+        }
         Ok(edited.map_or(request, Bytes::from))
     }
 

@@ -4,7 +4,7 @@ pub mod settings;
 
 use self::settings::ResourceSettings;
 use super::client::Client;
-use super::{Editor, Processor, ResourceEditor, actions};
+use super::{Editor, ItemsEditor, Processor, ResourceEditor, actions};
 use crate::otlp::edit::Attributes;
 
 /// One instance per pipeline.
@@ -24,8 +24,8 @@ impl Processor for Resource {
         Some(self)
     }
 
-    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
-        Some(self)
+    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
+        Some(ItemsEditor::Resources(self))
     }
 }
 

@@ -10,7 +10,7 @@ mod system;
 use self::settings::{Detector, ResourceDetectionSettings};
 use super::client::Client;
 use super::surroundings::Surroundings;
-use super::{Editor, Processor, ResourceEditor};
+use super::{Editor, ItemsEditor, Processor, ResourceEditor};
 use crate::otlp::edit::{Attributes, Value};
 use std::borrow::Cow;
 
@@ -78,8 +78,8 @@ impl Processor for ResourceDetection {
         Some(self)
     }
 
-    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
-        Some(self)
+    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
+        Some(ItemsEditor::Resources(self))
     }
 }
 

@@ -57,11 +57,20 @@ pub struct How {
 #[derive(Debug, Clone, Default)]
 pub struct ConnectorMetrics {
     lost_points: Family<ConnectorLabels, Counter>,
+    overflowed: Family<OverflowLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ConnectorLabels {
     connector: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OverflowLabels {
+    connector: String,
+    /// `series`: additions to the overflow series. `resources`: requests whose resource got no series of its own.
+    /// `evicted_resources`: those that made room for others.
+    of: &'static str,
 }
 
 impl ConnectorMetrics {
@@ -70,6 +79,11 @@ impl ConnectorMetrics {
             "spanreel_connector_lost_points",
             "Data points of metrics from spans that could not be stored",
             self.lost_points.clone(),
+        );
+        registry.register(
+            "spanreel_connector_overflowed",
+            "What a connector had no room for: label sets, resources, and resources that made room for others",
+            self.overflowed.clone(),
         );
     }
 }
@@ -99,6 +113,22 @@ impl MetricsConnector {
             requests
         });
         (requests, time)
+    }
+
+    /// Brings the metrics up to what there was no room for; `told` is what they say already.
+    fn tell(&self, told: &mut [u64; 3]) {
+        let census = self.red.census();
+        let now = [
+            ("series", census.overflowed_spans + census.overflowed_edges),
+            ("resources", census.overflowed_resources),
+            ("evicted_resources", census.evicted_resources),
+        ];
+        for ((of, count), told) in now.into_iter().zip(told) {
+            if count > *told {
+                let labels = OverflowLabels { connector: self.how.name.clone(), of };
+                self.metrics.overflowed.get_or_create(&labels).inc_by(count - std::mem::replace(told, count));
+            }
+        }
     }
 
     /// Emits what waits, oldest first, until the spool takes no more.
@@ -159,6 +189,7 @@ impl Connector for MetricsConnector {
     fn run(self: Arc<Self>, outlet: Arc<dyn Outlet>, shutdown: CancellationToken) -> Task<'static, ()> {
         Box::pin(async move {
             let mut start = self.start;
+            let mut told = [0; 3];
             let mut waiting = VecDeque::new();
             let mut next = tokio::time::Instant::now() + self.how.interval;
             loop {
@@ -168,6 +199,7 @@ impl Connector for MetricsConnector {
                     self.fed_no_more().await;
                 }
                 self.red.tidy();
+                self.tell(&mut told);
                 if stops || tokio::time::Instant::now() >= next {
                     next += self.how.interval;
                     let (requests, time) = self.report(start);

@@ -23,6 +23,8 @@ pub struct Plan {
     pub client_latency: Family,
     /// From the end of the sending to the beginning of the receiving.
     pub messaging_latency: Option<Family>,
+    /// 1 for each edge.
+    pub connection_info: Option<Family>,
     /// Attributes, resource's and span's, that become labels: label names and key indexes.
     pub dimensions: Vec<(String, usize)>,
     /// Each dimension as two labels, `client_x` and `server_x`.
@@ -75,6 +77,7 @@ enum Figure {
     Server,
     Client,
     Messaging,
+    Connection,
 }
 
 #[derive(Debug)]
@@ -119,6 +122,7 @@ impl ServiceGraph {
             Some((plan.server_latency.clone(), Figure::Server)),
             Some((plan.client_latency.clone(), Figure::Client)),
             plan.messaging_latency.clone().map(|family| (family, Figure::Messaging)),
+            plan.connection_info.clone().map(|family| (family, Figure::Connection)),
         ];
         Self {
             names,
@@ -333,6 +337,7 @@ impl ServiceGraph {
             // With a label that tells them apart, calls that went well have no failures to show.
             Figure::Failed if self.plan.failed_label && series.state.failed == 0 => return None,
             Figure::Failed => Reading::Counter(series.state.failed),
+            Figure::Connection => Reading::Gauge(1),
             Figure::Server => series.state.server.read(scheme)?,
             Figure::Client => series.state.client.read(scheme)?,
             Figure::Messaging => {

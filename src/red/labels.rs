@@ -88,7 +88,7 @@ pub fn repaired(encoded: &[u8]) -> Option<Vec<u8>> {
 /// The labels of one series.
 #[derive(Debug, Clone, Copy)]
 pub struct Labels<'a> {
-    /// Of the values in order; none if names and values alternate in `values`.
+    /// Of the first values, in order; behind these, names and values alternate in `values`.
     pub names: &'a [String],
     pub values: &'a [u8],
     pub is_overflow: bool,
@@ -104,12 +104,11 @@ impl<'a> Labels<'a> {
         let (is_overflow, names) = (self.is_overflow, self.names);
         let mut values = values(if is_overflow { &[] } else { self.values });
         let mut names = names.iter();
-        let paired = self.names.is_empty();
         let overflow = is_overflow.then_some((Cow::Borrowed(OVERFLOW.0), Cow::Borrowed(OVERFLOW.1)));
         let listed = std::iter::from_fn(move || {
-            let name = match paired {
-                true => String::from_utf8_lossy(values.next()?),
-                false => Cow::Borrowed(names.next()?.as_str()),
+            let name = match names.next() {
+                Some(name) => Cow::Borrowed(name.as_str()),
+                None => String::from_utf8_lossy(values.next()?),
             };
             Some((name, String::from_utf8_lossy(values.next()?)))
         });

@@ -191,7 +191,9 @@ fn put_exponential(point: &mut Vec<u8>, histogram: &Exponential, exemplars_max: 
     let zigzag = |value: i32| u64::from((value << 1 ^ value >> 31) as u32);
     put_fixed64(point, 4, histogram.count);
     put_double_field(point, 5, histogram.sum);
-    put_uint(point, 6, zigzag(histogram.scale));
+    // Of zeros alone the scale says nothing.
+    let scale = if histogram.zeros == histogram.count { 0 } else { histogram.scale };
+    put_uint(point, 6, zigzag(scale));
     put_fixed64(point, 7, histogram.zeros);
     let (mut buckets, mut counts) = (Vec::new(), Vec::with_capacity(histogram.counts.len()));
     histogram.counts.iter().for_each(|count| put_varint(&mut counts, *count));

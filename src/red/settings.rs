@@ -58,6 +58,8 @@ pub struct ServiceGraphSettings {
     pub virtual_node_label: bool,
     /// `enable_messaging_system_latency_histogram`; default false.
     pub messaging_latency: bool,
+    /// `enable_connection_info`; default false: `traces_service_graph_connection_info`, 1 for each edge.
+    pub connection_info: bool,
     /// `peer_attributes`; default peer.service, db.name, db.system, db.system.name.
     pub peer_attributes: Vec<String>,
     /// `database_name_attributes`; default db.namespace, db.name, db.system, db.system.name.
@@ -110,6 +112,7 @@ impl Default for ServiceGraphSettings {
             client_server_prefix: false,
             virtual_node_label: false,
             messaging_latency: false,
+            connection_info: false,
             peer_attributes: texts(["peer.service", "db.name", "db.system", "db.system.name"]),
             database_attributes: texts(["db.namespace", "db.name", "db.system", "db.system.name"]),
         }
@@ -207,7 +210,7 @@ impl SpanMetricsSettings {
             (family("traces_spanmetrics_size", "By", Kind::Counter, "Bytes of spans as OTLP"), Figure::Size),
         ];
         spans::Plan {
-            groups: vec![Group { subject: Subject::Spans, dimensions, families }],
+            groups: vec![Group { subject: Subject::Spans, dimensions, globs: None, families }],
             target_info: self
                 .target_info
                 .then(|| family("traces_target_info", "1", Kind::Gauge, "Attributes of resources")),
@@ -246,6 +249,7 @@ impl ServiceGraphSettings {
             client_server_prefix: section.bool("enable_client_server_prefix", defaults.client_server_prefix),
             virtual_node_label: section.bool("enable_virtual_node_label", defaults.virtual_node_label),
             messaging_latency: section.bool("enable_messaging_system_latency_histogram", defaults.messaging_latency),
+            connection_info: section.bool("enable_connection_info", defaults.connection_info),
             peer_attributes: decode_attributes(section, "peer_attributes", defaults.peer_attributes),
             database_attributes: decode_attributes(section, "database_name_attributes", defaults.database_attributes),
         }
@@ -277,6 +281,9 @@ impl ServiceGraphSettings {
                     "traces_service_graph_request_messaging_system_seconds",
                     "Time between the sending and the receiving of a message, in seconds",
                 )
+            }),
+            connection_info: self.connection_info.then(|| {
+                family("traces_service_graph_connection_info", "1", Kind::Gauge, "Services that call one another")
             }),
             dimensions,
             client_server_prefix: self.client_server_prefix,

@@ -2,6 +2,7 @@
 
 use super::extrapolation::Extrapolation;
 use super::facts::{Facts, Keys, Resource, Value, attributes};
+use super::glob::{GLOBBED_MAX, Globbed, Globs};
 use super::histogram::{Distribution, Scheme, Witness};
 use super::labels::{Builder, Labels, sanitized, split_first};
 use super::resources::{self, NAMELESS, Resources};
@@ -67,7 +68,15 @@ pub struct Group {
     pub subject: Subject,
     /// Label names and their sources.
     pub dimensions: Vec<(String, Dimension)>,
+    /// Attributes that are labels too, under their own names.
+    pub globs: Option<Globs>,
     pub families: Vec<(Family, Figure)>,
+}
+
+impl Group {
+    pub fn has_the_labels_of(&self, other: &Self) -> bool {
+        (self.subject, &self.dimensions, &self.globs) == (other.subject, &other.dimensions, &other.globs)
+    }
 }
 
 /// Series of different resources are kept apart.
@@ -76,6 +85,10 @@ pub struct ByResource {
     /// What tells resources apart; with none: all of their attributes.
     pub key_attributes: Vec<String>,
     pub resources_max: usize,
+    /// Label sets of one resource in each group, if they are bounded.
+    pub series_max: Option<usize>,
+    /// With so many there: after so long without a span one makes room for another.
+    pub idle_millis: u64,
 }
 
 /// What is counted and under which names.
@@ -108,7 +121,8 @@ pub struct Seen<'a> {
     pub scope: Option<(&'a [u8], &'a [u8])>,
     pub span: Facts<'a>,
     pub of_span: &'a [Option<Value<'a>>],
-    pub of_event: Option<&'a [Option<Value<'a>>]>,
+    /// The encoded event, and its attributes by the index of [`Keys`].
+    pub event: Option<(&'a [u8], &'a [Option<Value<'a>>])>,
 }
 
 /// How many spans one stands for.
@@ -170,6 +184,7 @@ struct Current {
     job: Vec<u8>,
     number: u32,
     is_counted: bool,
+    warned_of_globs: bool,
 }
 
 impl SpanMetrics {
@@ -179,7 +194,7 @@ impl SpanMetrics {
             .map(|group| Counted {
                 names: group.dimensions.iter().map(|(name, _)| name.clone()).collect(),
                 has_latency: group.families.iter().any(|(_, figure)| *figure == Figure::Latency),
-                table: Table::new(plan.series_max),
+                table: Table::bounded(plan.series_max, plan.by_resource.as_ref().and_then(|by| by.series_max)),
                 group,
             })
             .collect();
@@ -197,7 +212,10 @@ impl SpanMetrics {
             },
             reads_attributes: groups.iter().any(|counted| counted.group.dimensions.iter().any(is_attribute)),
             targets: Table::new(plan.series_max),
-            resources: plan.by_resource.as_ref().map(|by| Resources::new(&by.key_attributes, by.resources_max)),
+            resources: plan
+                .by_resource
+                .as_ref()
+                .map(|by| Resources::new(&by.key_attributes, by.resources_max, by.idle_millis)),
             extrapolation: Extrapolation::default(),
             builder: Builder::default(),
             current: Current::default(),
@@ -235,6 +253,12 @@ impl SpanMetrics {
         self.current.is_counted = !self.plan.needs_service || of_resource(self.keys.service).is_some();
         if let Some(known) = self.resources.as_mut().filter(|_| self.current.is_counted) {
             self.current.number = known.number_of(resource.message, now.uptime_millis);
+            // Their numbers are given to others.
+            let evicted = known.take_evicted();
+            if !evicted.is_empty() {
+                let stays = |values: &[u8]| !number_of(values).is_some_and(|(number, _)| evicted.contains(&number));
+                self.groups.iter_mut().for_each(|counted| counted.table.retain(stays));
+            }
         }
         let job = &mut self.current.job;
         job.clear();
@@ -321,6 +345,15 @@ impl SpanMetrics {
             for (_, dimension) in &counted.group.dimensions {
                 write_value(builder, dimension, seen, (keys, plan.precedence), &current.job, times);
             }
+            if let Some(globs) = &counted.group.globs
+                && write_globbed(builder, globs, &counted.names, seen)
+                && !std::mem::replace(&mut current.warned_of_globs, true)
+            {
+                tracing::warn!(
+                    GLOBBED_MAX,
+                    "a span has more attributes that a glob makes labels of; those beyond are left out"
+                );
+            }
             let new = || Figures {
                 calls: 0,
                 bytes: 0,
@@ -367,10 +400,9 @@ impl SpanMetrics {
         };
         let series = group.table.get(slot)?;
         let (mut values, mut resource): (&[u8], (u32, &[u8])) = (&series.values, (NAMELESS, &[]));
-        // The overflow series has no values, and no resource.
-        if let Some(known) = self.resources.as_ref().filter(|_| !series.is_overflow) {
-            let (number, rest) = split_first(&series.values)?;
-            let number = resources::decode(number)?;
+        // The overflow series of all has no values, and no resource.
+        if let Some(known) = self.resources.as_ref().filter(|_| !series.values.is_empty()) {
+            let (number, rest) = number_of(&series.values)?;
             (values, resource) = (rest, (number, known.message(number)));
         }
         let reading = match figure {
@@ -387,7 +419,31 @@ impl SpanMetrics {
         census.target_series = self.targets.len();
         census.overflowed_targets = self.targets.overflowed();
         census.overflowed_resources = self.resources.as_ref().map_or(0, Resources::overflowed);
+        census.evicted_resources = self.resources.as_ref().map_or(0, Resources::evicted);
     }
+}
+
+/// The number of the resource that a series belongs to, and its label values.
+fn number_of(values: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = split_first(values)?;
+    Some((resources::decode(number)?, rest))
+}
+
+/// Names and values of the attributes that match, where no label is named so. Whether there were too many.
+fn write_globbed(builder: &mut Builder, globs: &Globs, names: &[String], seen: &Seen<'_>) -> bool {
+    let mut globbed = Globbed::new();
+    let of_resource = messages(seen.resource.message, 1).flat_map(|message| attributes(message, 1));
+    let of_event = seen.event.into_iter().flat_map(|(event, _)| attributes(event, 3));
+    for (name, value) in attributes(seen.span.message, 9).chain(of_event).chain(of_resource) {
+        if globs.matches(name) && !names.iter().any(|label| label.as_bytes() == name) {
+            globbed.add(name, value);
+        }
+    }
+    for (name, value) in globbed.iter() {
+        builder.push(name);
+        builder.push_with(|out| value.write(out));
+    }
+    globbed.overflowed
 }
 
 /// The value of one label.
@@ -420,7 +476,7 @@ fn write_value(
         Dimension::SamplingMethod => builder.push(if times.is_extrapolated { b"extrapolated" } else { b"counted" }),
         Dimension::Attribute { key, default } => {
             let of_span = seen.of_span.get(*key).copied().flatten();
-            let of_event = || seen.of_event?.get(*key).copied().flatten();
+            let of_event = || seen.event?.1.get(*key).copied().flatten();
             let value = match precedence {
                 Precedence::Resource => of_resource(*key).or(of_span),
                 Precedence::Span => of_span.or_else(of_event).or_else(|| of_resource(*key)),

@@ -1,7 +1,7 @@
 //! The series of some families with the same labels: a bounded number, found by their label values.
 
 use super::Now;
-use super::labels::{Labels, repaired};
+use super::labels::{Labels, repaired, split_first};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -32,14 +32,30 @@ pub struct Table<S> {
     slots: Vec<Option<Series<S>>>,
     free: Vec<usize>,
     series_max: usize,
+    /// Of one first value; each has an overflow series of its own.
+    of_first_max: Option<usize>,
+    of_first: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     overflow: Option<Series<S>>,
     overflowed: u64,
 }
 
 impl<S> Table<S> {
     pub fn new(series_max: usize) -> Self {
-        let (index, slots, free) = (HashMap::default(), Vec::new(), Vec::new());
-        Self { index, slots, free, series_max, overflow: None, overflowed: 0 }
+        Self::bounded(series_max, None)
+    }
+
+    /// With a bound besides for those series whose first value is the same.
+    pub fn bounded(series_max: usize, of_first_max: Option<usize>) -> Self {
+        Self {
+            index: HashMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            series_max,
+            of_first_max,
+            of_first: HashMap::default(),
+            overflow: None,
+            overflowed: 0,
+        }
     }
 
     /// Adds to the series with these label values, which `new` makes if it is not known yet. With no room for another
@@ -69,13 +85,27 @@ impl<S> Table<S> {
             return Some(*slot);
         }
         let born_millis = now.unix_millis;
-        let series = |values| Series { values, state: new(), is_overflow: false, born_millis, seen_millis: 0 };
+        let series = |values, is_overflow| Series { values, state: new(), is_overflow, born_millis, seen_millis: 0 };
         if self.index.len() >= self.series_max {
             self.overflowed += 1;
-            self.overflow.get_or_insert_with(|| Series { is_overflow: true, ..series(Arc::default()) });
+            self.overflow.get_or_insert_with(|| series(Arc::default(), true));
             return None;
         }
-        let series = series(Arc::from(values));
+        let mut series_of = (values, false);
+        if let Some(max) = self.of_first_max {
+            let first = first(values);
+            let count = self.of_first.get(first).copied().unwrap_or(0);
+            if count >= max {
+                self.overflowed += 1;
+                if let Some(slot) = self.index.get(first) {
+                    return Some(*slot);
+                }
+                series_of = (first, true);
+            } else {
+                self.of_first.insert(first.into(), count + 1);
+            }
+        }
+        let series = series(Arc::from(series_of.0), series_of.1);
         let values = Arc::clone(&series.values);
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -93,13 +123,29 @@ impl<S> Table<S> {
 
     /// Removes series to which nothing was added since `seen_since_millis`.
     pub fn forget(&mut self, seen_since_millis: u64) {
+        self.remove(|series| series.seen_millis < seen_since_millis);
+        self.overflow.take_if(|series| series.seen_millis < seen_since_millis);
+    }
+
+    /// Removes series by their label values.
+    pub fn retain(&mut self, stays: impl Fn(&[u8]) -> bool) {
+        self.remove(|series| !stays(&series.values));
+    }
+
+    fn remove(&mut self, goes: impl Fn(&Series<S>) -> bool) {
         for (slot, place) in self.slots.iter_mut().enumerate() {
-            if let Some(series) = place.take_if(|series| series.seen_millis < seen_since_millis) {
+            if let Some(series) = place.take_if(|series| goes(series)) {
                 self.index.remove(&series.values);
                 self.free.push(slot);
+                let first = first(&series.values);
+                if let Some(count) = self.of_first.get_mut(first).filter(|_| !series.is_overflow) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.of_first.remove(first);
+                    }
+                }
             }
         }
-        self.overflow.take_if(|series| series.seen_millis < seen_since_millis);
     }
 
     /// Slots to look at, the overflow series' included.
@@ -124,6 +170,12 @@ impl<S> Table<S> {
     pub fn overflowed(&self) -> u64 {
         self.overflowed
     }
+}
+
+/// The first value, encoded.
+fn first(values: &[u8]) -> &[u8] {
+    let rest = split_first(values).map_or(0, |(_, rest)| rest.len());
+    values.get(..values.len() - rest).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -169,6 +221,29 @@ mod tests {
         assert_eq!(all(&table), []);
         add(&mut table, b"b", 40);
         assert_eq!(all(&table).len(), 1);
+    }
+
+    #[test]
+    fn those_with_the_same_first_value_have_a_bound_and_an_overflow_series_of_their_own() {
+        let two = |one: &str, other: &str| [values(one.as_bytes()), values(other.as_bytes())].concat();
+        let mut table = Table::bounded(5, Some(2));
+        let add = |table: &mut Table<u64>, one, other, now| {
+            let now = Now { uptime_millis: now, unix_millis: now };
+            table.update(&two(one, other), now, || 0, |count| *count += 1);
+        };
+        [("x", "a"), ("x", "b"), ("x", "c"), ("y", "a"), ("x", "d"), ("x", "a")]
+            .iter()
+            .for_each(|(one, other)| add(&mut table, one, other, 0));
+        let expected =
+            [(two("x", "a"), 2, false), (two("x", "b"), 1, false), (values(b"x"), 2, true), (two("y", "a"), 1, false)];
+        assert_eq!(all(&table), expected);
+        // What went makes room for others of its kind; with no room at all everything goes to one series.
+        table.forget(1);
+        [("x", "d"), ("x", "e"), ("x", "f"), ("y", "a"), ("z", "a"), ("w", "a")]
+            .iter()
+            .for_each(|(one, other)| add(&mut table, one, other, 2));
+        assert_eq!((table.len(), table.overflowed()), (5, 4));
+        assert_eq!(table.get(table.slots() - 1).map(|series| (series.values.len(), series.state)), Some((0, 1)));
     }
 
     #[test]

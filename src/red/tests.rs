@@ -257,6 +257,81 @@ fn messages_under_way_are_measured_if_asked_for() {
 }
 
 #[test]
+fn edges_are_said_to_be_there_if_asked_for() {
+    let service_graphs = settings::ServiceGraphSettings { connection_info: true, ..Default::default() };
+    let settings = RedSettings { service_graphs: Some(service_graphs), ..RedSettings::default() };
+    let mut engine = settings.engine().unwrap();
+    for _ in 0..2 {
+        engine.observe(&sent_by("web", vec![span(SERVER, 1, 0, 0)]), at(0));
+    }
+    let series = "traces_service_graph_connection_info{client=user,server=web,connection_type=virtual_node}";
+    assert_eq!(figures(&engine)[series], 1.0);
+}
+
+/// Counted by resource, of which there may be so many; a resource that was silent for 100 ms may go.
+fn by_resource(resources_max: usize) -> Engine {
+    let mut keys = Keys::default();
+    let calls = Family { name: "calls".into(), unit: "1", kind: Kind::Counter, help: "" };
+    let globs = glob::Globs::compile(&["tier*".to_owned(), "host".to_owned()]).unwrap();
+    let dimensions = vec![("service".to_owned(), spans::Dimension::Service)];
+    let families = vec![(calls, spans::Figure::Calls)];
+    let plan = spans::Plan {
+        groups: vec![spans::Group { subject: spans::Subject::Spans, dimensions, globs, families }],
+        target_info: None,
+        precedence: spans::Precedence::Span,
+        scheme: histogram::Scheme::Explicit(histogram::Bounds::new(&[])),
+        unit_nanos: 1e9,
+        exemplars: false,
+        series_max: 10,
+        by_resource: Some(spans::ByResource {
+            key_attributes: Vec::new(),
+            resources_max,
+            series_max: None,
+            idle_millis: 100,
+        }),
+        needs_service: true,
+        extrapolates: false,
+        scopes: Vec::new(),
+    };
+    let spans = SpanMetrics::new(plan, &mut keys);
+    Engine::new(keys, Some(spans), None, 0)
+}
+
+#[test]
+fn a_resource_that_makes_room_takes_its_series_along() {
+    let mut engine = by_resource(1);
+    let observe =
+        |engine: &mut Engine, service, now| engine.observe(&sent_by(service, vec![span(SERVER, 1, 0, 1)]), at(now));
+    observe(&mut engine, "old", 0);
+    observe(&mut engine, "nameless", 99);
+    assert_eq!(figures(&engine).len(), 2, "there is no room for it, but what counts it is there");
+    observe(&mut engine, "new", 100);
+    observe(&mut engine, "new", 101);
+    let series = figures(&engine);
+    assert_eq!((series.get("calls{service=old}"), series["calls{service=new}"]), (None, 2.0));
+    let census = engine.census();
+    assert_eq!((census.evicted_resources, census.overflowed_resources, census.span_series), (1, 1, 2));
+}
+
+#[test]
+fn what_globs_match_are_labels_of_the_series_in_any_order() {
+    let mut engine = by_resource(9);
+    let spans = vec![
+        with(span(SERVER, 1, 0, 1), &[("tier.a", "1"), ("tier", "gold"), ("other", "x")]),
+        with(span(SERVER, 2, 0, 1), &[("tier", "gold"), ("host", "of the span")]),
+        with(span(SERVER, 3, 0, 1), &[("host", "of the span"), ("tier", "gold")]),
+        span(SERVER, 4, 0, 1),
+    ];
+    engine.observe(&of(&[("service.name", "shop"), ("host", "node")], spans), at(0));
+    let expected = [
+        ("calls{service=shop,host=node,tier=gold}", 1.0),
+        ("calls{service=shop,host=node}", 1.0),
+        ("calls{service=shop,host=of the span,tier=gold}", 2.0),
+    ];
+    assert_eq!(figures(&engine), expected.map(|(series, value)| (series.to_owned(), value)).into());
+}
+
+#[test]
 fn targets_are_told_apart_by_job_and_instance() {
     let span_metrics = settings::SpanMetricsSettings {
         target_info: true,

@@ -14,15 +14,24 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+    ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 use spanreel::appliance::components::Components;
 use spanreel::config::{self, Config, Files, Input, Source};
+use spanreel::otlp::Signal;
 use spanreel::otlp::scan::scan;
 use spanreel::process::{Chain, Client, Surroundings};
 use std::collections::BTreeMap;
@@ -41,30 +50,44 @@ pub type Case = (&'static str, &'static str);
 
 /// Sends `requests` through every case on both sides and compares what comes out.
 pub async fn compare(cases: &[Case], requests: &[ExportTraceServiceRequest]) {
+    compare_signal(Signal::Traces, cases, requests, |case, ours: ExportTraceServiceRequest, theirs| {
+        assert_eq!(spans_of(&ours), spans_of(&theirs), "spans of {case}");
+        assert_eq!(normal(ours), normal(theirs), "{case}");
+    })
+    .await;
+}
+
+/// The same for requests of any signal.
+async fn compare_signal<T: Message + Default>(
+    signal: Signal,
+    cases: &[Case],
+    requests: &[T],
+    assert_same: impl Fn(&str, T, T),
+) {
     let capture = Capture::start().await;
     let receiver_ports: Vec<u16> = cases.iter().map(|_| ports::free()).collect();
-    let text = configuration(cases, &receiver_ports, capture.port);
+    let text = configuration(signal, cases, &receiver_ports, capture.port);
     let _otelcol = Otelcol::start(&text).await;
     for (index, (kind, settings)) in cases.iter().enumerate() {
-        let chain = chain(kind, settings).await;
+        let chain = chain(signal, kind, settings).await;
         for (number, request) in requests.iter().enumerate() {
             let theirs = {
                 let headers = [("content-type", "application/x-protobuf"), TENANT];
                 let mut connection = http::Connection::open(receiver_ports[index]).await.unwrap();
-                let body = request.encode_to_vec().into();
-                let answer = connection.send(Method::POST, "/v1/traces", &headers, body).await.unwrap();
+                let (path, body) = (format!("/v1/{}", signal.as_str()), request.encode_to_vec().into());
+                let answer = connection.send(Method::POST, &path, &headers, body).await.unwrap();
                 assert_eq!(answer.status, 200, "{kind} {settings}");
                 capture.take(&format!("/{index}"))
             };
-            let ours = through(&chain, request).await;
-            let case = format!("{kind} {settings}, request {number}");
-            assert_eq!(spans_of(&ours), spans_of(&theirs), "spans of {case}");
-            assert_eq!(normal(ours), normal(theirs), "{case}");
+            let ours = through(signal, &chain, request.encode_to_vec().into()).await;
+            let decoded = |bytes: Bytes| T::decode(bytes).unwrap();
+            assert_same(&format!("{kind} {settings}, request {number}"), decoded(ours), decoded(theirs));
         }
     }
 }
 
-fn configuration(cases: &[Case], receiver_ports: &[u16], capture_port: u16) -> String {
+pub fn configuration(signal: Signal, cases: &[Case], receiver_ports: &[u16], capture_port: u16) -> String {
+    let signal = signal.as_str();
     let (mut receivers, mut processors, mut exporters, mut pipelines) = <(String, String, String, String)>::default();
     for (index, ((kind, settings), port)) in cases.iter().zip(receiver_ports).enumerate() {
         let http = format!("{{endpoint: \"127.0.0.1:{port}\", include_metadata: true}}");
@@ -73,12 +96,12 @@ fn configuration(cases: &[Case], receiver_ports: &[u16], capture_port: u16) -> S
         // Without a queue the answer comes once the span has been sent on.
         let _ = writeln!(
             exporters,
-            "  otlphttp/{index}: {{traces_endpoint: \"http://127.0.0.1:{capture_port}/{index}\", compression: none, \
+            "  otlphttp/{index}: {{{signal}_endpoint: \"http://127.0.0.1:{capture_port}/{index}\", compression: none, \
              sending_queue: {{enabled: false}}, retry_on_failure: {{enabled: false}}}}"
         );
         let _ = writeln!(
             pipelines,
-            "    traces/{index}: {{receivers: [otlp/{index}], processors: [{kind}/{index}], exporters: [otlphttp/{index}]}}"
+            "    {signal}/{index}: {{receivers: [otlp/{index}], processors: [{kind}/{index}], exporters: [otlphttp/{index}]}}"
         );
     }
     format!(
@@ -89,10 +112,11 @@ fn configuration(cases: &[Case], receiver_ports: &[u16], capture_port: u16) -> S
 }
 
 /// The chain of a pipeline with this one processor.
-async fn chain(kind: &str, settings: &str) -> Chain {
+pub async fn chain(signal: Signal, kind: &str, settings: &str) -> Chain {
+    let signal = signal.as_str();
     let text = format!(
         "receivers: {{otlp: {{protocols: {{http: }}}}}}\nprocessors:\n  {kind}: {settings}\nexporters: {{debug: }}\n\
-         service: {{pipelines: {{traces: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
+         service: {{pipelines: {{{signal}: {{receivers: [otlp], processors: [{kind}], exporters: [debug]}}}}}}\n"
     );
     let sources = [Source::Text { name: "case".to_owned(), text }];
     let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Refused };
@@ -103,12 +127,15 @@ async fn chain(kind: &str, settings: &str) -> Chain {
     Chain::build(&settings, &Surroundings::default(), &tasks, &shutdown).await.unwrap()
 }
 
-async fn through(chain: &Chain, request: &ExportTraceServiceRequest) -> ExportTraceServiceRequest {
-    let bytes = Bytes::from(request.encode_to_vec());
-    let scanned = scan(&bytes).unwrap();
+async fn through(signal: Signal, chain: &Chain, request: Bytes) -> Bytes {
     let client = Client { metadata: [TENANT].into_iter().collect(), ..Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST)) };
-    let processed = chain.process(bytes, scanned, &client).await.unwrap();
-    ExportTraceServiceRequest::decode(processed.request).unwrap()
+    match signal {
+        Signal::Traces => {
+            let scanned = scan(&request).unwrap();
+            chain.process(request, scanned, &client).await.unwrap().request
+        }
+        Signal::Metrics | Signal::Logs => chain.process_items(signal, request, &client).await.unwrap(),
+    }
 }
 
 fn spans_of(request: &ExportTraceServiceRequest) -> Vec<(String, Vec<u8>)> {
@@ -147,18 +174,18 @@ fn sort_within(value: &mut AnyValue) {
     }
 }
 
-/// An OTLP/HTTP destination that keeps the last body of each path.
-struct Capture {
-    port: u16,
-    bodies: Arc<Mutex<BTreeMap<String, Bytes>>>,
+/// An OTLP/HTTP destination that keeps the bodies of each path, end to end: which is one request.
+pub struct Capture {
+    pub port: u16,
+    bodies: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     server: tokio::task::JoinHandle<()>,
 }
 
 impl Capture {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let bodies: Arc<Mutex<BTreeMap<String, Bytes>>> = Arc::default();
+        let bodies: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
         let kept = Arc::clone(&bodies);
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -168,7 +195,7 @@ impl Capture {
                     async move {
                         let path = request.uri().path().to_owned();
                         let body = request.into_body().collect().await?.to_bytes();
-                        kept.lock().unwrap().insert(path, body);
+                        kept.lock().unwrap().entry(path).or_default().extend_from_slice(&body);
                         Ok::<_, hyper::Error>(hyper::Response::new(Full::new(Bytes::new())))
                     }
                 });
@@ -181,9 +208,13 @@ impl Capture {
     }
 
     /// What came since the last call; a request of which nothing was left does not come.
-    fn take(&self, path: &str) -> ExportTraceServiceRequest {
-        let body = self.bodies.lock().unwrap().remove(path).unwrap_or_default();
-        ExportTraceServiceRequest::decode(body).unwrap()
+    fn take(&self, path: &str) -> Bytes {
+        self.bodies.lock().unwrap().remove(path).unwrap_or_default().into()
+    }
+
+    /// What came so far.
+    pub fn so_far(&self, path: &str) -> Vec<u8> {
+        self.bodies.lock().unwrap().get(path).cloned().unwrap_or_default()
     }
 }
 
@@ -452,4 +483,121 @@ async fn probabilistic_sampler_keeps_the_spans_that_the_collectors_keeps() {
         "a=1, ot=th:0;x:y , b@c=2",
     ];
     compare(cases, &[traces(&[""]), traces(&states)]).await;
+}
+
+/// Log records of every severity and kind of body.
+fn logs() -> ExportLogsServiceRequest {
+    let map = Value::KvlistValue(KeyValueList { values: vec![attribute("k", Value::DoubleValue(1.5))] });
+    let record = |severity_number: i32, severity: &str, body: Option<Value>| LogRecord {
+        time_unix_nano: 5,
+        severity_number,
+        severity_text: severity.to_owned(),
+        body: body.map(|value| AnyValue { value: Some(value) }),
+        attributes: vec![attribute("enduser.id", text("me")), attribute("n", Value::IntValue(severity_number.into()))],
+        ..Default::default()
+    };
+    let log_records = vec![
+        record(0, "", None),
+        record(9, "INFO", Some(text("user logged in"))),
+        record(13, "WARN", Some(Value::BoolValue(true))),
+        record(17, "ERROR", Some(map)),
+        record(21, "FATAL", Some(Value::BytesValue(vec![1, 2]))),
+    ];
+    let scope = Some(InstrumentationScope { name: "lib".to_owned(), version: "1".to_owned(), ..Default::default() });
+    let resource = |service: &str| ResourceLogs {
+        resource: Some(Resource { attributes: vec![attribute("service.name", text(service))], ..Default::default() }),
+        scope_logs: vec![ScopeLogs { scope: scope.clone(), log_records: log_records.clone(), ..Default::default() }],
+        ..Default::default()
+    };
+    ExportLogsServiceRequest { resource_logs: vec![resource("shop"), resource("cart")] }
+}
+
+/// A metric of each kind.
+fn metrics() -> ExportMetricsServiceRequest {
+    let attributes = || vec![attribute("host", text("one")), attribute("n", Value::IntValue(7))];
+    let number = || NumberDataPoint { attributes: attributes(), time_unix_nano: 5, ..Default::default() };
+    let metric = |name: &str, data| Metric { name: name.to_owned(), data: Some(data), ..Default::default() };
+    let histogram = HistogramDataPoint { attributes: attributes(), ..Default::default() };
+    let exponential = ExponentialHistogramDataPoint {
+        attributes: attributes(),
+        positive: Some(Default::default()),
+        negative: Some(Default::default()),
+        ..Default::default()
+    };
+    let summary = SummaryDataPoint { attributes: attributes(), ..Default::default() };
+    let metrics = vec![
+        metric("go_gauge", Data::Gauge(Gauge { data_points: vec![number(), number()] })),
+        metric("go_sum", Data::Sum(Sum { data_points: vec![number()], is_monotonic: true, ..Default::default() })),
+        metric("latency", Data::Histogram(Histogram { data_points: vec![histogram], ..Default::default() })),
+        metric(
+            "latency_exponential",
+            Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![exponential], ..Default::default() }),
+        ),
+        metric("latency_summary", Data::Summary(Summary { data_points: vec![summary] })),
+    ];
+    let scope_metrics = vec![ScopeMetrics { scope: Some(Default::default()), metrics, ..Default::default() }];
+    let resource = Some(Resource { attributes: vec![attribute("service.name", text("shop"))], ..Default::default() });
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics { resource, scope_metrics, ..Default::default() }],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_logs_and_metrics_are_what_the_collector_makes_of_them() {
+    const MARK: &str = "actions: [{key: mark, value: x, action: upsert}]";
+    const CHANGE: &str = "actions: [{key: enduser.id, action: hash}, {key: n, action: convert, converted_type: string}, \
+                          {key: node, from_attribute: host, action: insert}, {key: host, action: delete}, \
+                          {key: tenant, from_context: metadata.x-tenant, action: insert}]";
+    fn settings(matching: &[&str]) -> Vec<String> {
+        let marked = matching.iter().map(|matching| format!("{{{matching}, {MARK}}}"));
+        marked.chain([format!("{{{CHANGE}}}")]).collect()
+    }
+    fn cases(settings: &'static [String]) -> Vec<Case> {
+        settings.iter().map(|settings| ("attributes", settings.as_str())).collect()
+    }
+    let of_logs: &[String] = settings(&[
+        "include: {match_type: strict, log_severity_texts: [ERROR, INFO]}",
+        "include: {match_type: strict, log_severity_number: {min: 13}}",
+        "exclude: {match_type: strict, log_severity_number: {min: 17, match_undefined: true}}",
+        "include: {match_type: regexp, log_bodies: [logged, ^true$, AQI]}",
+        "include: {match_type: strict, log_bodies: ['{\"k\":1.5}', '']}",
+        "include: {match_type: strict, attributes: [{key: n, value: 9}], resources: [{key: service.name, value: cart}]}",
+        "include: {match_type: strict, libraries: [{name: lib, version: '1'}]}, \
+         exclude: {match_type: regexp, log_severity_texts: [^.A]}",
+    ])
+    .leak();
+    let sorted = |mut request: ExportLogsServiceRequest| {
+        let scopes = request.resource_logs.iter_mut().flat_map(|it| &mut it.scope_logs);
+        scopes.flat_map(|it| &mut it.log_records).for_each(|record| {
+            record.body.get_or_insert_default();
+            sort(&mut record.attributes);
+        });
+        request
+    };
+    compare_signal(Signal::Logs, &cases(of_logs), &[logs()], |case, ours, theirs| {
+        assert_eq!(sorted(ours), sorted(theirs), "{case}");
+    })
+    .await;
+    let of_metrics: &[String] = settings(&[
+        "include: {match_type: strict, metric_names: [go_sum, latency]}",
+        "include: {match_type: regexp, metric_names: [^latency]}, exclude: {match_type: regexp, metric_names: [_summary$]}",
+    ])
+    .leak();
+    let sorted = |mut request: ExportMetricsServiceRequest| {
+        let scopes = request.resource_metrics.iter_mut().flat_map(|it| &mut it.scope_metrics);
+        for metric in scopes.flat_map(|it| &mut it.metrics) {
+            match metric.data.as_mut().unwrap() {
+                Data::Gauge(it) => it.data_points.iter_mut().for_each(|it| sort(&mut it.attributes)),
+                Data::Sum(it) => it.data_points.iter_mut().for_each(|it| sort(&mut it.attributes)),
+                Data::Histogram(it) => it.data_points.iter_mut().for_each(|it| sort(&mut it.attributes)),
+                Data::ExponentialHistogram(it) => it.data_points.iter_mut().for_each(|it| sort(&mut it.attributes)),
+                Data::Summary(it) => it.data_points.iter_mut().for_each(|it| sort(&mut it.attributes)),
+            }
+        }
+        request
+    };
+    compare_signal(Signal::Metrics, &cases(of_metrics), &[metrics()], |case, ours, theirs| {
+        assert_eq!(sorted(ours), sorted(theirs), "{case}");
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! The `span_metrics` connector beside a real Collector's: the same requests to both, the same points from both.
+//! The connectors `span_metrics` and `service_graph` beside a real Collector's: the same requests to both, the same points from both.
 
 use crate::support::compression::Compression;
 use crate::support::otelcol::Otelcol;
@@ -17,7 +17,7 @@ use std::time::Duration;
 const SEEN_BOUND: Duration = Duration::from_secs(60);
 
 /// By the name of the connector. `collector.instance.id` is different in each process by design.
-const CONNECTORS: [(&str, &str); 4] = [
+const CONNECTORS: [(&str, &str); 6] = [
     ("plain", ""),
     (
         "dimensions",
@@ -28,6 +28,14 @@ const CONNECTORS: [(&str, &str); 4] = [
          resource_metrics_key_attributes: [service.name]",
     ),
     ("exponential", "histogram: {exponential: {max_size: 10}}, exclude_dimensions: [collector.instance.id, span.name]"),
+    (
+        "globs",
+        "dimensions: [{glob: 't*'}, {name: peer}], calls_dimensions: [{glob: 'rout[a-f]'}], \
+         histogram: {dimensions: [{glob: '{host,absent}'}]}, \
+         events: {enabled: true, dimensions: [{glob: 'exception.*'}, {glob: 'h**'}, {glob: exception}]}",
+    ),
+    // Which label sets overflow depends on their order, which is the requests'.
+    ("limit", "aggregation_cardinality_limit: 3, histogram: {disable: true}"),
     ("calls", "histogram: {disable: true}, aggregation_temporality: AGGREGATION_TEMPORALITY_DELTA"),
 ];
 
@@ -40,11 +48,13 @@ fn connectors() -> String {
             "  span_metrics/{name}: {{namespace: {name}, metrics_flush_interval: 1s, {excluded} {settings}}}\n"
         );
     }
-    text
+    // Of a root server span the Collector waits for a caller.
+    text + "  service_graph: {metrics_flush_interval: 1s, store: {ttl: 1s}, store_expiration_loop: 200ms, dimensions: [tier, host], \
+            virtual_node_extra_label: true}\n"
 }
 
 fn ids() -> String {
-    CONNECTORS.map(|(name, _)| format!("span_metrics/{name}")).join(", ")
+    CONNECTORS.map(|(name, _)| format!("span_metrics/{name}")).join(", ") + ", service_graph"
 }
 
 fn span(number: u64) -> Span {
@@ -95,7 +105,45 @@ fn requests() -> Vec<ExportTraceServiceRequest> {
     // Of the same service on another host; of no service at all.
     requests[4].resource_spans[0].resource.as_mut().unwrap().attributes.push(text("host", "h2"));
     requests[8].resource_spans[0].resource.as_mut().unwrap().attributes.clear();
+    requests.extend(calls());
     requests
+}
+
+/// Calls between services: both sides, in either order; a message; a database; someone who sends no spans.
+fn calls() -> Vec<ExportTraceServiceRequest> {
+    let text = |key: &str, value: &str| attribute(key, Any::StringValue(value.to_owned()));
+    let side = |number: u64, kind: SpanKind, caller: u64, attributes| {
+        let id = number + if matches!(kind, SpanKind::Server | SpanKind::Consumer) { 1_000 } else { 0 };
+        Span {
+            trace_id: [mix(number + 500), 7].iter().flat_map(|part: &u64| part.to_be_bytes()).collect(),
+            span_id: mix(id).to_be_bytes().to_vec(),
+            parent_span_id: mix(caller).to_be_bytes().to_vec(),
+            kind: kind.into(),
+            attributes,
+            events: Vec::new(),
+            trace_state: String::new(),
+            ..span(id)
+        }
+    };
+    let mut calls = Vec::new();
+    for number in 500..520 {
+        let (ours, theirs) = match number % 2 {
+            0 => (SpanKind::Client, SpanKind::Server),
+            _ => (SpanKind::Producer, SpanKind::Consumer),
+        };
+        let mut pair = [
+            request_of("shop", vec![side(number, ours, 1, vec![text("tier", "gold")])]),
+            request_of("cart", vec![side(number, theirs, number, vec![text("host", "h1")])]),
+        ];
+        pair.rotate_left(number as usize / 2 % 2);
+        calls.extend(pair);
+    }
+    let client = |number, attributes| request_of("cart", vec![side(number, SpanKind::Client, 1, attributes)]);
+    calls.push(client(600, vec![text("db.name", "orders"), text("db.system", "mysql")]));
+    calls.push(client(601, vec![text("db.system", "redis")]));
+    calls.push(client(602, vec![text("peer.service", "bank")]));
+    calls.push(client(603, Vec::new()));
+    calls
 }
 
 /// Points by metric, resource and attributes, with what they say; times and exemplars are each process's own.
@@ -123,8 +171,15 @@ fn normal(value: Value) -> Value {
 fn points(path: &Path) -> Points {
     let mut latest: BTreeMap<String, (String, Value)> = BTreeMap::new();
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    // Labels are texts here, and one that is empty is left out: to Prometheus that is the same.
+    let as_text = |mut attribute: Value| {
+        if let Some(truth) = attribute["value"]["boolValue"].as_bool() {
+            attribute["value"] = serde_json::json!({"stringValue": truth.to_string()});
+        }
+        (attribute["value"]["stringValue"] != "").then(|| attribute.to_string())
+    };
     let sorted = |attributes: Vec<Value>| {
-        let texts: BTreeSet<String> = attributes.iter().map(ToString::to_string).collect();
+        let texts: BTreeSet<String> = attributes.into_iter().filter_map(as_text).collect();
         texts.into_iter().collect::<Vec<_>>().join(" ")
     };
     for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
@@ -221,8 +276,16 @@ service:
         "dimensions.events",
         "exponential.calls",
         "exponential.duration",
+        "globs.calls",
+        "globs.duration",
+        "globs.events",
+        "limit.calls",
         "plain.calls",
         "plain.duration",
+        "traces_service_graph_request_client",
+        "traces_service_graph_request_failed_total",
+        "traces_service_graph_request_server",
+        "traces_service_graph_request_total",
     ];
     assert_eq!(names, expected, "the Collector says too little");
     for name in expected {

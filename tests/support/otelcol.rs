@@ -23,6 +23,8 @@ pub struct Otelcol {
     health: u16,
     config: PathBuf,
     log: PathBuf,
+    /// Variables that it gets besides its own environment.
+    pub environment: Vec<(&'static str, String)>,
     process: Option<Process>,
     folder: tempfile::TempDir,
 }
@@ -48,12 +50,13 @@ impl Otelcol {
             .replace("$FOLDER", &folder.path().to_string_lossy());
         std::fs::write(&path, text).expect("the temporary folder is writable");
         let log = folder.path().join("otelcol.log");
-        Self { grpc, http, metrics, health, config: path, log, process: None, folder }
+        Self { grpc, http, metrics, health, config: path, log, environment: Vec::new(), process: None, folder }
     }
 
     pub async fn start_again(&mut self) {
         let mut command = Command::new(binary());
         command.arg("--config").arg(&self.config).current_dir(self.folder.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start("otelcol", command, &self.log));
         let deadline = Instant::now() + READY_BOUND;
         let health = self.health;
@@ -93,6 +96,19 @@ impl Otelcol {
         let metrics = self.metrics().await;
         let total = format!("{name}_total");
         metrics.sum(name, &[]).or_else(|| metrics.sum(&total, &[])).unwrap_or(0.0) as u64
+    }
+
+    /// The attributes of the resource that its `debug` exporter printed last, where they are texts.
+    pub fn printed_resource(&self) -> BTreeMap<String, String> {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let block = log.rsplit("Resource attributes:").next().unwrap_or_default();
+        let lines = block.lines().skip(1).map_while(|line| line.trim().strip_prefix("-> "));
+        lines
+            .filter_map(|line| {
+                let (key, value) = line.split_once(": ")?;
+                Some((key.to_owned(), value.strip_prefix("Str(")?.strip_suffix(')')?.to_owned()))
+            })
+            .collect()
     }
 
     /// Every trace that its `debug` exporter printed, with the number of spans (of [`PRINT_EVERYTHING`]).

@@ -7,6 +7,7 @@ use crate::otlp::TraceId;
 use crate::process::tail_sampling::{Decision, Facts, Sampler};
 use crate::spool::{Batch, Consumer, LossReason, Note, Outcome, ReadError, ReadLimits, Seq, Spool};
 use foldhash::fast::RandomState;
+use prometheus_client::metrics::counter::Counter;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,8 @@ pub(super) struct Judged {
 
 pub(super) struct Decider {
     pipeline: String,
-    policies: Vec<String>,
+    /// By policy, and one for traces that none settled: kept and not.
+    counters: Vec<[Counter; 2]>,
     wait: Duration,
     /// Of one step; tests take smaller ones.
     pub(super) limits: ReadLimits,
@@ -74,7 +76,7 @@ impl Decider {
         let Sampling { pipeline, settings, spool, consumer, metrics, .. } = sampling;
         let mut decider = Self {
             pipeline: pipeline.clone(),
-            policies: settings.policies.iter().map(|policy| policy.name.clone()).collect(),
+            counters: counters(sampling),
             wait: settings.decision_wait,
             limits: STEP,
             sampler: Sampler::new(settings),
@@ -257,13 +259,13 @@ impl Decider {
     }
 
     fn count(&self, decision: Decision) {
-        let policy = decision.policy.and_then(|index| self.policies.get(index));
-        let labels = DecisionLabels {
-            pipeline: self.pipeline.clone(),
-            policy: policy.cloned().unwrap_or_default(),
-            decision: if decision.is_kept { "sampled" } else { "not_sampled" },
+        let none = self.counters.len().saturating_sub(1);
+        let Some([kept, not_kept]) = self.counters.get(decision.policy.unwrap_or(none)) else { return };
+        if decision.is_kept {
+            kept.inc()
+        } else {
+            not_kept.inc()
         };
-        self.metrics.traces.get_or_create(&labels).inc();
     }
 
     /// The facts of a batch of this pipeline; `None` for one of another, or one that is gone.
@@ -290,6 +292,16 @@ impl Decider {
         self.facts.put(batch.seq, Arc::clone(&facts));
         facts
     }
+}
+
+/// Looked up once, since there is a decision for each trace.
+fn counters(sampling: &Sampling) -> Vec<[Counter; 2]> {
+    let counter = |policy: &str, decision| {
+        let labels = DecisionLabels { pipeline: sampling.pipeline.clone(), policy: policy.to_owned(), decision };
+        sampling.metrics.traces.get_or_create(&labels).clone()
+    };
+    let policies = sampling.settings.policies.iter().map(|policy| policy.name.as_str());
+    policies.chain([""]).map(|policy| [counter(policy, "sampled"), counter(policy, "not_sampled")]).collect()
 }
 
 /// Facts of batches ahead of the cursor, bounded by the number of traces in them.

@@ -24,6 +24,17 @@ pub fn resource_objects(request: &[u8]) -> usize {
     messages(request, 1).flat_map(|envelope| messages(envelope, 1)).map(|resource| key_values(resource, 1)).sum()
 }
 
+/// Attributes (fields `attributes`) of a record, and the values nested in them and in its field `value`. Not counted where
+/// the record is too short for more than `objects_max`.
+pub(super) fn record_objects(record: &[u8], attributes: u32, value: u32, objects_max: usize) -> usize {
+    /// The smallest object, an empty attribute: tag and length.
+    const WIRE_BYTES_MIN: usize = 2;
+    if record.len() / WIRE_BYTES_MIN <= objects_max {
+        return 0;
+    }
+    key_values(record, attributes) + messages(record, value).map(inside).sum::<usize>()
+}
+
 fn of_scope(scope_spans: &[u8]) -> usize {
     let mut count = 1;
     for field in Fields::new(scope_spans).map_while(Result::ok) {

@@ -1,13 +1,14 @@
-//! `include` and `exclude`: which spans are meant.
+//! `include` and `exclude`: which spans, data points or log records are meant.
 
-use crate::config::{Plain, Secrecy, Section, Shape};
-use crate::otlp::edit::{self, Resource, Scope, Span, Value};
+use crate::config::{Plain, Secrecy, Section, Shape, WhenNull};
+use crate::otlp::Signal;
+use crate::otlp::edit::{self, Item, Place, Resource, Scope, Span, Value};
 use crate::process::actions::constant;
 use crate::process::pattern::Pattern;
 use crate::process::text::text;
 use std::borrow::Cow;
 
-/// Properties that a span must have, all of them; a list of texts is met by any of its entries.
+/// Properties that a span, data point or log record must have, all of them; a list of texts is met by any of its entries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
     services: Option<Texts>,
@@ -16,6 +17,20 @@ pub struct Properties {
     attributes: Vec<Attribute>,
     resources: Vec<Attribute>,
     libraries: Vec<Library>,
+    /// Of a log record, as text.
+    log_bodies: Option<Texts>,
+    log_severity_texts: Option<Texts>,
+    log_severity: Option<Severity>,
+    metric_names: Option<Texts>,
+}
+
+/// `log_severity_number`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Severity {
+    /// This or more.
+    min: i32,
+    /// What holds for records that say none.
+    match_undefined: bool,
 }
 
 /// Texts that are compared, or patterns that are searched for.
@@ -62,7 +77,7 @@ const KINDS: [&str; 6] = [
 ];
 
 impl Properties {
-    pub(in crate::process) fn decode(section: &mut Section<'_>) -> Self {
+    pub(super) fn decode(section: &mut Section<'_>) -> Self {
         // The Collector has no default either.
         let words = [("", None), ("strict", Some(MatchType::Strict)), ("regexp", Some(MatchType::Regexp))];
         let match_type = section.word("match_type", &words, None);
@@ -78,23 +93,59 @@ impl Properties {
             attributes: section.sections("attributes", |section| Attribute::decode(section, how)),
             resources: section.sections("resources", |section| Attribute::decode(section, how)),
             libraries: section.sections("libraries", |section| Library::decode(section, how)),
+            log_bodies: Texts::decode(section, "log_bodies", how),
+            log_severity_texts: Texts::decode(section, "log_severity_texts", how),
+            log_severity: section.optional("log_severity_number", WhenNull::Absent, |section| Severity {
+                min: i32::try_from(section.i64("min", 0)).unwrap_or(i32::MAX),
+                match_undefined: section.bool("match_undefined", false),
+            }),
+            metric_names: Texts::decode(section, "metric_names", how),
         };
-        for key in ["log_bodies", "log_severity_texts", "log_severity_number", "metric_names"] {
-            section.unsupported(key, "it does not apply to spans", "remove it");
-        }
         properties.check(section);
         properties
     }
 
+    /// Properties of spans and of nothing else.
+    pub(in crate::process) fn decode_for_spans(section: &mut Section<'_>) -> Self {
+        let properties = Self::decode(section);
+        if let Some(foreign) = properties.foreign(Signal::Traces) {
+            section.error(foreign, "it does not apply to spans", "remove it");
+        }
+        properties
+    }
+
+    /// Every property and whether it is asked for.
+    fn asked(&self) -> [(&'static str, bool); 10] {
+        [
+            ("services", self.services.is_some()),
+            ("span_names", self.span_names.is_some()),
+            ("span_kinds", self.span_kinds.is_some()),
+            ("attributes", !self.attributes.is_empty()),
+            ("resources", !self.resources.is_empty()),
+            ("libraries", !self.libraries.is_empty()),
+            ("log_bodies", self.log_bodies.is_some()),
+            ("log_severity_texts", self.log_severity_texts.is_some()),
+            ("log_severity_number", self.log_severity.is_some()),
+            ("metric_names", self.metric_names.is_some()),
+        ]
+    }
+
+    /// A property that says nothing about the items of `signal`. For metrics the Collector looks at names alone, and passes
+    /// over the others in silence.
+    pub(super) fn foreign(&self, signal: Signal) -> Option<&'static str> {
+        let known: &[&str] = match signal {
+            Signal::Traces => &["services", "span_names", "span_kinds", "attributes", "resources", "libraries"],
+            Signal::Metrics => &["metric_names"],
+            Signal::Logs => {
+                &["attributes", "resources", "libraries", "log_bodies", "log_severity_texts", "log_severity_number"]
+            }
+        };
+        self.asked().into_iter().find(|(name, asked)| *asked && !known.contains(name)).map(|(name, _)| name)
+    }
+
     fn check(&self, section: &Section<'_>) {
-        let lists = self.attributes.len() + self.resources.len() + self.libraries.len();
-        if section.is_sound()
-            && lists == 0
-            && self.services.is_none()
-            && self.span_names.is_none()
-            && self.span_kinds.is_none()
-        {
-            let remedy = "one of: services, span_names, span_kinds, attributes, resources, libraries";
+        if section.is_sound() && !self.asked().iter().any(|(_, asked)| *asked) {
+            let remedy = format!("one of: {}", self.asked().map(|(name, _)| name).join(", "));
             section.error("", "says nothing to match", remedy);
         }
         if let Some(Texts::Strict(kinds)) = &self.span_kinds
@@ -128,6 +179,24 @@ impl Properties {
         self.span_names.as_ref().is_none_or(|names| names.any(&span.name()))
             && self.span_kinds.as_ref().is_none_or(|kinds| kinds.any(kind()))
             && self.attributes.iter().all(|attribute| attribute.is_in(span.attributes()))
+    }
+}
+
+impl Properties {
+    pub(super) fn matches_item(&self, place: &Place<'_, '_>, item: &Item<'_>) -> bool {
+        self.metric_names.as_ref().is_none_or(|names| names.any(place.metric))
+            && self.log_severity.is_none_or(|severity| severity.matches(item.severity_number()))
+            && self.log_severity_texts.as_ref().is_none_or(|texts| texts.any(&item.severity_text()))
+            && self.log_bodies.as_ref().is_none_or(|bodies| bodies.any(&text(&item.body())))
+            && self.attributes.iter().all(|attribute| attribute.is_in(item.attributes()))
+            && self.matches_resource(place.resource)
+            && self.matches_scope(place.scope)
+    }
+}
+
+impl Severity {
+    fn matches(self, number: i32) -> bool {
+        if number == 0 { self.match_undefined } else { number >= self.min }
     }
 }
 

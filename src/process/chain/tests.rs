@@ -2,7 +2,7 @@ use super::*;
 use crate::otlp::edit::{Attributes, Value};
 use crate::otlp::scan::scan;
 use crate::otlp::wire::{put_bytes, put_uint};
-use crate::process::{Editor, ResourceEditor};
+use crate::process::{Editor, ItemsEditor, ResourceEditor};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -39,8 +39,8 @@ impl Processor for Stamp {
         Some(self)
     }
 
-    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
-        Some(self)
+    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
+        Some(ItemsEditor::Resources(self))
     }
 }
 
@@ -212,10 +212,10 @@ async fn of_metrics_and_logs_the_resources_are_changed_and_no_other_byte() {
     }
     put_uint(&mut expected, 55, 3);
     let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let changed = chain.process_items(request.into(), &client).await.unwrap();
+    let changed = chain.process_items(Signal::Metrics, request.into(), &client).await.unwrap();
     assert_eq!(parts(&changed), parts(&expected));
     // What is there already is no change.
-    let again = chain.process_items(changed.clone(), &client).await.unwrap();
+    let again = chain.process_items(Signal::Metrics, changed.clone(), &client).await.unwrap();
     assert_eq!(parts(&again), parts(&changed));
 }
 
@@ -242,6 +242,6 @@ async fn a_resource_with_too_many_attributes_is_refused_before_it_is_read() {
     put_bytes(&mut envelope, 1, &resource);
     put_bytes(&mut request, 1, &envelope);
     let client = Client::of(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let refused = chain.process_items(request.into(), &client).await;
+    let refused = chain.process_items(Signal::Metrics, request.into(), &client).await;
     assert!(matches!(refused, Err(ProcessError::TooManyObjects)), "{refused:?}");
 }

@@ -76,8 +76,8 @@ impl FilterSettings {
         let by_context = section.section("traces", |section| traces(section, error_mode));
         let (include, exclude) = section.section("spans", |section| {
             (
-                section.optional("include", WhenNull::Absent, Properties::decode),
-                section.optional("exclude", WhenNull::Absent, Properties::decode),
+                section.optional("include", WhenNull::Absent, Properties::decode_for_spans),
+                section.optional("exclude", WhenNull::Absent, Properties::decode_for_spans),
             )
         });
         let why = "only spans are filtered; metrics and logs pass as they came";

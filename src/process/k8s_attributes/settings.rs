@@ -161,6 +161,9 @@ const METADATA_DEFAULT: [&str; 8] = [
 /// Attributes of the Collector that would take watches on all ReplicaSets and Jobs.
 const METADATA_UNSUPPORTED: [&str; 2] = ["k8s.deployment.uid", "k8s.cronjob.uid"];
 
+/// The name to come of `container.image.tag`, whose value is a list.
+const METADATA_GATED: &str = "container.image.tags";
+
 impl K8sAttributesSettings {
     pub(super) fn decode(section: &mut Section<'_>) -> Self {
         let why = "Spanreel uses the access to the cluster that it has anyway";
@@ -204,6 +207,10 @@ impl Extract {
         for name in if written { names } else { defaults() } {
             match METADATA.iter().find(|(known, _)| *known == name) {
                 Some((_, flag)) => *flag(&mut extract) = true,
+                None if name == METADATA_GATED => {
+                    let reason = "container.image.tags is not put on: a Collector does so behind a feature gate alone";
+                    section.note("metadata", reason);
+                }
                 None if METADATA_UNSUPPORTED.contains(&name.as_str()) => {
                     let reason = format!("{name} is not supported: it would take watching all ReplicaSets or Jobs");
                     section.error("metadata", reason, "the name is supported: k8s.deployment.name, k8s.cronjob.name");
@@ -344,7 +351,7 @@ fn selector(section: &mut Section<'_>, operators: &[&str]) -> String {
 }
 
 fn associations(section: &mut Section<'_>) -> Vec<Vec<Source>> {
-    section.sections("pod_association", |section| {
+    let mut rules = section.sections("pod_association", |section| {
         let sources: Vec<Option<Source>> = section.sections("sources", |section| {
             let from = section.text("from", "");
             let name = section.text("name", "");
@@ -368,8 +375,24 @@ fn associations(section: &mut Section<'_>) -> Vec<Vec<Source>> {
         if sources.is_empty() && section.is_sound() {
             section.error("sources", "is missing", "e.g. [{from: resource_attribute, name: k8s.pod.ip}]");
         }
-        sources.into_iter().flatten().collect()
-    })
+        sources.into_iter().flatten().collect::<Vec<Source>>()
+    });
+    // What a resource is looked up by is the same in any order of the sources.
+    let sorted: Vec<Vec<Source>> = rules
+        .iter()
+        .cloned()
+        .map(|mut rule| {
+            rule.sort_unstable();
+            rule
+        })
+        .collect();
+    if let Some(twice) = (1..sorted.len()).find(|at| sorted[..*at].contains(&sorted[*at])) {
+        if section.is_sound() {
+            section.error("pod_association", format!("rule {twice} says what an earlier one says"), "remove it");
+        }
+        rules.truncate(twice);
+    }
+    rules
 }
 
 fn excluded(section: &mut Section<'_>) -> Vec<Pattern> {

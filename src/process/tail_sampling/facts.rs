@@ -90,7 +90,10 @@ impl Questions {
             // Settings were refused if one of them is none.
             Test::Matches(values.iter().filter_map(|value| Pattern::compile(value).ok()).collect())
         } else {
-            Test::OneOf(values.iter().map(|value| value.clone().into_bytes()).collect())
+            // An empty one matches nothing.
+            Test::OneOf(
+                values.iter().filter(|value| !value.is_empty()).map(|value| value.clone().into_bytes()).collect(),
+            )
         }
     }
 
@@ -225,25 +228,32 @@ impl Questions {
 }
 
 impl Test {
-    /// `value` is an AnyValue: string 1, bool 2, int 3, double 4. Another kind than the one asked for is no match.
+    /// `value` is an AnyValue: string 1, bool 2, int 3. What is of another kind than the one asked for counts as zero or
+    /// false, as it does in the Collector.
     fn passes(&self, value: &[u8]) -> bool {
-        let Some(field) = Fields::new(value).map_while(Result::ok).filter(|field| field.number <= 7).last() else {
-            return false;
-        };
-        match (self, field.number, field.payload) {
-            (Self::OneOf(values), 1, Payload::Bytes(text)) => values.iter().any(|value| value == text),
-            (Self::Matches(patterns), 1, Payload::Bytes(text)) => {
-                // As in the Collector, which passes over empty texts.
-                let text = String::from_utf8_lossy(text);
-                !text.is_empty() && patterns.iter().any(|pattern| pattern.is_match(&text))
+        let field = Fields::new(value).map_while(Result::ok).filter(|field| field.number <= 7).last();
+        let said = field.map(|field| (field.number, field.payload));
+        match self {
+            Self::OneOf(values) => match said {
+                Some((1, Payload::Bytes(text))) => values.iter().any(|value| value == text),
+                _ => false,
+            },
+            Self::Matches(patterns) => match said {
+                // The Collector passes over empty texts.
+                Some((1, Payload::Bytes(text))) if !text.is_empty() => {
+                    let text = String::from_utf8_lossy(text);
+                    patterns.iter().any(|pattern| pattern.is_match(&text))
+                }
+                _ => false,
+            },
+            Self::Is(wanted) => matches!(said, Some((2, Payload::Varint(1..)))) == *wanted,
+            Self::Between(min, max) => {
+                let number = match said {
+                    Some((3, Payload::Varint(bits))) => bits as i64,
+                    _ => 0,
+                };
+                (*min..=*max).contains(&number)
             }
-            (Self::Is(wanted), 2, Payload::Varint(bit)) => (bit != 0) == *wanted,
-            (Self::Between(min, max), 3, Payload::Varint(bits)) => (*min..=*max).contains(&(bits as i64)),
-            (Self::Between(min, max), 4, Payload::Fixed64(bits)) => {
-                let number = f64::from_bits(bits);
-                number >= *min as f64 && number <= *max as f64
-            }
-            _ => false,
         }
     }
 }

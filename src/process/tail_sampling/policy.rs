@@ -19,19 +19,11 @@ pub struct Decision {
 /// All policies of one `tail_sampling` processor. Those that limit rates remember what they let pass.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    policies: Vec<Policy>,
+    /// With their places in the settings: those that drop, which are asked first, and the others.
+    drops: Vec<(usize, Policy)>,
+    policies: Vec<(usize, Policy)>,
     questions: Questions,
     sample_on_first_match: bool,
-}
-
-/// The Collector's five answers. Inverted ones come from `invert_match` at the top level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Sampled,
-    NotSampled,
-    Dropped,
-    InvertSampled,
-    InvertNotSampled,
 }
 
 #[derive(Debug, Clone)]
@@ -55,11 +47,10 @@ enum Policy {
         salt: Vec<u8>,
         threshold: u64,
     },
-    Rate(SpanRate),
-    Bytes(ByteRate),
+    Spans(Bucket),
+    Bytes(Bucket),
     And(Vec<Policy>),
     Not(Box<Policy>),
-    Drop(Vec<Policy>),
     Composite {
         policies: Vec<(Policy, SpanRate)>,
     },
@@ -68,8 +59,11 @@ enum Policy {
 impl Sampler {
     pub fn new(settings: &TailSamplingSettings) -> Self {
         let mut questions = Questions::default();
-        let policies = settings.policies.iter().map(|policy| Policy::new(policy, &mut questions)).collect();
-        Self { policies, questions, sample_on_first_match: settings.sample_on_first_match }
+        let policies = settings.policies.iter().map(|policy| Policy::new(policy, &mut questions));
+        let is_drop =
+            |place: usize| matches!(settings.policies.get(place), Some(PolicySettings { rule: Rule::Drop(_), .. }));
+        let (drops, policies) = policies.enumerate().partition(|(place, _)| is_drop(*place));
+        Self { drops, policies, questions, sample_on_first_match: settings.sample_on_first_match }
     }
 
     /// What its policies want to know about spans.
@@ -80,30 +74,20 @@ impl Sampler {
     /// Decides about a whole trace. `arrived` (Unix nanoseconds) is when its first span came: rates are per second of
     /// arrival, so that a backlog that is decided at once passes as it would have passed in time.
     pub fn decide(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> Decision {
-        let (mut sampled, mut inverted, mut refused, mut unwanted) = (None, None, None, false);
-        for (index, policy) in self.policies.iter_mut().enumerate() {
-            match policy.ask(id, facts, arrived) {
-                Verdict::Sampled => {
-                    sampled.get_or_insert(index);
-                    if self.sample_on_first_match {
-                        break;
-                    }
+        let drops = |(place, policy): &mut (usize, Policy)| policy.wants(id, facts, arrived).then_some(*place);
+        if let Some(place) = self.drops.iter_mut().find_map(drops) {
+            return Decision { is_kept: false, policy: Some(place) };
+        }
+        let mut first = None;
+        for (place, policy) in &mut self.policies {
+            if policy.wants(id, facts, arrived) {
+                first.get_or_insert(*place);
+                if self.sample_on_first_match {
+                    break;
                 }
-                Verdict::InvertSampled => {
-                    inverted.get_or_insert(index);
-                }
-                Verdict::Dropped | Verdict::InvertNotSampled => {
-                    refused.get_or_insert(index);
-                }
-                Verdict::NotSampled => unwanted = true,
             }
         }
-        match (refused, sampled, inverted) {
-            (Some(policy), ..) => Decision { is_kept: false, policy: Some(policy) },
-            (None, Some(policy), _) => Decision { is_kept: true, policy: Some(policy) },
-            (None, None, Some(policy)) if !unwanted => Decision { is_kept: true, policy: Some(policy) },
-            _ => Decision { is_kept: false, policy: None },
-        }
+        Decision { is_kept: first.is_some(), policy: first }
     }
 }
 
@@ -119,12 +103,13 @@ impl Policy {
                 let salt = if salt.is_empty() { SALT_DEFAULT } else { salt };
                 return Self::Probabilistic { salt: salt.into(), threshold: threshold(percentage / 100.0) };
             }
-            Rule::RateLimiting { spans_per_second } => return Self::Rate(SpanRate::new(*spans_per_second)),
-            Rule::BytesLimiting { bytes_per_second, burst_capacity } => {
-                return Self::Bytes(ByteRate::new(*bytes_per_second, *burst_capacity));
+            Rule::RateLimiting { spans_per_second, burst_capacity } => {
+                return Self::Spans(Bucket::new(*spans_per_second, *burst_capacity));
             }
-            Rule::And(policies) => return Self::And(Self::all(policies, questions)),
-            Rule::Drop(policies) => return Self::Drop(Self::all(policies, questions)),
+            Rule::BytesLimiting { bytes_per_second, burst_capacity } => {
+                return Self::Bytes(Bucket::new(*bytes_per_second, *burst_capacity));
+            }
+            Rule::And(policies) | Rule::Drop(policies) => return Self::And(Self::all(policies, questions)),
             Rule::Not(policy) => return Self::Not(Box::new(Self::new(policy, questions))),
             Rule::Composite { spans_per_second, policies } => {
                 let policies = policies.iter().map(|(policy, share)| {
@@ -141,7 +126,8 @@ impl Policy {
             Rule::OttlCondition(condition) => (Question::Ottl(condition.clone()), false),
             Rule::StatusCode { codes } => (Question::StatusCode(codes.clone()), false),
             Rule::TraceState { key, values } => {
-                let values = values.iter().map(|value| value.clone().into_bytes()).collect();
+                let values = values.iter().filter(|value| !value.is_empty());
+                let values = values.map(|value| value.clone().into_bytes()).collect();
                 (Question::TraceState { key: key.clone().into_bytes(), values }, false)
             }
             Rule::TraceFlags => (Question::Sampled, false),
@@ -153,40 +139,27 @@ impl Policy {
         policies.iter().map(|policy| Self::new(policy, questions)).collect()
     }
 
-    fn ask(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> Verdict {
-        let yes = match self {
+    fn wants(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> bool {
+        match self {
             Self::Always => true,
-            Self::Latency { threshold_ms, upper_threshold_ms: 0 } => facts.duration_ms() >= *threshold_ms,
             Self::Latency { threshold_ms, upper_threshold_ms } => {
-                *threshold_ms < facts.duration_ms() && facts.duration_ms() <= *upper_threshold_ms
+                let duration_ms = facts.duration_ms();
+                *threshold_ms < duration_ms && (*upper_threshold_ms == 0 || duration_ms <= *upper_threshold_ms)
             }
-            Self::Answer { bit, invert: true } => {
-                return if facts.answers & *bit == 0 { Verdict::InvertSampled } else { Verdict::InvertNotSampled };
-            }
-            Self::Answer { bit, invert: false } => facts.answers & *bit != 0,
+            Self::Answer { bit, invert } => (facts.answers & *bit != 0) != *invert,
             Self::SpanCount { min, max } => facts.spans >= *min && (*max == 0 || facts.spans <= *max),
             Self::Probabilistic { salt, threshold } => hash(salt, id) <= *threshold,
-            Self::Rate(rate) => rate.take(facts.spans, arrived),
-            Self::Bytes(rate) => rate.take(facts.bytes, arrived),
+            Self::Spans(bucket) => bucket.take(facts.spans, arrived),
+            Self::Bytes(bucket) => bucket.take(facts.bytes, arrived),
             // The first no settles it; those behind it, which may limit rates, are not asked.
             Self::And(policies) => policies.iter_mut().all(|policy| policy.wants(id, facts, arrived)),
             Self::Not(policy) => !policy.wants(id, facts, arrived),
-            Self::Drop(policies) => {
-                let all = policies.iter_mut().all(|policy| policy.wants(id, facts, arrived));
-                return if all { Verdict::Dropped } else { Verdict::NotSampled };
-            }
             // The first that wants the trace settles it, also where its share is used up.
             Self::Composite { policies } => policies
                 .iter_mut()
                 .find_map(|(policy, rate)| policy.wants(id, facts, arrived).then(|| rate.take(facts.spans, arrived)))
                 .unwrap_or(false),
-        };
-        if yes { Verdict::Sampled } else { Verdict::NotSampled }
-    }
-
-    /// As part of another policy, where an inverted answer is an answer.
-    fn wants(&mut self, id: TraceId, facts: &Facts, arrived: u64) -> bool {
-        matches!(self.ask(id, facts, arrived), Verdict::Sampled | Verdict::InvertSampled)
+        }
     }
 }
 
@@ -194,7 +167,7 @@ fn attribute(key: &str, test: Test) -> Question {
     Question::Attribute { key: key.as_bytes().to_vec(), test }
 }
 
-/// Spans that pass in a second. A trace that does not fit leaves its room to a smaller one.
+/// Spans that a part of `composite` lets pass in a second. A trace that does not fit leaves its room to a smaller one.
 #[derive(Debug, Clone)]
 struct SpanRate {
     spans_per_second: u64,
@@ -223,33 +196,33 @@ impl SpanRate {
 
 /// A bucket that fills with time and starts full.
 #[derive(Debug, Clone)]
-struct ByteRate {
-    bytes_per_second: u64,
+struct Bucket {
+    per_second: u64,
     capacity: u64,
     level: u64,
     /// Unix nanoseconds; 0: nothing was taken yet.
     filled: u64,
 }
 
-impl ByteRate {
-    fn new(bytes_per_second: u64, capacity: u64) -> Self {
-        Self { bytes_per_second, capacity, level: capacity, filled: 0 }
+impl Bucket {
+    fn new(per_second: u64, capacity: u64) -> Self {
+        Self { per_second, capacity, level: capacity, filled: 0 }
     }
 
-    fn take(&mut self, bytes: u64, arrived: u64) -> bool {
+    fn take(&mut self, wanted: u64, arrived: u64) -> bool {
         if self.filled == 0 {
             self.filled = arrived;
         }
         let since = u128::from(arrived.saturating_sub(self.filled));
-        let gained = since * u128::from(self.bytes_per_second) / u128::from(NANOS_PER_SECOND);
-        // Less than a byte stays in the time that has passed.
+        let gained = since * u128::from(self.per_second) / u128::from(NANOS_PER_SECOND);
+        // Less than one stays in the time that has passed.
         if gained > 0 {
             self.level = self.capacity.min(self.level.saturating_add(u64::try_from(gained).unwrap_or(u64::MAX)));
             self.filled = arrived;
         }
-        let fits = bytes <= self.level;
+        let fits = wanted <= self.level;
         if fits {
-            self.level -= bytes;
+            self.level -= wanted;
         }
         fits
     }

@@ -51,7 +51,7 @@ pub struct OttlCondition {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
     AlwaysSample,
-    /// Milliseconds from the first start to the last end. Without an upper bound `threshold_ms` itself is in.
+    /// Milliseconds from the first start to the last end: more than the one and, if it is not 0, not more than the other.
     Latency {
         threshold_ms: i64,
         upper_threshold_ms: i64,
@@ -96,6 +96,7 @@ pub enum Rule {
     },
     RateLimiting {
         spans_per_second: u64,
+        burst_capacity: u64,
     },
     BytesLimiting {
         bytes_per_second: u64,
@@ -159,7 +160,10 @@ enum Level {
     Top,
     /// Part of `composite`, which may hold `and`.
     Composite,
-    Sub,
+    /// Part of `and` or `drop`, which may hold `not`.
+    And,
+    /// Part of `not`.
+    Not,
 }
 
 impl TailSamplingSettings {
@@ -176,6 +180,9 @@ impl TailSamplingSettings {
         section.inert("num_shards", Shape::Int, "one task decides, with conditions answered once per request");
         section.inert("decision_cache", Shape::Map, "num_traces says how many decisions are remembered, of both kinds");
         let kept = "undecided traces outlive a restart";
+        let whole = "a trace is judged as a whole";
+        section.only("sampling_strategy", &["trace-complete"], whole, "remove it");
+        section.unsupported("tail_storage", on_disk, "remove it");
         section.only("drop_pending_traces_on_shutdown", &["false"], kept, "remove it");
         let early = "a trace is decided once, decision_wait after its first span";
         section.only("decision_wait_after_root_received", &["0", "0s"], early, "remove it, or shorten decision_wait");
@@ -226,7 +233,7 @@ impl PolicySettings {
             Type::StringAttribute => section.section("string_attribute", string_attribute),
             Type::RateLimiting => section.section("rate_limiting", |limit| {
                 let spans_per_second = limit.u64("spans_per_second", 0);
-                Rule::RateLimiting { spans_per_second }
+                Rule::RateLimiting { spans_per_second, burst_capacity: burst_capacity(limit, spans_per_second) }
             }),
             Type::BytesLimiting => section.section("bytes_limiting", bytes_limiting),
             Type::SpanCount => section.section("span_count", span_count),
@@ -249,7 +256,12 @@ impl PolicySettings {
 
 /// Policies that consist of others.
 fn compound(section: &mut Section<'_>, kind: Type, level: Level) -> Rule {
-    let allowed = level == Level::Top || (level == Level::Composite && kind == Type::And);
+    let allowed = match level {
+        Level::Top => true,
+        Level::Composite => kind == Type::And,
+        Level::And => kind == Type::Not,
+        Level::Not => false,
+    };
     if !allowed {
         let reason = "a policy that consists of others cannot be part of this one";
         section.error("type", reason, "put it at the top level of policies");
@@ -257,7 +269,7 @@ fn compound(section: &mut Section<'_>, kind: Type, level: Level) -> Rule {
     }
     // Deeper ones are read no further: they are an error already.
     let sub = |list: &mut Section<'_>, key: &'static str| {
-        let policies = list.sections(key, |policy| PolicySettings::decode(policy, Level::Sub));
+        let policies = list.sections(key, |policy| PolicySettings::decode(policy, Level::And));
         if policies.is_empty() {
             list.error(key, "at least one policy is needed", "");
         }
@@ -268,7 +280,7 @@ fn compound(section: &mut Section<'_>, kind: Type, level: Level) -> Rule {
         Type::And => section.section("and", |and| Rule::And(sub(and, "and_sub_policy"))),
         Type::Drop => section.section("drop", |drop| Rule::Drop(sub(drop, "drop_sub_policy"))),
         Type::Not => section.section("not", |not| {
-            Rule::Not(Box::new(not.section("not_sub_policy", |policy| PolicySettings::decode(policy, Level::Sub))))
+            Rule::Not(Box::new(not.section("not_sub_policy", |policy| PolicySettings::decode(policy, Level::Not))))
         }),
         _ => section.section("composite", composite),
     }
@@ -285,10 +297,16 @@ fn latency(section: &mut Section<'_>) -> Rule {
 
 fn numeric_attribute(section: &mut Section<'_>) -> Rule {
     let key = section.required_text("key", "the key of an attribute");
-    if !section.has("min_value") && !section.has("max_value") {
-        section.error("", "min_value or max_value must be given", "e.g. min_value: 500");
+    // Zero is no bound, as in the Collector.
+    let mut bound = |key, absent| Some(section.i64(key, 0)).filter(|bound| *bound != 0).unwrap_or(absent);
+    let (min, max) = (bound("min_value", i64::MIN), bound("max_value", i64::MAX));
+    if (min, max) == (i64::MIN, i64::MAX) {
+        section.error(
+            "",
+            "min_value or max_value must be given, and not be 0, which is no bound",
+            "e.g. min_value: 500",
+        );
     }
-    let (min, max) = (section.i64("min_value", i64::MIN), section.i64("max_value", i64::MAX));
     if min > max {
         section.error("max_value", "must not be below min_value", "");
     }
@@ -352,9 +370,15 @@ fn bytes_limiting(section: &mut Section<'_>) -> Rule {
     if bytes_per_second == 0 {
         section.error("bytes_per_second", "must be greater than zero", "");
     }
-    let burst = section.u64("burst_capacity", 0);
-    let burst_capacity = if burst == 0 { bytes_per_second.saturating_mul(2) } else { burst };
-    Rule::BytesLimiting { bytes_per_second, burst_capacity }
+    Rule::BytesLimiting { bytes_per_second, burst_capacity: burst_capacity(section, bytes_per_second) }
+}
+
+/// How much passes at once; a trace with more never does. Default: what two seconds let pass.
+fn burst_capacity(section: &mut Section<'_>, per_second: u64) -> u64 {
+    match section.u64("burst_capacity", 0) {
+        0 => per_second.saturating_mul(2),
+        burst => burst,
+    }
 }
 
 fn span_count(section: &mut Section<'_>) -> Rule {

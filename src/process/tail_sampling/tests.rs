@@ -16,12 +16,16 @@ const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
 
 fn sampler(rules: Vec<Rule>) -> Sampler {
+    sampler_of(rules, false)
+}
+
+fn sampler_of(rules: Vec<Rule>, sample_on_first_match: bool) -> Sampler {
     let name = |number: usize| format!("policy {number}");
     let policies = rules.into_iter().enumerate().map(|(number, rule)| PolicySettings { name: name(number), rule });
     Sampler::new(&TailSamplingSettings {
         decision_wait: Duration::from_secs(30),
         num_traces: 100,
-        sample_on_first_match: false,
+        sample_on_first_match,
         policies: policies.collect(),
     })
 }
@@ -69,10 +73,11 @@ fn keeps(rules: Vec<Rule>, resource: Vec<KeyValue>, spans: Vec<Span>) -> bool {
 fn latency_is_from_the_first_start_to_the_last_end() {
     let spans = || vec![span(1, 30, vec![]), Span { start_time_unix_nano: SECOND - 70 * MS, ..span(1, 0, vec![]) }];
     let latency = |threshold_ms, upper_threshold_ms| vec![Rule::Latency { threshold_ms, upper_threshold_ms }];
-    assert!(keeps(latency(100, 0), vec![], spans()));
-    assert!(!keeps(latency(101, 0), vec![], spans()));
+    assert!(keeps(latency(99, 0), vec![], spans()));
+    assert!(!keeps(latency(100, 0), vec![], spans()), "more than the threshold");
     assert!(keeps(latency(99, 100), vec![], spans()));
-    assert!(!keeps(latency(100, 200), vec![], spans()), "with an upper bound the lower one is out");
+    assert!(!keeps(latency(100, 200), vec![], spans()));
+    assert!(!keeps(latency(50, 99), vec![], spans()));
 }
 
 #[test]
@@ -138,12 +143,16 @@ fn attributes_of_spans_and_of_resources_count() {
     assert!(keeps(numeric(), vec![], vec![span(1, 1, vec![]), span(1, 1, int(5))]));
     assert!(!keeps(numeric(), int(10), vec![span(1, 1, int(4))]));
     assert!(!keeps(numeric(), vec![], vec![span(1, 1, vec![attribute("n", text("7"))])]));
-    assert!(keeps(numeric(), vec![], vec![span(1, 1, vec![attribute("n", any_value::Value::DoubleValue(5.5))])]));
+    let double = || vec![span(1, 1, vec![attribute("n", any_value::Value::DoubleValue(5.5))])];
+    assert!(!keeps(numeric(), vec![], double()));
+    let up_to = vec![Rule::NumericAttribute { key: "n".to_owned(), min: i64::MIN, max: 5, invert: false }];
+    assert!(keeps(up_to, vec![], double()), "what is no integer counts as zero");
 
     let boolean = |value| vec![Rule::BooleanAttribute { key: "b".to_owned(), value, invert: false }];
     let yes = || vec![span(1, 1, vec![attribute("b", any_value::Value::BoolValue(true))])];
     assert!(keeps(boolean(true), vec![], yes()));
     assert!(!keeps(boolean(false), vec![], yes()));
+    assert!(keeps(boolean(false), vec![attribute("b", text("x"))], yes()), "what is no truth value counts as false");
 
     let string = |values: &[&str], regex, invert| {
         let values = values.iter().map(|value| (*value).to_owned()).collect();
@@ -186,30 +195,51 @@ fn span_counts_have_both_bounds() {
 }
 
 #[test]
-fn drop_wins_and_inverted_answers_count_where_nothing_else_says_no() {
+fn drop_wins_and_policies_of_policies_combine() {
     let long = |threshold_ms| Rule::Latency { threshold_ms, upper_threshold_ms: 0 };
     let one = || vec![span(1, 10, vec![])];
     assert!(!keeps(vec![Rule::AlwaysSample, Rule::Drop(vec![part(long(5))])], vec![], one()));
     assert!(keeps(vec![Rule::AlwaysSample, Rule::Drop(vec![part(long(50))])], vec![], one()));
     assert!(!keeps(vec![long(50)], vec![], one()));
-    assert!(keeps(vec![Rule::Not(Box::new(part(long(50))))], vec![], one()));
+    let not = |rule| Rule::Not(Box::new(part(rule)));
+    assert!(keeps(vec![not(long(50))], vec![], one()));
     assert!(!keeps(vec![Rule::And(vec![part(Rule::AlwaysSample), part(long(50))])], vec![], one()));
-    assert!(keeps(vec![Rule::And(vec![part(Rule::AlwaysSample), part(long(10))])], vec![], one()));
-
-    let inverted = || Rule::BooleanAttribute { key: "b".to_owned(), value: true, invert: true };
-    assert!(keeps(vec![inverted()], vec![], one()));
-    assert!(!keeps(vec![inverted(), long(50)], vec![], one()), "an inverted yes yields to a plain no");
-    let marked = vec![span(1, 10, vec![attribute("b", any_value::Value::BoolValue(true))])];
-    assert!(!keeps(vec![Rule::AlwaysSample, inverted()], vec![], marked), "an inverted no is final");
+    assert!(keeps(vec![Rule::And(vec![part(not(long(50))), part(long(9))])], vec![], one()));
+    assert!(!keeps(vec![Rule::AlwaysSample, Rule::Drop(vec![part(not(long(50)))])], vec![], one()));
 }
 
 #[test]
-fn rates_are_per_second_of_arrival() {
-    let mut sampler = sampler(vec![Rule::RateLimiting { spans_per_second: 5 }]);
-    let facts = Facts { spans: 2, ..Facts::NONE };
-    let mut keeps = |arrived| sampler.decide(TraceId([1; 16]), &facts, arrived).is_kept;
-    assert_eq!([0, 1, 2, 3].map(|nanos| keeps(SECOND + nanos)), [true, true, false, false]);
-    assert!(keeps(2 * SECOND));
+fn an_inverted_policy_is_one_among_others() {
+    let long = |threshold_ms| Rule::Latency { threshold_ms, upper_threshold_ms: 0 };
+    let inverted = || Rule::BooleanAttribute { key: "b".to_owned(), value: true, invert: true };
+    let marked = || vec![span(1, 10, vec![attribute("b", any_value::Value::BoolValue(true))])];
+    let one = || vec![span(1, 10, vec![])];
+    for rules in [vec![inverted(), long(50)], vec![long(50), inverted()]] {
+        assert!(keeps(rules.clone(), vec![], one()));
+        assert!(!keeps(rules, vec![], marked()));
+    }
+    assert!(keeps(vec![Rule::AlwaysSample, inverted()], vec![], marked()), "another policy wants it");
+}
+
+#[test]
+fn what_drops_is_asked_before_what_would_keep_wherever_it_stands() {
+    let rate = Rule::RateLimiting { spans_per_second: 1, burst_capacity: 1 };
+    let slow = part(Rule::Latency { threshold_ms: 5, upper_threshold_ms: 0 });
+    let mut sampler = sampler_of(vec![rate, Rule::Drop(vec![slow])], true);
+    let trace = |millis: u64| Facts { spans: 1, min_start: 1, max_end: millis * MS + 1, ..Facts::NONE };
+    let mut decide = |millis| sampler.decide(TraceId([1; 16]), &trace(millis), SECOND);
+    assert_eq!(decide(10), Decision { is_kept: false, policy: Some(1) });
+    assert_eq!(decide(1), Decision { is_kept: true, policy: Some(0) }, "what was dropped took nothing of the rate");
+}
+
+#[test]
+fn spans_pass_by_a_bucket_that_fills_with_the_time_of_arrival() {
+    let mut sampler = sampler(vec![Rule::RateLimiting { spans_per_second: 5, burst_capacity: 4 }]);
+    let facts = |spans| Facts { spans, ..Facts::NONE };
+    let mut keeps = |spans, arrived| sampler.decide(TraceId([1; 16]), &facts(spans), arrived).is_kept;
+    assert_eq!([0, 1, 2].map(|nanos| keeps(2, SECOND + nanos)), [true, true, false]);
+    assert!(keeps(2, SECOND + SECOND / 2));
+    assert!(!keeps(5, 100 * SECOND), "more than the burst never passes");
 }
 
 #[test]

@@ -102,6 +102,7 @@ impl ServiceGraphConnectorSettings {
             server_latency: named("request_server", "s", latency, "Duration of calls as the server saw them"),
             client_latency: named("request_client", "s", latency, "Duration of calls as the client saw them"),
             messaging_latency: None,
+            connection_info: None,
             dimensions,
             client_server_prefix: true,
             virtual_node_label: self.virtual_node_label,

@@ -4,21 +4,30 @@ use super::How;
 use super::settings::{BUCKETS_MAX, SERIES_MAX, decode_bounds, decode_interval, family};
 use crate::config::{Secrecy, Section, Shape, WhenNull};
 use crate::red::facts::Keys;
+use crate::red::glob::Globs;
 use crate::red::histogram::{Bounds, Scheme};
 use crate::red::otlp::Temporality;
 use crate::red::settings::DIMENSIONS_MAX;
 use crate::red::spans::{self, ByResource, Dimension, Figure, Group, Precedence, SpanMetrics, Subject};
-use crate::red::{Engine, Kind};
+use crate::red::{Engine, Family, Kind};
 use std::time::Duration;
 
 /// Of an exponential histogram, if nothing else is said.
 const BUCKETS: u64 = 160;
 const RESOURCES_MAX: u64 = 10_000;
+/// A resource that makes room for another has been silent for so long, and for longer than the time between two reports:
+/// so its last counts were reported.
+const IDLE_MIN: Duration = Duration::from_secs(60);
 /// What the Collector counts by without being asked, and so no name for more.
 const RESERVED: [&str; 5] = ["service.name", "span.name", "span.kind", "status.code", "collector.instance.id"];
 
-/// Attributes that become labels, and what stands for an absent one.
-type Attributes = Vec<(String, Option<String>)>;
+/// Attributes that become labels.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Attributes {
+    /// And what stands for an absent one.
+    named: Vec<(String, Option<String>)>,
+    globs: Vec<String>,
+}
 
 /// `connectors::span_metrics`.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +73,7 @@ impl SpanMetricsConnectorSettings {
         let calls_dimensions = decode_attributes(section, "calls_dimensions");
         let events = section.section("events", |section| {
             let (on, dimensions) = (section.bool("enabled", false), decode_attributes(section, "dimensions"));
-            if on && dimensions.is_empty() {
+            if on && dimensions == Attributes::default() {
                 section.error("dimensions", "events are counted by at least one", "e.g. [{name: exception.type}]");
             }
             on.then_some(dimensions)
@@ -105,11 +114,16 @@ impl SpanMetricsConnectorSettings {
             events,
             excluded,
             scopes: section.list("include_instrumentation_scope"),
-            by_resource: ByResource { key_attributes, resources_max: resources_max as usize },
+            by_resource: ByResource {
+                key_attributes,
+                resources_max: resources_max as usize,
+                series_max: (limit > 0).then_some(limit as usize),
+                idle_millis: interval.max(IDLE_MIN).as_millis() as u64,
+            },
             temporality,
             interval,
             expiration: if series_expiration.is_zero() { metrics_expiration } else { series_expiration },
-            series_max: if limit == 0 { SERIES_MAX } else { limit as usize },
+            series_max: SERIES_MAX.max(limit as usize),
             exemplars_max,
             sampling_method: section.bool("enable_metrics_sampling_method", false),
         }
@@ -124,9 +138,10 @@ impl SpanMetricsConnectorSettings {
         };
         let calls = (family(named("calls"), "", Kind::Counter, "Spans"), Figure::Calls);
         let (mut groups, is_seconds) = (Vec::new(), self.latency.as_ref().is_some_and(|latency| latency.is_seconds));
-        let of_calls = self.labels(&self.calls_dimensions, &mut keys);
+        let mut group = |subject, more: &Attributes, families| self.group(subject, more, families, &mut keys);
+        let of_calls = group(Subject::Spans, &self.calls_dimensions, vec![calls]);
         match &self.latency {
-            None => groups.push(Group { subject: Subject::Spans, dimensions: of_calls, families: vec![calls] }),
+            None => groups.push(of_calls),
             Some(latency) => {
                 let kind = match latency.scheme {
                     Scheme::Explicit(_) => Kind::Histogram,
@@ -134,20 +149,19 @@ impl SpanMetricsConnectorSettings {
                 };
                 let unit = if is_seconds { "s" } else { "ms" };
                 let duration = (family(named("duration"), unit, kind, "Duration of spans"), Figure::Latency);
-                let of_durations = self.labels(&latency.dimensions, &mut keys);
-                if of_calls == of_durations {
-                    let families = vec![calls, duration];
-                    groups.push(Group { subject: Subject::Spans, dimensions: of_calls, families });
-                } else {
-                    for (dimensions, family) in [(of_calls, calls), (of_durations, duration)] {
-                        groups.push(Group { subject: Subject::Spans, dimensions, families: vec![family] });
+                let mut of_durations = group(Subject::Spans, &latency.dimensions, vec![duration]);
+                groups.push(of_calls);
+                match groups.first_mut() {
+                    Some(calls) if calls.has_the_labels_of(&of_durations) => {
+                        calls.families.append(&mut of_durations.families);
                     }
+                    _ => groups.push(of_durations),
                 }
             }
         }
         if let Some(events) = &self.events {
             let families = vec![(family(named("events"), "", Kind::Counter, "Events of spans"), Figure::Calls)];
-            groups.push(Group { subject: Subject::Events, dimensions: self.labels(events, &mut keys), families });
+            groups.push(group(Subject::Events, events, families));
         }
         let scheme = self.latency.as_ref().map(|latency| latency.scheme.clone());
         let plan = spans::Plan {
@@ -176,7 +190,14 @@ impl SpanMetricsConnectorSettings {
         (engine, how)
     }
 
-    /// The labels of all, and these.
+    /// With the labels of all, and these.
+    fn group(&self, subject: Subject, more: &Attributes, families: Vec<(Family, Figure)>, keys: &mut Keys) -> Group {
+        let globs: Vec<String> = self.dimensions.globs.iter().chain(&more.globs).cloned().collect();
+        // Each was compiled when it was read.
+        let globs = Globs::compile(&globs).ok().flatten();
+        Group { subject, dimensions: self.labels(more, keys), globs, families }
+    }
+
     fn labels(&self, more: &Attributes, keys: &mut Keys) -> Vec<(String, Dimension)> {
         let intrinsic = [
             Dimension::Service,
@@ -195,7 +216,7 @@ impl SpanMetricsConnectorSettings {
         if self.sampling_method {
             labels.push(("sampling.method".to_owned(), Dimension::SamplingMethod));
         }
-        for (name, default) in self.dimensions.iter().chain(more) {
+        for (name, default) in self.dimensions.named.iter().chain(&more.named) {
             let dimension = Dimension::Attribute { key: keys.index_of(name), default: default.clone() };
             // Named in both lists, the latter's default holds.
             match labels.iter_mut().find(|(known, _)| known == name) {
@@ -237,18 +258,45 @@ impl Latency {
 }
 
 fn decode_attributes(section: &mut Section<'_>, key: &'static str) -> Attributes {
-    let attributes = section.sections(key, |section| {
-        section.unsupported("glob", "labels come from attributes by their whole name", "name each attribute");
-        let name = section.required_text("name", "the attribute's name");
-        (name, section.optional_text("default", Secrecy::Open))
+    let entries = section.sections(key, |section| {
+        let (name, glob) = (section.text("name", ""), section.text("glob", ""));
+        let default = section.optional_text("default", Secrecy::Open);
+        match (name.is_empty(), glob.is_empty()) {
+            (true, true) => section.error("name", "is missing", "the attribute's name, or a glob for several names"),
+            (false, false) => section.error("glob", "cannot be given together with name", "keep one of them"),
+            (false, true) => {}
+            (true, false) => {
+                if default.is_some() {
+                    section.error("default", "is not supported together with glob", "remove it, or name the attribute");
+                }
+                if let Err(problem) = Globs::compile(std::slice::from_ref(&glob)) {
+                    section.error("glob", format!("{glob:?} {problem}"), "e.g. db.* (no dots), db.** (any)");
+                }
+            }
+        }
+        (name, default, glob)
     });
-    if attributes.len() > DIMENSIONS_MAX {
-        section.error(key, format!("at most {DIMENSIONS_MAX}, are {}", attributes.len()), "");
+    if entries.len() > DIMENSIONS_MAX {
+        section.error(key, format!("at most {DIMENSIONS_MAX}, are {}", entries.len()), "");
     }
-    for (index, (name, _)) in attributes.iter().enumerate() {
-        let is_twice = attributes.iter().take(index).any(|(earlier, _)| earlier == name);
+    let mut attributes = Attributes::default();
+    for (name, default, glob) in entries {
+        if name.is_empty() {
+            attributes.globs.push(glob);
+            continue;
+        }
+        let is_twice = attributes.named.iter().any(|(earlier, _)| *earlier == name);
         if is_twice || RESERVED.contains(&name.as_str()) {
             section.error(key, format!("duplicate dimension name {name:?}"), "name each once; five are there anyway");
+        }
+        attributes.named.push((name, default));
+    }
+    for glob in &attributes.globs {
+        let Ok(Some(pattern)) = Globs::compile(std::slice::from_ref(glob)) else { continue };
+        let names = RESERVED.into_iter().chain(attributes.named.iter().map(|(name, _)| name.as_str()));
+        if let Some(name) = names.into_iter().find(|name| pattern.matches(name.as_bytes())) {
+            let reason = format!("the glob {glob:?} matches {name:?}, which is a dimension already");
+            section.error(key, reason, "narrow the glob");
         }
     }
     attributes
