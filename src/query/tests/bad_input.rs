@@ -173,6 +173,7 @@ async fn queries_made_to_hurt_are_refused_or_answered() {
         (many("{} || (", "{}", ")", 300), 400),
         // Each stage that asks for nothing is a level of the plan.
         (format!("{{}}{}", "|{}".repeat(12_000)), 400),
+        (format!("({{}}{}) && {{}}", "|{}".repeat(12_000)), 400),
         (format!("{{}}{}", " || {}".repeat(12_000)), 400),
         (format!("{{}}{}", " >> {}".repeat(12_000)), 400),
         (format!("{{}}{}", "|coalesce()".repeat(10_000)), 400),
