@@ -39,6 +39,7 @@ test:
 	.ci/step "Java agent" .ci/java-agent
 	.ci/step "Python agent" .ci/python-agent
 	.ci/step "Node.js agent" .ci/node-agent
+	.ci/step "tracers" .ci/tracers
 	.ci/step "Kubernetes" .ci/kube
 	.ci/step "web UI" .ci/web check
 	.ci/step "clippy" cargo clippy --release --locked --all-targets -- -D warnings

@@ -28,6 +28,7 @@ mod intake;
 mod introspection;
 mod memory;
 mod pipelines;
+mod plan;
 mod probes;
 mod remote_write;
 mod samplings;

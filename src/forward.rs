@@ -33,6 +33,7 @@ mod link;
 mod metrics;
 pub mod otlp_grpc;
 pub mod otlp_http;
+mod pace;
 mod post;
 pub mod prometheus;
 mod proxy;

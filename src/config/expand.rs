@@ -96,8 +96,14 @@ impl Expander<'_> {
         let is_file = body.starts_with("file:");
         let mut node =
             parsed.unwrap_or_else(|_| Node::new(Value::Scalar(Scalar::text(content.clone())), place.position.clone()));
-        node.original = Some(self.text(&content, place, budget, depth + 1)?);
-        self.inner(&mut node, place, budget, depth + 1)?;
+        let text = self.text(&content, place, budget, depth + 1)?;
+        if matches!(&node.value, Value::Scalar(scalar) if scalar.kind == Kind::Text) {
+            // A text is all of it, also what YAML would leave out: quotes, a comment, spaces around it.
+            node.value = self.scalar(&content, place, budget, depth + 1)?.value;
+        } else {
+            self.inner(&mut node, place, budget, depth + 1)?;
+        }
+        node.original = Some(text);
         // A line number inside a file is of use; one inside an environment variable is not.
         if !is_file {
             relocate(&mut node, place.position);

@@ -12,7 +12,9 @@
 //!
 //! Types are as strict as the Collector's: `"10"` is no number and `5` no text.
 
+mod inert;
 mod lists;
+mod pairs;
 mod plain;
 mod scalars;
 
@@ -23,9 +25,8 @@ pub use scalars::check_endpoint;
 use super::component::Role;
 use super::diagnostic::{Diagnostic, Position, Reference, Report, Severity, suggestion};
 use super::effective::Effective;
-use super::node::{Entry, Kind, Node, Value, excerpt};
+use super::node::{Entry, Kind, Node, Value};
 use super::url;
-use std::time::Duration;
 
 /// A map of the configuration while it is read.
 pub struct Section<'a> {
@@ -135,6 +136,11 @@ impl<'a> Section<'a> {
     /// Whether nothing in this section was refused so far. Checks across keys only make sense then.
     pub fn is_sound(&self) -> bool {
         self.report.errors() == self.errors_before
+    }
+
+    /// Whether nothing is written in it.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Where this section is: `exporters::otlp/tempo::tls`.
@@ -341,7 +347,7 @@ impl<'a> Section<'a> {
 
     /// The id of another component that this one works with, e.g. `storage: file_storage`. Checked when all are read.
     pub fn reference(&mut self, key: &'static str, role: Role) -> Option<String> {
-        let entry = self.value(key)?;
+        let entry = self.written(key)?;
         let Some(id) = text_of(&entry.node) else {
             self.mismatch(entry, "the id of a component", quotes(&entry.node));
             return None;
@@ -366,114 +372,6 @@ impl<'a> Section<'a> {
         named.into_iter().map(|located| located.text).collect()
     }
 
-    /// A map of free names to texts, in the order of the source, e.g. `headers`.
-    pub fn pairs(&mut self, key: &'static str, secrecy: Secrecy) -> Vec<(String, String)> {
-        let Some(entry) = self.value(key) else { return Vec::new() };
-        let Value::Map(entries) = &entry.node.value else {
-            self.mismatch(entry, "a map of names to texts", "");
-            return Vec::new();
-        };
-        let mut pairs = Vec::with_capacity(entries.len());
-        for pair in entries {
-            match text_of(&pair.node) {
-                Some(text) => pairs.push((pair.key.clone(), text)),
-                None if matches!(pair.node.value, Value::Null) => pairs.push((pair.key.clone(), String::new())),
-                None => {
-                    let path = format!("{}::{}", self.child_path(key), pair.key);
-                    // The value may be a secret: say what it is, not what it says.
-                    let kind = match secrecy {
-                        Secrecy::Open => pair.node.describe(),
-                        Secrecy::Secret | Secrecy::Url => pair.node.describe_kind().to_owned(),
-                    };
-                    self.report.error(
-                        &pair.node.position,
-                        &path,
-                        format!("expected text, got {kind}"),
-                        quotes(&pair.node),
-                    );
-                }
-            }
-        }
-        let shown = pairs.iter().map(|(name, text)| (name.clone(), secrecy.of(text))).collect();
-        self.record(key, Effective::Map(shown));
-        pairs
-    }
-
-    /// A key of the Collector that is accepted but means nothing here: checked for its shape and noted with `why`.
-    pub fn inert(&mut self, key: &'static str, shape: Shape, why: &str) {
-        self.inert_but(key, shape, &[], why);
-    }
-
-    /// As [`Section::inert`]; the values `honoured` (their text) say what happens anyway and need no note.
-    pub fn inert_but(&mut self, key: &'static str, shape: Shape, honoured: &[&str], why: &str) {
-        let Some(entry) = self.declare(key) else { return };
-        let as_said = matches!(&entry.node.value, Value::Scalar(scalar) if honoured.contains(&scalar.text.as_str()));
-        if self.check_shape(entry, shape) && !as_said {
-            self.note(key, format!("accepted, without effect: {why}"));
-        }
-    }
-
-    /// A key of a section whose note was made for the section as a whole: checked for its shape, nothing said.
-    pub fn accept(&mut self, key: &'static str, shape: Shape) {
-        if let Some(entry) = self.declare(key) {
-            self.check_shape(entry, shape);
-        }
-    }
-
-    /// As [`Section::inert`] of one of a few words.
-    pub fn inert_word(&mut self, key: &'static str, words: &[&'static str], why: &str) {
-        let Some(entry) = self.value(key) else { return };
-        match text_of(&entry.node) {
-            Some(text) if words.contains(&text.as_str()) => {
-                self.note(key, format!("accepted, without effect: {why}"));
-            }
-            Some(text) => {
-                let remedy = suggestion(&text, "one of", words.iter().copied());
-                self.error(key, format!("{} is not one of its values", excerpt(&text)), remedy);
-            }
-            None => self.mismatch(entry, "text", quotes(&entry.node)),
-        }
-    }
-
-    /// A key of the Collector that we refuse: honest configurations rely on what it does. Null says nothing.
-    pub fn unsupported(&mut self, key: &'static str, why: &str, remedy: &str) {
-        if let Some(entry) = self.value(key) {
-            self.report.error(&entry.position, &self.child_path(key), format!("not supported: {why}"), remedy);
-        }
-    }
-
-    /// A key of the Collector of which only `allowed` values (their text; null is always allowed) are supported.
-    pub fn only(&mut self, key: &'static str, allowed: &[&str], why: &str, remedy: &str) {
-        let Some(entry) = self.declare(key) else { return };
-        let fits = match &entry.node.value {
-            Value::Null => true,
-            Value::Scalar(scalar) => allowed.contains(&scalar.text.as_str()),
-            Value::List(items) => items.is_empty() && allowed.contains(&"[]"),
-            Value::Map(entries) => entries.is_empty() && allowed.contains(&"{}"),
-        };
-        if !fits {
-            self.error(key, format!("not supported: {why}"), remedy);
-        }
-    }
-
-    /// As [`Section::accept`] of a whole number; its value, for checks across keys.
-    pub fn accept_int(&mut self, key: &'static str) -> Option<i128> {
-        let entry = self.value(key)?;
-        match &entry.node.value {
-            Value::Scalar(scalar) if let Kind::Int(value) = scalar.kind => Some(value),
-            _ => {
-                self.mismatch(entry, "a whole number", "");
-                None
-            }
-        }
-    }
-
-    /// As [`Section::accept`] of a duration; its value, for checks across keys.
-    pub fn accept_duration(&mut self, key: &'static str) -> Option<Duration> {
-        let entry = self.value(key)?;
-        self.duration_of(entry)
-    }
-
     /// Declares a key; its entry if written, null included.
     fn declare(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.known.push(key);
@@ -483,6 +381,11 @@ impl<'a> Section<'a> {
     /// Declares a key; its entry if written and not null. Null keeps the default, as in the Collector.
     fn value(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.declare(key).filter(|entry| !matches!(entry.node.value, Value::Null))
+    }
+
+    /// As [`Section::value`] of a text: what a reference stood for is there, also where YAML reads it as null.
+    fn written(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.declare(key).filter(|entry| entry.node.original.is_some() || !matches!(entry.node.value, Value::Null))
     }
 
     pub(super) fn record(&mut self, key: &str, value: Effective) {
@@ -510,31 +413,6 @@ impl<'a> Section<'a> {
     fn mismatch(&self, entry: &Entry, expected: &str, remedy: impl Into<String>) {
         let reason = format!("expected {expected}, got {}", entry.node.describe());
         self.report.error(&entry.node.position, &self.child_path(&entry.key), reason, remedy);
-    }
-
-    fn check_shape(&self, entry: &Entry, shape: Shape) -> bool {
-        let kind = match &entry.node.value {
-            Value::Null => return true,
-            Value::List(_) if matches!(shape, Shape::List | Shape::Any) => return true,
-            Value::Map(_) if matches!(shape, Shape::Map | Shape::Any) => return true,
-            Value::List(_) | Value::Map(_) => None,
-            Value::Scalar(scalar) => Some(scalar.kind),
-        };
-        let (fits, expected) = match shape {
-            Shape::Bool => (matches!(kind, Some(Kind::Bool(_))), "true or false"),
-            Shape::Int => (matches!(kind, Some(Kind::Int(_))), "a whole number"),
-            Shape::Number => (matches!(kind, Some(Kind::Int(_) | Kind::Float(_))), "a number"),
-            Shape::Duration => return self.duration_of(entry).is_some(),
-            Shape::Text => (text_of(&entry.node).is_some(), "text"),
-            // One text is split at commas.
-            Shape::List => (matches!(kind, Some(Kind::Text)), "a list"),
-            Shape::Map => (false, "a map"),
-            Shape::Any => (true, "anything"),
-        };
-        if !fits {
-            self.mismatch(entry, expected, "");
-        }
-        fits
     }
 }
 

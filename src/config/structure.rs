@@ -394,7 +394,11 @@ impl Named {
         let ids = if role == Role::Connector { &mut self.connectors } else { &mut self.ids };
         if ids.contains(&id) {
             let reason = format!("references {} \"{id}\" multiple times", role.word());
-            return report.error(position, path, reason, "remove one");
+            // The Collector refuses it for processors, where twice could mean something.
+            return match role {
+                Role::Processor => report.error(position, path, reason, "remove one"),
+                _ => report.warn(position, path, reason, "it counts once: remove one"),
+            };
         }
         if let Err((reason, remedy)) = fits {
             report.error(position, path, reason, remedy);

@@ -75,7 +75,7 @@ fn logs(section: &mut Section<'_>) -> (Option<LogLevel>, Option<LogEncoding>) {
     section.inert("output_paths", Shape::List, "logs go to standard error");
     section.inert("error_output_paths", Shape::List, "logs go to standard error");
     section.inert("initial_fields", Shape::Map, "log lines carry no fixed fields");
-    section.unsupported("processors", "logs are not exported by OTLP", "collect standard error, as for any pod");
+    not_pushed(section, "processors", Shape::List, "logs go to standard error", "collect it, as for any pod");
     (level, encoding)
 }
 
@@ -111,16 +111,21 @@ fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
     (level, endpoints)
 }
 
+/// What the Collector would send somewhere about itself: a warning, because spans are forwarded all the same.
+fn not_pushed(section: &mut Section<'_>, key: &'static str, shape: Shape, instead: &str, remedy: &str) {
+    section.accept(key, shape);
+    if section.has(key) {
+        section.warn(key, format!("is not sent by OTLP: {instead}"), remedy);
+    }
+}
+
 /// One entry of `readers`: the `host:port` that it listens on.
 fn reader(section: &mut Section<'_>) -> Option<String> {
     let endpoint = section.optional("pull", WhenNull::On, |pull| {
         pull.section("exporter", |exporter| exporter.optional("prometheus", WhenNull::On, prometheus))
     });
-    section.unsupported(
-        "periodic",
-        "Spanreel's own metrics are scraped, not pushed",
-        "use a pull reader: pull: {exporter: {prometheus: {host: 0.0.0.0, port: 8888}}}",
-    );
+    let remedy = "scrape a pull reader, or extensions::spanreel::query_endpoint at /metrics";
+    not_pushed(section, "periodic", Shape::Map, "Spanreel's own metrics are scraped", remedy);
     endpoint.flatten()
 }
 

@@ -21,6 +21,8 @@ pub enum Answer {
     Delivered { rejected_spans: u64, message: String },
     /// Not now: the same request again, not before the hint.
     Retry { after: Option<Duration>, why: String },
+    /// Too much in too short a time: as [`Answer::Retry`], and less of it.
+    Limited { after: Option<Duration>, why: String },
     /// Will never fit as it is: split.
     TooLarge { why: String },
     /// Something in the content is refused: bisect, and park the culprit.
@@ -111,8 +113,8 @@ pub fn classify_grpc(answer: GrpcAnswer<'_>) -> Answer {
     }
     match answer.code {
         code::RESOURCE_EXHAUSTED | code::OUT_OF_RANGE if says_too_large(&text) => Answer::TooLarge { why },
-        code::RESOURCE_EXHAUSTED
-        | code::CANCELLED
+        code::RESOURCE_EXHAUSTED => Answer::Limited { after: retry_delay(answer.details), why },
+        code::CANCELLED
         | code::DEADLINE_EXCEEDED
         | code::ABORTED
         | code::OUT_OF_RANGE
@@ -155,7 +157,8 @@ pub fn classify_http(answer: HttpAnswer<'_>, now: SystemTime) -> Answer {
             Answer::CompressionRefused { why }
         }
         400 | 422 => Answer::Refused { why },
-        408 | 425 | 429 | 502 | 503 | 504 => Answer::Retry { after, why },
+        429 => Answer::Limited { after, why },
+        408 | 425 | 502 | 503 | 504 => Answer::Retry { after, why },
         501 | 505 => Answer::Misconfigured { why },
         500.. => Answer::Internal { why },
         // Redirects and every other 4xx: credentials, path, method. Nothing that the spans could be blamed for.

@@ -10,10 +10,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Name resolution, TCP and TLS together. An address that swallows packets must not hold a retry for minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,8 +37,6 @@ pub enum TargetError {
     Endpoint(String),
     #[error("proxy_url: expected http://[user:password@]host:port")]
     Proxy,
-    #[error("endpoint {0:?}: Unix sockets are not supported; use a TCP address")]
-    UnixSocket(String),
     #[error("tls {path}: {problem}")]
     TlsFile { path: String, problem: String },
     #[error("tls: cert_file and key_file belong together: give both or none")]
@@ -91,6 +90,8 @@ pub(super) struct Connector {
     target: Target,
     tls: Option<Arc<Tls>>,
     proxy: Option<Proxy>,
+    /// In place of the target's address.
+    socket: Option<PathBuf>,
 }
 
 /// Whom to trust and who we are, as files say it now and then.
@@ -120,7 +121,7 @@ impl Connector {
         let tls = tls.map(|settings| Tls::new(settings, &target, protocol).map(Arc::new)).transpose()?;
         let environment = |name: &str| std::env::var(name).ok();
         let proxy = Proxy::of_environment(&target, tls.is_some(), environment);
-        Ok(Self { target, tls, proxy })
+        Ok(Self { target, tls, proxy, socket: None })
     }
 
     /// By `proxy_url` in place of what the environment says.
@@ -132,6 +133,11 @@ impl Connector {
             self.proxy = Some(Proxy::parse(url).ok_or(TargetError::Proxy)?);
         }
         Ok(self)
+    }
+
+    /// To a Unix socket of this machine, whatever the target's address.
+    pub(super) fn at_socket(self, socket: Option<PathBuf>) -> Self {
+        Self { socket, ..self }
     }
 
     pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
@@ -170,18 +176,25 @@ impl Connector {
         &self.target
     }
 
-    /// Whether a proxy looks up the name.
-    pub(super) fn is_proxied(&self) -> bool {
-        self.proxy.is_some()
+    /// Whether the name has no addresses of its own here: a proxy looks it up, or a socket stands in for it.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.proxy.is_some() || self.socket.is_some()
     }
 
     async fn open(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        if let Some(path) = &self.socket {
+            let unreachable = |error: io::Error| ConnectError::Unreachable {
+                target: path.display().to_string(),
+                problem: error.to_string(),
+            };
+            return self.secured(UnixStream::connect(path).await.map_err(unreachable)?).await;
+        }
         let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
         let stream = self.tcp().await.map_err(|error| unreachable(error.to_string()))?;
         self.secured(stream).await
     }
 
-    async fn secured(&self, stream: TcpStream) -> Result<Box<dyn Stream>, ConnectError> {
+    async fn secured(&self, stream: impl Stream + 'static) -> Result<Box<dyn Stream>, ConnectError> {
         let unreachable = |problem: String| ConnectError::Unreachable { target: self.target.to_string(), problem };
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         match tokio_rustls::TlsConnector::from(tls.config().await).connect(tls.name.clone(), stream).await {

@@ -48,6 +48,7 @@ pub(super) async fn retry<T: Transport>(link: &Link<T>, letter: DeadFrame) -> Re
         Ok(Some(Verdict::Delivered { rejected_spans })) => Ok(rejected_spans),
         Ok(Some(
             Verdict::TooLarge { why }
+            | Verdict::TooMuch { why }
             | Verdict::Refused { why }
             | Verdict::Internal { why }
             | Verdict::GivenUp { why }

@@ -126,7 +126,8 @@ impl<T: Transport> Delivery<'_, T> {
     /// accept, which a single large request to this process exceeds as one batch.
     async fn start(&mut self, whole: Piece) {
         let spans = whole.spans();
-        match whole.capped(self.link.spans_max.unwrap_or(u64::MAX), REQUEST_RAW_BYTES_MAX).await {
+        let raw_bytes_max = self.link.burst_raw_bytes_max().min(REQUEST_RAW_BYTES_MAX);
+        match whole.capped(self.link.spans_max.unwrap_or(u64::MAX), raw_bytes_max).await {
             Ok(pieces) => self.work.extend(pieces.into_iter().rev()),
             Err(why) => self.lose(LossReason::Damaged, spans, &why),
         }
@@ -152,6 +153,14 @@ impl<T: Transport> Delivery<'_, T> {
             Verdict::TooLarge { why } => {
                 self.link.learn_size(piece.raw_bytes());
                 self.divide(piece, why, false, taken_before).await;
+            }
+            Verdict::TooMuch { .. } => {
+                self.link.learn_burst(piece.raw_bytes());
+                match piece.halves().await {
+                    Ok(Halves::Two(left, right)) => self.work.extend([right, left]),
+                    Ok(Halves::Indivisible(piece)) => self.work.push(piece),
+                    Err(why) => self.lose(LossReason::Damaged, spans, &why),
+                }
             }
             Verdict::Refused { why } => self.divide(piece, why, false, taken_before).await,
             Verdict::Internal { why } => {
@@ -262,6 +271,7 @@ impl<T: Transport> Delivery<'_, T> {
                 None
             }
             Verdict::TooLarge { why }
+            | Verdict::TooMuch { why }
             | Verdict::Refused { why }
             | Verdict::Internal { why }
             | Verdict::GivenUp { why } => Some(Culprit { why, ..culprit }),

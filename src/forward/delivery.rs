@@ -2,9 +2,7 @@
 //! again after it was away.
 
 use crate::config::Section;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::Instant;
 
 /// `extensions::spanreel::delivery::<exporter>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -94,29 +92,6 @@ pub(super) fn second_of_day() -> u32 {
     u32::try_from(now.as_secs() % (24 * 3600)).unwrap_or(0)
 }
 
-/// Spreads bytes over time: each request takes its time before the next one may go.
-#[derive(Debug)]
-pub(super) struct Pace {
-    bytes_per_second_max: Option<u64>,
-    free_at: Mutex<Option<Instant>>,
-}
-
-impl Pace {
-    pub(super) fn new(bytes_per_second_max: Option<u64>) -> Self {
-        Self { bytes_per_second_max, free_at: Mutex::new(None) }
-    }
-
-    /// When a request of so many bytes may go; it is counted as gone.
-    pub(super) fn turn(&self, bytes: usize, now: Instant) -> Option<Instant> {
-        let limit = self.bytes_per_second_max?;
-        let takes = Duration::from_secs_f64(bytes as f64 / limit.max(1) as f64);
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = free_at.unwrap_or(now).max(now);
-        *free_at = Some(turn + takes);
-        Some(turn)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,16 +118,5 @@ mod tests {
         assert_eq!(day.closed_for(5 * 3600), Some(Duration::from_secs(3600)));
         assert_eq!(day.closed_for(23 * 3600), Some(Duration::from_secs(7 * 3600)));
         assert_eq!(day.closed_for(12 * 3600), None);
-    }
-
-    #[test]
-    fn the_limit_holds_over_many_requests_and_an_idle_time_is_not_saved_up() {
-        let pace = Pace::new(Some(1000));
-        let start = Instant::now();
-        let turns: Vec<Duration> = (0..4).map(|_| pace.turn(500, start).unwrap() - start).collect();
-        assert_eq!(turns, [0, 500, 1000, 1500].map(Duration::from_millis));
-        let later = start + Duration::from_secs(100);
-        assert_eq!(pace.turn(500, later), Some(later));
-        assert_eq!(Pace::new(None).turn(1 << 30, later), None);
     }
 }

@@ -46,7 +46,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Batches that are looked at for a resend, back from the cursor: bounds the look, not the resend's worth.
 const RESEND_BATCHES_MAX: u64 = 16 * 1024;
 
-/// A batch that waits for longer than this when the process starts was not sent because the destination was away.
+/// A batch that waits for longer than this when the process starts was not sent because the destination was away. A batch
+/// processor's timeout comes on top.
 const AWAY_AT_START: Duration = Duration::from_secs(3);
 
 /// How much older the oldest batch that waits must be than the newest one, for what is new to have a lane of its own. A
@@ -122,6 +123,11 @@ impl<S: Source, T: Transport> Engine<S, T> {
         Lanes::new(self.batch.as_ref(), self.source.position(), self.source.ahead(), bounds)
     }
 
+    /// How long a batch processor lets a batch wait.
+    fn waits_at_most(&self) -> Duration {
+        self.batch.as_ref().map_or(Duration::ZERO, |batch| batch.timeout)
+    }
+
     /// Returns once there is something for an appetite.
     async fn wait(&self, appetite: Option<(Seq, ReadLimits)>) {
         if let Some((from, _)) = appetite {
@@ -167,7 +173,8 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             (self.lanes.main.cutter.start(), ReadLimits { raw_bytes_max: 0, spans_max: 0, batches_max: 1 });
         let Ok(chunk) = self.blocking(move |source| source.read(from, limits)).await else { return };
         if let Some(oldest) = chunk.batches.first().map(|batch| batch.header.received)
-            && u128::from(unix_nanos().saturating_sub(oldest)) > AWAY_AT_START.as_nanos()
+            && u128::from(unix_nanos().saturating_sub(oldest))
+                > (AWAY_AT_START + self.engine.waits_at_most()).as_nanos()
         {
             self.engine.link.was_silent_since(oldest);
         }
@@ -207,6 +214,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         // What is read for it while the destination is away would be let go again.
         let of_live = if is_away { None } else { appetite(Which::Live) };
         let book_at = self.last_booking + BOOKING_INTERVAL;
+        let resend_due = self.engine.link.resend_due();
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
@@ -220,6 +228,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             () = self.engine.wait(of_live), if of_live.is_some() => self.read(Which::Live, raw_bytes_max).await?,
             () = self.engine.wait(of_main), if of_main.is_some() => self.read(Which::Main, raw_bytes_max).await?,
             () = tokio::time::sleep(LOOK_INTERVAL), if !self.lanes.is_idle() => {}
+            () = tokio::time::sleep_until(resend_due.unwrap_or(book_at)), if resend_due.is_some() => {}
             () = tokio::time::sleep(wait_at_most.unwrap_or(SPOOL_RETRY)), if wait_at_most.is_some() => {}
         }
         self.engine.link.show_state();
@@ -271,7 +280,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
 
     /// Opens a lane for what is new, if what waits is much older.
     async fn look_behind(&mut self) -> Result<(), ReadError> {
-        let behind = FALLEN_BEHIND + self.engine.batch.as_ref().map_or(Duration::ZERO, |batch| batch.timeout);
+        let behind = FALLEN_BEHIND + self.engine.waits_at_most();
         let is_behind = |oldest: u64, newest: u64| u128::from(newest.saturating_sub(oldest)) > behind.as_nanos();
         let is_looked = self.looked_behind.is_some_and(|looked| looked.elapsed() < BEHIND_LOOK_INTERVAL);
         let Some(oldest) = self.lanes.main.cutter.oldest_received() else { return Ok(()) };
@@ -328,8 +337,11 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
         self.resending.spawn(async move {
             let before = (Seq(end.0.saturating_sub(RESEND_BATCHES_MAX)), end);
             let mut sent = 0;
-            for stretch in [Some(before), ahead].into_iter().flatten() {
-                sent += resend(source.clone(), &link, since, stretch, &shutdown).await;
+            sent += resend(source.clone(), &link, since, before, &shutdown).await;
+            if let Some(ahead) = ahead {
+                // The destination was there for what is booked ahead, though older batches waited.
+                let since = since.max(since_last(source.clone(), ahead, link.resend_nanos()).await);
+                sent += resend(source, &link, since, ahead, &shutdown).await;
             }
             info!(
                 destination = link.name,
@@ -434,6 +446,15 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             error!(destination = self.engine.link.name, %error, "the cursor could not be moved; requests will be sent again");
         }
     }
+}
+
+/// So long before the last batch of a stretch became durable; 0 if that is not known.
+async fn since_last<S: Source>(source: S, (from, end): (Seq, Seq), nanos: u64) -> u64 {
+    let last = Seq(end.0.saturating_sub(1)).max(from);
+    let limits = ReadLimits { raw_bytes_max: 0, spans_max: 0, batches_max: 1 };
+    let Ok(Ok(chunk)) = tokio::task::spawn_blocking(move || source.read(last, limits)).await else { return 0 };
+    let received = chunk.batches.first().filter(|batch| batch.seq < end).map(|batch| batch.header.received);
+    received.map_or(0, |received| received.saturating_sub(nanos))
 }
 
 /// Sends what the spool still has of a stretch, of what became durable from `since` on; how many spans the destination took.

@@ -3,9 +3,10 @@
 use super::answer::{Answer, bounded};
 use super::body::{self, Body, Codec, CodecChoice, Dialect};
 use super::budget::{Budget, Lane};
-use super::delivery::{DeliverySettings, Pace, second_of_day};
+use super::delivery::{DeliverySettings, second_of_day};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
+use super::pace::Pace;
 use super::request::Piece;
 use super::settings::{Compression, RetrySettings};
 use super::status::{Journal, State, Status};
@@ -27,6 +28,10 @@ pub(super) const REQUEST_RAW_BYTES_MAX: usize = 2 * crate::spool::Header::RAW_BY
 /// However small a request was that a destination calls too large, later ones may be of this size: the complaint may
 /// have been about one huge span.
 const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
+
+/// So often a request meets a rate limit, alone and after the wait that was asked for, before smaller ones are tried: its
+/// size may be more than ever passes at once (Tempo 2 says of that what it says of a bucket that is empty).
+const LIMITED_TRIES: u32 = 2;
 
 /// How often something that needs a person is tried again.
 const HOLD: Duration = Duration::from_secs(60);
@@ -76,6 +81,10 @@ pub(super) enum Verdict {
     TooLarge {
         why: String,
     },
+    /// More at once than the destination lets pass, however long it is waited.
+    TooMuch {
+        why: String,
+    },
     Refused {
         why: String,
     },
@@ -117,6 +126,8 @@ pub(super) struct Link<T> {
     went_silent: Mutex<Option<SystemTime>>,
     /// It is back since then, and what it was sent shortly before may be lost.
     came_back: AtomicBool,
+    /// When something was last to go again.
+    resent: Mutex<Option<Instant>>,
 }
 
 impl<T: Transport> Link<T> {
@@ -149,6 +160,7 @@ impl<T: Transport> Link<T> {
             pace: Pace::new(None),
             went_silent: Mutex::new(None),
             came_back: AtomicBool::new(false),
+            resent: Mutex::new(None),
         };
         link.show_state();
         link
@@ -179,11 +191,21 @@ impl<T: Transport> Link<T> {
         Some(())
     }
 
-    /// From when on what was sent should go again, once after each time the destination was gone; Unix nanoseconds.
+    /// When what was sent should go again: after the destination was gone, and not sooner after the last time than what
+    /// goes again reaches back, or a destination that closes connections often would get everything again and again.
+    pub(super) fn resend_due(&self) -> Option<Instant> {
+        let resent = *self.resent.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = || resent.map_or_else(Instant::now, |resent| resent + self.delivery.resend);
+        self.came_back.load(Ordering::Relaxed).then(due)
+    }
+
+    /// From when on what was sent should go again, if that is due; Unix nanoseconds.
     pub(super) fn resend_since(&self) -> Option<u64> {
-        if !self.came_back.swap(false, Ordering::Relaxed) {
+        if self.resend_due()? > Instant::now() {
             return None;
         }
+        self.came_back.store(false, Ordering::Relaxed);
+        *self.resent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let silent_since = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let since = silent_since.checked_sub(self.delivery.resend)?.duration_since(UNIX_EPOCH).ok()?;
         u64::try_from(since.as_nanos()).ok()
@@ -210,6 +232,11 @@ impl<T: Transport> Link<T> {
         !self.delivery.resend.is_zero()
     }
 
+    /// How far back what goes again reaches.
+    pub(super) fn resend_nanos(&self) -> u64 {
+        u64::try_from(self.delivery.resend.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// What the process before this one had not sent waits since `received` (Unix nanoseconds): the destination was away.
     pub(super) fn was_silent_since(&self, received: u64) {
         let mut went_silent = self.went_silent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +249,7 @@ impl<T: Transport> Link<T> {
 
     /// How large the next request may be; a destination that may not answer is asked with a small one.
     pub(super) fn request_raw_bytes_max(&self) -> usize {
-        let learned = self.request_raw_bytes_max.load(Ordering::Relaxed);
+        let learned = self.request_raw_bytes_max.load(Ordering::Relaxed).min(self.burst_raw_bytes_max());
         if self.is_answering.load(Ordering::Relaxed) { learned } else { learned.min(REQUEST_RAW_BYTES_MIN) }
     }
 
@@ -276,10 +303,24 @@ impl<T: Transport> Link<T> {
         }
     }
 
+    /// A request of `raw_bytes` was more than the destination lets pass at once: for a while later ones are half as large.
+    pub(super) fn learn_burst(&self, raw_bytes: usize) {
+        let bytes_max = self.pace.too_much_at_once(raw_bytes, Instant::now());
+        info!(
+            destination = self.name,
+            bytes_max, "destination limits the rate to less than a request: they are smaller now"
+        );
+    }
+
+    /// How large a request may be that the destination's rate limit lets pass.
+    pub(super) fn burst_raw_bytes_max(&self) -> usize {
+        self.pace.burst_max(Instant::now())
+    }
+
     /// Sends a piece in the codec in use until there is a verdict on its content; waits at the gate while the
     /// destination is away, and for room in the budget. `None`: shutting down.
     pub(super) async fn attempt(&self, order: Seq, shutdown: &CancellationToken, piece: &Piece) -> Option<Verdict> {
-        let mut tried = None;
+        let (mut tried, mut limited) = (None, 0);
         loop {
             self.in_hours(shutdown).await?;
             let codec = self.codec();
@@ -313,8 +354,10 @@ impl<T: Transport> Link<T> {
             if tried.replace(codec) == Some(codec) {
                 self.metrics.retried();
             }
+            let bytes = body.encoded_bytes();
             match self.send(body).await {
                 Answer::Delivered { rejected_spans, message } => {
+                    self.pace.delivered(bytes, Instant::now());
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     self.journal.success();
                     self.metrics.succeeded();
@@ -346,14 +389,38 @@ impl<T: Transport> Link<T> {
                     }
                     None => self.log(pass.hold(self.hold, &why), &why),
                 },
-                Answer::Retry { why, .. } | Answer::Misconfigured { why } if !self.retry.enabled => {
+                Answer::Retry { why, .. } | Answer::Limited { why, .. } | Answer::Misconfigured { why }
+                    if !self.retry.enabled =>
+                {
                     let _ = pass.answered();
                     return Some(Verdict::GivenUp { why });
                 }
                 Answer::Retry { after, why } => self.log(pass.failed(after, &why), &why),
+                Answer::Limited { after, why } => {
+                    let change = pass.failed(after, &why);
+                    // What failed together with others may have been one too many.
+                    limited += u32::from(change != Change::Nothing);
+                    if after.is_some() && change != Change::Nothing {
+                        self.slow_down();
+                    }
+                    self.log(change, &why);
+                    if limited >= LIMITED_TRIES && piece.spans() > 1 {
+                        return Some(Verdict::TooMuch { why });
+                    }
+                }
                 Answer::Misconfigured { why } => self.log(pass.hold(self.hold, &why), &why),
             }
             self.show_state();
+        }
+    }
+
+    /// The destination gets too much.
+    fn slow_down(&self) {
+        if let Some(bytes_per_second_max) = self.pace.too_fast(Instant::now()) {
+            info!(
+                destination = self.name,
+                bytes_per_second_max, "destination limits the rate: it gets less for a while"
+            );
         }
     }
 
@@ -378,6 +445,7 @@ impl<T: Transport> Link<T> {
         match &reply.answer {
             Answer::Delivered { .. } => {}
             Answer::Retry { why, .. }
+            | Answer::Limited { why, .. }
             | Answer::TooLarge { why }
             | Answer::Refused { why }
             | Answer::CompressionRefused { why }

@@ -46,7 +46,7 @@ impl Poster {
         let body = Body::of_block(body, Codec::Snappy);
         match self.0.send(body).await.answer {
             Answer::Delivered { .. } => Posted::Taken,
-            Answer::Retry { after, why } => Posted::Again { after, why },
+            Answer::Retry { after, why } | Answer::Limited { after, why } => Posted::Again { after, why },
             // Credentials, certificates, a path: a person changes them, and the body is as good as before.
             Answer::Misconfigured { why } | Answer::Internal { why } => Posted::Again { after: None, why },
             Answer::TooLarge { why } | Answer::Refused { why } | Answer::CompressionRefused { why } => {

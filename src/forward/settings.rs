@@ -200,53 +200,76 @@ impl ExporterSettings {
     }
 }
 
+/// The Collector's default `queue_size`, requests.
+const QUEUE_SIZE: i128 = 1000;
+
 impl QueueSettings {
     /// Reads a `sending_queue` block. Most of it has no meaning where the disk is the queue.
     pub fn decode(section: &mut Section<'_>) -> Self {
         let why = "the spool on disk is the queue of every exporter, bounded by extensions::spanreel::spool";
-        let settings = Self { num_consumers: section.u32("num_consumers", Self::default().num_consumers) };
-        section.inert_but("enabled", Shape::Bool, &["true"], why);
-        match section.accept_int("queue_size") {
-            Some(size) if size <= 0 => section.error("queue_size", "must be greater than zero", "or remove it"),
-            Some(_) => section.note("queue_size", format!("accepted, without effect: {why}")),
-            None => {}
+        let mut settings = Self { num_consumers: section.u32("num_consumers", Self::default().num_consumers) };
+        let is_on = section.bool("enabled", true);
+        if !is_on {
+            section.note("enabled", format!("accepted, without effect: {why}"));
         }
-        section.inert_word("sizer", &["requests", "items", "bytes"], why);
+        let queue_size = section.accept_int("queue_size");
+        if queue_size.is_some_and(|size| size > 0) {
+            section.note("queue_size", format!("accepted, without effect: {why}"));
+        }
+        let sizer = section.inert_word("sizer", &["requests", "items", "bytes"], why);
         section.inert("block_on_overflow", Shape::Bool, why);
         section.inert("wait_for_result", Shape::Bool, "clients are answered once their spans are on disk");
         if section.reference("storage", Role::Extension).is_some() {
             section.note("storage", "the queue is durable with and without it: it is Spanreel's spool");
         }
-        let batch = section.optional("batch", WhenNull::On, accept_batch);
+        let queue_size = queue_size.unwrap_or(QUEUE_SIZE);
+        let batch = section.optional("batch", WhenNull::On, |batch| accept_batch(batch, sizer.as_deref(), queue_size));
         if batch.is_some() {
             let reason =
                 "accepted, without effect: requests are joined from the spool up to the size destinations take";
             section.note("batch", reason);
         }
-        if settings.num_consumers == 0 {
-            section.error("num_consumers", "must be greater than zero", "10 is the default");
+        if is_on && queue_size <= 0 {
+            section.error("queue_size", "must be greater than zero", "or remove it");
+        }
+        match settings.num_consumers {
+            0 if is_on => section.error("num_consumers", "must be greater than zero", "10 is the default"),
+            0 => settings = Self::default(),
+            _ => {}
         }
         settings
     }
 }
 
-/// `sending_queue::batch`: means nothing here, but is checked as the Collector checks it.
-fn accept_batch(section: &mut Section<'_>) {
+/// `sending_queue::batch`: means nothing here, but is checked as the Collector checks it. `queue_sizer` and `queue_size`
+/// are the queue's.
+fn accept_batch(section: &mut Section<'_>, queue_sizer: Option<&str>, queue_size: i128) {
     /// The Collector's default, items.
     const MIN_SIZE: i128 = 8192;
+    const REMEDY: &str = "the queue's batches mean nothing here: remove the batch section";
     if section.accept_duration("flush_timeout").is_some_and(|timeout| timeout.is_zero()) {
         section.error("flush_timeout", "must be greater than zero", "200ms is the default");
     }
-    section.accept("sizer", Shape::Text);
+    let is_default = section.is_empty();
+    let own_sizer = section.accept_word("sizer", &["items", "bytes"]);
+    let sizer = own_sizer.as_deref().or(queue_sizer.filter(|_| !is_default)).unwrap_or("items");
+    if sizer == "requests" {
+        section.error("sizer", "is the queue's, requests, and batches have none of it", "write sizer: items");
+    }
     section.accept("partition", Shape::Map);
     let min_size = section.accept_int("min_size").unwrap_or(MIN_SIZE);
     let max_size = section.accept_int("max_size").unwrap_or(0);
     if min_size < 0 {
         section.error("min_size", "must not be negative", "");
     }
-    if max_size != 0 && max_size < min_size && section.is_sound() {
-        let reason = format!("must be 0 or at least min_size, which is {min_size}");
-        section.error("max_size", reason, "the queue's batches mean nothing here: remove the batch section");
+    if !section.is_sound() {
+        return;
+    }
+    if max_size != 0 && max_size < min_size {
+        section.error("max_size", format!("must be 0 or at least min_size, which is {min_size}"), REMEDY);
+    }
+    if queue_sizer == Some(sizer) && min_size > queue_size {
+        section.error("min_size", format!("must not be above queue_size, which is {queue_size}"), REMEDY);
     }
 }
 

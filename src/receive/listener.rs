@@ -49,6 +49,8 @@ pub struct Limits {
     pub grpc_message_bytes_max: usize,
     pub http_body_bytes_max: usize,
     pub streams_max: Option<u32>,
+    /// Older connections are told to go; what is under way on them has [`DRAIN_MAX`] to end.
+    pub connection_age_max: Option<Duration>,
     pub paths: Paths,
 }
 
@@ -284,7 +286,8 @@ async fn serve_connection<S>(stream: S, door: Arc<Door>, from: Origin, stop: &Ca
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let streams_max = door.receiver().limits.streams_max.unwrap_or(STREAMS_MAX);
+    let Limits { streams_max, connection_age_max, .. } = door.receiver().limits;
+    let streams_max = streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
     // Who closes its side once it has sent everything is answered all the same.
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX).half_close(true);
@@ -303,7 +306,18 @@ where
         async move { Ok::<_, Infallible>(answer(&behind, from, request).await) }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service);
-    accept::drive(connection, stop, DRAIN_MAX, |connection| connection.graceful_shutdown()).await;
+    let stop = stop.child_token();
+    let ageing = async {
+        if let Some(age) = connection_age_max {
+            tokio::time::sleep(age).await;
+            stop.cancel();
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = accept::drive(connection, &stop, DRAIN_MAX, |connection| connection.graceful_shutdown()) => {}
+        () = ageing => {}
+    }
 }
 
 async fn answer(behind: &Behind, from: Origin, request: Request<Incoming>) -> Response<AnswerBody> {

@@ -65,7 +65,11 @@ impl Policy {
         let headers = request.headers();
         let wanted_method = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
         let origin = headers.get(header::ORIGIN)?;
-        (request.method() == Method::OPTIONS).then(|| cors.preflight(origin, wanted_method, headers))
+        (request.method() == Method::OPTIONS).then(|| {
+            let mut response = cors.preflight(origin, wanted_method, headers);
+            self.put_headers(&mut response);
+            response
+        })
     }
 
     /// Adds what every answer carries; `origin` is the request's.
@@ -73,6 +77,10 @@ impl Policy {
         if let Some(cors) = &self.cors {
             cors.allow(origin, response.headers_mut());
         }
+        self.put_headers(response);
+    }
+
+    fn put_headers(&self, response: &mut Response<AnswerBody>) {
         for (name, value) in &self.response_headers {
             response.headers_mut().insert(name.clone(), value.clone());
         }

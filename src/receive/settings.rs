@@ -98,6 +98,8 @@ pub struct GrpcServerSettings {
     pub max_recv_msg_size_mib: u64,
     /// Per connection; 0 means the appliance's own bound.
     pub max_concurrent_streams: u32,
+    /// `keepalive::server_parameters::max_connection_age`: then a connection is told to go, so that clients spread anew.
+    pub max_connection_age: Option<Duration>,
     pub tls: Option<ServerTlsSettings>,
     pub policy: PolicySettings,
 }
@@ -150,6 +152,7 @@ impl HttpServerSettings {
             section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
         }
         section.inert("keep_alives_enabled", Shape::Bool, "connections are kept while clients keep them");
+        section.moved("keepalive", &[("idle_timeout", "0"), ("keep_alives_enabled", "true")]);
         section.inert("keepalive", Shape::Map, "connections are kept while clients keep them");
         section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
         settings
@@ -168,6 +171,7 @@ impl GrpcServerSettings {
             endpoint: section.endpoint("endpoint", endpoint),
             max_recv_msg_size_mib: section.u64("max_recv_msg_size_mib", 0),
             max_concurrent_streams: section.u32("max_concurrent_streams", 0),
+            max_connection_age: section.section("keepalive", connection_age),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
             policy: PolicySettings::decode(section),
         };
@@ -177,7 +181,6 @@ impl GrpcServerSettings {
         section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
-        section.inert("keepalive", Shape::Map, "idle connections cost next to nothing and are kept");
         section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
         settings
     }
@@ -201,7 +204,7 @@ impl PolicySettings {
     /// What both kinds of server have.
     fn decode(section: &mut Section<'_>) -> Self {
         let authenticator = section.optional("auth", WhenNull::Absent, |auth| {
-            auth.only("request_params", &["[]"], "tokens are read from headers only", "remove it");
+            auth.inert("request_params", Shape::List, "tokens are read from headers only");
             let id = auth.reference("authenticator", Role::Extension);
             if id.is_none() && auth.is_sound() {
                 auth.error("authenticator", "is missing", "name an extension, e.g. basicauth or bearertokenauth");
@@ -214,6 +217,17 @@ impl PolicySettings {
             ..Self::default()
         }
     }
+}
+
+/// `keepalive` of a gRPC server: the age, which is all of it that has an effect.
+fn connection_age(section: &mut Section<'_>) -> Option<Duration> {
+    section.inert("enforcement_policy", Shape::Map, "clients may ask as often as they like");
+    section.section("server_parameters", |parameters| {
+        for key in ["max_connection_idle", "max_connection_age_grace", "time", "timeout"] {
+            parameters.inert(key, Shape::Duration, "connections are watched by the appliance's own timeouts");
+        }
+        parameters.optional_duration("max_connection_age").filter(|age| !age.is_zero())
+    })
 }
 
 /// Names and values that every answer carries.
@@ -238,6 +252,7 @@ impl Limits {
         Self {
             grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
             http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(BODY_BYTES_MAX as usize),
+            connection_age_max: grpc.and_then(|grpc| grpc.max_connection_age),
             streams_max: grpc.map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
             paths: Paths::default(),
         }

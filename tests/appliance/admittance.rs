@@ -293,3 +293,17 @@ async fn half_closed_streams_cost_their_connection_alone() {
     ledger.assert_balanced();
     assert_eq!(ledger.pipeline(PIPELINE).received, 2);
 }
+
+/// Clients that would stay for ever are told to go at the age that is configured, and spread over replicas anew.
+#[tokio::test]
+async fn connections_end_at_their_age() {
+    /// Silent connections are borne for longer.
+    const BOUND: Duration = Duration::from_secs(40);
+    let age = line("keepalive: {server_parameters: {max_connection_age: 500ms}}");
+    let spanreel = Spanreel::start(&Options { grpc: age, ..Options::default() }).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.grpc)).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut said = Vec::new();
+    let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut said)).await.expect("it ends");
+    assert!(said.get(3) == Some(&4), "the server's settings come first: {said:?}");
+}

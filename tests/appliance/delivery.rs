@@ -9,6 +9,7 @@ use spanreel::forward::delivery::{DeliverySettings, Hours};
 use spanreel::forward::settings::{ClientTlsSettings, Pem};
 use spanreel::forward::{self, State};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -97,7 +98,7 @@ async fn a_destination_that_misbehaves_costs_time_and_no_span() {
 }
 
 /// The port may need a moment until it is free.
-async fn good_server(address: SocketAddr) -> Destination {
+pub async fn good_server(address: SocketAddr) -> Destination {
     let began = Instant::now();
     while std::net::TcpListener::bind(address).is_err() {
         assert!(began.elapsed() < Duration::from_secs(20), "{address} stays in use");
@@ -107,18 +108,23 @@ async fn good_server(address: SocketAddr) -> Destination {
     Destination::start(options, take_all).await
 }
 
+/// Forwarding to a destination that took `before` and died, and with its memory what it had taken.
+async fn with_a_dead_destination(directory: &Path, way: &Way) -> (Forwarding, SocketAddr) {
+    let destination = Destination::start(destination::Options::default(), take_all).await;
+    let address = destination.address;
+    let forwarding = Forwarding::start(directory, way, address).await;
+    forwarding.append(&names("before", 5)).await;
+    forwarding.accounted(5).await;
+    (forwarding, address)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_shortly_before_a_destination_died_goes_again_if_so_configured() {
     let delivery = DeliverySettings { resend: Duration::from_secs(60), ..Default::default() };
     for way in Way::both() {
         let way = Way { delivery: delivery.clone(), ..way };
-        let first = Destination::start(destination::Options::default(), take_all).await;
-        let (address, directory) = (first.address, TempDir::new().unwrap());
-        let forwarding = Forwarding::start(directory.path(), &way, address).await;
-        forwarding.append(&names("before", 5)).await;
-        forwarding.accounted(5).await;
-        drop(first);
-        // Its memory is gone, and with it what it had taken.
+        let directory = TempDir::new().unwrap();
+        let (forwarding, address) = with_a_dead_destination(directory.path(), &way).await;
         forwarding.append(&names("during", 5)).await;
         eventually("the destination is missed", Duration::from_secs(20), async || {
             matches!(forwarding.destination.status().state, State::BackingOff { .. })
@@ -144,12 +150,8 @@ async fn a_destination_that_was_restarted_between_two_requests_gets_again_what_i
     for way in Way::both() {
         // A backoff that the test would not outlive: no request may fail.
         let way = Way { delivery: delivery.clone(), retry: Duration::from_secs(600), ..way };
-        let first = Destination::start(destination::Options::default(), take_all).await;
-        let (address, directory) = (first.address, TempDir::new().unwrap());
-        let forwarding = Forwarding::start(directory.path(), &way, address).await;
-        forwarding.append(&names("before", 5)).await;
-        forwarding.accounted(5).await;
-        drop(first);
+        let directory = TempDir::new().unwrap();
+        let (forwarding, address) = with_a_dead_destination(directory.path(), &way).await;
         let second = good_server(address).await;
         forwarding.append(&names("after", 5)).await;
         forwarding.accounted(10).await;
@@ -164,15 +166,30 @@ async fn a_destination_that_was_restarted_between_two_requests_gets_again_what_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_closes_after_each_answer_gets_nothing_twice() {
+    let delivery = DeliverySettings { resend: Duration::from_secs(600), ..Default::default() };
+    let way = Way { delivery, ..Way::http() };
+    let options = destination::Options { closes_after_each: true, ..Default::default() };
+    let (destination, directory) = (Destination::start(options, take_all).await, TempDir::new().unwrap());
+    let forwarding = Forwarding::start(directory.path(), &way, destination.address).await;
+    let mut expected = Vec::new();
+    for round in 1..=6 {
+        let names = names(&format!("round-{round}"), 5);
+        forwarding.append(&names).await;
+        forwarding.accounted(round * 5).await;
+        expected.extend(names);
+    }
+    assert!(destination.connections() >= 6, "it did close");
+    forwarding.stop().await;
+    assert_eq!(destination.taken(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_that_began_before_a_restart_is_remembered() {
     let delivery = DeliverySettings { resend: Duration::from_secs(60), ..Default::default() };
     let way = Way { delivery, ..Way::grpc() };
-    let first = Destination::start(destination::Options::default(), take_all).await;
-    let (address, directory) = (first.address, TempDir::new().unwrap());
-    let forwarding = Forwarding::start(directory.path(), &way, address).await;
-    forwarding.append(&names("before", 5)).await;
-    forwarding.accounted(5).await;
-    drop(first);
+    let directory = TempDir::new().unwrap();
+    let (forwarding, address) = with_a_dead_destination(directory.path(), &way).await;
     forwarding.append(&names("during", 5)).await;
     eventually("the destination is missed", Duration::from_secs(20), async || {
         matches!(forwarding.destination.status().state, State::BackingOff { .. })

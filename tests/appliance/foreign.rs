@@ -30,21 +30,21 @@ const ARRIVAL_BOUND: Duration = Duration::from_secs(60);
 
 /// Where a receiver listens, whoever runs it.
 #[derive(Debug, Clone, Copy)]
-struct Ports {
-    zipkin: u16,
-    jaeger_grpc: u16,
-    jaeger_http: u16,
-    compact: u16,
-    binary: u16,
+pub struct Ports {
+    pub zipkin: u16,
+    pub jaeger_grpc: u16,
+    pub jaeger_http: u16,
+    pub compact: u16,
+    pub binary: u16,
 }
 
 impl Ports {
-    fn free() -> Self {
+    pub fn free() -> Self {
         let [zipkin, jaeger_grpc, jaeger_http, compact, binary] = std::array::from_fn(|_| ports::free());
         Self { zipkin, jaeger_grpc, jaeger_http, compact, binary }
     }
 
-    fn receivers(self) -> Vec<(String, String)> {
+    pub fn receivers(self) -> Vec<(String, String)> {
         let at = |port: u16| format!("{{endpoint: '127.0.0.1:{port}'}}");
         let jaeger = format!(
             "{{protocols: {{grpc: {}, thrift_http: {}, thrift_compact: {}, thrift_binary: {}}}}}",
@@ -398,16 +398,6 @@ async fn what_is_no_zipkin_or_jaeger_is_refused_with_the_place_and_counted() {
         let (got, text) = post(port, path, headers, body).await;
         assert!((got, text.contains(expected)) == (status, true), "{path} {body:?}: {got} {text}");
     }
-    // 64 MiB of nothing in 64 KiB.
-    let bomb = Compression::Gzip.apply(&vec![b' '; 64 << 20]);
-    for (port, path, media_type) in [
-        (ports.zipkin, "/api/v2/spans", "application/json"),
-        (ports.jaeger_http, "/api/traces", "application/x-thrift"),
-    ] {
-        let headers = [("content-encoding", "gzip"), ("content-type", media_type)];
-        let (status, text) = post(port, path, &headers, bomb.clone()).await;
-        assert_eq!(status, 413, "{path}: {text}");
-    }
     let mut connection = Connection::open(ports.zipkin).await.unwrap();
     let response = connection.send(Method::GET, "/api/v2/spans", &[], Bytes::new()).await.unwrap();
     assert_eq!((response.status.as_u16(), response.header("allow")), (405, "POST"));
@@ -431,6 +421,48 @@ async fn what_is_no_zipkin_or_jaeger_is_refused_with_the_place_and_counted() {
     assert_eq!((account.received, account.stored, account.dropped), (2, 1, 1));
     let bad = [("receiver", "zipkin"), ("outcome", "bad_data")];
     assert_eq!(spanreel.metrics().await.sum("spanreel_receiver_requests_total", &bad), Some(6.0));
+}
+
+/// More nothing than any receiver takes, and claims of more, in every compression that a receiver takes.
+#[tokio::test]
+async fn bombs_are_refused_by_every_receiver_without_the_memory() {
+    const MEMORY_MAX: u64 = 160 << 20;
+    let ports = Ports::free();
+    let mut spanreel = Spanreel::start(&Options { receivers: ports.receivers(), ..Options::default() }).await;
+    let nothing = vec![b' '; 24 << 20];
+    let mut bombs: Vec<(&str, Bytes)> =
+        [Compression::Gzip, Compression::Zstd, Compression::Deflate, Compression::SnappyFramed]
+            .into_iter()
+            .map(|compression| (compression.name().unwrap(), compression.apply(&nothing).into()))
+            .collect();
+    // A snappy block that claims 4 GiB - 1.
+    bombs.push(("snappy", Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00])));
+    let mut grpc = GrpcConnection::open(ports.jaeger_grpc).await.unwrap();
+    for (encoding, bomb) in &bombs {
+        for (port, path, media_type) in [
+            (ports.zipkin, "/api/v2/spans", "application/json"),
+            (ports.zipkin, "/api/v2/spans", "application/x-protobuf"),
+            (ports.zipkin, "/api/v1/spans", "application/json"),
+            (ports.zipkin, "/api/v1/spans", "application/x-thrift"),
+            (ports.jaeger_http, "/api/traces", "application/x-thrift"),
+        ] {
+            let headers = [("content-encoding", *encoding), ("content-type", media_type)];
+            let (status, text) = post(port, path, &headers, bomb.clone()).await;
+            assert_eq!(status, 413, "{path} {media_type} {encoding}: {text}");
+        }
+        let message = frame(true, bomb);
+        let answer = grpc.send(Method::POST, POST_SPANS, Some("application/grpc"), Some(encoding), message).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.code, Some(code::RESOURCE_EXHAUSTED), "{encoding}: {answer:?}");
+        assert!(!answer.is_retryable(), "it would come again: {answer:?}");
+    }
+    let refused = |receiver| [("receiver", receiver), ("outcome", "too_large")];
+    counted(&spanreel, &refused("zipkin"), 4.0 * bombs.len() as f64).await;
+    counted(&spanreel, &refused("jaeger"), 2.0 * bombs.len() as f64).await;
+    let peak = spanreel.process().peak_memory();
+    assert!(peak < MEMORY_MAX, "it grew to {} MiB", peak >> 20);
+    assert!(send_everything(ports).await > 0, "good ones are taken");
+    spanreel.ledger().await.assert_balanced();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use crate::support::compression::Compression;
 use crate::support::otlp::{Answer, Client, Protocol};
 use crate::support::spanreel::{Options, PIPELINE, Spanreel};
-use crate::support::traces::{Traces, attribute, hex};
+use crate::support::traces::{Traces, attribute, hex, noise};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ impl Run {
         let mut request = traces.request("full-disk", indices.clone());
         let spans = request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans);
         for (number, span) in spans.flat_map(|scope| &mut scope.spans).enumerate() {
-            let noise = noise(indices.start + number as u64);
+            let noise = noise(indices.start + number as u64, NOISE_BYTES);
             span.attributes.push(attribute("noise", Value::StringValue(noise)));
         }
         let mut client = Client::connect(self.spanreel.ports.of(protocol), protocol).await.unwrap();
@@ -139,14 +139,6 @@ impl Run {
         let missing = query.missing(ids, traces.spans_per_trace).await.unwrap();
         assert!(missing.is_empty(), "{} of {} traces are gone, e.g. {}", missing.len(), spans, hex(&missing[0]));
     }
-}
-
-/// Letters that no compressor makes smaller than three quarters.
-fn noise(seed: u64) -> String {
-    const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/";
-    let word = |number: u64| crate::support::traces::mix(crate::support::traces::mix(seed) ^ number);
-    let words = (0..(NOISE_BYTES / 8) as u64).map(word);
-    words.flat_map(|word| word.to_be_bytes()).map(|byte| LETTERS[usize::from(byte % 64)] as char).collect()
 }
 
 /// A tmpfs on a temporary folder, gone with its owner.

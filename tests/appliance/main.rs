@@ -15,6 +15,7 @@ mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounts;
 mod admittance;
 mod collector_config;
 mod commands;
@@ -43,4 +44,5 @@ mod tail_sampling;
 mod telemetrygen;
 mod tempo_api;
 mod tempo_search;
+mod tracers;
 mod web_ui;

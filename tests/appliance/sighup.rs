@@ -6,6 +6,7 @@ use crate::support::otlp::{Client, Protocol};
 use crate::support::spanreel::{Options, Ports, Spanreel};
 use crate::support::traces::Traces;
 use crate::support::{eventually, http as client_of, ports};
+use http::StatusCode;
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -73,5 +74,33 @@ async fn a_good_configuration_takes_over_and_a_bad_one_changes_nothing() {
         assert!(client_of::Connection::open(other).await.is_ok());
     }
     eventually("the destination goes on too", BOUND, async || destination.taken().len() == 3).await;
+    assert!(spanreel.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_token_lets_nobody_in_any_more() {
+    let mut spanreel = Spanreel::prepare(&Options::default());
+    let Ports { grpc, http, query } = spanreel.ports;
+    let write = |spanreel: &Spanreel, token: &str| {
+        let access = format!(
+            "extensions: {{ bearertokenauth: {{ token: {token} }}, spanreel: {{ access: {{ full: [bearertokenauth] }}, "
+        );
+        let text = config(grpc, http, query, None)
+            .replace("extensions: { spanreel: { ", &access)
+            .replace("service:\n", "service:\n  extensions: [bearertokenauth]\n");
+        std::fs::write(spanreel.config(), text).unwrap();
+    };
+    let status = async |token: &str| {
+        let header = format!("Bearer {token}");
+        client_of::get(query, "/api/spanreel/pins", &[("authorization", &header)]).await.unwrap().status
+    };
+    write(&spanreel, "before");
+    spanreel.start_again().await;
+    assert_eq!((status("before").await, status("after").await), (StatusCode::OK, StatusCode::UNAUTHORIZED));
+    write(&spanreel, "after");
+    spanreel.process().signal(Signal::HUP);
+    is_said(&spanreel, "the configuration was read again").await;
+    assert_eq!((status("before").await, status("after").await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+    assert!(!spanreel.log().contains("takes a restart"), "it holds already");
     assert!(spanreel.stop().success());
 }

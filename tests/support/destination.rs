@@ -65,6 +65,8 @@ pub struct Options {
     /// [`Destination::requests`] has what was sent in protobuf.
     pub keep_requests: bool,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// HTTP/1.1 connections serve one request each.
+    pub closes_after_each: bool,
     /// Instead of any free port.
     pub address: Option<SocketAddr>,
 }
@@ -147,8 +149,10 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         let state = Arc::clone(&state);
         connections.spawn(async move {
             let tls = state.options.tls.clone();
+            let closes = state.options.closes_after_each;
             let service = service_fn(move |request| answer(Arc::clone(&state), request));
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            builder.http1().keep_alive(!closes);
             match tls {
                 None => drop(builder.serve_connection(TokioIo::new(stream), service).await),
                 Some(tls) => {

@@ -83,6 +83,13 @@ pub fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
+/// So many letters that no compressor makes smaller than three quarters.
+pub fn noise(seed: u64, bytes: usize) -> String {
+    const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/";
+    let words = (0..(bytes / 8) as u64).map(|number| mix(mix(seed) ^ number));
+    words.flat_map(|word| word.to_be_bytes()).map(|byte| LETTERS[usize::from(byte % 64)] as char).collect()
+}
+
 pub fn service_name(resource: &Resource) -> Option<String> {
     let attribute = resource.attributes.iter().find(|attribute| attribute.key == "service.name")?;
     match attribute.value.as_ref()?.value.as_ref()? {

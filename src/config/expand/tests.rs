@@ -12,6 +12,12 @@ fn env(name: &str) -> Option<String> {
         "EMPTY" => "",
         "DOLLARS" => "pa$$word",
         "COLON" => "a: b: c",
+        "COMMENT" => "pa #ss",
+        "QUOTED" => "\"5\"",
+        "SPACES" => " two  spaces ",
+        "LINES" => "one\ntwo\r\n",
+        "TAG" => "!secret",
+        "ANCHOR" => "&pass",
         "LOOP" => "${env:LOOP}",
         "LAUGH0" => "ha",
         "LAUGH1" => "${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}${LAUGH0}",
@@ -41,6 +47,22 @@ fn text(source: &str) -> String {
     match node.value {
         Value::Scalar(scalar) => scalar.text,
         other => panic!("{source}: {other:?}"),
+    }
+}
+
+#[test]
+fn texts_stay_as_they_are_whatever_yaml_makes_of_them() {
+    for (name, value) in
+        [("COMMENT", "pa #ss"), ("QUOTED", "\"5\""), ("SPACES", " two  spaces "), ("LINES", "one\ntwo\r\n")]
+    {
+        assert_eq!(text(&format!("${{env:{name}}}")), value);
+    }
+    // What YAML reads as nothing is still there for a field that takes text.
+    for (source, original) in
+        [("${env:TAG}", "!secret"), ("${env:ANCHOR}", "&pass"), ("${env:EMPTY}", ""), ("${env:NONE:-}", "")]
+    {
+        let (node, said) = expand(source);
+        assert_eq!((node.original.as_deref(), said.len()), (Some(original), 0), "{source}: {:?}", node.value);
     }
 }
 

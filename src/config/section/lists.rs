@@ -20,8 +20,11 @@ pub enum Item<'s, 'a> {
 }
 
 impl<'a> Section<'a> {
-    /// A list of texts; one text is no list. Only texts that are not empty, as there is nothing to read in others.
+    /// A list of texts, or one text. Only texts that are not empty, as there is nothing to read in others.
     pub fn texts(&mut self, key: &'static str) -> Vec<ListText> {
+        if let Some(text) = self.one_text(key) {
+            return vec![text];
+        }
         self.items(key, |section, item| match item {
             Item::Text(text) => Some(text),
             Item::Section(inner) => {
@@ -29,6 +32,15 @@ impl<'a> Section<'a> {
                 None
             }
         })
+    }
+
+    /// A text in place of a list of texts. The Collector would cut it at commas, whatever they mean in there.
+    fn one_text(&mut self, key: &'static str) -> Option<ListText> {
+        let node = &self.entries.iter().find(|entry| entry.key == key)?.node;
+        let text = text_of(node).filter(|text| !text.is_empty() && !text.contains(','))?;
+        self.known.push(key);
+        self.record(key, Effective::List(vec![Effective::Text(text.clone())]));
+        Some(ListText { text, position: node.position.clone(), path: self.child_path(key) })
     }
 
     /// A list of texts or maps, in order. What `read` gives nothing for is left out.

@@ -20,7 +20,7 @@ pub enum Plain {
 impl Section<'_> {
     /// A value of any type. None: absent or null.
     pub fn plain(&mut self, key: &'static str) -> Option<Plain> {
-        let entry = self.value(key)?;
+        let entry = self.written(key)?;
         match plain(&entry.node) {
             Some(value) => {
                 self.record(key, effective(&value));
@@ -37,7 +37,8 @@ impl Section<'_> {
 /// The nesting of YAML is bounded where it is parsed.
 fn plain(node: &Node) -> Option<Plain> {
     Some(match &node.value {
-        Value::Null => Plain::Null,
+        // What a reference stood for, if YAML makes nothing of it.
+        Value::Null => node.original.clone().map_or(Plain::Null, Plain::Text),
         Value::Scalar(scalar) => match scalar.kind {
             Kind::Text => Plain::Text(scalar.text.clone()),
             Kind::Bool(value) => Plain::Bool(value),

@@ -8,6 +8,8 @@ use crate::config::node::{Entry, Kind, Node, Value, excerpt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+const DURATION_REMEDY: &str = "write it with a unit, e.g. 300ms, 5s or 1h30m";
+
 impl Section<'_> {
     /// `true` or `false`.
     pub fn bool(&mut self, key: &'static str, default: bool) -> bool {
@@ -138,7 +140,7 @@ impl Section<'_> {
 
     /// Reads a duration, reports what is wrong with it.
     pub(super) fn duration_of(&self, entry: &Entry) -> Option<Duration> {
-        let remedy = "write it with a unit, e.g. 300ms, 5s or 1h30m";
+        let remedy = DURATION_REMEDY;
         let scalar = match &entry.node.value {
             Value::Scalar(scalar) => scalar,
             _ => {
@@ -147,22 +149,9 @@ impl Section<'_> {
             }
         };
         match scalar.kind {
-            Kind::Int(0) => Some(Duration::ZERO),
-            Kind::Int(nanos) => match u64::try_from(nanos) {
-                Ok(nanos) if i64::try_from(nanos).is_ok() => {
-                    let value = Duration::from_nanos(nanos);
-                    let reason = format!(
-                        "{nanos} without a unit means nanoseconds, as in the Collector: {}",
-                        duration::format(value)
-                    );
-                    self.warn(&entry.key, reason, format!("did you mean {nanos}s?"));
-                    Some(value)
-                }
-                _ => {
-                    self.error(&entry.key, format!("{nanos} is no duration"), remedy);
-                    None
-                }
-            },
+            Kind::Int(nanos) => self.bare_duration(entry, nanos),
+            // What is behind the point goes, as in the Collector; so do floats beyond every duration.
+            Kind::Float(nanos) if nanos.is_finite() => self.bare_duration(entry, nanos as i128),
             Kind::Text => match duration::parse(&scalar.text) {
                 Ok(value) => Some(value),
                 Err(error) => {
@@ -185,6 +174,26 @@ impl Section<'_> {
         }
     }
 
+    /// A number without a unit.
+    fn bare_duration(&self, entry: &Entry, nanos: i128) -> Option<Duration> {
+        if nanos == 0 {
+            return Some(Duration::ZERO);
+        }
+        match u64::try_from(nanos) {
+            Ok(nanos) if i64::try_from(nanos).is_ok() => {
+                let value = Duration::from_nanos(nanos);
+                let shown = duration::format(value);
+                let reason = format!("{nanos} without a unit means nanoseconds, as in the Collector: {shown}");
+                self.warn(&entry.key, reason, format!("did you mean {nanos}s?"));
+                Some(value)
+            }
+            _ => {
+                self.error(&entry.key, format!("{nanos} is no duration"), DURATION_REMEDY);
+                None
+            }
+        }
+    }
+
     /// A text.
     pub fn text(&mut self, key: &'static str, default: &str) -> String {
         let value = self.text_value(key).unwrap_or_else(|| default.to_owned());
@@ -201,7 +210,7 @@ impl Section<'_> {
 
     /// A text that must be there and not be empty; `remedy` shows one.
     pub fn required_text(&mut self, key: &'static str, remedy: &str) -> String {
-        let entry = self.value(key);
+        let entry = self.written(key);
         let value = self.text_value(key).unwrap_or_default();
         if value.is_empty() {
             let position = self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.position);
@@ -279,7 +288,7 @@ impl Section<'_> {
     }
 
     fn text_value(&mut self, key: &'static str) -> Option<String> {
-        let entry = self.value(key)?;
+        let entry = self.written(key)?;
         let text = text_of(&entry.node);
         if text.is_none() {
             self.mismatch(entry, "text", quotes(&entry.node));

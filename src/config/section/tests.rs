@@ -2,6 +2,7 @@ use super::*;
 use crate::config::duration;
 use crate::config::yaml;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads `text` as a section at `path`; what was read and what was said.
 pub(super) fn decode<T>(text: &str, path: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
@@ -136,6 +137,20 @@ fn secrets_are_not_repeated_in_errors() {
     let said = with("h: {authorization: 12345}", |s| s.pairs("h", Secrecy::Secret)).2;
     assert_eq!(said, ["t:1:20: a::h::authorization: expected text, got a number (put it in quotes)"]);
     assert_eq!(duration::format(Duration::from_secs(90)), "1m30s");
+}
+
+#[test]
+fn urls_are_shown_unless_they_hold_what_nobody_may_see() {
+    for (url, is_shown) in [
+        ("https://tempo:4318/v1/traces", true),
+        ("https://me:secret@tempo:4318", false),
+        ("https://tempo:4318/v1/traces?api_key=secret", false),
+    ] {
+        let effective = with(&format!("u: {url}"), |s| s.optional_text("u", Secrecy::Url)).1;
+        let url = url.to_owned();
+        let value = if is_shown { Effective::Text(url) } else { Effective::Secret(url) };
+        assert_eq!(effective, Effective::Map(vec![("u".to_owned(), value)]));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 enum Class {
     Delivered,
     Retry(Option<u64>),
+    Limited(Option<u64>),
     TooLarge,
     Refused,
     Compression,
@@ -19,6 +20,7 @@ fn class(answer: &Answer) -> Class {
     match answer {
         Answer::Delivered { .. } => Delivered,
         Answer::Retry { after, .. } => Retry(after.map(|after| after.as_secs())),
+        Answer::Limited { after, .. } => Limited(after.map(|after| after.as_secs())),
         Answer::TooLarge { .. } => TooLarge,
         Answer::Refused { .. } => Refused,
         Answer::CompressionRefused { .. } => Compression,
@@ -49,8 +51,8 @@ fn grpc_answers() {
     let batch = "RATE_LIMITED: batch size (9 bytes) exceeds ingestion limit (local: 1 bytes, global: 0 bytes)";
     let table: &[(u32, &str, &[u8], Class)] = &[
         (0, "", b"", Delivered),
-        (8, rate, &hint, Retry(Some(5))),
-        (8, rate, b"", Retry(None)),
+        (8, rate, &hint, Limited(Some(5))),
+        (8, rate, b"", Limited(None)),
         (8, batch, b"", TooLarge),
         (8, batch, &hint, TooLarge),
         (8, "grpc: received message after decompression larger than max (5000000 vs. 4194304)", b"", TooLarge),
@@ -97,8 +99,8 @@ fn http_answers() {
     let table: &[(u16, &str, Option<&str>, &str, Class)] = &[
         (200, "", None, "", Delivered),
         (202, "text/html", None, "<html>", Delivered),
-        (429, "", Some("7"), "", Retry(Some(7))),
-        (429, "", Some("Sun, 06 Nov 1994 08:50:37 GMT"), "", Retry(Some(60))),
+        (429, "", Some("7"), "", Limited(Some(7))),
+        (429, "", Some("Sun, 06 Nov 1994 08:50:37 GMT"), "", Limited(Some(60))),
         (503, "", Some("Sun, 06 Nov 1994 08:00:00 GMT"), "", Retry(Some(0))),
         (503, "", Some("99999999"), "", Retry(Some(600))),
         (503, "", Some("soon"), "", Retry(None)),
@@ -110,7 +112,7 @@ fn http_answers() {
             "application/json",
             None,
             r#"{"code":8,"message":"x","details":[{"retryDelay":"2.5s"}]}"#,
-            Retry(Some(2)),
+            Limited(Some(2)),
         ),
         (
             429,

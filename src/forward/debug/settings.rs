@@ -42,8 +42,15 @@ impl DebugSettings {
             sampling_thereafter: section.u32("sampling_thereafter", 1),
         };
         section.unsupported("loglevel", "the Collector dropped it", "use verbosity: basic, normal or detailed");
-        section.inert("use_internal_logger", Shape::Bool, "it prints into the log");
+        let is_internal = section.bool("use_internal_logger", true);
+        if !is_internal {
+            section.note("use_internal_logger", "accepted, without effect: it prints into the log");
+        }
         section.inert("output_paths", Shape::List, "it prints into the log");
+        if is_internal && section.has("output_paths") {
+            let remedy = "remove it, or add use_internal_logger: false";
+            section.error("output_paths", "needs use_internal_logger: false", remedy);
+        }
         section.inert("sending_queue", Shape::Map, "nothing is queued for printing");
         settings
     }

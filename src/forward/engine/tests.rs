@@ -196,6 +196,19 @@ async fn too_large_requests_are_split_and_later_ones_are_smaller() {
 }
 
 #[tokio::test]
+async fn requests_that_a_rate_limit_never_lets_pass_are_made_smaller() {
+    let model = Model::new((1..=40).map(|seq| batch_of(seq, 10)).collect());
+    let answer = |names: &[String]| match names.len() > 7 {
+        true => Answer::Limited { after: Some(Duration::from_millis(1)), why: "RATE_LIMITED".to_owned() },
+        false => delivered(),
+    };
+    let engine = engine(&model, Box::new(answer), None);
+    drain(&engine, &model).await;
+    assert_eq!(model.sent(), 400);
+    assert!(engine.link.request_raw_bytes_max() < crate::forward::link::REQUEST_RAW_BYTES_MAX);
+}
+
+#[tokio::test]
 async fn a_batch_larger_than_receivers_accept_is_cut_before_it_is_sent() {
     const LIMIT: usize = crate::forward::link::REQUEST_RAW_BYTES_MAX;
     let model = Model::new(vec![batch_of(1, 3), padded_batch_of(2, &[50_000; 110]), batch_of(3, 3)]);

@@ -16,6 +16,7 @@ use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -62,6 +63,7 @@ impl Client {
         credentials: Option<Arc<dyn Credentials>>,
     ) -> Result<Self, HeaderError> {
         let (target, is_tls) = endpoint(settings)?;
+        let socket = socket(&settings.endpoint);
         let scheme = if is_tls { "https" } else { "http" };
         let authority = settings.authority.clone().unwrap_or_else(|| target.to_string());
         let uri = Uri::builder()
@@ -79,7 +81,7 @@ impl Client {
         if !settings.timeout.is_zero() {
             headers.insert("grpc-timeout", headers::grpc_timeout(settings.timeout));
         }
-        let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"h2")?;
+        let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"h2")?.at_socket(socket);
         let timeout = headers::attempt_timeout(settings.timeout);
         let connections = Connections::new(connector, settings.balancer);
         Ok(Self { connections, uri, headers, timeout, credentials })
@@ -184,14 +186,13 @@ impl Transport for Client {
 /// The address in one of the forms that gRPC accepts, and whether TLS is spoken there.
 fn endpoint(settings: &OtlpGrpcSettings) -> Result<(Target, bool), TargetError> {
     let endpoint = settings.endpoint.as_str();
-    if endpoint.starts_with("unix:") {
-        return Err(TargetError::UnixSocket(endpoint.to_owned()));
-    }
     let (authority, is_https) = match endpoint.split_once("://") {
+        // Nothing is looked up; the other side is told this name.
+        Some(("unix", _)) => ("localhost:4317", false),
         Some(("https", rest)) => (rest, true),
         Some(("http", rest)) => (rest, false),
         // dns://authority/host:port; the authority names a resolver, which is the system's here.
-        Some(("dns", rest)) => (rest.split_once('/').map_or(rest, |(_, name)| name), false),
+        Some(("dns" | "passthrough", rest)) => (rest.split_once('/').map_or(rest, |(_, name)| name), false),
         Some(_) => return Err(TargetError::Endpoint(endpoint.to_owned())),
         None => (endpoint, false),
     };
@@ -199,6 +200,11 @@ fn endpoint(settings: &OtlpGrpcSettings) -> Result<(Target, bool), TargetError> 
     let target = Target::parse(authority, None).ok_or_else(|| TargetError::Endpoint(endpoint.to_owned()))?;
     let is_plain = settings.tls.insecure && settings.tls.ca.is_none();
     Ok((target, is_https || !is_plain))
+}
+
+/// `unix:///path`.
+fn socket(endpoint: &str) -> Option<PathBuf> {
+    endpoint.strip_prefix("unix://").map(PathBuf::from)
 }
 
 /// The message of a response without its prefix; nothing if there is none, or it is compressed.
@@ -228,7 +234,7 @@ fn not_grpc(status: u16, headers: &HeaderMap) -> Reply {
     let code = answer::code_of_http_status(status);
     let message = format!("HTTP {status} with content type {content_type:?} instead of gRPC");
     let answer = match classify_grpc(GrpcAnswer { code, message: &message, details: &[], response: &[] }) {
-        answer @ (Answer::Retry { .. } | Answer::Misconfigured { .. }) => answer,
+        answer @ (Answer::Retry { .. } | Answer::Limited { .. } | Answer::Misconfigured { .. }) => answer,
         // What does not speak gRPC has not looked at the spans.
         _ => Answer::Misconfigured { why: bounded(&format!("{message}; is this the OTLP/gRPC port?")) },
     };
@@ -275,7 +281,8 @@ mod tests {
             ("https://tempo:4317", true, Some(("tempo:4317", true))),
             ("dns:///tempo:4317", true, Some(("tempo:4317", false))),
             ("dns://resolver/tempo:4317", true, Some(("tempo:4317", false))),
-            ("unix:///run/tempo", true, None),
+            ("passthrough:///tempo:4317", true, Some(("tempo:4317", false))),
+            ("unix:///run/tempo", true, Some(("localhost:4317", false))),
             ("xds:///tempo:4317", true, None),
             ("tempo", true, None),
         ];

@@ -55,6 +55,7 @@ struct Address {
 /// Cloning gives another handle.
 #[derive(Clone)]
 pub(super) struct Connection {
+    /// 0 before it is kept.
     number: u64,
     /// `None`: whichever of the name's took it.
     address: Option<SocketAddr>,
@@ -68,13 +69,16 @@ pub(super) struct Used(AtomicU64);
 
 impl Connections {
     pub(super) fn new(connector: Connector, balancer: Balancer) -> Self {
-        // Behind a proxy the name has no addresses that could be told apart.
-        let balancer = if connector.is_proxied() { Balancer::PickFirst } else { balancer };
+        // Behind a proxy or a socket there are no addresses that could be told apart.
+        let balancer = if connector.is_elsewhere() { Balancer::PickFirst } else { balancer };
         Self { connector, balancer, pool: Mutex::default(), breaks: Arc::default() }
     }
 
     /// An open connection, or a new one. The flag says whether it was open before.
     pub(super) async fn get(&self, used: &Used) -> Result<(Connection, bool), CallError> {
+        if self.balancer == Balancer::RoundRobin {
+            self.look_up().await?;
+        }
         let mut pool = self.pool.lock().await;
         pool.open.retain(|connection| {
             let is_closed = connection.sender.is_closed();
@@ -89,10 +93,10 @@ impl Connections {
                 Some(open) => (open.clone(), true),
                 None => {
                     let stream = self.connector.connect().await.map_err(CallError::Connect)?;
-                    (self.open(&mut pool, None, stream).await?, false)
+                    (pool.keep(self.open(None, stream).await?), false)
                 }
             },
-            Balancer::RoundRobin => self.next(&mut pool).await?,
+            Balancer::RoundRobin => self.next(pool).await?,
         };
         used.0.store(connection.number, Ordering::Relaxed);
         Ok((connection, is_reused))
@@ -110,33 +114,24 @@ impl Connections {
     }
 
     /// To the address whose turn it is, or the next one that takes a connection.
-    async fn next(&self, pool: &mut MutexGuard<'_, Pool>) -> Result<(Connection, bool), CallError> {
-        if pool.looked_up.is_none_or(|looked_up| looked_up.elapsed() >= LOOKUP_INTERVAL) {
-            self.look_up(pool).await?;
-        }
-        let count = pool.addresses.len();
-        let turns: Vec<usize> = (0..count).map(|turn| (pool.next + turn) % count).collect();
-        let is_refusing = |pool: &Pool, at: usize| {
-            pool.addresses.get(at).is_some_and(|it| it.refused.is_some_and(|refused| refused.elapsed() < REFUSED_PAUSE))
-        };
-        // Those that refused come last, and only if no other is left.
-        let (refusing, willing): (Vec<usize>, Vec<usize>) = turns.into_iter().partition(|at| is_refusing(pool, *at));
+    async fn next<'a>(&'a self, mut pool: MutexGuard<'a, Pool>) -> Result<(Connection, bool), CallError> {
         let mut last = None;
-        for at in willing.into_iter().chain(refusing) {
-            let Some(address) = pool.addresses.get(at).map(|it| it.address) else { continue };
-            pool.next = (at + 1) % count;
-            if let Some(open) = pool.open.iter().find(|connection| connection.address == Some(address)) {
-                return Ok((open.clone(), true));
+        for address in pool.turns() {
+            pool.took_turn(address);
+            if let Some(open) = pool.open_to(address) {
+                return Ok((open, true));
             }
+            // It counts as refusing until it has answered: others do not wait for it, and go elsewhere.
+            pool.refuses(address, true);
+            drop(pool);
             let opened = match self.connector.connect_to(address).await {
-                Ok(stream) => self.open(pool, Some(address), stream).await,
+                Ok(stream) => self.open(Some(address), stream).await,
                 Err(error) => Err(CallError::Connect(error)),
             };
-            if let Some(known) = pool.addresses.get_mut(at) {
-                known.refused = opened.is_err().then(Instant::now);
-            }
+            pool = self.pool.lock().await;
+            pool.refuses(address, opened.is_err());
             match opened {
-                Ok(connection) => return Ok((connection, false)),
+                Ok(connection) => return Ok((pool.keep(connection), false)),
                 Err(error) => last = Some(error),
             }
         }
@@ -146,52 +141,74 @@ impl Connections {
         }))
     }
 
-    /// Takes up what the name is now. If that cannot be had, and there is something from before, that holds on.
-    async fn look_up(&self, pool: &mut Pool) -> Result<(), CallError> {
-        let found = match self.connector.addresses().await {
-            Ok(found) => found,
-            Err(_) if !pool.addresses.is_empty() => Vec::new(),
-            Err(error) => return Err(CallError::Connect(error)),
-        };
-        pool.looked_up = Some(Instant::now());
-        if found.is_empty() {
+    /// Takes up what the name is now, if it is time. If that cannot be had, and there is something from before, that
+    /// holds on; meanwhile others go by it.
+    async fn look_up(&self) -> Result<(), CallError> {
+        let mut pool = self.pool.lock().await;
+        let is_due = pool.looked_up.is_none_or(|looked_up| looked_up.elapsed() >= LOOKUP_INTERVAL);
+        if !is_due && !pool.addresses.is_empty() {
             return Ok(());
         }
-        pool.take_addresses(found);
+        pool.looked_up = Some(Instant::now());
+        drop(pool);
+        let found = self.connector.addresses().await;
+        let mut pool = self.pool.lock().await;
+        match found {
+            Ok(found) if !found.is_empty() => pool.take_addresses(found),
+            Err(error) if pool.addresses.is_empty() => return Err(CallError::Connect(error)),
+            _ => {}
+        }
         Ok(())
     }
 
-    async fn open(
-        &self,
-        pool: &mut Pool,
-        address: Option<SocketAddr>,
-        stream: Box<dyn Stream>,
-    ) -> Result<Connection, CallError> {
+    async fn open(&self, address: Option<SocketAddr>, stream: Box<dyn Stream>) -> Result<Connection, CallError> {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE_INTERVAL).keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let (sender, driver) = builder
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| CallError::Broken { why: describe(&error), is_reused: false })?;
-        let (life, breaks) = (Arc::new(Life::default()), Arc::clone(&self.breaks));
-        // Ends with the connection, which closes when the last sender is dropped.
-        tokio::spawn({
-            let life = Arc::clone(&life);
-            async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(error = describe(&error), "connection to a destination ended");
-                }
-                breaks.ended(&life);
-            }
-        });
-        pool.opened += 1;
-        let connection = Connection { number: pool.opened, address, sender, life };
-        pool.open.push(connection.clone());
-        Ok(connection)
+        let life = self.breaks.follow(driver);
+        Ok(Connection { number: 0, address, sender, life })
     }
 }
 
 impl Pool {
+    /// The addresses, from the one whose turn it is. Those that refused come last: they are only tried if no other is left.
+    fn turns(&self) -> Vec<SocketAddr> {
+        let (before, from) = self.addresses.split_at(self.next.min(self.addresses.len()));
+        let is_refusing = |it: &&Address| it.refused.is_some_and(|refused| refused.elapsed() < REFUSED_PAUSE);
+        let (refusing, willing): (Vec<_>, Vec<_>) = from.iter().chain(before).partition(is_refusing);
+        willing.into_iter().chain(refusing).map(|it| it.address).collect()
+    }
+
+    fn took_turn(&mut self, address: SocketAddr) {
+        if let Some(at) = self.addresses.iter().position(|known| known.address == address) {
+            self.next = (at + 1) % self.addresses.len();
+        }
+    }
+
+    fn refuses(&mut self, address: SocketAddr, is_refusing: bool) {
+        if let Some(known) = self.addresses.iter_mut().find(|known| known.address == address) {
+            known.refused = is_refusing.then(Instant::now);
+        }
+    }
+
+    fn open_to(&self, address: SocketAddr) -> Option<Connection> {
+        self.open.iter().find(|connection| connection.address == Some(address)).cloned()
+    }
+
+    /// Numbers a new connection and keeps it; if another one to its address was opened meanwhile, that is the one.
+    fn keep(&mut self, connection: Connection) -> Connection {
+        if let Some(open) = connection.address.and_then(|address| self.open_to(address)) {
+            return open;
+        }
+        self.opened += 1;
+        let connection = Connection { number: self.opened, ..connection };
+        self.open.push(connection.clone());
+        connection
+    }
+
     /// Connections to addresses that are gone end with what is under way on them.
     fn take_addresses(&mut self, found: Vec<SocketAddr>) {
         let mut addresses: Vec<Address> = Vec::new();
@@ -289,6 +306,28 @@ mod tests {
             let refused = connections.get(&Used::default()).await;
             assert!(matches!(refused, Err(CallError::Connect(ConnectError::Unreachable { .. }))));
         }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_one_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tempo.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let accepted = tokio::spawn(async move { listener.accept().await.unwrap() });
+        let target = Target { host: "localhost".to_owned(), port: 4317 };
+        let connector = Connector::new(target, None, b"h2").unwrap().at_socket(Some(path.clone()));
+        let connections = Connections::new(connector, Balancer::RoundRobin);
+        for expected in [(1, false), (1, true)] {
+            let Ok((connection, is_reused)) = connections.get(&Used::default()).await else { panic!("no connection") };
+            assert_eq!((connection.number, is_reused), expected);
+        }
+        drop(accepted.await.unwrap());
+        // Nobody listens any more.
+        std::fs::remove_file(&path).unwrap();
+        let connector = Connector::new(Target { host: "localhost".to_owned(), port: 1 }, None, b"h2").unwrap();
+        let gone = Connections::new(connector.at_socket(Some(path.clone())), Balancer::RoundRobin);
+        let Err(CallError::Connect(error)) = gone.get(&Used::default()).await else { panic!("a connection") };
+        assert!(error.to_string().contains("tempo.sock"), "{error}");
     }
 
     #[tokio::test]

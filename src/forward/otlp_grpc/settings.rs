@@ -23,7 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// `exporters::otlp_grpc` (alias `otlp`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtlpGrpcSettings {
-    /// `host:port`, `http://host:port`, `https://host:port` (forces TLS) or `dns:///host:port`.
+    /// `host:port`, `http://host:port`, `https://host:port` (forces TLS), `dns:///host:port`, `passthrough:///host:port` or
+    /// `unix:///path`.
     pub endpoint: String,
     pub tls: ClientTlsSettings,
     /// Default [`Compression::Auto`].
@@ -63,6 +64,8 @@ impl OtlpGrpcSettings {
                 "is reached by TLS, because tls::insecure is not set; most services in a cluster speak plain text";
             section.warn("endpoint", reason, "if so, add tls: {insecure: true}");
         }
+        // As Go takes it: a port of this host.
+        let endpoint = if endpoint.starts_with(':') { format!("localhost{endpoint}") } else { endpoint };
         let settings = Self {
             endpoint,
             tls: section.section("tls", ClientTlsSettings::decode),
@@ -89,6 +92,8 @@ impl OtlpGrpcSettings {
     }
 }
 
+const SUPPORTED: &str = "supported: host:port, http://host:port, https://host:port, dns:///host:port, passthrough:///host:port, unix:///path";
+
 /// Checks the forms the Collector takes, as far as they are supported; the error is a reason and a remedy.
 fn check_endpoint(text: &str) -> Result<(), (String, String)> {
     if let (Some(_), without) = split_user(text) {
@@ -97,13 +102,17 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
         return Err(("names a user, which gRPC does not send".to_owned(), remedy));
     }
     let shown = format!("{text:?}");
-    let supported = "supported: host:port, http://host:port, https://host:port, dns:///host:port".to_owned();
+    let supported = SUPPORTED.to_owned();
     if text.is_empty() {
         // Reported as missing.
         return Ok(());
     }
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.starts_with("///")) {
+        let path = path.trim_start_matches('/');
+        return Err((format!("{shown} names no socket by its whole path"), format!("write unix:///{path}")));
+    }
     let target = match text.split_once("://") {
-        Some(("http" | "https", rest)) => rest.trim_end_matches('/'),
+        Some(("http" | "https", rest)) => rest,
         Some(("dns", rest)) => match rest.strip_prefix('/') {
             Some(target) => target,
             None => {
@@ -111,6 +120,8 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
                 return Err((format!("{shown} names a DNS server"), format!("write dns:///{target}; {supported}")));
             }
         },
+        Some(("unix", _)) => return Ok(()),
+        Some(("passthrough", rest)) => rest.trim_start_matches('/'),
         Some((scheme, _)) => return Err((format!("{shown} has the unsupported scheme {scheme:?}"), supported)),
         None => text,
     };
@@ -123,7 +134,7 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err((format!("{shown} has no port number from 1 to 65535 after the last colon"), supported));
     }
-    if host.is_empty() {
+    if host.is_empty() && !text.starts_with(':') {
         return Err((format!("{shown} has no host"), format!("write localhost:{port}")));
     }
     let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -135,18 +146,23 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
 
 /// Whether this looks like a Service of the cluster: `tempo:4317`, `tempo.tempo:4317`, `tempo.tempo.svc:4317`.
 fn is_plain_in_cluster(endpoint: &str) -> bool {
-    if endpoint.starts_with("https://") {
+    if endpoint.starts_with("https://") || endpoint.starts_with("unix://") {
         return false;
     }
     let target = endpoint.rsplit('/').next().unwrap_or_default();
     let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
     let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    !host.is_empty()
-        && !is_address
-        && (!host.contains('.') || host.contains(".svc") || (host.matches('.').count() == 1 && same_twice(host)))
+    !host.is_empty() && !is_address && (!host.contains('.') || host.contains(".svc") || is_in_namespace(host))
 }
 
-/// `tempo.tempo`: the habit of naming the namespace after the service. Other names with one dot may be on the internet.
-fn same_twice(host: &str) -> bool {
-    host.split_once('.').is_some_and(|(service, namespace)| service.contains(namespace) || namespace.contains(service))
+/// `tempo.monitoring`: a Service and its namespace. Names on the internet end in a country or one of a few words.
+fn is_in_namespace(host: &str) -> bool {
+    const TOP_LEVEL: [&str; 20] = [
+        "com", "org", "net", "edu", "gov", "info", "biz", "dev", "app", "cloud", "tech", "online", "site", "xyz",
+        "example", "test", "local", "internal", "lan", "home",
+    ];
+    host.split_once('.').is_some_and(|(_, last)| {
+        let last = last.to_ascii_lowercase();
+        !last.contains('.') && last.len() > 2 && !TOP_LEVEL.contains(&last.as_str())
+    })
 }

@@ -11,7 +11,9 @@ use crate::forward::headers::{self, HeaderError, with_sources};
 use crate::forward::link::{Reply, Transport};
 use crate::otlp::Signal;
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -72,7 +74,7 @@ impl Client {
         let (user, url) = split_user(settings.url(signal).unwrap_or_default());
         let unusable = || TargetError::Endpoint(url.clone());
         let parsed: Uri = url.parse().map_err(|_| unusable())?;
-        let (is_tls, default_port) = match parsed.scheme_str() {
+        let (is_tls, default_port) = match parsed.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("http") => (false, 80),
             Some("https") => (true, 443),
             _ => return Err(unusable().into()),
@@ -106,6 +108,7 @@ impl Client {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(connection) = idle.pop() {
             if connection.sender.is_ready() {
+                connection.life.is_asked();
                 return Some(connection);
             }
             // Its own task may come to it only after the next answer.
@@ -117,7 +120,10 @@ impl Client {
     fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_CONNECTIONS_MAX {
+            connection.life.serves();
             idle.push(connection);
+        } else {
+            connection.life.ends_in_order();
         }
     }
 
@@ -126,17 +132,7 @@ impl Client {
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| ExchangeError::Broken { why: with_sources(&error), is_reused: false })?;
-        // Ends with the connection, which closes when its sender is dropped.
-        let (life, breaks) = (Arc::new(Life::default()), Arc::clone(&self.breaks));
-        tokio::spawn({
-            let life = Arc::clone(&life);
-            async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(error = with_sources(&error), "connection to a destination ended");
-                }
-                breaks.ended(&life);
-            }
-        });
+        let life = self.breaks.follow(driver);
         Ok(Connection { sender, life })
     }
 
@@ -150,14 +146,24 @@ impl Client {
             None => self.connect().await?,
         };
         let response = connection.sender.send_request(request).await.map_err(|error| {
-            self.breaks.ended(&connection.life);
+            if is_reused {
+                self.breaks.broke(&connection.life);
+            }
             ExchangeError::Broken { why: with_sources(&error), is_reused }
         })?;
-        connection.life.serves();
         let (head, body) = response.into_parts();
-        let (body, is_whole) = read(body).await;
-        if is_whole && let Ok(Ok(())) = tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await {
-            self.keep(connection);
+        if says_close(&head.headers) {
+            connection.life.ends_in_order();
+        }
+        let (body, rest) = read(body).await;
+        match rest {
+            Rest::Whole => match tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await {
+                Ok(Ok(())) => self.keep(connection),
+                // Servers may close after a response without saying so.
+                _ => connection.life.ends_in_order(),
+            },
+            Rest::Left => connection.life.ends_in_order(),
+            Rest::Broken => self.breaks.broke(&connection.life),
         }
         Ok(reply(head.status.as_u16(), &head.headers, &body))
     }
@@ -203,21 +209,39 @@ impl Transport for Client {
     }
 }
 
+/// What became of the rest of a body.
+enum Rest {
+    Whole,
+    /// It is too long or takes too long.
+    Left,
+    Broken,
+}
+
+/// Whether the server closes the connection after this response.
+fn says_close(headers: &HeaderMap) -> bool {
+    let said = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    said.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
+}
+
 /// The body, at most [`RESPONSE_BYTES_MAX`] of it, and whether that is all. The status counts even if the body breaks
 /// off or never ends.
-async fn read(mut body: Incoming) -> (Bytes, bool) {
+async fn read(mut body: Incoming) -> (Bytes, Rest) {
     let deadline = Instant::now() + BODY_TIMEOUT;
     let mut out = BytesMut::new();
     while let Some(frame) = tokio::time::timeout_at(deadline, body.frame()).await.transpose() {
-        let Ok(Ok(frame)) = frame else { return (out.freeze(), false) };
+        let frame = match frame {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(_)) => return (out.freeze(), Rest::Broken),
+            Err(_) => return (out.freeze(), Rest::Left),
+        };
         let Ok(data) = frame.into_data() else { continue };
         let room = RESPONSE_BYTES_MAX - out.len();
         out.extend_from_slice(data.get(..room).unwrap_or(&data));
         if data.len() > room {
-            return (out.freeze(), false);
+            return (out.freeze(), Rest::Left);
         }
     }
-    (out.freeze(), true)
+    (out.freeze(), Rest::Whole)
 }
 
 fn reply(status: u16, headers: &HeaderMap, body: &[u8]) -> Reply {
@@ -233,4 +257,65 @@ fn reply(status: u16, headers: &HeaderMap, body: &[u8]) -> Reply {
         SystemTime::now(),
     );
     Reply { name: status.to_string().into(), answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::body::Codec;
+    use crate::forward::settings::ClientTlsSettings;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Notify;
+
+    /// A client of a server that closes each connection after a response, at once or when it is told to.
+    async fn client(response: &'static str, close: Option<Arc<Notify>>) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"the end") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(response.as_bytes()).await.unwrap();
+                if let Some(close) = &close {
+                    close.notified().await;
+                }
+            }
+        });
+        let timeout = Duration::from_secs(60);
+        let settings = OtlpHttpSettings::for_posts(&url, Vec::new(), ClientTlsSettings::default(), timeout);
+        Client::new(&settings, Signal::Metrics, None).unwrap()
+    }
+
+    async fn sends(client: &Client) {
+        let body = Body::of_block(Bytes::from_static(b"the end"), Codec::Identity);
+        assert_eq!(client.send(body).await.name, "200");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_closes_after_each_response_was_not_restarted() {
+        for response in [
+            "HTTP/1.1 200 OK\r\nconnection: Close\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        ] {
+            let client = client(response, None).await;
+            for _ in 0..5 {
+                sends(&client).await;
+                assert_eq!(client.broke_at(), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_is_closed_is_a_break_known_with_the_next_answer() {
+        let close = Arc::new(Notify::new());
+        let client = client("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Some(Arc::clone(&close))).await;
+        sends(&client).await;
+        assert_eq!(client.broke_at(), None);
+        close.notify_one();
+        sends(&client).await;
+        assert!(client.broke_at().is_some());
+    }
 }

@@ -87,7 +87,11 @@ impl OtlpHttpSettings {
             section.error("proxy_url", "not supported: only HTTP proxies are spoken to", "e.g. http://proxy.corp:3128");
         }
         section.inert("profiles_endpoint", Shape::Text, "profiles are not forwarded");
-        section.inert("compression_params", Shape::Map, "what the spool compressed is passed on as it is");
+        let compression = settings.compression;
+        section.section("compression_params", |params| accept_level(params, compression));
+        if section.has("compression_params") {
+            section.note("compression_params", "accepted, without effect: levels are the appliance's own");
+        }
         for key in ["read_buffer_size", "write_buffer_size"] {
             section.inert(key, Shape::Int, "buffers have the appliance's own size");
         }
@@ -100,6 +104,13 @@ impl OtlpHttpSettings {
         section.inert("force_attempt_http2", Shape::Bool, "HTTP/1.1 is spoken, on a few kept connections");
         section.inert("disable_keep_alives", Shape::Bool, "connections are few and kept");
         section.inert("keepalive", Shape::Map, "connections are few and kept");
+        let flat = [
+            ("idle_conn_timeout", "90s"),
+            ("max_idle_conns", "100"),
+            ("max_idle_conns_per_host", "0"),
+            ("disable_keep_alives", "false"),
+        ];
+        section.moved("keepalive", &flat);
         section.only("cookies", &["{}"], "cookies are not kept", "remove it");
         refuse_extensions(section);
         settings
@@ -110,6 +121,19 @@ impl OtlpHttpSettings {
     /// Where requests of this signal go, if anywhere.
     pub fn url(&self, signal: Signal) -> Option<&str> {
         self.urls.iter().find(|(of, _)| *of == signal).map(|(_, url)| url.as_str())
+    }
+}
+
+/// `compression_params`: means nothing here, but is checked as the Collector checks it.
+fn accept_level(section: &mut Section<'_>, compression: Compression) {
+    let Some(level) = section.accept_int("level") else { return };
+    let fits = match compression {
+        Compression::Auto | Compression::Gzip => (-2..=9).contains(&level),
+        Compression::Snappy => level == 0,
+        Compression::Zstd | Compression::None => true,
+    };
+    if !fits {
+        section.error("level", format!("{level} is no level of this compression"), "remove it");
     }
 }
 
@@ -158,7 +182,7 @@ fn check_url(url: &str) -> Result<(), (String, String)> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err((format!("{text:?} is no URL"), format!("write http://{text} or https://{text}")));
     };
-    if !matches!(scheme, "http" | "https") {
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return Err((format!("{text:?} has the unsupported scheme {scheme:?}"), "supported: http, https".to_owned()));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

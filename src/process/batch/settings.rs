@@ -32,13 +32,27 @@ impl BatchSettings {
             timeout: section.duration("timeout", Duration::from_millis(200)),
             send_batch_max_size: section.u32("send_batch_max_size", 0),
         };
-        let why = "batches are not kept apart by client metadata";
-        section.only("metadata_keys", &["[]", ""], why, "remove it; one instance per tenant keeps tenants apart");
-        section.inert("metadata_cardinality_limit", crate::config::Shape::Int, why);
+        accept_metadata(section);
         if settings.send_batch_max_size > 0 && settings.send_batch_max_size < settings.send_batch_size {
             let reason = format!("must be at least send_batch_size, which is {}", settings.send_batch_size);
             section.error("send_batch_max_size", reason, "or 0 for no cap");
         }
         settings
+    }
+}
+
+/// Keeping batches of different clients apart changes nothing here: processors see each request with its own client's
+/// metadata before it is stored, and no exporter sends any of it on.
+fn accept_metadata(section: &mut Section<'_>) {
+    let keys = section.list("metadata_keys");
+    if !keys.is_empty() {
+        section.note("metadata_keys", "accepted, without effect: nothing behind the spool reads client metadata");
+    }
+    section.accept("metadata_cardinality_limit", crate::config::Shape::Int);
+    let lower: Vec<String> = keys.iter().map(|key| key.to_ascii_lowercase()).collect();
+    for (at, key) in lower.iter().enumerate() {
+        if lower.iter().take(at).any(|known| known == key) {
+            section.error("metadata_keys", format!("names {key:?} a second time; case does not count"), "remove one");
+        }
     }
 }

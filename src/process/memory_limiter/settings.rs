@@ -14,6 +14,8 @@ pub const DECLARATION: Declaration<ProcessorSettings> = Declaration::new(
 )
 .serving(&Signal::ALL);
 
+const NO_COLLECTOR: &str = "Spanreel has no garbage collector";
+
 /// `processors::memory_limiter`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryLimiterSettings {
@@ -35,15 +37,8 @@ impl MemoryLimiterSettings {
             limit_percentage: section.u32("limit_percentage", 0),
             spike_limit_percentage: section.u32("spike_limit_percentage", 0),
         };
-        for key in [
-            "min_gc_interval_when_soft_limited",
-            "min_gc_interval_when_hard_limited",
-            "max_gc_interval_when_soft_limited",
-            "max_gc_interval_when_hard_limited",
-        ] {
-            section.inert(key, Shape::Duration, "Spanreel has no garbage collector");
-        }
-        section.inert("garbage_collector", Shape::Map, "Spanreel has no garbage collector");
+        accept_collections(section);
+        section.inert("garbage_collector", Shape::Map, NO_COLLECTOR);
         settings.check(section);
         settings
     }
@@ -76,6 +71,34 @@ impl MemoryLimiterSettings {
         if self.limit_percentage > 0 && self.spike_limit_percentage >= self.limit_percentage {
             let remedy = "a fifth of the limit is usual";
             section.error("spike_limit_percentage", "must be smaller than limit_percentage", remedy);
+        }
+    }
+}
+
+/// Intervals between garbage collections: they mean nothing here, and are checked as the Collector checks them.
+fn accept_collections(section: &mut Section<'_>) {
+    const MIN_SOFT: &str = "min_gc_interval_when_soft_limited";
+    const MIN_HARD: &str = "min_gc_interval_when_hard_limited";
+    const MAX_SOFT: &str = "max_gc_interval_when_soft_limited";
+    const MAX_HARD: &str = "max_gc_interval_when_hard_limited";
+    let mut read = |key: &'static str, default_s: u64| {
+        let written = section.accept_duration(key);
+        if written.is_some() {
+            section.note(key, format!("accepted, without effect: {NO_COLLECTOR}"));
+        }
+        written.unwrap_or(Duration::from_secs(default_s))
+    };
+    let (min_soft, min_hard) = (read(MIN_SOFT, 10), read(MIN_HARD, 0));
+    let (max_soft, max_hard) = (read(MAX_SOFT, 30), read(MAX_HARD, 30));
+    // A maximum of 0 is none.
+    for (key, is_wrong, other) in [
+        (MIN_SOFT, min_soft < min_hard, MIN_HARD),
+        (MAX_SOFT, !max_soft.is_zero() && max_soft < min_soft, MIN_SOFT),
+        (MAX_HARD, !max_hard.is_zero() && max_hard < min_hard, MIN_HARD),
+        (MAX_SOFT, !max_soft.is_zero() && max_soft < max_hard, MAX_HARD),
+    ] {
+        if is_wrong && section.is_sound() {
+            section.error(key, format!("must not be less than {other}"), "remove both: they mean nothing here");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Settings of the `otlp` receiver, with the Collector's names and defaults (OTLP receiver v0.159; both protocols are
 //! optional there, at least one is required).
 
-use crate::config::{Declaration, Section, Stability, WhenNull};
+use crate::config::{Declaration, Section, Shape, Stability, WhenNull};
 use crate::otlp::Signal;
 use crate::receive::listener::{Limits, Paths};
 use crate::receive::settings::{GrpcServerSettings, HttpServerSettings, Port, ReceiverSettings};
@@ -62,6 +62,7 @@ impl OtlpReceiverSettings {
 
 impl HttpSettings {
     fn decode(section: &mut Section<'_>) -> Self {
+        section.inert("profiles_url_path", Shape::Text, "profiles are not taken");
         Self {
             server: HttpServerSettings::decode(section, "localhost:4318"),
             traces_url_path: url_path(section, "traces_url_path", "/v1/traces"),

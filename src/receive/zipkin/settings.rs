@@ -1,6 +1,6 @@
 //! Settings of the `zipkin` receiver, with the Collector's names and defaults (contrib v0.162).
 
-use crate::config::{Declaration, Section, Stability};
+use crate::config::{Declaration, Section, Stability, WhenNull};
 use crate::receive::settings::{HttpServerSettings, ReceiverSettings};
 
 /// The `zipkin` receiver.
@@ -10,6 +10,8 @@ pub const DECLARATION: Declaration<ReceiverSettings> = Declaration::new(
     "Zipkin spans over HTTP: v2 as JSON or protobuf, v1 as JSON or Thrift.",
     |section| ReceiverSettings::Zipkin(ZipkinReceiverSettings::decode(section)),
 );
+
+const ENDPOINT: &str = "localhost:9411";
 
 /// `receivers::zipkin`.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,9 +24,11 @@ pub struct ZipkinReceiverSettings {
 
 impl ZipkinReceiverSettings {
     fn decode(section: &mut Section<'_>) -> Self {
-        Self {
-            http: HttpServerSettings::decode(section, "localhost:9411"),
-            parse_string_tags: section.bool("parse_string_tags", false),
-        }
+        // The newer form has the server under protocols::http.
+        let newer = section.optional("protocols", WhenNull::Absent, |protocols| {
+            protocols.optional("http", WhenNull::On, |http| HttpServerSettings::decode(http, ENDPOINT))
+        });
+        let http = newer.flatten().unwrap_or_else(|| HttpServerSettings::decode(section, ENDPOINT));
+        Self { http, parse_string_tags: section.bool("parse_string_tags", false) }
     }
 }
