@@ -247,7 +247,7 @@ impl Appliance {
             }
             let server = http_server::bind(&query_endpoint).await?.counting(&query_metrics.stalled);
             let address = server.address();
-            let access = access::access(&options.config, &settings.access, access_metrics)?;
+            let access = access::access(&options.config, settings, access_metrics)?;
             if let Some(endpoint) = &settings.query_grpc_endpoint {
                 let grpc = http_server::bind(endpoint).await?.counting(&query_metrics.stalled);
                 let routes = access::guarded(crate::query::grpc_router(state.clone()), &access);

@@ -50,6 +50,7 @@ use bytes::Bytes;
 use committer::{Command, Committer};
 use high_water::HighWater;
 use shared::Shared;
+pub use state::Depth;
 use state::State;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -382,6 +383,20 @@ impl Spool {
     /// When the oldest batch that waits behind a cursor became durable, Unix nanoseconds. Blocking.
     pub fn oldest_waiting(&self, account: &ConsumerAccount) -> Option<u64> {
         self.shared.oldest_waiting(Seq(account.position))
+    }
+
+    /// How much lies between a cursor and the end of the spool, batches of other pipelines in between included; without
+    /// what was sent out of turn.
+    pub fn depth(&self, account: &ConsumerAccount) -> Depth {
+        let state = self.shared.state();
+        let all = state.depth_from(account.position);
+        let ahead = account.ahead.filter(|ahead| ahead.to > account.position);
+        let Some(Ahead { from, to, .. }) = ahead else { return all };
+        let (from, to) = (state.depth_from(from.max(account.position)), state.depth_from(to));
+        Depth {
+            batches: (all.batches + to.batches).saturating_sub(from.batches),
+            bytes: (all.bytes + to.bytes).saturating_sub(from.bytes),
+        }
     }
 
     pub fn sync_times(&self) -> SyncTimes {

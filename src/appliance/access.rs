@@ -4,18 +4,32 @@ use super::authenticators::Authenticators;
 use super::components::Components;
 use super::pipelines::StartError;
 use super::spanreel::access::AccessSettings;
+use super::spanreel::settings::SpanreelSettings;
 use crate::config::Config;
 use crate::query::{self, Access, AccessMetrics, AccessRules, Role, TrustedProxy};
 use axum::Router;
 use http::HeaderName;
 
+/// Where a pod finds the name of its namespace.
+const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
 /// The rules of `extensions::spanreel::access` at work.
 pub(super) fn access(
     config: &Config<Components>,
-    settings: &AccessSettings,
+    settings: &SpanreelSettings,
     metrics: AccessMetrics,
 ) -> Result<Access, StartError> {
-    Access::new(rules(config, settings)?, metrics).map_err(|error| StartError::Internal(error.to_string()))
+    let rules = rules(config, &settings.access)?;
+    Access::new(rules, own_names(settings), metrics).map_err(|error| StartError::Internal(error.to_string()))
+}
+
+/// The machine's name, and that of the Service within the cluster, which could be names in a registry, too.
+fn own_names(settings: &SpanreelSettings) -> Vec<String> {
+    let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let webhook = &settings.webhook;
+    let namespace = webhook.namespace.clone().or_else(|| read(POD_NAMESPACE));
+    let service = namespace.map(|namespace| format!("{}.{namespace}", webhook.service));
+    read("/proc/sys/kernel/hostname").into_iter().chain(service).filter(|name| !name.is_empty()).collect()
 }
 
 /// The same, with the authenticators as `config` has them now.

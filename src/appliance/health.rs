@@ -3,7 +3,7 @@
 
 use super::host::View;
 use crate::receive::settings::ServerTlsSettings;
-use crate::spool::{ConsumerSnapshot, Snapshot, Spool, unix_nanos};
+use crate::spool::{ConsumerSnapshot, Depth, Snapshot, Spool, unix_nanos};
 use crate::telemetry;
 use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
@@ -85,6 +85,9 @@ pub(super) fn complete(
             let oldest = (consumer.queued > 0).then(|| spool.oldest_waiting(&consumer.account)).flatten();
             let age = oldest.map(|oldest| Duration::from_nanos(unix_nanos().saturating_sub(oldest)).as_secs());
             destination["oldest_waiting_age_seconds"] = json!(age);
+            let depth = if consumer.queued > 0 { spool.depth(&consumer.account) } else { Depth::default() };
+            destination["waiting_batches"] = json!(depth.batches);
+            destination["waiting_bytes"] = json!(depth.bytes);
             let letters = counted.letters.iter().find(of_this).map_or(0, |of| of.count);
             destination["dead_letters"] = json!(is_counted.then_some(letters));
         }

@@ -86,6 +86,8 @@ async fn fetch(endpoint: &str, method: Method, path: &str) -> Result<Value, Fail
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unheard(&error))?;
     let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
     let mut request = http::Request::builder().method(method).uri(path).header(http::header::HOST, host);
+    // No page can have sent this: whatever the host is called, it was meant.
+    request = request.header("sec-fetch-site", "none");
     if let Some((name, value)) = credentials(authority, std::env::var(AUTHORIZATION).ok())? {
         request = request.header(name, value);
     }

@@ -8,7 +8,7 @@
 //!
 //! Without settings everybody who reaches the port may do everything. Pages and files of the web UI hold no data and are
 //! behind no login; what they ask for is. Invariants: what is not known to change nothing counts as a change; a page of
-//! another site changes nothing here whatever the browser sends along; wrong credentials are refused also where none would
+//! another site changes and sees nothing here whatever the browser sends along; wrong credentials are refused also where none would
 //! do; every refusal is counted.
 
 mod names;
@@ -28,7 +28,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -67,8 +67,8 @@ pub struct AccessRules {
     /// Asked in this order.
     pub authenticators: Vec<(Arc<Authenticator>, Role)>,
     pub trusted_proxy: Option<TrustedProxy>,
-    /// Names under which browsers come, besides addresses and those that nobody can register. If there are any, whoever has
-    /// no credentials sees nothing under others.
+    /// Names under which browsers come, besides addresses, this process's own, and those that nobody can register. `*` is
+    /// any. If there are some, whoever has no credentials sees nothing under others even over TLS.
     pub hosts: Vec<String>,
 }
 
@@ -87,6 +87,8 @@ pub struct Access(Arc<Inner>);
 
 struct Inner {
     rules: ArcSwap<AccessRules>,
+    /// Names of this machine and of the Service in front of it.
+    own_names: Vec<String>,
     seal: Seal,
     metrics: AccessMetrics,
 }
@@ -187,11 +189,13 @@ impl AccessMetrics {
 }
 
 impl Access {
+    /// `own_names` are those of this machine and of the Service in front of it.
+    ///
     /// # Errors
     /// There are no random numbers.
-    pub fn new(rules: AccessRules, metrics: AccessMetrics) -> Result<Self, NoRandomness> {
+    pub fn new(rules: AccessRules, own_names: Vec<String>, metrics: AccessMetrics) -> Result<Self, NoRandomness> {
         let seal = Seal::new().ok_or(NoRandomness)?;
-        Ok(Self(Arc::new(Inner { rules: ArcSwap::from_pointee(rules), seal, metrics })))
+        Ok(Self(Arc::new(Inner { rules: ArcSwap::from_pointee(rules), own_names, seal, metrics })))
     }
 
     /// Judges by other rules from now on. Sessions go on if their credentials are still good.
@@ -318,6 +322,21 @@ impl Access {
         challenges.dedup();
         challenges
     }
+
+    /// The name under which somebody came, if a page of another site may have led him here (DNS rebinding). Where a browser
+    /// says of what site a page is, the name had to be proven, by a certificate or by being this machine's; over plain HTTP
+    /// to a name that could be anybody's it does not say it, and neither does what is no browser.
+    fn strange_name<'a>(&self, request: &'a Parts, changes: bool) -> Option<&'a str> {
+        let headers = &request.headers;
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let rules = self.rules();
+        let is_proven = headers.contains_key("sec-fetch-site");
+        let origin = text(ORIGIN).filter(|_| changes && !is_proven).map(host_of);
+        let host = text(HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
+        let host = host.filter(|_| !is_proven || !rules.hosts.is_empty());
+        let known = || rules.hosts.iter().chain(&self.0.own_names);
+        origin.into_iter().chain(host).find(|name| !names::is_own(name, known()))
+    }
 }
 
 impl TrustedProxy {
@@ -332,7 +351,31 @@ impl TrustedProxy {
     }
 }
 
-/// Lets a request pass, with the [`Caller`] among its extensions, or refuses it.
+/// Somebody who was let in for something that lasts.
+#[derive(Clone)]
+pub(super) struct Standing {
+    access: Access,
+    headers: HeaderMap,
+    peer: Option<Peer>,
+}
+
+impl Standing {
+    /// Of a request that came through [`guard`]; without one nobody is asked.
+    pub(super) fn of(headers: &HeaderMap, extensions: &Extensions) -> Option<Self> {
+        let access = extensions.get::<Access>()?.clone();
+        Some(Self { access, headers: headers.clone(), peer: extensions.get::<Peer>().copied() })
+    }
+
+    /// Whether he would be let in now.
+    pub(super) async fn holds(&self) -> bool {
+        match self.access.caller(&self.headers, self.peer).await {
+            Ok(caller) => caller.role > Role::None,
+            Err(refused) => refused.reason == Reason::Busy,
+        }
+    }
+}
+
+/// Lets a request pass, with the [`Caller`] and the rules among its extensions, or refuses it.
 pub async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
     if is_open(request.uri().path()) {
         return next.run(request).await;
@@ -341,6 +384,7 @@ pub async fn guard(State(access): State<Access>, request: Request, next: Next) -
     match admit(&access, &head).await {
         Ok(caller) => {
             head.extensions.insert(caller);
+            head.extensions.insert(access);
             next.run(Request::from_parts(head, body)).await
         }
         Err(refused) => access.answer(&head.headers, refused),
@@ -364,7 +408,7 @@ async fn admit(access: &Access, request: &Parts) -> Result<Caller, Refused> {
     }
     // A browser gives credentials to the site that they are for; who has none may have been led here by another.
     if !caller.is_known()
-        && let Some(name) = strange_name(request, changes, &access.rules().hosts)
+        && let Some(name) = access.strange_name(request, changes)
     {
         let message = format!(
             "{name} could be the name of another site; if it is one of Spanreel's, add it to \
@@ -422,17 +466,4 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
 
 fn host_of(origin: &str) -> &str {
     origin.split_once("://").map_or(origin, |(_, host)| host)
-}
-
-/// The name under which a browser came, if a page of another site may have led it here. Whoever looks is asked only if there
-/// are `hosts`: many are looked at under a name of their own.
-fn strange_name<'a>(request: &'a Parts, changes: bool, hosts: &[String]) -> Option<&'a str> {
-    let headers = &request.headers;
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    // Where a browser says it, the name had to be proven, by a certificate or by being this machine's.
-    let judges_origin = changes && !headers.contains_key("sec-fetch-site");
-    let origin = text(ORIGIN).filter(|_| judges_origin).map(host_of);
-    let host = text(HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
-    let host = host.filter(|_| !hosts.is_empty());
-    origin.into_iter().chain(host).find(|name| !names::is_own(name, hosts))
 }

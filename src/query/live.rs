@@ -15,11 +15,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::access::Standing;
 use super::admission::{Answer, Room};
 use super::arrivals::{Came, Look, Newcomers, Order};
 use super::asked::Asked;
@@ -45,7 +46,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// What a browser waits before it comes again.
 const RETRY: Duration = Duration::from_secs(2);
-/// A stream ends after so long. Browsers come again by themselves, and are asked again who they are.
+/// How often it is asked whether who listens may still do so. To check a password costs.
+const JUDGE_INTERVAL: Duration = Duration::from_secs(5);
+/// A stream ends after so long. Browsers come again by themselves, and see a certificate or a proxy that is new.
 const STREAM_DURATION_MAX: Duration = Duration::from_secs(15 * 60);
 
 const ROWS_DEFAULT: u32 = 20;
@@ -150,6 +153,7 @@ impl Drop for Place {
 pub(super) async fn live(
     State(state): State<QueryState>,
     headers: HeaderMap,
+    extensions: Extensions,
     Asked(parameters): Asked,
 ) -> Result<Response, Response> {
     let place = Place::take(&state).map_err(IntoResponse::into_response)?;
@@ -158,8 +162,8 @@ pub(super) async fn live(
     let read = move || LiveCall::of(&parameters).map(Arc::new);
     let understood = state.scan(read, |call, _| Ok(Understood(call))).await;
     let Understood(call) = understood.map_err(IntoResponse::into_response)?;
-    let wait_max = state.limits().read_wait_max;
-    let (body, hangup) = paced::fed(wait_max, move |feed| Live { place, call, mark: from }.run(feed));
+    let (standing, wait_max) = (Standing::of(&headers, &extensions), state.limits().read_wait_max);
+    let (body, hangup) = paced::fed(wait_max, move |feed| Live { place, call, mark: from, standing }.run(feed));
     let mut response = event_stream(body);
     response.extensions_mut().insert(hangup);
     Ok(response)
@@ -189,35 +193,37 @@ struct Live {
     place: Place,
     call: Arc<LiveCall>,
     mark: Mark,
+    standing: Option<Standing>,
 }
 
 impl Live {
-    /// Until the client leaves, the process stops, or the stream is as old as it may get.
+    /// Until the client leaves or may not listen any more, the process stops, or the stream is as old as it may get.
     async fn run(mut self, feed: Feed) -> Result<(), Unread> {
         let stopping = self.place.state.stopping().clone();
         let telling = tokio::time::timeout(STREAM_DURATION_MAX, self.tell(&feed));
         match stopping.run_until_cancelled(telling).await {
-            Some(Ok(Unread)) => Err(Unread),
+            Some(Ok(told)) => told,
             // As old as it may get.
             Some(Err(_)) => Ok(()),
-            None => {
-                let data = json!({ "message": "Spanreel is stopping" }).to_string();
-                feed.send(event("end", None, data.as_bytes()).into()).await
-            }
+            None => feed.send(end("Spanreel is stopping")).await,
         }
     }
 
-    /// Until the client takes nothing.
-    async fn tell(&mut self, feed: &Feed) -> Unread {
+    /// Until the client may not listen any more.
+    async fn tell(&mut self, feed: &Feed) -> Result<(), Unread> {
         let opening = format!("retry: {}\n{}\n", RETRY.as_millis(), id(self.mark));
-        if let Err(unread) = feed.send(opening.into()).await {
-            return unread;
-        }
+        feed.send(opening.into()).await?;
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = Instant::now();
+        let (mut told, mut judged) = (Instant::now(), Instant::now());
         loop {
             looks.tick().await;
+            if judged.elapsed() >= JUDGE_INTERVAL {
+                if !self.may_listen().await {
+                    return feed.send(end("the session has ended: log in again")).await;
+                }
+                judged = Instant::now();
+            }
             let piece: Bytes = match self.look().await {
                 // It takes its room along until the client has it.
                 Ok(Looked { event: Some(event), room, .. }) => feed.held(event, room),
@@ -230,10 +236,15 @@ impl Live {
                     event("problem", None, data.as_bytes()).into()
                 }
             };
-            if let Err(unread) = feed.send(piece).await {
-                return unread;
-            }
+            feed.send(piece).await?;
             told = Instant::now();
+        }
+    }
+
+    async fn may_listen(&self) -> bool {
+        match &self.standing {
+            Some(standing) => standing.holds().await,
+            None => true,
         }
     }
 
@@ -306,6 +317,11 @@ fn opened(name: &str, mark: Option<Mark>) -> Vec<u8> {
 /// One event. JSON as it is written here has no line feeds.
 fn event(name: &str, mark: Option<Mark>, data: &[u8]) -> Vec<u8> {
     [&opened(name, mark), data, b"\n\n"].concat()
+}
+
+/// The last event.
+fn end(message: &str) -> Bytes {
+    event("end", None, json!({ "message": message }).to_string().as_bytes()).into()
 }
 
 #[cfg(test)]

@@ -24,6 +24,13 @@ pub(super) struct State {
     pub spans_at_head: BTreeMap<u16, u64>,
 }
 
+/// How much lies between a cursor and the end of the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    pub batches: u64,
+    pub bytes: u64,
+}
+
 impl State {
     /// The oldest batch that is kept.
     pub fn head(&self) -> Seq {
@@ -41,6 +48,19 @@ impl State {
 
     pub fn raw_bytes(&self) -> u64 {
         self.extents.iter().map(|extent| extent.raw_bytes).sum::<u64>() + self.open.raw_bytes
+    }
+
+    /// Batches from `position` on, of all pipelines, and the bytes of their frames; where that is in the midst of an extent,
+    /// its share by number.
+    pub fn depth_from(&self, position: u64) -> Depth {
+        let of = |first: u64, end: u64, frame_bytes: u64| {
+            let batches = end.saturating_sub(position.max(first));
+            let share = u128::from(frame_bytes) * u128::from(batches) / u128::from((end - first).max(1));
+            Depth { batches, bytes: share as u64 }
+        };
+        let closed = self.extents.iter().map(|extent| of(extent.first, extent.end, extent.frame_bytes));
+        let open = of(self.open.first, self.open.end, self.open.frame_bytes);
+        closed.fold(open, |sum, one| Depth { batches: sum.batches + one.batches, bytes: sum.bytes + one.bytes })
     }
 
     pub fn oldest_received(&self) -> Option<u64> {

@@ -207,7 +207,9 @@ async fn health_shows_accounts_that_balance_what_waits_and_what_was_warned_of() 
     let delivery = &account["destinations"][0];
     assert_eq!((&delivery["destination"], &delivery["queued"]), (&json!("otlp/away"), &json!(15)));
     assert_eq!(delivery["difference"], 0);
-    assert!(health["destinations"][0]["oldest_waiting_age_seconds"].is_u64(), "{health}");
+    let waiting = &health["destinations"][0];
+    assert!(waiting["oldest_waiting_age_seconds"].is_u64(), "{health}");
+    assert_eq!((&waiting["waiting_batches"], &waiting["waiting_bytes"]), (&json!(1), &health["spool"]["bytes"]));
     assert_eq!(health["dead_letters"], json!({"count": 0, "items": 0, "bytes": 0, "more": false, "problem": null}));
     assert!(health["store"]["bytes_max"].is_u64() && health["certificates"] == json!([]), "{health}");
     // The status that the command line prints is part of it.
@@ -341,5 +343,20 @@ async fn the_streaming_rpcs_ask_for_credentials_too() {
             let told = head.headers.get("grpc-status").or_else(|| body.trailers()?.get("grpc-status")).cloned();
             assert_eq!(told.unwrap(), status, "{port} {credentials:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_was_led_here_under_a_name_of_its_own_sees_nothing_and_is_told_the_setting() {
+    let spanreel = Spanreel::start(&Options::default()).await;
+    let port = spanreel.ports.query;
+    for path in ["/api/search", "/ui/api/live", "/metrics", "/ui/api/config"] {
+        let refused = http::get(port, path, &[("host", "evil.example:3200")]).await.unwrap();
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        assert!(refused.text().contains("extensions::spanreel::access::hosts"), "{}", refused.text());
+    }
+    for (path, host) in [("/ready", "evil.example"), ("/api/echo", "spanreel.observe.svc"), ("/api/echo", "10.0.0.1")] {
+        let answer = http::get(port, path, &[("host", host)]).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{host}{path}");
     }
 }

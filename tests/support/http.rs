@@ -69,8 +69,10 @@ impl Connection {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Response, Broken> {
-        let mut request =
-            Request::builder().method(method).uri(path).header("host", format!("127.0.0.1:{}", self.port));
+        let mut request = Request::builder().method(method).uri(path);
+        if headers.iter().all(|(name, _)| *name != "host") {
+            request = request.header("host", format!("127.0.0.1:{}", self.port));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -233,6 +233,8 @@ export const status = (signal?: AbortSignal) => get<Status>("api/spanreel/status
 
 export type Destination = Status["destinations"][number] & {
   oldest_waiting_age_seconds?: number | null;
+  waiting_batches?: number;
+  waiting_bytes?: number;
   /** Null where they could not be counted. */
   dead_letters?: number | null;
 };

@@ -10,6 +10,7 @@ import { keepRange } from "./range";
 import { logout, look, session } from "./session";
 import { Icon } from "./ui";
 import { RangePicker } from "./rangepicker";
+import { traceIdOf } from "./traceql";
 import Home from "./pages/home";
 import Traces from "./pages/traces";
 
@@ -170,8 +171,8 @@ function OpenTrace() {
     if (text === "") return;
     input.value = "";
     input.blur();
-    const id = /^(?:0x)?([0-9a-f-]{1,36})$/i.exec(text)?.[1]?.replace(/-/g, "");
-    if (id) go(`trace/${id.toLowerCase()}`);
+    const id = traceIdOf(text);
+    if (id) go(`trace/${id}`);
     else go("traces", { ...keepRange(), q: text.startsWith("{") ? text : `{ name =~ ${JSON.stringify(`(?i).*${text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}.*`)} }` });
   };
   return (

@@ -170,7 +170,14 @@ function Facet({ field, title, query, run, open = false, close }: FacetProps) {
       </h3>
       {opened && (
         <>
-          {answer.error && <p class="note">{answer.error.message}</p>}
+          {answer.error && (
+            <p class="note" role="alert">
+              {answer.error.message}{" "}
+              <button type="button" class="linkish" onClick={answer.reload}>
+                Try again
+              </button>
+            </p>
+          )}
           {asked === null && <p class="note">No counts behind a pipeline.</p>}
           {answer.data && values.length === 0 && <p class="note">None.</p>}
           <ul class={answer.loading ? "stale" : ""}>

@@ -34,6 +34,8 @@ export interface ServiceMap {
   leftOut: number;
   width: number;
   height: number;
+  /** How far calls bow out above the nodes' part of the picture. */
+  above: number;
 }
 
 export const NODE_WIDTH = 208;
@@ -158,7 +160,7 @@ function busiest(nodes: MapNode[], edges: MapEdge[]): { nodes: MapNode[]; edges:
 }
 
 /** Callers to the left. The order within a layer follows the callers, and names break ties: the same map looks the same. */
-function layout(nodes: MapNode[], edges: MapEdge[]): Pick<ServiceMap, "nodes" | "edges" | "width" | "height"> {
+function layout(nodes: MapNode[], edges: MapEdge[]): Pick<ServiceMap, "nodes" | "edges" | "width" | "height" | "above"> {
   const byId = new Map(nodes.map((node) => [node.id, node]));
   // What is called rarely does not decide where a node stands.
   const called = new Map<string, number>();
@@ -197,8 +199,25 @@ function layout(nodes: MapNode[], edges: MapEdge[]): Pick<ServiceMap, "nodes" | 
       node.y = (height - own) / 2 + i * (NODE_HEIGHT + GAP_Y);
     });
   });
-  return { nodes, edges, width: MARGIN * 2 + layers.length * (NODE_WIDTH + GAP_X) - GAP_X, height };
+  let [above, below] = [0, 0];
+  for (const edge of edges) {
+    const [from, to] = [byId.get(edge.from)!, byId.get(edge.to)!];
+    if (to.layer <= from.layer) continue;
+    const bow = bowOf(from, to) * BOW_REACH;
+    // It leaves a straight line between its ends by so much at most.
+    above = Math.max(above, -bow - Math.min(from.y, to.y));
+    below = Math.max(below, Math.max(from.y, to.y) + NODE_HEIGHT / 2 + bow + MARGIN / 2 - height);
+  }
+  return { nodes, edges, width: MARGIN * 2 + layers.length * (NODE_WIDTH + GAP_X) - GAP_X, height: height + below, above };
 }
+
+/** Pixels by which a call over several layers goes around what stands between, for each of them. */
+const BOW = 46;
+/** Of a curve's bow, how much of it is reached. */
+const BOW_REACH = 0.75;
+
+/** By how much a call's curve is drawn out of the way, downwards; nothing between neighbours. */
+export const bowOf = (from: MapNode, to: MapNode): number => (to.layer - from.layer - 1) * (to.y < from.y ? -BOW : BOW);
 
 /** Whether there is a call in the other direction that was seen more often. */
 function leadsBack(edges: MapEdge[], edge: MapEdge): boolean {

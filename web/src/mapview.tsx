@@ -2,11 +2,15 @@
 import type { ComponentChildren, TargetedKeyboardEvent } from "preact";
 import { colour } from "./colour";
 import { count, duration, percent, rate } from "./format";
-import { NODE_HEIGHT, NODE_WIDTH, quantile } from "./map";
+import { NODE_HEIGHT, NODE_WIDTH, bowOf, quantile } from "./map";
 import type { MapEdge, MapNode, ServiceMap } from "./map";
+import { Table as Columns } from "./ui";
 
 /** Edges that carry their figures; with more of them the picture could not be read. */
 const LABELLED_MAX = 40;
+
+/** A picture that does not fit is drawn so much smaller at most, and scrolls then. */
+const SCALE_MIN = 0.66;
 
 interface Props {
   map: ServiceMap;
@@ -26,7 +30,7 @@ export function Picture({ map, seconds, open }: Props) {
   const byId = new Map(map.nodes.map((node) => [node.id, node]));
   const most = map.edges.reduce((max, edge) => Math.max(max, edge.calls), 1);
   return (
-    <svg width={map.width} height={map.height} viewBox={`0 0 ${map.width} ${map.height}`} role="group" aria-label="Services and their calls">
+    <svg viewBox={`0 ${-map.above} ${map.width} ${map.above + map.height}`} style={{ maxWidth: `${map.width}px`, minWidth: `${map.width * SCALE_MIN}px` }} role="group" aria-label="Services and their calls">
       <defs>
         <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto">
           <path d="M0 0L8 4L0 8z" fill="context-stroke" />
@@ -35,9 +39,10 @@ export function Picture({ map, seconds, open }: Props) {
       {map.edges.map((edge) => (
         <Edge key={`${edge.from} ${edge.to}`} edge={edge} from={byId.get(edge.from)!} to={byId.get(edge.to)!} most={most} seconds={seconds} leads={open(edge)} />
       ))}
-      {labels(map, byId, seconds).map(({ edge, text, x, y }) => (
+      {labels(map, byId, seconds).map(({ edge, text, failed, x, y }) => (
         <text key={`${edge.from} ${edge.to}`} class={edge.failed > 0 ? "map-label bad" : "map-label"} x={x} y={y} text-anchor="middle">
           {text}
+          {failed && <tspan x={x} dy={LABEL_HEIGHT}>{failed}</tspan>}
         </text>
       ))}
       {map.nodes.map((node) => (
@@ -76,7 +81,9 @@ function Target({ to, class: name, children }: TargetProps) {
 
 interface Placed {
   edge: MapEdge;
+  /** Rate and p95, and below that which share failed. */
   text: string;
+  failed: string;
   x: number;
   y: number;
 }
@@ -98,13 +105,16 @@ function labels(map: ServiceMap, byId: Map<string, MapNode>, seconds: number): P
     if (to.layer !== from.layer + 1) continue;
     const [x0, x1] = [from.x + NODE_WIDTH, to.x];
     const middle = (x0 + x1) / 2;
-    const text = `${often(edge.calls, seconds)} · ${edge.failed > 0 ? percent(edge.failed / edge.calls) : duration(quantile(edge.durations, 0.95))}`;
+    const text = `${often(edge.calls, seconds)} · ${duration(quantile(edge.durations, 0.95))}`;
+    const failed = edge.failed > 0 ? `${percent(edge.failed / edge.calls)} failed` : "";
     const x = bezier(x0, middle, middle, x1);
     const y = bezier(from.y, from.y, to.y, to.y) + NODE_HEIGHT / 2 - 3;
     const half = (text.length * CHARACTER_WIDTH) / 2;
     if (x - half < x0 || x + half > x1) continue;
-    const isFree = placed.every((one) => Math.abs(one.y - y) >= LABEL_HEIGHT || Math.abs(one.x - x) > half + (one.text.length * CHARACTER_WIDTH) / 2);
-    if (isFree) placed.push({ edge, text, x, y });
+    const bottom = (label: { y: number; failed: string }) => label.y + (label.failed ? LABEL_HEIGHT : 0);
+    const label = { edge, text, failed, x, y };
+    const isFree = placed.every((one) => one.y >= bottom(label) + LABEL_HEIGHT || y >= bottom(one) + LABEL_HEIGHT || Math.abs(one.x - x) > half + (one.text.length * CHARACTER_WIDTH) / 2);
+    if (isFree) placed.push(label);
   }
   return placed;
 }
@@ -127,8 +137,7 @@ function Edge({ edge, from, to, most, seconds, leads }: EdgeProps) {
   const x0 = from.x + NODE_WIDTH;
   const x1 = to.x - 2;
   const bend = back ? 50 : Math.max(40, (x1 - x0) / 2);
-  // A call over several layers goes around what stands between.
-  const bow = (to.layer - from.layer - 1) * (y1 < y0 ? -46 : 46);
+  const bow = bowOf(from, to);
   const path = to.layer === from.layer
     ? `M${x0} ${y0}C${x0 + 62} ${y0} ${x0 + 62} ${y1} ${x0 + 2} ${y1}`
     : back
@@ -153,34 +162,20 @@ export function Table({ map, seconds, open }: Props) {
   const name = new Map(map.nodes.map((node) => [node.id, node.name]));
   const edges = [...map.edges].sort((a, b) => b.calls - a.calls);
   return (
-    <div class="table-wrap" tabIndex={0}>
-      <table class="data">
-        <thead>
-          <tr>
-            <th scope="col"><span>Caller</span></th>
-            <th scope="col"><span>Called</span></th>
-            <th scope="col" class="number"><span>{seconds > 0 ? "Per second" : "Calls"}</span></th>
-            <th scope="col" class="number"><span>Failed</span></th>
-            <th scope="col" class="number"><span>p50</span></th>
-            <th scope="col" class="number"><span>p95</span></th>
-          </tr>
-        </thead>
-        <tbody>
-          {edges.map((edge) => (
-            <tr key={`${edge.from} ${edge.to}`}>
-              <td>{name.get(edge.from)}</td>
-              <td>
-                <Opened to={open(edge)}>{name.get(edge.to)}</Opened>
-              </td>
-              <td class="number">{seconds > 0 ? rate(edge.calls / seconds) : count(edge.calls)}</td>
-              <td class="number">{edge.failed > 0 ? <b class="bad-text">{percent(edge.failed / edge.calls)}</b> : "0%"}</td>
-              <td class="number">{duration(quantile(edge.durations, 0.5))}</td>
-              <td class="number">{duration(quantile(edge.durations, 0.95))}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Columns columns={["Caller", "Called", seconds > 0 ? "#Per second" : "#Calls", "#Failed", "#p50", "#p95"]}>
+      {edges.map((edge) => (
+        <tr key={`${edge.from} ${edge.to}`}>
+          <td>{name.get(edge.from)}</td>
+          <td>
+            <Opened to={open(edge)}>{name.get(edge.to)}</Opened>
+          </td>
+          <td class="number">{seconds > 0 ? rate(edge.calls / seconds) : count(edge.calls)}</td>
+          <td class="number">{edge.failed > 0 ? <b class="bad-text">{percent(edge.failed / edge.calls)}</b> : "0%"}</td>
+          <td class="number">{duration(quantile(edge.durations, 0.5))}</td>
+          <td class="number">{duration(quantile(edge.durations, 0.95))}</td>
+        </tr>
+      ))}
+    </Columns>
   );
 }
 

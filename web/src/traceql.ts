@@ -161,3 +161,6 @@ export function completionAt(query: string, caret: number): Completion {
   const tail = /^[\w.:/-]*/.exec(rest)?.[0] ?? "";
   return { kind: "key", field: "", typed: word, from: caret - word.length, to: caret + tail.length };
 }
+
+/** The trace id that a text is, in lower case; none if it is something else. */
+export const traceIdOf = (text: string): string | undefined => /^(?:0x)?([0-9a-f-]{1,36})$/i.exec(text)?.[1]?.replace(/-/g, "").toLowerCase();

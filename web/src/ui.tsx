@@ -246,6 +246,33 @@ export function Tabs<T extends string>({ tabs, chosen, choose, label }: TabsProp
   );
 }
 
+interface TableProps {
+  /** Titles; those of numbers with a `#` before them. */
+  columns: readonly string[];
+  name?: string;
+  children: ComponentChildren;
+}
+
+/** A table that scrolls by itself where the screen is narrow. */
+export function Table({ columns, name = "", children }: TableProps) {
+  return (
+    <div class="table-wrap" tabIndex={0}>
+      <table class={`data ${name}`}>
+        <thead>
+          <tr>
+            {columns.map((title) => (
+              <th key={title} scope="col" class={title.startsWith("#") ? "number" : undefined}>
+                <span>{title.replace("#", "")}</span>
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+      </table>
+    </div>
+  );
+}
+
 /** A line of numbers without axes. Null is a gap. */
 export function Sparkline({ values, label, tone = "" }: { values: (number | null)[]; label: string; tone?: string }) {
   const width = 120;

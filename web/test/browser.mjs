@@ -10,5 +10,7 @@ import "./browser/trace.mjs";
 import "./browser/files.mjs";
 import "./browser/agents.mjs";
 import "./browser/pages.mjs";
+import "./browser/cluster.mjs";
+import "./browser/keyboard.mjs";
 import "./browser/access.mjs";
 import "./browser/scale.mjs";

@@ -45,3 +45,13 @@ test("of thousands of services the busiest are drawn, and the others counted", (
   assert.ok(map.nodes.length <= 150);
   for (let i = 0; i < 10; i++) assert.ok(map.nodes.some((node) => node.name === `s${i}`));
 });
+
+test("a call over several layers stays within the picture", () => {
+  const chain = ["a", "b", "c", "d", "e"];
+  const spans = chain.flatMap((service, i) => [span(`${i}s`, i === 0 ? "" : `${i - 1}c`, service, "server"), span(`${i}c`, `${i}s`, service, "client")]);
+  const straight = buildMap([spans]);
+  assert.equal(straight.above, 0);
+  const far = buildMap([[...spans, span("far", "0s", "a", "client"), span("end", "far", "e", "server")], spans, spans]);
+  assert.ok(far.edges.some((edge) => edge.from === "service a" && edge.to === "service e"));
+  assert.ok(far.height + far.above > straight.height, `${far.height} ${straight.height}`);
+});

@@ -242,7 +242,8 @@ export function oddTraces(random, startMs) {
 }
 
 /** Spans of `{ service, ... }` as an OTLP request. */
-export function request(spans) {
+/** As OTLP JSON. `resource` are further attributes of every service's resource. */
+export function request(spans, resource = {}) {
   const byService = new Map();
   for (const { service, ...span } of spans) {
     if (!byService.has(service)) byService.set(service, []);
@@ -261,6 +262,7 @@ export function request(spans) {
             "k8s.deployment.name": service,
             "k8s.pod.name": `${service}-7c9d-${i % 3}`,
             "k8s.node.name": `pi-${(service.length % 3) + 1}`,
+            ...resource,
           }),
         },
         scopeSpans: [{ scope: { name: `shop.${service}`, version: "1" }, spans: list }],
@@ -269,8 +271,8 @@ export function request(spans) {
   };
 }
 
-export async function send(url, spans) {
-  const answer = await fetch(`${url}/v1/traces`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(request(spans)) });
+export async function send(url, spans, resource) {
+  const answer = await fetch(`${url}/v1/traces`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(request(spans, resource)) });
   if (!answer.ok) throw new Error(`${url}/v1/traces: ${answer.status} ${await answer.text()}`);
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { attribute, completionAt, condition, conditions, holds, quote, takesMetrics, withCondition, withoutCondition, withoutField } from "../src/traceql";
+import { attribute, completionAt, condition, conditions, holds, quote, takesMetrics, traceIdOf, withCondition, withoutCondition, withoutField } from "../src/traceql";
 import { bytes, count, duration, durationLiteral, percent } from "../src/format";
 import { seconds, step } from "../src/range";
 
@@ -76,4 +76,10 @@ test("numbers are short and right", () => {
 test("ranges are read or refused, and steps are round", () => {
   assert.deepEqual(["15m", "7d", "0m", "1y", ""].map(seconds), [900, 604_800, null, null, null]);
   assert.equal(step({ start: 0, end: 3600 }, 60), 60);
+});
+
+test("a text that is a trace id is one, however it is written", () => {
+  assert.equal(traceIdOf("0xABCDEF0123456789"), "abcdef0123456789");
+  assert.equal(traceIdOf("00187aa4-2451-2a36-29b9-7b7cd98e6518"), "00187aa424512a3629b97b7cd98e6518");
+  for (const other of ["{ }", "GET /", "{ trace:id = 1 }", "f".repeat(40)]) assert.equal(traceIdOf(other), undefined, other);
 });

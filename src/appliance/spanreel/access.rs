@@ -19,7 +19,8 @@ pub struct AccessSettings {
     /// `trusted_proxy`; default none.
     pub trusted_proxy: Option<TrustedProxySettings>,
     /// `hosts`: names under which browsers come to the web UI, besides addresses and names that nobody can register; default
-    /// none. Without credentials nothing is changed by pages under other names, and with this nothing is seen there either.
+    /// none. `*.example.com` is all below, `*` any. Without credentials nothing is seen under others over plain HTTP, and with
+    /// this over TLS neither.
     pub hosts: Vec<String>,
 }
 

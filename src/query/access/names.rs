@@ -1,15 +1,17 @@
 //! Under which names a page is taken for one of Spanreel's own.
 //!
 //! The owner of a name can have it lead here (DNS rebinding); to the browser his page is then of the same site. So names that
-//! somebody could register count only if they are named in the settings.
+//! somebody could register count only if they are this process's own, or named in the settings.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Ends that nobody can register: this machine, and services of a cluster.
-const OWN_ENDS: [&str; 3] = [".localhost", ".svc", ".svc.cluster.local"];
+/// Ends that nobody can register: this machine, services of a cluster (`.svc`, `.svc.cluster.local`), and what stands for
+/// a private network.
+const PRIVATE_ENDS: [&str; 7] = [".localhost", ".svc", ".local", ".internal", ".home.arpa", ".lan", ".localdomain"];
 
-/// Whether `authority` (a host, perhaps with a port) is an address, a name that cannot be registered, or one of `hosts`.
-pub(super) fn is_own(authority: &str, hosts: &[String]) -> bool {
+/// Whether `authority` (a host, perhaps with a port) is an address, a name that cannot be registered, or one of `known`,
+/// where `*` is any name and `*.example.com` any below that.
+pub(super) fn is_own<'a>(authority: &str, known: impl IntoIterator<Item = &'a String>) -> bool {
     let without_port = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
@@ -21,8 +23,11 @@ pub(super) fn is_own(authority: &str, hosts: &[String]) -> bool {
     let is_one_label = !name.is_empty() && !name.contains(['.', ':', '[']);
     is_address
         || is_one_label
-        || OWN_ENDS.iter().any(|end| name.ends_with(end))
-        || hosts.iter().any(|host| host.eq_ignore_ascii_case(&name))
+        || PRIVATE_ENDS.iter().any(|end| name.ends_with(end))
+        || known.into_iter().any(|known| match known.strip_prefix('*') {
+            Some(end) => name.ends_with(&end.to_ascii_lowercase()),
+            None => known.eq_ignore_ascii_case(&name),
+        })
 }
 
 #[cfg(test)]
@@ -31,7 +36,7 @@ mod tests {
 
     #[test]
     fn only_names_that_nobody_can_register_are_own_by_themselves() {
-        let hosts = ["traces.example".to_owned()];
+        let hosts = ["traces.example".to_owned(), "*.corp.example".to_owned()];
         for own in [
             "127.0.0.1:3200",
             "10.0.0.7",
@@ -42,13 +47,25 @@ mod tests {
             "spanreel.observe.svc:3200",
             "spanreel.observe.svc.cluster.local.",
             "Traces.example:443",
+            "nas.lan",
+            "nas.local:3200",
+            "a.Corp.example",
         ] {
             assert!(is_own(own, &hosts), "{own}");
         }
-        for other in
-            ["evil.example:3200", "a.svc.evil.example", "127.0.0.1.evil.example", "", ":80", "traces.example.evil"]
-        {
+        for other in [
+            "evil.example:3200",
+            "a.svc.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            ":80",
+            "traces.example.evil",
+            "corp.example",
+            "evilcorp.example",
+            "spanreel.dev",
+        ] {
             assert!(!is_own(other, &hosts), "{other}");
         }
+        assert!(is_own("evil.example", &["*".to_owned()]), "who says so");
     }
 }

@@ -52,7 +52,8 @@ struct Answer {
 impl Guarded {
     /// Everything behind the guard says who asked.
     fn by(rules: AccessRules) -> Self {
-        let access = Access::new(rules, AccessMetrics::default()).unwrap();
+        let own_names = vec!["box.example".to_owned(), "spanreel.observe".to_owned()];
+        let access = Access::new(rules, own_names, AccessMetrics::default()).unwrap();
         let who = |request: Request| async move {
             let caller = request.extensions().get::<Caller>().cloned();
             Json(
@@ -205,12 +206,17 @@ async fn a_page_whose_name_was_made_to_lead_here_is_of_another_site() {
     let refused = guarded.ask(Method::POST, path, "10.0.0.1", &rebound, "").await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert!(refused.body.to_string().contains("access::hosts"), "{}", refused.body);
-    // Whoever is no browser, has credentials that no page of another site has, or only looks.
-    assert_eq!(guarded.ask(Method::POST, path, "10.0.0.1", &rebound[..1], "").await.status, StatusCode::OK);
+    // Nor does it see anything, and what it came for would be all the same to it.
+    for looks in ["/api/search", "/ui/api/health", "/ui/api/live", "/metrics"] {
+        let refused = guarded.get(looks, "10.0.0.1", &rebound[..1]).await;
+        assert_eq!((refused.status, &refused.body["error"]["code"]), (StatusCode::FORBIDDEN, &json!("cross_site")));
+    }
+    // Whoever has credentials that no page of another site has, or a name that was proven.
     let bearer = format!("Bearer {TOKEN}");
     let known = [rebound[0], rebound[1], ("authorization", bearer.as_str())];
     assert_eq!(guarded.ask(Method::POST, path, "10.0.0.1", &known, "").await.status, StatusCode::OK);
-    assert_eq!(guarded.get(path, "10.0.0.1", &rebound).await.status, StatusCode::OK);
+    let proven = [("host", "traces.example"), ("sec-fetch-site", "same-origin")];
+    assert_eq!(guarded.get("/api/search", "10.0.0.1", &proven).await.status, StatusCode::OK);
 
     let hosts = vec!["traces.example".to_owned()];
     let guarded = Guarded::by(AccessRules { hosts, ..AccessRules::default() });
@@ -218,7 +224,34 @@ async fn a_page_whose_name_was_made_to_lead_here_is_of_another_site() {
     assert_eq!(guarded.ask(Method::POST, path, "10.0.0.1", &own, "").await.status, StatusCode::OK);
     // Where the names are given, nobody looks under another.
     assert_eq!(guarded.get(path, "10.0.0.1", &rebound).await.status, StatusCode::FORBIDDEN);
+    let other = [("host", "other.example"), ("sec-fetch-site", "same-origin")];
+    assert_eq!(guarded.get(path, "10.0.0.1", &other).await.status, StatusCode::FORBIDDEN);
     assert_eq!(guarded.get(path, "10.0.0.1", &[("host", "10.0.0.2:3200")]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn names_that_nobody_else_can_have_need_no_setting() {
+    let guarded = Guarded::by(AccessRules::default());
+    // Grafana, Prometheus, probes and people: by address, by a Service's name, by this machine's.
+    for host in [
+        "10.0.0.2:3200",
+        "[::1]:3200",
+        "localhost:3200",
+        "spanreel:3200",
+        "spanreel.observe:3200",
+        "spanreel.observe.svc:3200",
+        "spanreel.observe.svc.cluster.local:3200",
+        "nas.local",
+        "Box.example:3200",
+    ] {
+        for path in ["/api/search", "/metrics", "/ui/api/live"] {
+            let answer = guarded.get(path, "10.0.0.1", &[("host", host)]).await;
+            assert_eq!(answer.status, StatusCode::OK, "{host}{path}");
+        }
+    }
+    assert_eq!(guarded.refused(Reason::CrossSite), 0);
+    // What says no name is no browser.
+    assert_eq!(guarded.get("/api/search", "10.0.0.1", &[]).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

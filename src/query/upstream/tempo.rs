@@ -166,6 +166,8 @@ impl Tempo {
         let request = Request::get(format!("{}{path_and_query}", self.prefix))
             .header(HOST, &self.authority)
             .header(ACCEPT, PROTOBUF)
+            // If it is a Spanreel: no page can have sent this, whatever the host is called.
+            .header("sec-fetch-site", "none")
             .body(Empty::<Bytes>::new())
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(|error| away(&error))?;

@@ -68,6 +68,9 @@ async fn what_was_sent_ahead_of_the_cursor_is_booked_at_once_and_jumped_over_aft
     let stands = |consumer: &Consumer| (consumer.position(), consumer.ahead(), consumer.backlog().spans);
     assert_eq!(stands(&consumer), (Seq(2), Some((Seq(4), Seq(6))), 2 + 3 + 6));
     check_ledger(&spool);
+    let snapshot = spool.snapshot();
+    let depth = spool.depth(&snapshot.consumers[0].account);
+    assert!(depth.batches == 3 && (1..snapshot.frame_bytes).contains(&depth.bytes), "{depth:?}");
     spool.close().await;
     drop((spool, consumer));
 

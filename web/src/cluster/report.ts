@@ -121,13 +121,13 @@ export const words = (condition: string): string => condition.replace(/_/g, " ")
 /** The stations of a workload's way to its first span. */
 export const STATIONS = ["asked", "injected", "started", "speaking"] as const;
 
-/** How many stations are behind a workload of this condition, and whether it is stuck at the next. */
-export function reached(condition: string): { stations: number; stuck: boolean } {
+/** How many stations are behind a workload of this condition, of which a pod may be known to speak, and whether it is stuck at the next. */
+export function reached(condition: string, speaks = false): { stations: number; stuck: boolean } {
   switch (condition) {
     case "speaking": return { stations: 4, stuck: false };
     case "silent": return { stations: 3, stuck: true };
     // Those run injected; what is wrong is their next pod, or that they have nothing to say.
-    case "quiet": case "stale": case "unwanted": case "refused_next": return { stations: 3, stuck: false };
+    case "quiet": case "stale": case "unwanted": case "refused_next": return { stations: speaks ? 4 : 3, stuck: false };
     case "started": return { stations: 3, stuck: false };
     case "stuck": return { stations: 2, stuck: true };
     case "injected": return { stations: 2, stuck: false };

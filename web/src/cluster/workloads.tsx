@@ -57,7 +57,7 @@ function Line({ workload }: { workload: Workload }) {
         <span class={`condition ${TONES[condition] ?? ""}`} title={MEANINGS[condition]}>
           {words(condition)}
         </span>
-        <LifeLine condition={condition} />
+        <LifeLine workload={workload} />
       </div>
       <span>
         <b>{workload.name}</b>
@@ -70,7 +70,7 @@ function Line({ workload }: { workload: Workload }) {
       <div>
         {workload.why}
         {remedy && <Command what="the line that would change it" text={remedy} />}
-        {workload.decisions.length > 0 && <Decisions decisions={workload.decisions} shownRemedy={remedy} />}
+        {workload.decisions.length > 0 && <Decisions decisions={workload.decisions.map((one) => standing(one, workload))} shownRemedy={remedy} />}
         {more > 0 && (
           <>
             <button type="button" class="linkish" aria-expanded={open} onClick={() => setOpen(!open)}>
@@ -95,23 +95,37 @@ function Line({ workload }: { workload: Workload }) {
 }
 
 /** Asked, injected, started, speaking: how far it came. */
-function LifeLine({ condition }: { condition: string }) {
-  const { stations, stuck } = reached(condition);
+function LifeLine({ workload: { condition, examples } }: { workload: Workload }) {
+  const speaks = examples.some((pod) => pod.containers.some((one) => one.life?.state === "speaking"));
+  const { stations, stuck } = reached(condition, speaks);
   const next = STATIONS[stations];
   const text = stations === STATIONS.length ? "asked, injected, started, speaking" : `${stations > 0 ? STATIONS.slice(0, stations).join(", ") : "not asked"}${stuck && next ? `, not ${next}` : ""}`;
   return (
-    <span class="life" role="img" aria-label={text} title={text}>
-      {STATIONS.map((station, i) => (
-        <i key={station} class={i < stations ? (condition === "quiet" && i === 3 ? "" : "done") : i === stations && stuck ? "stuck" : ""} />
-      ))}
-    </span>
+    <>
+      <span class="life" role="img" aria-label={text} title={text}>
+        {STATIONS.map((station, i) => (
+          <i key={station} class={i < stations ? (condition === "quiet" && i === 3 ? "" : "done") : i === stations && stuck ? "stuck" : ""} />
+        ))}
+      </span>
+      {stuck && next && <small aria-hidden="true">not {next}</small>}
+    </>
   );
+}
+
+/** A pod that nothing makes anew is its own template: what it has is what was decided when it came, and no reason to act. */
+function standing(decision: Decision, { examples }: Workload): Decision {
+  if (decision.reason !== "already_instrumented") return decision;
+  const of = examples.flatMap((pod) => pod.containers).find((one) => one.language === decision.language);
+  return { ...decision, container: decision.container ?? of?.container ?? null, result: "injected", reason: null, remedy: null };
 }
 
 /** What a pod that came now would get, container by container. */
 function Decisions({ decisions, shownRemedy }: { decisions: Decision[]; shownRemedy: string | null }) {
   return (
     <div class="decisions" role="table" aria-label="What a pod that came now would get">
+      <div role="row">
+        {["Language", "Container", "Decision", "Reason"].map((title) => <span key={title} role="columnheader">{title}</span>)}
+      </div>
       {decisions.map((one, i) => (
         <div key={i} role="row">
           <span role="cell"><b>{one.language}</b></span>

@@ -5,7 +5,7 @@ import { download } from "../files";
 import { count } from "../format";
 import { useAnswer } from "../hooks";
 import { change, parameter } from "../router";
-import { CopyButton, Empty, Failure, Icon, Waiting } from "../ui";
+import { CopyButton, Empty, Failure, Icon, Table, Waiting } from "../ui";
 
 interface Config {
   /** As `spanreel print-config` prints it. */
@@ -51,33 +51,22 @@ export function Configuration() {
       {waiting.length > 0 && <p class="message warn">Shown as it will be after a restart: {waiting.join(", ")}.</p>}
       {shown.length === 0 && <Empty title="Nothing of this name" />}
       {shown.length > 0 && (
-        <div class="table-wrap" tabIndex={0}>
-          <table class="data config">
-            <thead>
-              <tr>
-                <th scope="col"><span>Setting</span></th>
-                <th scope="col"><span>Value</span></th>
-                <th scope="col"><span>From</span></th>
-              </tr>
-            </thead>
-            <tbody>
-              {shown.map((one) => (
-                <tr key={one.path.join("::")} class={one.origin === null ? "default" : undefined}>
-                  <td>
-                    <code>
-                      {one.path.slice(0, -1).map((part) => `${part}::`)}
-                      <b>{one.path.at(-1)}</b>
-                    </code>
-                  </td>
-                  <td>
-                    <code>{written(one.value)}</code>
-                  </td>
-                  <td>{one.origin === null ? <small>default</small> : <code>{one.origin}</code>}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table columns={["Setting", "Value", "From"]} name="config">
+          {shown.map((one) => (
+            <tr key={one.path.join("::")} class={one.origin === null ? "default" : undefined}>
+              <td>
+                <code>
+                  {one.path.slice(0, -1).map((part) => `${part}::`)}
+                  <b>{one.path.at(-1)}</b>
+                </code>
+              </td>
+              <td>
+                <code>{written(one.value)}</code>
+              </td>
+              <td>{one.origin === null ? <small>default</small> : <code>{one.origin}</code>}</td>
+            </tr>
+          ))}
+        </Table>
       )}
     </section>
   );

@@ -1,6 +1,7 @@
 import type { Destination, Health } from "../api";
-import { ago, clock, coarse, count } from "../format";
+import { ago, bytes, clock, coarse, count } from "../format";
 import { change } from "../router";
+import { Table } from "../ui";
 import { words } from "./ledger";
 
 export function Destinations({ now }: { now: Health }) {
@@ -10,27 +11,11 @@ export function Destinations({ now }: { now: Health }) {
       {now.destinations.length === 0 ? (
         <p class="note">None is configured: what is received is kept here.</p>
       ) : (
-        <div class="table-wrap" tabIndex={0}>
-          <table class="data">
-            <thead>
-              <tr>
-                <th scope="col"><span>Destination</span></th>
-                <th scope="col"><span>State</span></th>
-                <th scope="col" class="number"><span>Sent</span></th>
-                <th scope="col" class="number"><span>Waiting</span></th>
-                <th scope="col" class="number"><span>Oldest</span></th>
-                <th scope="col" class="number"><span>Given up</span></th>
-                <th scope="col" class="number"><span>Refused</span></th>
-                <th scope="col"><span>Last success</span></th>
-              </tr>
-            </thead>
-            <tbody>
-              {now.destinations.map((one) => (
-                <Line key={`${one.destination} ${one.pipeline}`} of={one} />
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table columns={["Destination", "State", "#Sent", "#Waiting", "#In the spool", "#Oldest", "#Given up", "#Refused", "Last success"]}>
+          {now.destinations.map((one) => (
+            <Line key={`${one.destination} ${one.pipeline}`} of={one} />
+          ))}
+        </Table>
       )}
     </section>
   );
@@ -55,6 +40,15 @@ function Line({ of: one }: { of: Destination }) {
       </td>
       <td class="number">{count(one.sent)}</td>
       <td class="number">{count(one.queued)}</td>
+      <td class="number">
+        {one.queued === 0 ? (
+          "–"
+        ) : (
+          <span title="From the oldest that waits to the end of the spool, other pipelines' batches in between included">
+            {bytes(one.waiting_bytes ?? 0)} <small>in {count(one.waiting_batches ?? 0)} {one.waiting_batches === 1 ? "batch" : "batches"}</small>
+          </span>
+        )}
+      </td>
       <td class="number">{one.oldest_waiting_age_seconds == null ? "–" : coarse(one.oldest_waiting_age_seconds)}</td>
       <td class="number">{lost.length === 0 ? "0" : <b class="bad-text">{lost.map(([reason, spans]) => `${count(spans)} ${words(reason)}`).join(", ")}</b>}</td>
       <td class="number">

@@ -1,14 +1,7 @@
 // Where data lie, how long there is room, and how much the flash is written.
 import type { Health } from "../api";
 import { bytes, coarse, count, percent } from "../format";
-
-/** Longer forecasts say more about yesterday than about then. */
-const FORECAST_SECONDS_MAX = 365 * 86_400;
-
-export function forecast(seconds: number | null): string {
-  if (seconds === null) return "not growing";
-  return seconds > FORECAST_SECONDS_MAX ? "full in more than a year" : `full in about ${coarse(seconds)}`;
-}
+import { forecast } from "../pages/home";
 
 export function Disk({ now }: { now: Health }) {
   const { spool, store } = now;
@@ -41,6 +34,7 @@ export function Disk({ now }: { now: Health }) {
           <h2>Written to the flash</h2>
           <span class="big">{spool.written_per_day_bytes === null ? "–" : bytes(spool.written_per_day_bytes)}</span> <small>a day</small>
           <p class="note">
+            {spool.written_per_day_bytes !== null && `${bytes(spool.written_per_day_bytes * 365)} a year. `}
             A sync before each OK takes {(spool.sync_mean_micros / 1000).toFixed(1)} ms in the mean of {count(spool.syncs)}, {(spool.sync_max_micros / 1000).toFixed(0)} ms at most.
           </p>
         </div>

@@ -5,7 +5,7 @@ import { bytes, count } from "../format";
 import { useAnswer } from "../hooks";
 import { change, go, parameter } from "../router";
 import { byTrace, readTrace } from "../trace/read";
-import { Command, CopyButton, Empty, Failure, Icon, Waiting } from "../ui";
+import { Command, CopyButton, Empty, Failure, Icon, Table, Waiting } from "../ui";
 
 interface Letter {
   id: string;
@@ -39,38 +39,25 @@ export function Letters() {
         Refused for good by a destination, and kept so that nothing is lost in silence. <code>spanreel dead-letters</code> sends them again or drops them.
         {more && " There are more than are listed."}
       </p>
-      <div class="table-wrap" tabIndex={0}>
-        <table class="data">
-          <thead>
-            <tr>
-              <th scope="col"><span>Destination</span></th>
-              <th scope="col"><span>What</span></th>
-              <th scope="col" class="number"><span>Size</span></th>
-              <th scope="col"><span>Its answer</span></th>
-              <th scope="col"><span>Id</span></th>
-            </tr>
-          </thead>
-          <tbody>
-            {letters.map((one) => (
-              <tr key={one.id} aria-selected={one.id === id}>
-                <td>
-                  {one.destination} <small>of {one.pipeline}</small>
-                </td>
-                <td>
-                  {count(one.items)} {one.signal !== "traces" ? one.signal : one.items === 1 ? "span" : "spans"}
-                </td>
-                <td class="number">{bytes(one.bytes)}</td>
-                <td class="answer">{one.answer}</td>
-                <td>
-                  <button type="button" class="linkish" aria-expanded={one.id === id} onClick={() => change({ letter: one.id === id ? null : one.id })}>
-                    <code>{one.id}</code>
-                  </button>
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table columns={["Destination", "What", "#Size", "Its answer", "Id"]}>
+        {letters.map((one) => (
+          <tr key={one.id} aria-selected={one.id === id}>
+            <td>
+              {one.destination} <small>of {one.pipeline}</small>
+            </td>
+            <td>
+              {count(one.items)} {one.signal !== "traces" ? one.signal : one.items === 1 ? "span" : "spans"}
+            </td>
+            <td class="number">{bytes(one.bytes)}</td>
+            <td class="answer">{one.answer}</td>
+            <td>
+              <button type="button" class="linkish" aria-expanded={one.id === id} onClick={() => change({ letter: one.id === id ? null : one.id })}>
+                <code>{one.id}</code>
+              </button>
+            </td>
+          </tr>
+        ))}
+      </Table>
       {id !== "" && <Detail key={id} id={id} />}
     </section>
   );

@@ -10,7 +10,7 @@ import { Letters } from "../health/letters";
 import { Recent } from "../health/recent";
 import { useAnswer, useInterval, useTitle } from "../hooks";
 import { change, parameter, root } from "../router";
-import { Failure, Tabs, Waiting } from "../ui";
+import { Failure, Table, Tabs, Waiting } from "../ui";
 import { Strip } from "./home";
 
 const LOOK_MS = 5_000;
@@ -59,26 +59,15 @@ function Discarded({ now }: { now: State }) {
     <section>
       <h2>Taken and thrown away</h2>
       <p class="note">Metrics and logs without a pipeline are answered politely so that clients do not retry.</p>
-      <div class="table-wrap" tabIndex={0}>
-        <table class="data">
-          <thead>
-            <tr>
-              <th scope="col"><span>Service</span></th>
-              <th scope="col"><span>Signal</span></th>
-              <th scope="col" class="number"><span>Requests</span></th>
-            </tr>
-          </thead>
-          <tbody>
-            {now.discarded.map((one) => (
-              <tr key={`${one.service} ${one.signal}`}>
-                <td>{one.service}</td>
-                <td>{one.signal}</td>
-                <td class="number">{count(one.requests)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table columns={["Service", "Signal", "#Requests"]}>
+        {now.discarded.map((one) => (
+          <tr key={`${one.service} ${one.signal}`}>
+            <td>{one.service}</td>
+            <td>{one.signal}</td>
+            <td class="number">{count(one.requests)}</td>
+          </tr>
+        ))}
+      </Table>
     </section>
   );
 }
@@ -87,26 +76,15 @@ function Process({ now }: { now: State }) {
   return (
     <section>
       <h2>Process</h2>
-      <div class="table-wrap" tabIndex={0}>
-        <table class="data">
-          <thead>
-            <tr>
-              <th scope="col"><span>Listens on</span></th>
-              <th scope="col"><span>Receiver</span></th>
-              <th scope="col"><span>Of</span></th>
-            </tr>
-          </thead>
-          <tbody>
-            {now.listeners.map((one) => (
-              <tr key={one.address}>
-                <td><code>{one.address}</code></td>
-                <td>{one.receiver} {one.protocol}</td>
-                <td>{one.owner ?? "the configuration"}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table columns={["Listens on", "Receiver", "Of"]}>
+        {now.listeners.map((one) => (
+          <tr key={one.address}>
+            <td><code>{one.address}</code></td>
+            <td>{one.receiver} {one.protocol}</td>
+            <td>{one.owner ?? "the configuration"}</td>
+          </tr>
+        ))}
+      </Table>
       <p class="note">
         Spanreel {now.version}, up {coarse(now.uptime_seconds)}, {bytes(now.resident_bytes)} of memory. All of this also in <a href={`${root}metrics`} target="_blank" rel="noreferrer">metrics</a> and by <code>spanreel status</code>.
       </p>

@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import { METRICS_SECONDS_MAX, status } from "../api";
 import type { Status } from "../api";
@@ -14,8 +15,14 @@ import { Command, Empty, Failure, Service, Sparkline, Waiting } from "../ui";
 const LOOK_MS = 15_000;
 const AWAIT_MS = 2_000;
 const SAMPLES = 60;
-/** A spool that is full later than this needs no word here. */
-const FORECAST_SECONDS_MAX = 90 * 86_400;
+/** Longer forecasts say more about today than about then. */
+const FORECAST_SECONDS_MAX = 365 * 86_400;
+
+/** When the spool reaches its budget, if things go on like this. */
+export function forecast(seconds: number | null): string {
+  if (seconds === null) return "not filling up";
+  return seconds > FORECAST_SECONDS_MAX ? "room for more than a year" : `the spool is full in about ${coarse(seconds)}`;
+}
 
 export default function Home() {
   useTitle("");
@@ -55,9 +62,11 @@ export function Strip({ status, more = true }: { status: Status; more?: boolean 
         {disk ? <b class="bad-text">{spool.disk_error ?? "The disk is full: nothing is taken in"}</b> : <b>Receiving</b>}
       </span>
       <span>
-        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk{spool.full_in_seconds !== null && spool.full_in_seconds < FORECAST_SECONDS_MAX && `; the spool is full in about ${coarse(spool.full_in_seconds)}`}
+        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk; {forecast(spool.full_in_seconds)}
       </span>
-      {destinations.length > 0 && (
+      {destinations.length === 0 ? (
+        <span>Kept here, forwarded nowhere</span>
+      ) : (
         <span>
           <i class={bad.length > 0 ? "lamp bad" : "lamp"} />
           {bad.length > 0 ? (
@@ -89,11 +98,12 @@ export function Strip({ status, more = true }: { status: Status; more?: boolean 
 const ROWS = 100;
 const FILTER_FROM = 15;
 
-type Column = "service" | "requests" | "errors" | "p50" | "p95";
+const COLUMNS = ["service", "requests", "errors", "p50", "p95"] as const;
+type Column = (typeof COLUMNS)[number];
 
 function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
-  const [sort, setSort] = useState<Column>("requests");
-  const [all, setAll] = useState(false);
+  const sort = COLUMNS.find((column) => column === parameter("sort")) ?? "requests";
+  const all = parameter("all") === "1";
   const wanted = parameter("service").toLowerCase();
   const { services } = figures;
   const totals = useMemo(
@@ -123,9 +133,9 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
   }
   const slowest = services.reduce((worst, one) => (one.p95 > worst.p95 ? one : worst));
   const share = totals.failed / Math.max(1, totals.requests);
-  const head = (column: Column, title: string, number = true, hide = false) => (
+  const head = (column: Column, title: ComponentChildren, number = true, hide = false) => (
     <th scope="col" class={`${number ? "number" : ""}${hide ? " hide" : ""}`} aria-sort={sort === column ? "descending" : undefined}>
-      <button type="button" onClick={() => setSort(column)}>
+      <button type="button" onClick={() => change({ sort: column === "requests" ? null : column }, "replace")}>
         {title}
         {sort === column ? " ↓" : ""}
       </button>
@@ -172,9 +182,9 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
             <tr>
               {head("service", "Service", false)}
               <th scope="col">
-                <span>Requests</span>
+                <span class="long">Requests</span>
               </th>
-              {head("requests", "Per second")}
+              {head("requests", <span><span class="long">Per second</span><span class="short" aria-label="Per second">/s</span></span>)}
               {head("errors", "Errors")}
               {head("p50", "p50", true, true)}
               {head("p95", "p95")}
@@ -216,7 +226,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
         </table>
       </div>
       {sorted.length > ROWS && !all && (
-        <button type="button" onClick={() => setAll(true)}>
+        <button type="button" onClick={() => change({ all: 1 }, "replace")}>
           All {count(sorted.length)} services
         </button>
       )}
@@ -226,6 +236,31 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
 }
 
 const port = (status: Status, protocol: string, fallback: string): string => status.listeners.find((one) => one.receiver === "otlp" && one.protocol === protocol)?.address.replace(/^.*:/, "") ?? fallback;
+
+/** Languages that agents are injected for; for the others only the environment is set. */
+const LANGUAGES = ["java", "nodejs", "python", "dotnet", "go", "sdk"] as const;
+
+/** The line that has a workload instrumented, for the language and the workload that it is about. */
+function Annotate() {
+  const [language, setLanguage] = useState<string>("java");
+  const [workload, setWorkload] = useState("");
+  const [namespace, name] = /^([\w.-]+)\/([\w.-]+)$/.exec(workload.trim())?.slice(1) ?? ["NAMESPACE", "NAME"];
+  const patch = JSON.stringify({ spec: { template: { metadata: { annotations: { [`instrumentation.opentelemetry.io/inject-${language}`]: "true" } } } } });
+  return (
+    <>
+      <span class="filter-line">
+        <select aria-label="Language" value={language} onChange={(event) => setLanguage(event.currentTarget.value)}>
+          {LANGUAGES.map((one) => <option key={one} value={one}>{one}</option>)}
+        </select>
+        <input aria-label="Namespace and deployment" placeholder="namespace/deployment" value={workload} onInput={(event) => setWorkload(event.currentTarget.value)} spellcheck={false} />
+      </span>
+      <Command what="the command" text={`kubectl -n ${namespace} patch deployment ${name} -p \\\n  '${patch}'`} />
+      <small>
+        Its pods are made anew and speak. <a href={href("cluster")}>Cluster</a> shows how far each workload came. A whole namespace: <code>kubectl annotate namespace {namespace} instrumentation.opentelemetry.io/inject-{language}=true</code>; running pods need a restart then.
+      </small>
+    </>
+  );
+}
 
 /** What to do for the first trace. The page looks every two seconds and changes by itself. */
 function Guide({ status }: { status: Status }) {
@@ -249,11 +284,7 @@ function Guide({ status }: { status: Status }) {
         {status.life && (
           <li>
             <b>In this cluster: annotate a workload's pods.</b>
-            <Command
-              what="the command"
-              text={`kubectl -n NAMESPACE patch deployment NAME -p \\\n  '{"spec":{"template":{"metadata":{"annotations":{"instrumentation.opentelemetry.io/inject-java":"true"}}}}}'`}
-            />
-            <small>Instead of java: nodejs, python, dotnet, go or sdk. Whole namespaces can be annotated too; running pods need a restart then.</small>
+            <Annotate />
           </li>
         )}
         <li>

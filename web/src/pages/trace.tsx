@@ -1,3 +1,4 @@
+import { useMemo } from "preact/hooks";
 import { ApiError, trace as askTrace } from "../api";
 import { opened } from "../files";
 import { useAnswer, useTitle } from "../hooks";
@@ -19,6 +20,8 @@ export default function TracePage() {
       throw new ApiError(200, `the answer cannot be read: ${(error as Error).message}`);
     }
   });
+  // The same spans as long as the answer is the same: whatever else the address says, the trace is not made anew.
+  const spans = useMemo(() => byTrace(answer.data?.spans ?? [])[0]?.[1] ?? [], [answer.data]);
   useTitle(`Trace ${id.slice(0, 8)}`);
   if (local) return <Shown key={`${file} ${id}`} id={id} spans={local} file={file} />;
   if (file !== "") {
@@ -32,7 +35,6 @@ export default function TracePage() {
   }
   if (answer.error && answer.error.status !== 404) return <Failure error={answer.error} what="The trace cannot be shown" retry={answer.reload} />;
   if (!answer.data && !answer.error) return <Waiting rows={14} />;
-  const spans = byTrace(answer.data?.spans ?? [])[0]?.[1] ?? [];
   if (!answer.data || spans.length === 0) {
     return (
       <Empty title="No such trace here">

@@ -16,7 +16,7 @@ import type { Live } from "../live";
 import { QueryBox } from "../querybox";
 import { keepRange, range, step, tick } from "../range";
 import { change, go, href, parameter } from "../router";
-import { conditions, takesMetrics, withCondition, withoutCondition, withoutField } from "../traceql";
+import { conditions, takesMetrics, traceIdOf, withCondition, withoutCondition, withoutField } from "../traceql";
 import { SPANS_DRAWN, TraceList, errorsOf, spansOf } from "../tracelist";
 import { Empty, Failure, Icon, Tabs, Waiting } from "../ui";
 
@@ -57,6 +57,8 @@ export default function Traces() {
 
   const run = (next: string) => {
     const text = next.trim();
+    const id = traceIdOf(text);
+    if (id) return go(`trace/${id}`);
     if (text === query) tick.value = Date.now();
     change({ q: text === EVERYTHING || text === "" ? null : text, limit: null, box: null });
   };

@@ -10,7 +10,7 @@ import { toOtlp } from "./otlp";
 import type { Attribute, SpanData, SpanEvent } from "./read";
 
 /** Characters of a value that are shown at first. */
-const VALUE_CHARACTERS = 1_500;
+const VALUE_CHARACTERS = 600;
 
 interface Props {
   trace: Trace;

@@ -3,6 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import { colour } from "../colour";
 import { count, duration, percent } from "../format";
 import { useSize } from "../hooks";
+import { change, parameter } from "../router";
 import type { Node, Trace } from "./model";
 
 interface Block {
@@ -49,6 +50,16 @@ function blocks(trace: Trace): Block {
   return root;
 }
 
+/** The block whose first span has this id. */
+function blockOf(root: Block, spanId: string): Block | null {
+  const stack = [...root.children.values()];
+  for (let block = stack.pop(); block; block = stack.pop()) {
+    if (block.first.span?.spanId === spanId) return block;
+    stack.push(...block.children.values());
+  }
+  return null;
+}
+
 interface Placed {
   block: Block;
   left: number;
@@ -78,7 +89,9 @@ function layout(top: Block, width: number): Placed[] {
 export function Flame({ trace, select }: { trace: Trace; select: (node: Node) => void }) {
   const [attach, { width }] = useSize<HTMLDivElement>();
   const root = useMemo(() => blocks(trace), [trace]);
-  const [top, setTop] = useState<Block | null>(null);
+  const wanted = parameter("block");
+  const top = useMemo(() => (wanted === "" ? null : blockOf(root, wanted)), [root, wanted]);
+  const setTop = (block: Block | null) => change({ block: block?.first.span?.spanId }, "replace");
   const [hover, setHover] = useState<Block | null>(null);
   const shown = top ?? root;
   const placed = useMemo(() => (width > 0 ? layout(shown, width) : []), [shown, width]);

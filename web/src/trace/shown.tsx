@@ -14,7 +14,7 @@ import { TraceMap } from "./map";
 import { WHOLE, Minimap, bounded } from "./minimap";
 import type { Zoom } from "./minimap";
 import { buildTrace, matches, rows as rowsOf } from "./model";
-import type { Node, Row, Segment } from "./model";
+import type { Node, Row, Segment, Trace } from "./model";
 import type { SpanData } from "./read";
 import { Statistics } from "./statistics";
 import { Waterfall } from "./waterfall";
@@ -41,17 +41,14 @@ export function Shown({ id, spans, file, partial = "", reload }: ShownProps) {
   const clocks = parameter("clocks") === "corrected" ? "corrected" : "as sent";
   const trace = useMemo(() => buildTrace(id, spans, clocks), [spans, clocks]);
   const tab = (SHOWN_TABS.find(([name]) => name === parameter("tab"))?.[0] ?? "waterfall") as Tab;
-  const [closed, setClosed] = useState<ReadonlySet<number>>(NO_NODES);
-  const [openedRepeats, setOpenedRepeats] = useState<ReadonlySet<number>>(NO_NODES);
-  const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
+  const [closed, setClosed] = useNodes("closed", trace, (node) => node.children.length > 0);
+  const [openedRepeats, setOpenedRepeats] = useNodes("repeats", trace, () => true);
+  const hidden = useMemo(() => new Set(parameter("hide").split(",").filter(Boolean).map(decodeURIComponent)), [parameter("hide")]);
+  const setHidden = (next: ReadonlySet<string>) => change({ hide: [...next].map(encodeURIComponent).join(",") }, "replace");
   const [zoom, setZoomNow] = useState<Zoom>(() => zoomOf(parameter("zoom")));
   const showCritical = parameter("critical") === "1";
   const find = parameter("find");
   const findField = useRef<HTMLInputElement>(null);
-  useEffect(() => {
-    setClosed(NO_NODES);
-    setOpenedRepeats(NO_NODES);
-  }, [trace]);
   const root = trace.roots.reduce((best, node) => (node.below > best.below ? node : best), trace.roots[0]!);
   useTitle(`${root.service} ${root.name}`);
 
@@ -257,6 +254,33 @@ export function Shown({ id, spans, file, partial = "", reload }: ShownProps) {
       </div>
     </div>
   );
+}
+
+/** Nodes that the address names one by one; of more it says nothing, but for all. */
+const NAMED_MAX = 60;
+const ALL = "all";
+
+/** Some nodes of the trace, kept in the address under `name`. `isAny` are those that could be among them. */
+function useNodes(name: string, trace: Trace, isAny: (node: Node) => boolean): [ReadonlySet<number>, (next: ReadonlySet<number>) => void] {
+  const named = (): ReadonlySet<number> => {
+    const text = parameter(name);
+    if (text === "") return NO_NODES;
+    const ids = new Set(text.split(","));
+    return new Set(trace.nodes.filter((node) => isAny(node) && (text === ALL || ids.has(idOf(node)))).map((node) => node.index));
+  };
+  const [nodes, setNodes] = useState(named);
+  const shown = useRef(trace);
+  useEffect(() => {
+    if (shown.current !== trace) setNodes(named());
+    shown.current = trace;
+  }, [trace]);
+  const set = (next: ReadonlySet<number>) => {
+    setNodes(next);
+    const isAll = next.size > 0 && trace.nodes.every((node) => !isAny(node) || next.has(node.index));
+    const text = isAll ? ALL : next.size <= NAMED_MAX ? [...next].map((index) => idOf(trace.nodes[index])).join(",") : "";
+    change({ [name]: text }, "replace");
+  };
+  return [nodes, set];
 }
 
 function zoomOf(text: string): Zoom {

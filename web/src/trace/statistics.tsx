@@ -1,5 +1,5 @@
 // The trace's spans in groups of any attribute.
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { count, duration, percent } from "../format";
 import { change, parameter } from "../router";
 import { Service } from "../ui";
@@ -44,7 +44,8 @@ const value = (group: Group, column: Column): number =>
 export function Statistics({ trace }: { trace: Trace }) {
   const by = parameter("by") || "operation";
   const then = parameter("then");
-  const [sort, setSort] = useState<Column>("self");
+  const sort = COLUMNS.find(([column]) => column === parameter("sort"))?.[0] ?? "self";
+  const setSort = (column: Column) => change({ sort: column === "self" ? null : column }, "replace");
   const attributes = useMemo(() => {
     const keys = new Set<string>();
     for (const node of trace.nodes) {

@@ -214,6 +214,7 @@ function Line({ row, at, selected, select, toggle, zoom, total, names, critical,
       aria-level={node.depth + 1}
       aria-selected={selected}
       aria-expanded={row.expandable ? row.expanded : undefined}
+      aria-label={`${isGroup ? `${count(repeats.length)} times ` : ""}${span ? `${node.service} ${node.name}, ${long}` : `parent never arrived, ${node.missingId}`}${failed > 0 ? `, ${count(failed)} failed` : ""}`}
       style={{ top: `${at * ROW_PIXELS}px` }}
       onClick={() => (isGroup ? toggle(row) : select(node.index))}
       onDblClick={() => row.expandable && toggle(row)}

@@ -74,3 +74,18 @@ test("who comes through a trusted proxy is known by its header, and the form say
   await new Promise((done) => proxy.close(done));
   await stop(guarded);
 });
+
+test("a page of another name that was led here sees nothing, and says which setting would change that", async () => {
+  const { port } = new URL(world.base);
+  for (const path of ["/", "/traces?live=1", `/trace/${world.ids.large}`]) {
+    const { page, close } = await open(path, { origin: `http://evil.example:${port}`, expected: REFUSED });
+    await page.getByRole("alert").filter({ hasText: "extensions::spanreel::access::hosts" }).first().waitFor();
+    assert.equal(await page.locator("a.trace, .line, .services-table").count(), 0);
+    await close();
+  }
+  const named = await startSpanreel(join(world.directory, "named"), { set: ["extensions.spanreel.access={hosts: ['*.example']}"] });
+  const { page, close } = await open("/", { origin: named.url.replace("127.0.0.1", "traces.example") });
+  await page.getByRole("heading", { name: "Waiting for the first trace" }).waitFor();
+  await close();
+  await stop(named);
+});

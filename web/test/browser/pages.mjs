@@ -7,79 +7,8 @@ import { findings, open, shot, startSpanreel, stop, until, world } from "./world
 
 /** A compressed request without spans has less, one with a span more. */
 const EMPTY_BYTES_MAX = 64;
-
-// No API server runs here: the answer stands in for one and has the shape of docs/ui-api.md.
-const CLUSTER = {
-  examination: {
-    scope: { namespace: null, name: null },
-    webhook_registered: true,
-    conditions: { silent: 1, missed: 1, speaking: 1 },
-    workloads: [
-      {
-        kind: "Deployment", namespace: "shop", name: "web", condition: "silent", why: "no span came since 12 min", remedy: "kubectl -n shop logs deployment/web",
-        asked: [{ language: "java", annotation: "instrumentation.opentelemetry.io/inject-java", value: "true", where: "pod" }],
-        decisions: [
-          { language: "java", container: "app", result: "injected", reason: "injected", message: null, instrumentation: { name: "built-in", generation: null, created: null }, agent_image: "agent:1", remedy: null },
-          { language: "python", container: null, result: "refused", reason: "several_languages", message: "two languages ask for one container", instrumentation: null, agent_image: null, remedy: 'instrumentation.opentelemetry.io/python-container-names: "job"' },
-        ],
-        notes: [], pods: 2, pod_conditions: { silent: 2 }, examples: [],
-      },
-      { kind: "Deployment", namespace: "shop", name: "api", condition: "missed", why: "it was created without instrumentation", remedy: "kubectl -n shop rollout restart deployment/api", asked: [], decisions: [], notes: [], pods: 1, pod_conditions: { missed: 1 }, examples: [] },
-      {
-        kind: "Deployment", namespace: "shop", name: "<b>speaks</b>", condition: "speaking", why: "last span 3 s ago", remedy: null, asked: [], decisions: [], notes: [], pods: 1, pod_conditions: { speaking: 1 },
-        examples: [{ name: "speaks-1", condition: "speaking", containers: [{ container: "app", language: "java", condition: "speaking", why: "a span came lately", remedy: null, life: { state: "speaking", first_span: "2026-01-01T00:00:00Z", last_span: new Date().toISOString(), likely_cause: null } }] }],
-      },
-    ],
-    left_out: { workloads: 0, pods: 0, not_asking: 4 },
-    notes: [],
-  },
-  catch_up: {
-    at: new Date().toISOString(), mode: "report", pods: { missed: 1 }, pods_left_out: 0, unreadable: 0,
-    workloads: [{ namespace: "shop", kind: "Deployment", name: "api", state: "missed", pods: { missed: 1 }, example: "api-1", instrumentations: ["shop/java"], waits: null }],
-    crash_loops: [{ namespace: "shop", kind: "StatefulSet", name: "db", languages: ["java"], example: "db-0", evidence: "revision" }],
-  },
-  collectors: [
-    { namespace: "shop", name: "edge", ready: false, reason: "ConfigurationRefused", message: "config.yaml:3:5: there is no exporter \"otpl\"; did you mean otlp?", since: Date.now() / 1000 - 600, running: true, ports: [{ name: "otlp-grpc", port: 4317, udp: false }], fix: "kubectl -n shop edit opentelemetrycollector edge" },
-    { namespace: "shop", name: "core", ready: true, reason: "Running", message: "", since: Date.now() / 1000 - 600, running: true, ports: [], fix: null },
-  ],
-  instrumentations: [{ namespace: "shop", name: "java", generation: 3, ok: false, message: "spec.sampler.argument: 2 is not between 0 and 1", fix: "kubectl -n shop edit instrumentation java" }],
-  left_out: { collectors: 0, instrumentations: 0 },
-};
-
-test("the cluster page shows who is silent, how far each came, and the line that changes it", async () => {
-  const { page, close } = await open("/health");
-  await page.route("**/ui/api/cluster*", (route) => route.fulfill({ json: CLUSTER }));
-  await page.getByRole("link", { name: "Cluster" }).click();
-  await page.locator(".workload", { hasText: "<b>speaks</b>" }).waitFor();
-  await page.locator(".workload pre", { hasText: "rollout restart deployment/api" }).waitFor();
-  await page.getByRole("img", { name: "asked, injected, started, not speaking" }).waitFor();
-  await page.locator(".decisions [role=row]", { hasText: "several languages: two languages ask" }).waitFor();
-  await shot(page, "cluster-workloads");
-  await page.getByRole("button", { name: "who asks, and its pods" }).click();
-  await page.getByText(/first span \d+d ago, last/).waitFor();
-  await page.getByRole("button", { name: "silent 1" }).click();
-  await page.waitForURL(/condition=silent/);
-  await page.waitForFunction(() => document.querySelectorAll(".workload").length === 1);
-  await page.locator(".workload", { hasText: "agent:1" }).waitFor();
-  await page.getByRole("tab", { name: "Restarts (2)" }).click();
-  await page.locator("pre", { hasText: "logs db-0 --previous" }).waitFor();
-  await page.locator("pre", { hasText: "rollout restart deployment/api" }).waitFor();
-  await shot(page, "cluster-restarts");
-  await page.getByRole("tab", { name: "Resources (3)" }).click();
-  await page.locator(".workload", { hasText: "did you mean otlp?" }).locator("pre", { hasText: "edit opentelemetrycollector edge" }).waitFor();
-  await page.locator(".workload", { hasText: "not between 0 and 1" }).waitFor();
-  await shot(page, "cluster-resources");
-  await close();
-  for (const tab of ["", "?tab=catch-up", "?tab=resources"]) {
-    const narrow = await open("/health", { width: 360, height: 740, bypassCSP: true });
-    await narrow.page.route("**/ui/api/cluster*", (route) => route.fulfill({ json: CLUSTER }));
-    await narrow.page.goto(`${world.base}/cluster${tab}`);
-    await narrow.page.locator(".workload").first().waitFor();
-    assert.deepEqual(await findings(narrow.page), [], tab);
-    await shot(narrow.page, `cluster${tab.replace(/\W+/g, "-")}-360`);
-    await narrow.close();
-  }
-});
+/** For a click on what may vanish by itself. */
+const CLICK_MS = 2_000;
 
 test("the map shows services, databases and queues with their calls", async () => {
   const { page, close } = await open("/map");
@@ -208,6 +137,33 @@ test("no page has a serious accessibility finding, light or dark, wide or narrow
     }
   }
   assert.deepEqual(all, []);
+});
+
+test("an answer that is an error is shown where it belongs on every page, and tried again there", async () => {
+  const box = `${Math.round(Date.now() / 1000 - 2_400)},${Math.round(Date.now() / 1000)},200ms,5s`;
+  for (const [path, filled] of [
+    ["/", ".services-table tbody tr"], ["/traces", "a.trace"], ["/map", ".map-node"], [`/explain?box=${box}`, ".difference"], ["/cluster", ".empty"], ["/health", ".equation"],
+    ["/health?tab=letters", ".empty"], ["/health?tab=config", "tbody tr"], [`/trace/${world.ids.odd.twins}`, ".line"], [`/trace/${world.ids.odd.twins}?tab=compare&with=${world.ids.large}`, ".sheet tbody tr"],
+  ]) {
+    const { page, close } = await open("/no-such-page", { expected: /status of (404|500)/ });
+    const broken = /\/(ui\/)?api\//;
+    // The session is asked once, and the trace itself must be there to be compared.
+    const isSpared = (url) => url.includes("/ui/api/session") || (path.includes("compare") && url.includes(world.ids.odd.twins));
+    const isHealth = path.startsWith("/health?");
+    await page.route(broken, (route) => (isSpared(route.request().url()) || (isHealth && route.request().url().includes("ui/api/health")) ? route.continue() : route.fulfill({ status: 500, contentType: "text/plain", body: "the disk <b>burns</b>" })));
+    await page.goto(world.base + path);
+    const alerts = page.getByRole("alert").filter({ hasText: "the disk <b>burns</b>" });
+    await alerts.first().waitFor();
+    await alerts.first().getByRole("button", { name: "Try again" }).waitFor();
+    await page.unroute(broken);
+    // Each once: a second click would only ask anew. One that looks by itself may be gone before it is clicked.
+    for (let shown = await alerts.count(); shown > 0; shown = await alerts.count()) {
+      await alerts.first().getByRole("button", { name: "Try again" }).dispatchEvent("click", undefined, { timeout: CLICK_MS }).catch(() => {});
+      await until(async () => (await alerts.count()) < shown);
+    }
+    await page.locator(filled).first().waitFor();
+    await close();
+  }
 });
 
 test("a server that vanished is said in place, and its return ends that", async () => {

@@ -44,6 +44,38 @@ test("the waterfall walks by keys, finds, and keeps its place in the address", a
   await close();
 });
 
+test("what is closed, hidden, sorted and looked at closer stands in the address", async () => {
+  const { page, close } = await open(`/trace/${world.ids.large}`);
+  await page.locator(".line").first().waitFor();
+  const reopened = async (holds) => {
+    const { pathname, search } = new URL(page.url());
+    const again = await open(pathname + search);
+    await holds(again.page);
+    await again.close();
+  };
+  await page.keyboard.press("j");
+  await page.keyboard.press("h");
+  await page.waitForURL(/closed=[0-9a-f]{16}/);
+  await page.getByRole("group", { name: "Services" }).getByRole("button", { name: /mailer/ }).click();
+  await page.waitForURL(/hide=mailer/);
+  await reopened(async (again) => {
+    await again.waitForFunction(() => document.querySelectorAll(".line").length === 1);
+    await again.locator('[aria-label="Services"] button[aria-pressed="false"]', { hasText: "mailer" }).waitFor();
+  });
+  await page.keyboard.press("[");
+  await page.keyboard.press("]");
+  await page.waitForURL(/closed=all/);
+  await page.getByRole("tab", { name: "Flame graph" }).click();
+  await page.locator(".flame button", { hasText: "step" }).first().click();
+  await page.waitForURL(/block=/);
+  await reopened((again) => again.getByRole("button", { name: "First of these spans" }).waitFor());
+  await page.getByRole("tab", { name: "Statistics" }).click();
+  await page.getByRole("button", { name: "Longest" }).click();
+  await page.waitForURL(/sort=max/);
+  await reopened((again) => again.locator('th[aria-sort="descending"]', { hasText: "Longest" }).waitFor());
+  await close();
+});
+
 test("a trace of 10,000 spans scrolls; its frame times are told", async () => {
   const { page, close } = await open(`/trace/${world.ids.large}`);
   await page.locator(".line").first().waitFor();
@@ -150,5 +182,3 @@ test("a trace is compared with the median of its route, and with one by its id",
   await page.locator(".sheet tbody tr", { hasText: "step 1" }).first().waitFor();
   await close();
 });
-
-// No API server runs here: the answer stands in for one and has the shape of docs/doctor.md.

@@ -30,7 +30,7 @@ let browser;
 const running = new Set();
 
 /** On which nobody listens; none is given out twice. */
-async function freePort() {
+export async function freePort() {
   for (let tried = 0; tried < PORTS; tried++) {
     const port = FIRST_PORT + (nextPort++ % PORTS);
     const server = createServer();
@@ -42,11 +42,14 @@ async function freePort() {
   throw new Error(`no free port between ${FIRST_PORT} and ${FIRST_PORT + PORTS}`);
 }
 
-/** Takes the ports of an earlier one if they are given. */
-export async function startSpanreel(data, { set = [], ports } = {}) {
+/** Has a process ended at the end of the tests, if it is there by then. */
+export const keep = (child) => running.add(child);
+
+/** Takes the ports of an earlier one if they are given; serves no cluster unless there is a `kubeconfig`. */
+export async function startSpanreel(data, { set = [], ports, kubeconfig } = {}) {
   const [grpc, http, query] = ports ?? [await freePort(), await freePort(), await freePort()];
   const all = [`receivers.otlp.protocols.grpc.endpoint=127.0.0.1:${grpc}`, `receivers.otlp.protocols.http.endpoint=127.0.0.1:${http}`, `extensions.spanreel.query_endpoint=127.0.0.1:${query}`, "service.telemetry.metrics.level=none", ...set];
-  const child = spawn(BINARY, ["run", "--no-cluster", "--data", data, ...all.flatMap((one) => ["--set", one])], { stdio: ["ignore", "ignore", "pipe"] });
+  const child = spawn(BINARY, ["run", ...(kubeconfig ? ["--kubeconfig", kubeconfig] : ["--no-cluster"]), "--data", data, ...all.flatMap((one) => ["--set", one])], { stdio: ["ignore", "ignore", "pipe"] });
   running.add(child);
   let log = "";
   child.stderr.on("data", (chunk) => (log = (log + chunk).slice(-20_000)));
@@ -154,7 +157,8 @@ before(async () => {
   world.otlp = spanreel.otlp;
   browser = await chromium.launch({
     executablePath: CHROMIUM,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    // As if the owner of every such name had it lead here.
+    args: ["--host-resolver-rules=MAP *.example 127.0.0.1", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
 });
 
