@@ -102,6 +102,8 @@ struct Shared {
     pub receive_metrics: receive::Metrics,
     pub forward_metrics: forward::Metrics,
     pub sampling_metrics: forward::SamplingMetrics,
+    /// The store keeps what is sampled out for a time of its own, so it is to be told.
+    pub marks_sampled_out: bool,
     pub connector_metrics: red::connector::ConnectorMetrics,
     pub forward_budget: forward::Budget,
     pub other_signals: receive::other_signals::OtherSignals,
@@ -193,6 +195,7 @@ impl Appliance {
             receive_metrics,
             forward_metrics,
             sampling_metrics,
+            marks_sampled_out: settings.store.keep_sampled_out.is_some(),
             connector_metrics,
             forward_budget: forward::Budget::new(memory.forward),
             witness: life.clone().map(|life| life as Arc<dyn receive::Witness>),
@@ -468,6 +471,7 @@ fn start_sealing(
     const MIB: u64 = 1024 * 1024;
     let retention = RetentionSettings {
         age_max: Some(settings.store.max_age).filter(|age| !age.is_zero()),
+        sampled_out_age_max: settings.store.keep_sampled_out,
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };

@@ -16,6 +16,7 @@
 
 mod access;
 mod admission;
+mod arrivals;
 mod asked;
 mod body;
 mod call;
@@ -46,12 +47,13 @@ mod upstream;
 
 pub use access::{Access, AccessMetrics, AccessRules, NoRandomness, Role, TrustedProxy, guard, session_routes};
 pub use admission::Metrics as QueryMetrics;
+pub use arrivals::{Arrivals, Look, Order};
 pub use dead_letters::{DeadLetters, NoLetter, routes as dead_letter_routes};
 pub use error::QueryError;
 pub use introspection::{Introspection, NoDiagnosis, NoDiagnosisKind, Readiness, Scope};
 pub use parameters::{ParameterError, ValueError};
 pub use router::{QueryLimits, QueryState, grpc_router, router};
-pub use source::{Arrivals, Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
+pub use source::{FoundTrace, Mark, SourceError, SpanSource, TraceSource};
 pub use trace_id::{TraceIdError, parse_trace_id};
 pub use upkeep::{Peer, Upkeep, UpkeepError, routes as upkeep_routes};
 pub use upstream::{Away, Tempo, Unanswered, Upstream, UrlError};

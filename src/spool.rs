@@ -8,7 +8,7 @@
 //!
 //! batch   seq u64 (big endian)  ─▶ header (48 bytes), zstd frame
 //! dict    extent, page          ─▶ trace key -> batches, see `extent`
-//! meta    "cursor/...", "ledger", "extent/...", "parked/...", "head", "format"
+//! meta    "cursor/...", "ledger", "extent/...", "parked/...", "sampled_out/...", "head", "format"
 //! ```
 //!
 //! Invariants: sequence numbers have no holes between head and end; a batch holds requests of one pipeline, which has one signal; cursors and
@@ -26,6 +26,7 @@ mod high_water;
 pub mod ledger;
 mod metrics;
 mod reclaim;
+pub mod sampled_out;
 mod shared;
 mod state;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use dead_letter::{DeadLetter, Settled};
 pub use extent::TraceKey;
 pub use ledger::{Ahead, ConsumerAccount, DropReason, Ledger, PipelineAccount, SealedAccount};
 pub use metrics::{LedgerCollector, Metrics, SyncTimes};
+pub use sampled_out::SampledOut;
 
 use crate::otlp::Signal;
 use bytes::Bytes;
@@ -354,6 +356,11 @@ impl Spool {
     /// Bytes of stored frames.
     pub fn frame_bytes(&self) -> u64 {
         self.shared.state().frame_bytes()
+    }
+
+    /// Of these, those that a cursor has still to get, with what lies among them.
+    pub fn waiting_bytes(&self) -> u64 {
+        reclaim::waiting_bytes(&self.shared)
     }
 
     /// Batches before `seq` are in sealed runs: they may go once every destination has them. From the first call on the

@@ -3,11 +3,12 @@
 use super::pipelines::{StartError, Task, keep_running};
 use super::{Shared, intake::PipelineIntake};
 use crate::forward::Sampling;
+use crate::spool::sampled_out;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The decider's cursor, whatever the processor's id is: a pipeline has one at most.
-pub(super) const CURSOR: &str = "tail_sampling";
+pub(super) const CURSOR: &str = sampled_out::DECIDER;
 
 /// What decides at present, by pipeline.
 #[derive(Default)]
@@ -68,7 +69,9 @@ impl Samplings {
                     let spool = spool.clone();
                     blocking(move || spool.consumer(CURSOR, id)).await?
                 };
-                Ok(planned(Sampling::new(pipeline, settings, &spool, consumer, &shared.sampling_metrics), true))
+                let sampling = Sampling::new(pipeline, settings, &spool, consumer, &shared.sampling_metrics);
+                let sampling = if shared.marks_sampled_out { sampling.marking() } else { sampling };
+                Ok(planned(sampling, true))
             }
         }
     }

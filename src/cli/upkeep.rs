@@ -100,4 +100,11 @@ mod tests {
         );
         assert!(text.ends_with("damaged: run 17: block checksum mismatch\n"), "{text}");
     }
+
+    #[test]
+    fn what_is_whole_is_said_to_be() {
+        let answer = serde_json::json!({"runs": 1, "traces": 1, "spans": 1, "batches": 0, "damages": []});
+        let expected = "read 1 sealed run with 1 span of 1 trace, and 0 batches of the spool\nnothing is damaged\n";
+        assert_eq!(describe(&answer), expected);
+    }
 }

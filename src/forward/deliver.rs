@@ -110,7 +110,8 @@ pub(super) async fn deliver<T: Transport>(
     let lost: u64 = delivery.lost.values().sum();
     debug_assert_eq!(delivery.sent + lost, spans, "every span is accounted for once");
     let parked = delivery.letters.into_iter().map(Letter::into_parked).collect();
-    Some(Outcome { sent: delivery.sent, lost: delivery.lost.into_iter().collect(), parked })
+    let lost = delivery.lost.into_iter().collect();
+    Some(Outcome { sent: delivery.sent, lost, parked, ..Outcome::default() })
 }
 
 impl Letter {

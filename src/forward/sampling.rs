@@ -46,6 +46,8 @@ pub struct Sampling {
     settings: TailSamplingSettings,
     spool: Spool,
     consumer: Consumer,
+    /// Traces that are sampled out are marked for the store.
+    marks: bool,
     decided: Arc<watch::Sender<Seq>>,
     metrics: SamplingMetrics,
 }
@@ -96,8 +98,14 @@ impl Sampling {
             spool: spool.clone(),
             decided: Arc::new(watch::channel(consumer.position()).0),
             consumer,
+            marks: false,
             metrics: metrics.clone(),
         }
+    }
+
+    /// One that marks what it leaves out, for a store that keeps it for a time of its own.
+    pub fn marking(self) -> Self {
+        Self { marks: true, ..self }
     }
 
     /// Other settings from where this one stands; feeds stay. To be run once this one has ended.

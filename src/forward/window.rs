@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn outcome(sent: u64, poison: u64) -> Outcome {
-        Outcome { sent, lost: vec![(LossReason::Poison, poison)], parked: Vec::new() }
+        Outcome { sent, lost: vec![(LossReason::Poison, poison)], ..Outcome::default() }
     }
 
     #[tokio::test]

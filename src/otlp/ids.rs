@@ -20,13 +20,17 @@ impl TraceId {
     /// 32 bits that spread evenly for ids of any making (random, time-prefixed, 64-bit with zeros in front). Part of the
     /// format on disk: it must not change.
     pub fn fingerprint(self) -> u32 {
+        (self.long_fingerprint() >> 32) as u32
+    }
+
+    /// As [`Self::fingerprint`], which is its upper half, of 64 bits.
+    pub fn long_fingerprint(self) -> u64 {
         let id = u128::from_be_bytes(self.0);
         // Two odd factors, so that equal halves do not cancel; then the finish of splitmix64.
         let mut mixed =
             (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((id >> 64) as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed >> 32) as u32
+        (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
     }
 }
 

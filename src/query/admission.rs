@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -111,6 +111,9 @@ pub struct Metrics {
     pub stalled: Counter,
     /// Streams of the web UI that are open.
     pub(super) live: Gauge,
+    /// What queries may hold together, and the most that they did.
+    memory_max: Gauge,
+    memory_peak: Gauge,
 }
 
 impl Metrics {
@@ -129,6 +132,18 @@ impl Metrics {
             "spanreel_query_live_streams",
             "Streams of new traces that browsers have open",
             self.live.clone(),
+        );
+        registry.register_with_unit(
+            "spanreel_query_memory_max",
+            "Memory that queries may hold together while they run",
+            Unit::Bytes,
+            self.memory_max.clone(),
+        );
+        registry.register_with_unit(
+            "spanreel_query_memory_peak",
+            "The most memory that queries held together since the start",
+            Unit::Bytes,
+            self.memory_peak.clone(),
         );
     }
 }
@@ -191,9 +206,12 @@ impl Admission {
         let _cancel = CancelOnDrop(Arc::clone(&control));
         // The turn is the work's, not the request's: a client that leaves does not free memory that is in use. Once the work
         // is done the next one has its turn, and the answer is memory of its query for as long as it waits for room.
+        let (memory_peak, scratch) = (self.metrics.memory_peak.clone(), Arc::clone(&self.scratch));
         let task = tokio::task::spawn_blocking(move || {
             let _turn = permit;
-            let answer = work(&control)?;
+            let answer = work(&control);
+            memory_peak.set(i64::try_from(scratch.peak_bytes()).unwrap_or(i64::MAX));
+            let answer = answer?;
             control.settle(answer.bytes())?;
             Ok::<T, QueryError>(answer)
         });
@@ -207,6 +225,7 @@ impl Admission {
     }
 
     pub(super) fn with_metrics(self, metrics: Metrics) -> Self {
+        metrics.memory_max.set(i64::try_from(self.scratch.bytes_max()).unwrap_or(i64::MAX));
         Self { metrics, ..self }
     }
 

@@ -71,7 +71,7 @@ pub enum QueryError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(SourceError),
     /// Nothing is here, and who may have it does not answer.
     #[error(transparent)]
     Away(#[from] Away),
@@ -79,6 +79,15 @@ pub enum QueryError {
     Damaged(#[from] WireError),
     #[error("the query failed inside Spanreel; its log says more")]
     Crashed,
+}
+
+impl From<SourceError> for QueryError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Stopped(stopped) => Self::Stopped(stopped),
+            error => Self::Source(error),
+        }
+    }
 }
 
 impl QueryError {
@@ -104,6 +113,7 @@ impl QueryError {
             Self::Source(SourceError::Stopping) | Self::AnswersWaiting | Self::Stopped(Stopped::MemoryBusy(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Source(SourceError::Stopped(stopped)) => Self::Stopped(*stopped).status(),
             Self::Source(SourceError::Read(_)) | Self::Damaged(_) | Self::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::admission::{Answer, Room};
+use super::arrivals::{Came, Look, Newcomers, Order};
 use super::asked::Asked;
 use super::body::Body as AnswerBody;
 use super::call::{SPANS_MAX, check_query_lengths};
@@ -33,12 +34,9 @@ use super::parameters::{ParameterError, Parameters};
 use super::router::{QueryState, Scanned};
 use super::source::Mark;
 use super::upkeep::Refusal;
-use crate::otlp::TraceId;
 use crate::traceql::ast::{Query, Root};
-use crate::traceql::mask::Mask;
 use crate::traceql::request::SearchRequest;
 use crate::traceql::search::Nobody;
-use crate::traceql::segment::{Fingerprints, Piece, Segment, SegmentError, Source};
 
 /// Streams that are open at once: a few people, each with a few tabs.
 const STREAMS_MAX: usize = 16;
@@ -246,8 +244,12 @@ impl Live {
 }
 
 fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Result<Looked, QueryError> {
-    let arrived = scanned.state.source().arrived(since, until)?;
-    let source = Newcomers { all: scanned.source, first: arrived.first, traces: arrived.traces };
+    let look = Look { batches: since.next..until.next, order: Order::NewestFirst, spans_wanted: u64::MAX };
+    let mut came = Came::default();
+    let arrivals =
+        scanned.state.source().arrivals(&look, scanned.control, &mut |request| came.take(request, scanned.control))?;
+    let skipped = until.spans.saturating_sub(since.spans).saturating_sub(arrivals.spans);
+    let source = Newcomers { all: scanned.source, first: arrivals.batches.start, came };
     let request = SearchRequest {
         start: 0,
         end: u64::MAX,
@@ -255,7 +257,7 @@ fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Res
         limit: FOUND_MAX,
         spans_per_spanset: call.spans_per_spanset,
     };
-    let found = match source.traces.is_empty() {
+    let found = match source.came.traces.is_empty() {
         true => Vec::new(),
         false => engine::search(&call.query, &request, &source, scanned.control, &mut Nobody)?.traces,
     };
@@ -276,52 +278,10 @@ fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Res
         event.extend_from_slice(&row);
         rows += 1;
     }
-    let (more, skipped) = (found.len() - rows, arrived.skipped_spans);
+    let more = found.len() - rows;
     event.extend_from_slice(format!("],\"more\":{more},\"skippedSpans\":{skipped}}}\n\n").as_bytes());
     let has_news = !found.is_empty() || skipped > 0;
     Ok(Looked { event: has_news.then_some(event), room: None })
-}
-
-/// Everything, of which only the traces that got spans lately are found, where those lie.
-struct Newcomers<'a> {
-    all: &'a dyn Source,
-    /// The first batch of what is new.
-    first: u64,
-    traces: Fingerprints,
-}
-
-impl Source for Newcomers<'_> {
-    fn segments(&self, start: u64, end: u64) -> Vec<Arc<dyn Segment>> {
-        let mut segments = self.all.segments(start, end);
-        // A segment holds the batches from its number up to that of the next.
-        let holds_first = segments.iter().map(|segment| segment.id().0).filter(|number| *number <= self.first).max();
-        segments.retain(|segment| segment.id().0 > self.first || Some(segment.id().0) == holds_first);
-        segments
-    }
-
-    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
-        self.all.pieces(trace)
-    }
-
-    fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
-        self.all.may_be_split(segment, trace)
-    }
-
-    fn split_traces(&self, segment: &dyn Segment) -> Option<Mask> {
-        self.all.split_traces(segment)
-    }
-
-    fn whole_since(&self) -> u64 {
-        self.all.whole_since()
-    }
-
-    fn is_part(&self) -> bool {
-        true
-    }
-
-    fn only(&self) -> Option<&Fingerprints> {
-        Some(&self.traces)
-    }
 }
 
 /// The line that browsers send back as `Last-Event-ID`; they also take it without an event.

@@ -1,14 +1,15 @@
 //! Where traces come from, as this room sees it.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::arrivals::{Arrivals, Look};
 use crate::otlp::TraceId;
 use crate::store::assemble::{AssembleLimits, Completeness};
-use crate::traceql::segment::{Fingerprints, Segment, Source};
+use crate::traceql::control::{Control, Stopped};
+use crate::traceql::segment::Source;
 
 /// Finds traces by id. The store implements it.
 pub trait TraceSource: Send + Sync + 'static {
@@ -28,26 +29,23 @@ pub trait SpanSource: TraceSource {
     /// The disk or what lies on it cannot be read.
     fn searchable(&self) -> Result<Arc<dyn Source>, SourceError>;
 
-    /// What arrived in the batches numbered `from` and on: as many of them as are looked at in one go. Without `from`
-    /// nothing but which batches there are. May block on the disk.
-    ///
-    /// # Errors
-    /// The disk or what lies on it cannot be read, or the source keeps no order of arrival.
-    fn arrivals(&self, _from: Option<u64>) -> Result<Arrivals, SourceError> {
-        Err(SourceError::Read("they are not kept in the order of their arrival".to_owned()))
-    }
-
     /// How much has been stored up to now. Quick. Where nothing is ever added, the default will do.
     fn stored(&self) -> Mark {
         Mark::default()
     }
 
-    /// Which traces got spans between two moments. May block on the disk.
+    /// Hands over the requests of batches that arrived, as many of them as are looked at in one go, oldest first. May block on
+    /// the disk.
     ///
     /// # Errors
-    /// The disk cannot be read.
-    fn arrived(&self, from: Mark, _until: Mark) -> Result<Arrived, SourceError> {
-        Ok(Arrived { first: from.next, ..Arrived::default() })
+    /// The disk or what lies on it cannot be read, the source keeps no order of arrival, or the query is to end.
+    fn arrivals(
+        &self,
+        _look: &Look,
+        _control: &Control,
+        _each: &mut dyn FnMut(&[u8]) -> Result<(), Stopped>,
+    ) -> Result<Arrivals, SourceError> {
+        Err(SourceError::Read("they are not kept in the order of their arrival".to_owned()))
     }
 }
 
@@ -58,27 +56,6 @@ pub struct Mark {
     pub next: u64,
     /// Spans stored before it, ever.
     pub spans: u64,
-}
-
-/// Spans as they came.
-#[derive(Clone, Default)]
-pub struct Arrivals {
-    /// The batches that are looked at; the next look begins at the end.
-    pub batches: Range<u64>,
-    /// Batches that went before they were looked at.
-    pub missed: u64,
-    /// What is in the batches, and nothing else. Their ids are no other segment's.
-    pub segments: Vec<Arc<dyn Segment>>,
-}
-
-/// What came between two moments.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Arrived {
-    /// The first batch that was looked at.
-    pub first: u64,
-    pub traces: Fingerprints,
-    /// Spans that were stored meanwhile and not looked at: too many came.
-    pub skipped_spans: u64,
 }
 
 /// What a [`TraceSource`] found.
@@ -99,4 +76,7 @@ pub enum SourceError {
     Read(String),
     #[error("Spanreel is stopping")]
     Stopping,
+    /// The query was to end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }

@@ -12,11 +12,11 @@
 //! what one answer holds.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use axum::extract::State;
 use http::HeaderMap;
 
+use super::arrivals::{Arrivals, Came, Look, Newcomers, Order};
 use super::asked::Asked;
 use super::encode::json;
 use super::engine;
@@ -24,15 +24,15 @@ use super::error::QueryError;
 use super::negotiation::{Coding, JSON, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::{QueryState, Scanned};
-use super::source::Arrivals;
-use crate::otlp::{SpanId, TraceId};
+use super::source::Mark;
+use crate::otlp::TraceId;
 use crate::traceql::answer::{FoundSpan, SearchAnswer};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Query, Root, Scope, Stage};
 use crate::traceql::column::ROWS_MAX;
 use crate::traceql::control::Stopped;
 use crate::traceql::request::SearchRequest;
 use crate::traceql::search::Nobody;
-use crate::traceql::segment::{Ids, Piece, Segment, SegmentError, Source, Traces};
+use crate::traceql::segment::Source;
 
 /// Spans in one answer: some 3 MB.
 const SPANS_MAX: usize = 10_000;
@@ -40,8 +40,8 @@ const SPANS_MAX: usize = 10_000;
 /// Traces of which `last` shows the spans.
 const LAST_MAX: u32 = 1_000;
 
-/// What is booked for a span that is looked for.
-const ARRIVED_BYTES: usize = 64;
+/// A look ends with the batch that has so many spans together: half of what an answer holds.
+const SPANS_WANTED: u64 = 5_000;
 
 /// What is answered.
 #[derive(Debug, Default)]
@@ -66,8 +66,10 @@ pub(super) async fn tail(
     Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
     let coding = Coding::of(&headers);
+    // What is searched is taken behind it, so it holds all that came until then.
+    let until = state.source().stored();
     let answer = move |call: TailCall, scanned: &Scanned<'_>| {
-        let mut arrived = call.answered(scanned)?;
+        let mut arrived = call.answered(until, scanned)?;
         loop {
             let mut body = scanned.body(coding);
             json::arrived(&mut body, &arrived);
@@ -100,42 +102,43 @@ impl TailCall {
         Ok(Self { query, from: from.map(|from| u64::try_from(from).unwrap_or_default()), last })
     }
 
-    fn answered(&self, scanned: &Scanned<'_>) -> Result<Arrived, QueryError> {
-        let source = scanned.state.source();
-        let arrivals = source.arrivals(self.from)?;
-        if self.from.is_none() {
-            let mut arrived = Arrived { next: arrivals.batches.end, ..Arrived::default() };
+    fn answered(&self, until: Mark, scanned: &Scanned<'_>) -> Result<Arrived, QueryError> {
+        let Some(from) = self.from else {
+            let mut arrived = Arrived { next: until.next, ..Arrived::default() };
             if self.last > 0 {
                 let found = self.search(scanned, self.last as usize, scanned.source)?;
                 arrived.take(found);
             }
             return Ok(arrived);
+        };
+        let look = Look { batches: from..until.next, order: Order::InOrder, spans_wanted: SPANS_WANTED };
+        let mut came = Came::with_spans();
+        let mut take = |request: &[u8]| came.take(request, scanned.control);
+        let arrivals = scanned.state.source().arrivals(&look, scanned.control, &mut take);
+        let Arrivals { batches, spans, gone } = arrivals?;
+        let missed_batches = batches.start.saturating_sub(from) + gone;
+        let mut arrived = Arrived { next: batches.end, missed_batches, ..Arrived::default() };
+        if came.traces.is_empty() {
+            return Ok(arrived);
         }
-        let mut arrived = Arrived { next: arrivals.batches.end, missed_batches: arrivals.missed, ..Arrived::default() };
-        if !arrivals.segments.is_empty() {
-            // Looked at after the batches were, so that it has them and what came before.
-            let whole = source.searchable()?;
-            let found = spans_of(&arrivals, scanned).and_then(|came| {
-                let new = New { whole: &*whole, arrivals: &arrivals, came };
-                self.search(scanned, ROWS_MAX, &new)
-            });
-            let found = match found {
-                // Asked again, it would not be otherwise: it is counted, and the next look goes on behind it.
-                Err(QueryError::Stopped(Stopped::MemoryOver(_))) => {
-                    scanned.control.settle(0)?;
-                    arrived.left_out = arrivals.segments.iter().map(|segment| segment.rows() as u64).sum();
-                    return Ok(arrived);
+        let new = Newcomers { all: scanned.source, first: batches.start, came };
+        match self.search(scanned, ROWS_MAX, &new) {
+            // Should something have been dropped meanwhile, some of the spans may not have been seen.
+            Ok(found) => {
+                if found.inspected.segments_done < found.inspected.segments {
+                    arrived.missed_batches += batches.end - batches.start - gone;
                 }
-                found => found?,
-            };
-            // Should some of the batches have been dropped meanwhile, some of their spans may not have been seen.
-            let kept_from = source.arrivals(None)?.batches.start;
-            let is_whole = found.inspected.segments_done == found.inspected.segments;
-            let gone = if is_whole { kept_from.min(arrivals.batches.end) } else { arrivals.batches.end };
-            arrived.missed_batches += gone.saturating_sub(arrivals.batches.start);
-            arrived.take(found);
+                arrived.take(found);
+                Ok(arrived)
+            }
+            // Asked again, it would not be otherwise: it is counted, and the next look goes on behind it.
+            Err(QueryError::Stopped(Stopped::MemoryOver(_) | Stopped::TimeOver(_))) => {
+                scanned.control.settle(0)?;
+                arrived.left_out = spans;
+                Ok(arrived)
+            }
+            Err(error) => Err(error),
         }
-        Ok(arrived)
     }
 
     fn search(&self, scanned: &Scanned<'_>, traces: usize, source: &dyn Source) -> Result<SearchAnswer, QueryError> {
@@ -179,60 +182,5 @@ impl Arrived {
             }
         }
         self.spans.sort_by_key(|(trace, span)| (span.start, *trace, span.id));
-    }
-}
-
-/// The spans that came, of all traces.
-fn spans_of(arrivals: &Arrivals, scanned: &Scanned<'_>) -> Result<HashSet<(TraceId, SpanId)>, QueryError> {
-    let mut came = HashSet::new();
-    for segment in &arrivals.segments {
-        // What cannot be read is told by the search, which does not get it done.
-        let Some((traces, ids)) = readable(segment) else { continue };
-        scanned.control.reserve(ids.len() * ARRIVED_BYTES)?;
-        for (trace, id) in traces.ids.iter().enumerate() {
-            let own = ids.get(traces.rows(trace)).unwrap_or_default();
-            came.extend(own.iter().map(|ids| (*id, ids.span)));
-        }
-    }
-    Ok(came)
-}
-
-fn readable(segment: &Arc<dyn Segment>) -> Option<(Arc<Traces>, Vec<Ids>)> {
-    Some((segment.traces().ok()?, segment.span_ids(0..segment.rows()).ok()?))
-}
-
-/// What came, with everything else of its traces.
-struct New<'a> {
-    whole: &'a dyn Source,
-    arrivals: &'a Arrivals,
-    came: HashSet<(TraceId, SpanId)>,
-}
-
-impl Source for New<'_> {
-    fn segments(&self, _: u64, _: u64) -> Vec<Arc<dyn Segment>> {
-        let mut segments = self.arrivals.segments.clone();
-        segments.sort_by_key(|segment| std::cmp::Reverse((segment.times().max_start, segment.id())));
-        segments
-    }
-
-    fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
-        self.whole.pieces(trace)
-    }
-
-    fn whole_since(&self) -> u64 {
-        self.whole.whole_since()
-    }
-
-    fn is_part(&self) -> bool {
-        true
-    }
-
-    fn shows(&self, trace: TraceId, span: SpanId) -> bool {
-        self.came.contains(&(trace, span))
-    }
-
-    /// They are looked at with all of their pieces, which are in the segments of the whole.
-    fn may_be_split(&self, _: &dyn Segment, _: usize) -> bool {
-        true
     }
 }

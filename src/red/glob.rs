@@ -60,11 +60,13 @@ pub struct Globbed<'a> {
     pub overflowed: bool,
 }
 
-impl<'a> Globbed<'a> {
-    pub fn new() -> Self {
+impl Default for Globbed<'_> {
+    fn default() -> Self {
         Self { found: [(b"", None); GLOBBED_MAX], count: 0, overflowed: false }
     }
+}
 
+impl<'a> Globbed<'a> {
     pub fn add(&mut self, name: &'a [u8], value: Option<Value<'a>>) {
         let known = self.found.get(..self.count).unwrap_or_default();
         let Err(at) = known.binary_search_by_key(&name, |(known, _)| known) else { return };
@@ -205,7 +207,7 @@ mod tests {
 
         #[test]
         fn what_matched_is_in_order_of_names_and_each_once(names in proptest::collection::vec("[a-z]{1,2}", 0..80)) {
-            let mut globbed = Globbed::new();
+            let mut globbed = Globbed::default();
             names.iter().enumerate().for_each(|(index, name)| {
                 globbed.add(name.as_bytes(), Some(Value::Int(index as i64)));
             });

@@ -44,6 +44,8 @@ pub struct Plan {
     pub database: Vec<usize>,
     /// What names a database before its own attributes do.
     pub database_address: Option<DatabaseAddress>,
+    /// Whether a root's attributes name its caller, as in Tempo; in the Collector's connector every root's is the same.
+    pub peer_calls_roots: bool,
     /// What a callee is called of which nothing is known; `None`: such calls are left out.
     pub unknown_server: Option<&'static str>,
     pub exemplars: bool,
@@ -228,7 +230,8 @@ impl ServiceGraph {
             // A root is called from outside: a browser, a person with curl. Of other spans the caller was lost.
             if edge.key.is_of_root() {
                 edge.virtual_side = "client";
-                edge.client = Some(edge.peer.clone().unwrap_or_else(|| self.symbols.intern(USER)));
+                let peer = edge.peer.clone().filter(|_| self.plan.peer_calls_roots);
+                edge.client = Some(peer.unwrap_or_else(|| self.symbols.intern(USER)));
                 self.complete(&edge, now);
             }
         } else if edge.server.is_none() {

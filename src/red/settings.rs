@@ -300,6 +300,7 @@ impl ServiceGraphSettings {
                 network_peer_address: keys.index_of("network.peer.address"),
                 network_peer_port: keys.index_of("network.peer.port"),
             }),
+            peer_calls_roots: true,
             unknown_server: None,
             exemplars: red.exemplars,
             series_max: red.series_max,

@@ -431,7 +431,7 @@ fn number_of(values: &[u8]) -> Option<(u32, &[u8])> {
 
 /// Names and values of the attributes that match, where no label is named so. Whether there were too many.
 fn write_globbed(builder: &mut Builder, globs: &Globs, names: &[String], seen: &Seen<'_>) -> bool {
-    let mut globbed = Globbed::new();
+    let mut globbed = Globbed::default();
     let of_resource = messages(seen.resource.message, 1).flat_map(|message| attributes(message, 1));
     let of_event = seen.event.into_iter().flat_map(|(event, _)| attributes(event, 3));
     for (name, value) in attributes(seen.span.message, 9).chain(of_event).chain(of_resource) {

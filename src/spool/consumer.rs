@@ -5,7 +5,7 @@ use super::database::META;
 use super::ledger::{Ahead, ConsumerAccount};
 use super::shared::Shared;
 use super::state::State;
-use super::{Batch, Header, PipelineId, ReadError, Seq, dead_letter};
+use super::{Batch, Header, PipelineId, ReadError, SampledOut, Seq, dead_letter};
 use bytes::Bytes;
 use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch};
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,8 @@ pub struct Outcome {
     pub sent: u64,
     pub lost: Vec<(LossReason, u64)>,
     pub parked: Vec<Parked>,
+    /// What of it the store may keep for a shorter time.
+    pub marks: Vec<SampledOut>,
 }
 
 /// A small record beside a cursor: it is written in the write that moves the cursor, and goes with it.
@@ -384,6 +386,7 @@ impl Consumer {
             write.put_cf(meta, dead_letter::key(&self.key, parked.seq, parked_count), value);
             parked_count += 1;
         }
+        outcome.marks.iter().for_each(|marks| marks.put(&mut write, &self.shared.database));
         for Note { key, value } in notes {
             match value {
                 Some(value) => write.put_cf(meta, self.note_key(key), value),

@@ -32,8 +32,10 @@ pub const SEALED_KEY: &str = "sealed";
 const FORMAT_KEY: &str = "format";
 /// Raised when the layout changes in a way that an older binary would misread.
 ///
-/// 1: spool alone. 2: sealed runs; nothing of 1 changed, so a directory of 1 becomes one of 2 when it is opened.
-const FORMAT_VERSION: u32 = 2;
+/// 1: spool alone. 2: sealed runs. 3: cursors with a stretch ahead of them, which who reads up to 2 would send and book
+/// again, and runs whose segments are numbered from elsewhere. Nothing of the ones before changed, so a directory of theirs
+/// becomes one of the latest when it is opened.
+const FORMAT_VERSION: u32 = 3;
 
 const MIB: usize = 1024 * 1024;
 const SMALL_MEMTABLE_BYTES: usize = MIB;

@@ -5,7 +5,7 @@
 //! if sealing fails it goes unsealed: intake is worth more than what nobody can seal.
 
 use super::committer::{encode, unix_nanos};
-use super::consumer::{Bond, Known, LossReason};
+use super::consumer::{Known, LossReason};
 use super::database::{BATCH, DICT, META, synced};
 use super::extent::Extent;
 use super::state::{HEAD_KEY, HEAD_SPANS_KEY, State};
@@ -13,15 +13,11 @@ use super::{PipelineId, Seq, Shared};
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Extents dropped by one housekeeping run: bounds how long the committer is kept from committing.
 const EXTENTS_PER_RUN_MAX: usize = 8;
 /// Space for retries begins to be made while this share of the reserve is still free.
 const FREE_SPACE_HEADROOM_PERCENT: u64 = 125;
-/// A destination of the last process has this long to be configured again before its cursor holds nothing back any more
-/// when the disk is short of space. Those of custom resources come some seconds after the start.
-const RETURN_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 /// A backlog that reaches back this far into the budget is worth a warning.
 const WARN_PERCENT: u64 = 80;
 
@@ -75,6 +71,16 @@ fn nobody_waits(shared: &Shared, extent: &Extent) -> bool {
     shared.consumers().values().all(|consumer| is_past(consumer, extent))
 }
 
+/// Bytes of frames that some cursor has still to get, to the extent.
+pub(super) fn waiting_bytes(shared: &Shared) -> u64 {
+    let state = shared.state();
+    let consumers = shared.consumers();
+    let waits = |extent: &&Extent| !consumers.values().all(|consumer| is_past(consumer, extent));
+    let closed: u64 = state.extents.iter().filter(waits).map(|extent| extent.frame_bytes).sum();
+    let is_behind = |consumer: &Known| consumer.account.accounted() < state.stored(consumer.account.pipeline);
+    closed + if consumers.values().any(is_behind) { state.open.frame_bytes } else { 0 }
+}
+
 /// Whether every pipeline in the extent has, or had, a destination that is past it, and no configured one, nor one that
 /// may be yet, is behind.
 fn everybody_has(shared: &Shared, state: &State, extent: &Extent) -> bool {
@@ -82,15 +88,10 @@ fn everybody_has(shared: &Shared, state: &State, extent: &Extent) -> bool {
     extent.spans_at_end.iter().all(|(pipeline, spans_at_end)| {
         let before = state.spans_at_head.get(pipeline).copied().unwrap_or(0);
         let of_pipeline = || consumers.values().filter(|consumer| consumer.account.pipeline.0 == *pipeline);
-        let may_return = shared.opened.elapsed() < RETURN_WAIT_MAX;
-        let counts = |consumer: &Known| match consumer.bond {
-            Bond::Configured => true,
-            Bond::Unclaimed => may_return,
-            Bond::Retired => false,
-        };
         *spans_at_end == before
             || (of_pipeline().any(|consumer| is_past(consumer, extent))
-                && !of_pipeline().any(|consumer| counts(consumer) && !is_past(consumer, extent)))
+                && !of_pipeline()
+                    .any(|consumer| shared.is_or_may_be_configured(consumer) && !is_past(consumer, extent)))
     })
 }
 

@@ -12,8 +12,12 @@ use rocksdb::{DBPinnableSlice, ReadOptions};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// A destination of the last process has this long to be configured again before nobody waits for its cursor any more where
+/// that costs something. Those of custom resources come some seconds after the start.
+const RETURN_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
 pub(super) struct Shared {
     pub database: Database,
@@ -83,6 +87,15 @@ impl Shared {
 
     pub fn consumers(&self) -> MutexGuard<'_, BTreeMap<String, consumer::Known>> {
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody moves a cursor, or may yet.
+    pub fn is_or_may_be_configured(&self, known: &consumer::Known) -> bool {
+        match known.bond {
+            consumer::Bond::Configured => true,
+            consumer::Bond::Unclaimed => self.opened.elapsed() < RETURN_WAIT_MAX,
+            consumer::Bond::Retired => false,
+        }
     }
 
     pub fn batch_if(&self, seq: Seq, wanted: impl FnOnce(&Header) -> bool) -> Result<Option<Batch>, ReadError> {

@@ -1,7 +1,9 @@
 //! Retention: the oldest runs go when they are too old, too many, or the disk too full.
 //!
 //! Runs and spool share one budget of bytes: what a destination has still to get is worth more than history, so a backlog
-//! makes runs go, but never more than half of the budget's worth: a destination that is gone must not take all history along. A run goes as a whole, its record first, then its files; pinned traces are copied before.
+//! makes runs go, but never more than half of the budget's worth: a destination that is gone must not take all history along.
+//! A run goes as a whole, its record first, then its files; pinned traces are copied before. What was sampled out of
+//! forwarding may go sooner: which run it is time for is said here, and done by the sealer, who makes it anew.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -29,7 +31,9 @@ const PASS_OVER_MAX: Duration = Duration::from_secs(60 * 60);
 pub struct RetentionSettings {
     /// Since the newest span of a run became durable.
     pub age_max: Option<Duration>,
-    /// Of runs and spool together.
+    /// The same for spans that tail sampling left out of forwarding; `None`: they are kept as all others.
+    pub sampled_out_age_max: Option<Duration>,
+    /// Of runs, and of what waits in the spool for destinations, together. The newest run may exceed it.
     pub bytes_max: u64,
     /// Free bytes of the disk below which intake is refused.
     pub free_bytes_min: u64,
@@ -37,16 +41,18 @@ pub struct RetentionSettings {
 
 impl Default for RetentionSettings {
     fn default() -> Self {
-        Self { age_max: None, bytes_max: u64::MAX, free_bytes_min: 0 }
+        Self { age_max: None, sampled_out_age_max: None, bytes_max: u64::MAX, free_bytes_min: 0 }
     }
 }
 
-/// Why a run was dropped. The label `reason` of `spanreel_store_dropped_spans_total`.
+/// Why a run was dropped, or spans of it. The label `reason` of `spanreel_store_dropped_spans_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropReason {
     Age,
     Size,
     FreeSpace,
+    /// Of forwarding, and kept as long as that is.
+    SampledOut,
 }
 
 impl DropReason {
@@ -56,6 +62,7 @@ impl DropReason {
             Self::Age => "age",
             Self::Size => "size",
             Self::FreeSpace => "free_space",
+            Self::SampledOut => "sampled_out",
         }
     }
 }
@@ -113,6 +120,17 @@ impl Retention {
         Ok(dropped)
     }
 
+    /// The oldest run that holds what was sampled out longer than it may, and about all of which is decided.
+    pub fn next_to_thin(&self, runs: &Runs, spool: &Spool) -> Option<RunKey> {
+        let age_max = self.settings.sampled_out_age_max?;
+        let view = runs.view();
+        let run = view.first_unthinned()?;
+        let age = unix_nanos().saturating_sub(run.newest_received);
+        let is_due = u128::from(age) > age_max.as_nanos();
+        let is_decided = || spool.decided_to().is_none_or(|decided_to| decided_to.0 >= run.end);
+        (is_due && is_decided()).then(|| run.key())
+    }
+
     fn pass_over(&mut self, key: RunKey, error: &dyn std::fmt::Display) {
         let now = Instant::now();
         let passed = self.passed_over.entry(key).or_insert_with(|| {
@@ -143,8 +161,10 @@ impl Retention {
             return Some(DropReason::Age);
         }
         let bytes: u64 = view.records().map(|run| run.file_bytes).sum();
-        let backlog = spool.frame_bytes().min(self.settings.bytes_max / 2);
-        if bytes.saturating_add(backlog) > self.settings.bytes_max {
+        let backlog = spool.waiting_bytes().min(self.settings.bytes_max / 2);
+        // The newest run stays, also in a budget that is too small for it: what came just now can be searched.
+        let is_newest = view.records().next_back().is_some_and(|newest| newest.key() == oldest.key());
+        if bytes.saturating_add(backlog) > self.settings.bytes_max && !is_newest {
             return Some(DropReason::Size);
         }
         if self.futile_until.get().is_some_and(|until| Instant::now() < until) {

@@ -21,6 +21,7 @@ mod mend;
 mod metrics;
 mod pins;
 mod record;
+mod removal;
 mod segment;
 mod slices;
 mod splits;
@@ -52,7 +53,6 @@ pub use segment::RunSegment;
 pub use verify::{Damage, DamagedPlace, Verification};
 
 use super::build::InMemory;
-use super::retention::DropReason;
 use disk::Disk;
 use pins::{Held, PINNED_SEGMENT, Pins};
 use record::{run_key, split_key};
@@ -149,6 +149,7 @@ impl Runs {
         let disk = Arc::new(Disk::new(database, metrics, memory));
         let mut records = record::load_runs(&disk.database)?;
         if disk.database.access() == Access::ReadWrite {
+            mend::remove_replaced(&disk.database, &records)?;
             mend::take_back(&disk.database, &mut records)?;
         }
         let runs: Vec<_> = records.into_iter().map(|record| Arc::new(disk::Run::new(record))).collect();
@@ -244,72 +245,6 @@ impl Runs {
         Ok(())
     }
 
-    /// Drops a run: pinned traces are copied, then it leaves the registry, then its files go. `false`: there is none.
-    /// The hour that it was in is not kept together: what is dropped is as little as can be.
-    ///
-    /// # Errors
-    /// [`RunsError::Read`]: pinned traces in it cannot be read now; they are given up by [`Unsaved::GiveUp`] alone. Others: the
-    /// disk cannot be written.
-    pub(super) fn drop_run(&self, key: RunKey, reason: DropReason, unsaved: Unsaved) -> Result<bool, RunsError> {
-        let view = self.view();
-        let (dropped, kept): (Vec<_>, Vec<_>) =
-            view.segments.iter().cloned().partition(|segment| segment.run().key() == key);
-        let Some(run) = dropped.first().map(|segment| segment.run().record.clone()) else { return Ok(false) };
-        let database = &self.disk.database;
-        let meta = database.family(META);
-        let mut write = WriteBatch::default();
-        let (mut copied, mut given_up) = (0, 0);
-        let pins = self.pins.hold();
-        for trace in pins.list() {
-            let mut request = Vec::new();
-            for segment in &dropped {
-                match segment.copy_of(trace) {
-                    Ok(copy) => request.extend_from_slice(&copy.unwrap_or_default()),
-                    Err(error) if unsaved == Unsaved::Keep && !matches!(error, SegmentError::Gone) => {
-                        return Err(RunsError::Read(error));
-                    }
-                    Err(_) => given_up += 1,
-                }
-            }
-            if !request.is_empty() {
-                pins::put_copy(&mut write, database, trace, key, &request);
-                copied += 1;
-            }
-        }
-        write.delete_cf(meta, run_key(key));
-        for segment in &dropped {
-            write.delete_cf(meta, split_key(segment.id()));
-        }
-        {
-            let _records = self.disk.lock_records();
-            // Synced: files that are gone must not be registered after a power cut.
-            database.raw().write_opt(write, &synced())?;
-            dropped.iter().for_each(|segment| segment.run().set_gone());
-        }
-        if copied > 0 {
-            self.show_pinned(&pins)?;
-        }
-        drop(pins);
-        dropped.iter().for_each(|segment| self.splits.forget(segment.id()));
-        self.show(view.sealed.clone(), kept);
-        for family in [TRACE, COLUMN] {
-            let (first, last) = (key.bytes(), key.last());
-            database.raw().delete_file_in_range_cf(database.family(family), first.as_slice(), last.as_slice())?;
-        }
-        database.remove_set_aside(&key.bytes());
-        self.disk.metrics.count_drop(reason, run.spans(), run.file_bytes);
-        if given_up > 0 {
-            self.disk.metrics.pinned_unsaved.inc_by(given_up);
-            tracing::error!(
-                run = key.first,
-                traces = given_up,
-                "a run that cannot be read was dropped; what it had of pinned traces could not be kept"
-            );
-        }
-        tracing::debug!(run = key.first, spans = run.spans(), reason = reason.as_str(), "a run was dropped");
-        Ok(true)
-    }
-
     /// Keeps the spans of a trace when their run is dropped, those to come included.
     ///
     /// # Errors
@@ -401,13 +336,28 @@ impl View {
 
     /// Records of all runs, those set aside included, oldest first.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = &RunRecord> {
-        self.segments.iter().filter(|segment| segment.id().1 == 0).map(|segment| &segment.run().record)
+        self.first_segments().map(|segment| &segment.run().record)
+    }
+
+    /// The record of the oldest run that can be searched and was not thinned.
+    pub(super) fn first_unthinned(&self) -> Option<&RunRecord> {
+        let runs = self.first_segments().map(|segment| segment.run());
+        runs.filter(|run| run.is_served() && !run.is_thinned()).map(|run| &run.record).next()
+    }
+
+    fn first_segments(&self) -> impl DoubleEndedIterator<Item = &Arc<RunSegment>> {
+        self.segments.iter().filter(|segment| segment.is_first())
+    }
+
+    /// The segments of one run.
+    pub(super) fn of(&self, run: RunKey) -> Vec<Arc<RunSegment>> {
+        self.segments.iter().filter(|segment| segment.run().key() == run).cloned().collect()
     }
 
     #[must_use]
     pub fn summary(&self) -> Summary {
         let mut summary = Summary { account: self.sealed.clone(), ..Summary::default() };
-        for segment in self.segments.iter().filter(|segment| segment.number() == 0) {
+        for segment in self.first_segments() {
             let record = &segment.run().record;
             summary.runs += 1;
             summary.spans += record.spans();
@@ -443,8 +393,7 @@ impl View {
         metrics.runs.set(spans_by_run.len() as i64);
         metrics.spans.set(spans_by_run.values().sum::<u64>() as i64);
         metrics.bytes.set(self.records().map(|run| run.file_bytes as i64).sum());
-        let runs = self.segments.iter().filter(|segment| segment.number() == 0);
-        metrics.damaged_runs.set(runs.filter(|segment| segment.run().is_set_aside()).count() as i64);
+        metrics.damaged_runs.set(self.first_segments().filter(|segment| segment.run().is_set_aside()).count() as i64);
     }
 }
 

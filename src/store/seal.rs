@@ -15,6 +15,7 @@ mod intake;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -147,6 +148,10 @@ struct Sealer {
     failures: u32,
     /// Not before.
     next_attempt: Instant,
+    /// The same for thinning runs.
+    next_thinning: Instant,
+    /// What thinned runs were made of: queries that began before may read it.
+    replaced: Vec<thin::Replaced>,
     #[cfg(test)]
     cut_short_after: Option<Step>,
     #[cfg(test)]
@@ -167,6 +172,8 @@ impl Sealer {
             stopping: Arc::default(),
             failures: 0,
             next_attempt: Instant::now(),
+            next_thinning: Instant::now(),
+            replaced: Vec::new(),
             #[cfg(test)]
             cut_short_after: None,
             #[cfg(test)]
@@ -202,6 +209,7 @@ impl Sealer {
         if let Err(error) = kept {
             tracing::warn!(%error, "old runs could not be dropped; it is tried again");
         }
+        let is_thinned = self.thin();
         if !self.settings.make_runs {
             self.pass_over();
             return LOOK_INTERVAL;
@@ -214,7 +222,7 @@ impl Sealer {
                 self.failures = 0;
                 self.spool.set_sealing_fails(false);
                 // There may be more.
-                if is_sealed { Duration::ZERO } else { LOOK_INTERVAL }
+                if is_sealed || is_thinned { Duration::ZERO } else { LOOK_INTERVAL }
             }
             Err(SealError::Stopped(_)) => LOOK_INTERVAL,
             Err(error) => {
@@ -354,51 +362,45 @@ impl Sealer {
         let mut intake = Intake::new(self.sealed_so_far());
         let hour = unix_nanos() / NANOS_PER_HOUR;
         let key = self.runs.next_key(from, u32::try_from(hour).unwrap_or(u32::MAX));
-        let folder = self.folder()?;
-        let (trace_path, column_path) = (folder.join("trace.sst"), folder.join("column.sst"));
-        let (trace_options, column_options) = (table_options(TRACE), table_options(COLUMN));
-        let mut trace = SstFileWriter::create(&trace_options);
-        let mut column = SstFileWriter::create(&column_options);
-        trace.open(&trace_path)?;
-        column.open(&column_path)?;
-        let mut files = Files { trace: &mut trace, column: &mut column };
-
-        // A segment takes 65,535 rows; a batch that needed as many segments would be petabytes.
-        let mut segments: Vec<SegmentRecord> = Vec::new();
         let mut next = from;
-        while next < end {
-            pace.rest()?;
-            let Some((batch, request)) = self.read(next, &mut intake)? else {
+        let (segments, file_bytes) = self.write_files(|sealer, files| {
+            // A segment takes 65,535 rows; a batch that needed as many segments would be petabytes.
+            let mut segments: Vec<SegmentRecord> = Vec::new();
+            while next < end {
+                pace.rest()?;
+                let Some((batch, request)) = sealer.read(next, &mut intake)? else {
+                    next = next.next();
+                    continue;
+                };
+                let full = sealer.builder.rows() > 0
+                    && (intake.spans + u64::from(batch.header.spans) > sealer.settings.spans
+                        || intake.raw_bytes + request.len() as u64 > sealer.settings.raw_bytes);
+                if full {
+                    break;
+                }
+                let mut pushed = sealer.builder.push(request.clone(), 0);
+                if pushed == (Pushed::Full { next: 0 }) {
+                    break;
+                }
+                intake.take(&batch);
                 next = next.next();
-                continue;
-            };
-            let full = self.builder.rows() > 0
-                && (intake.spans + u64::from(batch.header.spans) > self.settings.spans
-                    || intake.raw_bytes + request.len() as u64 > self.settings.raw_bytes);
-            if full {
-                break;
-            }
-            let mut pushed = self.builder.push(request.clone(), 0);
-            if pushed == (Pushed::Full { next: 0 }) {
-                break;
-            }
-            intake.take(&batch);
-            next = next.next();
-            // Only a batch that is larger than a segment is cut, and it has a run of its own.
-            while let Pushed::Full { next: span } = pushed {
-                segments.push(self.write_segment(key.segment(segments.len() as u16), &mut files, &mut pace)?);
-                pushed = self.builder.push(request.clone(), span);
-                if matches!(pushed, Pushed::Full { next } if next == span) {
+                // Only a batch that is larger than a segment is cut, and it has a run of its own.
+                while let Pushed::Full { next: span } = pushed {
+                    segments.push(sealer.write_segment(key.segment(segments.len() as u16), files, &mut pace)?);
+                    pushed = sealer.builder.push(request.clone(), span);
+                    if matches!(pushed, Pushed::Full { next } if next == span) {
+                        break;
+                    }
+                }
+                if !segments.is_empty() {
                     break;
                 }
             }
-            if !segments.is_empty() {
-                break;
+            if sealer.builder.rows() > 0 {
+                segments.push(sealer.write_segment(key.segment(segments.len() as u16), files, &mut pace)?);
             }
-        }
-        if self.builder.rows() > 0 {
-            segments.push(self.write_segment(key.segment(segments.len() as u16), &mut files, &mut pace)?);
-        }
+            Ok(segments)
+        })?;
         intake.sealed.position = next.0;
         if segments.iter().all(|segment| segment.rows == 0) {
             let lost = intake.lost;
@@ -408,15 +410,6 @@ impl Sealer {
             self.waiting = Waiting::default();
             return Ok(true);
         }
-        trace.finish()?;
-        column.finish()?;
-        let file_bytes = trace.file_size() + column.file_size();
-        drop((trace, column));
-        self.step(Step::FilesWritten)?;
-        self.ingest(TRACE, trace_path)?;
-        self.step(Step::TraceIngested)?;
-        self.ingest(COLUMN, column_path)?;
-        self.step(Step::ColumnIngested)?;
         let run = RunRecord {
             hour: key.hour,
             first: key.first,
@@ -427,6 +420,7 @@ impl Sealer {
             oldest_received: intake.oldest_received,
             newest_received: intake.newest_received,
             damaged: None,
+            thinned: None,
         };
         let spans = run.spans();
         self.runs.register(run, intake.sealed)?;
@@ -462,6 +456,35 @@ impl Sealer {
             return Err(SealError::DiskFull { free_mib: free >> 20 });
         }
         Ok(())
+    }
+
+    /// Has `write` fill the two files of a run, and takes them into the database. Returns the segments, and the bytes of the
+    /// files; where there are no rows there are none.
+    fn write_files(
+        &mut self,
+        write: impl FnOnce(&mut Self, &mut Files<'_, '_>) -> Result<Vec<SegmentRecord>, SealError>,
+    ) -> Result<(Vec<SegmentRecord>, u64), SealError> {
+        let folder = self.folder()?;
+        let (trace_path, column_path) = (folder.join("trace.sst"), folder.join("column.sst"));
+        let (trace_options, column_options) = (table_options(TRACE), table_options(COLUMN));
+        let mut trace = SstFileWriter::create(&trace_options);
+        let mut column = SstFileWriter::create(&column_options);
+        trace.open(&trace_path)?;
+        column.open(&column_path)?;
+        let segments = write(self, &mut Files { trace: &mut trace, column: &mut column })?;
+        if segments.iter().all(|segment| segment.rows == 0) {
+            return Ok((segments, 0));
+        }
+        trace.finish()?;
+        column.finish()?;
+        let file_bytes = trace.file_size() + column.file_size();
+        drop((trace, column));
+        self.step(Step::FilesWritten)?;
+        self.ingest(TRACE, trace_path)?;
+        self.step(Step::TraceIngested)?;
+        self.ingest(COLUMN, column_path)?;
+        self.step(Step::ColumnIngested)?;
+        Ok((segments, file_bytes))
     }
 
     fn write_segment(

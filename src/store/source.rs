@@ -13,13 +13,13 @@ use super::assemble::{AssembleLimits, Completeness};
 use super::sealed::{Sealed, SealedView};
 use super::tail::{Tail, TailSettings, TailView, inflate};
 use crate::otlp::TraceId;
-use crate::otlp::scan::trace_keys;
 use crate::otlp::view::retain_spans;
 use crate::otlp::wire::Fields;
-use crate::query::{Arrivals, Arrived, FoundTrace, Mark, SourceError, SpanSource, TraceSource};
+use crate::query::{Arrivals, FoundTrace, Look, Mark, Order, SourceError, SpanSource, TraceSource};
 use crate::spool::{ReadError, Seq, Spool};
+use crate::traceql::control::{Control, Stopped};
 use crate::traceql::mask::Mask;
-use crate::traceql::segment::{Fingerprints, Piece, Segment, SegmentError, SegmentId, Source, Traces};
+use crate::traceql::segment::{Piece, Segment, SegmentError, SegmentId, Source, Traces};
 
 /// Sealing is slow against looking: one look more is enough, and a few are surely.
 const LOOKS_MAX: usize = 4;
@@ -30,18 +30,12 @@ const LOOKED_AT_MAX: u64 = 64;
 /// Segments of the tail that were not read for this long are built anew when they are.
 const IDLE_AFTER: Duration = Duration::from_secs(120);
 
-/// What [`SpanSource::arrived`] and [`SpanSource::arrivals`] inflate at once: as much as a segment of the tail is made of. A
-/// batch may have more by itself.
-const ARRIVED_RAW_BYTES_MAX: u64 = 4 << 20;
+/// What one look at what arrived inflates: as much as a segment of the tail is made of. A batch may have more by itself.
+const ARRIVALS_RAW_BYTES_MAX: u64 = 4 << 20;
 
 /// Of how many batches it reads the headers: those of several seconds of small requests, each with a sync of its own.
-const ARRIVED_BATCHES_MAX: u64 = 4096;
-
-/// One look at what arrived ends with the batch that has this many spans together. A batch may have more by itself.
-const ARRIVALS_SPANS_WANTED: u64 = 5_000;
-
-/// Batches of other signals are passed over, which is a look at each one's header.
-const ARRIVALS_BATCHES_MAX: u64 = 10_000;
+/// Batches of other signals are among them.
+const ARRIVALS_BATCHES_MAX: u64 = 4096;
 
 /// Traces and spans out of what is on disk. Clones share what is kept in memory.
 #[derive(Clone)]
@@ -181,53 +175,49 @@ impl SpanSource for Store {
         Mark { next, spans }
     }
 
-    fn arrived(&self, from: Mark, until: Mark) -> Result<Arrived, SourceError> {
-        let oldest = from.next.max(self.spool.range().start.0).max(until.next.saturating_sub(ARRIVED_BATCHES_MAX));
-        // The newest first, as far as they fit.
-        let (mut first, mut raw_bytes, mut looked_at) = (until.next, 0, 0);
-        while first > oldest {
-            if let Some(header) = self.spool.trace_header(Seq(first - 1))? {
-                if raw_bytes > 0 && raw_bytes + u64::from(header.raw_bytes) > ARRIVED_RAW_BYTES_MAX {
-                    break;
-                }
-                raw_bytes += u64::from(header.raw_bytes);
-                looked_at += u64::from(header.spans);
-            }
-            first -= 1;
-        }
-        let (mut traces, mut keys) = (Fingerprints::default(), Vec::new());
-        for seq in first..until.next {
-            // `None`: gone since, or damaged.
-            if let Some(request) = self.spool.trace_batch(Seq(seq))?.as_ref().and_then(inflate) {
-                trace_keys(&request, &mut keys);
-                traces.extend(keys.drain(..));
-            }
-        }
-        let skipped_spans = until.spans.saturating_sub(from.spans).saturating_sub(looked_at);
-        Ok(Arrived { first, traces, skipped_spans })
-    }
-
-    fn arrivals(&self, from: Option<u64>) -> Result<Arrivals, SourceError> {
+    fn arrivals(
+        &self,
+        look: &Look,
+        control: &Control,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), Stopped>,
+    ) -> Result<Arrivals, SourceError> {
         let there = self.spool.range();
-        let Some(from) = from else {
-            return Ok(Arrivals { batches: there.start.0..there.end.0, ..Arrivals::default() });
+        // Numbers only grow: those beyond the end are of another directory, and nothing of this one was missed.
+        let [start, end] = [look.batches.start, look.batches.end].map(|seq| seq.clamp(there.start.0, there.end.0));
+        let mut batches = match look.order {
+            Order::InOrder => start..start,
+            Order::NewestFirst => end..end,
         };
-        // Numbers only grow: one beyond the end is of another directory, and nothing of this one was missed.
-        let first = from.clamp(there.start.0, there.end.0);
-        let (mut end, mut spans, mut raw_bytes) = (first, 0, 0);
-        let batches_end = there.end.0.min(first.saturating_add(ARRIVALS_BATCHES_MAX));
-        while end < batches_end && spans < ARRIVALS_SPANS_WANTED {
-            if let Some(header) = self.spool.trace_header(Seq(end))? {
-                if raw_bytes > 0 && raw_bytes + u64::from(header.raw_bytes) > ARRIVED_RAW_BYTES_MAX {
+        let (mut raw_bytes, mut spans) = (0, 0);
+        while batches.start > start || batches.end < end {
+            if batches.end - batches.start >= ARRIVALS_BATCHES_MAX || spans >= look.spans_wanted {
+                break;
+            }
+            control.check()?;
+            let (next, longer) = match look.order {
+                Order::InOrder if batches.end < end => (batches.end, batches.start..batches.end + 1),
+                Order::NewestFirst if batches.start > start => (batches.start - 1, batches.start - 1..batches.end),
+                _ => break,
+            };
+            if let Some(header) = self.spool.trace_header(Seq(next))? {
+                if raw_bytes > 0 && raw_bytes + u64::from(header.raw_bytes) > ARRIVALS_RAW_BYTES_MAX {
                     break;
                 }
                 raw_bytes += u64::from(header.raw_bytes);
                 spans += u64::from(header.spans);
             }
-            end += 1;
+            batches = longer;
         }
-        let segments = self.tail.arrived(Seq(first)..Seq(end))?.segments(0, u64::MAX).collect();
-        Ok(Arrivals { batches: first..end, missed: first.saturating_sub(from), segments })
+        let mut gone = 0;
+        for seq in batches.clone() {
+            control.check()?;
+            // `None`: of another signal, gone since, or damaged.
+            match self.spool.trace_batch(Seq(seq))?.as_ref().and_then(inflate) {
+                Some(request) => each(&request)?,
+                None => gone += u64::from(seq < self.spool.range().start.0),
+            }
+        }
+        Ok(Arrivals { batches, spans, gone })
     }
 }
 

@@ -58,21 +58,9 @@ pub struct Tail {
     shared: Arc<Shared>,
 }
 
-/// The same batches may be in a segment of the tail and in one of what arrived: a query that sees both must not take one
-/// for the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SegmentNumbers {
-    OfTail,
-    OfArrivals,
-}
-
-/// Far beyond the parts that a batch is cut into.
-const ARRIVALS_FROM: u16 = 1 << 15;
-
 struct Shared {
     spool: Spool,
     settings: TailSettings,
-    numbers: SegmentNumbers,
     state: Mutex<State>,
     builder: Mutex<Builder>,
     /// Counts uses of groups.
@@ -99,15 +87,10 @@ pub(super) struct TailView {
 impl Tail {
     #[must_use]
     pub fn new(spool: Spool, settings: TailSettings) -> Self {
-        Self::with(spool, settings, SegmentNumbers::OfTail)
-    }
-
-    fn with(spool: Spool, settings: TailSettings, numbers: SegmentNumbers) -> Self {
         Self {
             shared: Arc::new(Shared {
                 spool,
                 settings,
-                numbers,
                 state: Mutex::default(),
                 builder: Mutex::new(Builder::of_any_width()),
                 clock: AtomicU64::new(0),
@@ -131,17 +114,6 @@ impl Tail {
         if let Ok(mut builder) = shared.builder.try_lock() {
             *builder = Builder::of_any_width();
         }
-    }
-
-    /// Some batches by themselves, for one query. Blocking.
-    ///
-    /// # Errors
-    /// The disk could not be read.
-    pub(super) fn arrived(&self, batches: Range<Seq>) -> Result<TailView, ReadError> {
-        let Shared { spool, settings, .. } = &*self.shared;
-        // They are read at once, before they can be dropped.
-        let settings = TailSettings { whole_raw_bytes_max: u64::MAX, ..*settings };
-        Self::with(spool.clone(), settings, SegmentNumbers::OfArrivals).view(batches)
     }
 
     /// The batches `range` of the spool. Blocking.

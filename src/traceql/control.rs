@@ -17,8 +17,16 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Pool {
     bytes_max: usize,
-    free_bytes: Mutex<usize>,
+    free: Mutex<Free>,
     freed: Condvar,
+}
+
+/// What a pool has left.
+#[derive(Debug, Clone, Copy)]
+struct Free {
+    bytes: usize,
+    /// The least that there ever was.
+    least_bytes: usize,
 }
 
 /// Shared by a running query, what it keeps in memory, and whoever waits for it.
@@ -102,7 +110,8 @@ pub enum Stopped {
 impl Pool {
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, free_bytes: Mutex::new(bytes_max), freed: Condvar::new() })
+        let free = Free { bytes: bytes_max, least_bytes: bytes_max };
+        Arc::new(Self { bytes_max, free: Mutex::new(free), freed: Condvar::new() })
     }
 
     #[must_use]
@@ -113,29 +122,36 @@ impl Pool {
     /// Bytes that queries hold now.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
-        self.bytes_max - *self.free()
+        self.bytes_max - self.free().bytes
     }
 
-    fn free(&self) -> MutexGuard<'_, usize> {
-        self.free_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The most that queries ever held together.
+    #[must_use]
+    pub fn peak_bytes(&self) -> usize {
+        self.bytes_max - self.free().least_bytes
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes `wanted` bytes, or as many as there are, but no fewer than `least`; 0: there are not so many now.
     fn take(&self, least: usize, wanted: usize) -> usize {
         let mut free = self.free();
-        let taken = if *free < least { 0 } else { wanted.min(*free) };
-        *free -= taken;
+        let taken = if free.bytes < least { 0 } else { wanted.min(free.bytes) };
+        free.bytes -= taken;
+        free.least_bytes = free.least_bytes.min(free.bytes);
         taken
     }
 
     /// Waits a little, or until so many bytes are free.
     fn wait_for(&self, bytes: usize) {
         let free = self.free();
-        drop(self.freed.wait_timeout_while(free, LOOK_INTERVAL, |free| *free < bytes));
+        drop(self.freed.wait_timeout_while(free, LOOK_INTERVAL, |free| free.bytes < bytes));
     }
 
     fn give_back(&self, bytes: usize) {
-        *self.free() += bytes;
+        self.free().bytes += bytes;
         self.freed.notify_all();
     }
 }
@@ -331,6 +347,7 @@ mod tests {
         });
         drop(first);
         assert_eq!(pool.used_bytes(), 0);
+        assert!((3 * MIB..=4 * MIB).contains(&pool.peak_bytes()), "{}", pool.peak_bytes());
     }
 
     #[test]

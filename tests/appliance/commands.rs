@@ -164,7 +164,15 @@ async fn a_snapshot_of_a_running_process_is_a_directory_that_can_be_searched() {
     let count = |found: String| found.lines().count() - 1;
     assert_eq!(count(succeeds(&["search", "{}", "--limit", "100", "--data", copy])), TRACE_COUNT as usize);
     let (code, _, stderr) = run(&["snapshot", copy, "--endpoint", &endpoint]);
-    assert!(code == 1 && stderr.contains("exists already"), "{code} {stderr}");
+    let exists = format!("{copy} exists already; a snapshot needs a new directory");
+    assert!(code == 1 && stderr.contains(&exists), "{code} {stderr}");
+    // A place where nothing can be made is named, and nothing is left of the attempt.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let within = file.join("copy");
+    let (code, stdout, stderr) = run(&["snapshot", within.to_str().unwrap(), "--endpoint", &endpoint]);
+    assert!(code == 1 && stdout.is_empty() && stderr.contains(within.to_str().unwrap()), "{code} {stderr}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     assert!(succeeds(&["verify", "--endpoint", &endpoint]).ends_with("nothing is damaged\n"));
 }
 

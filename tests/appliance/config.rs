@@ -322,6 +322,7 @@ fn own_settings_hold_without_being_listed() {
     assert_eq!((proxy.header.as_str(), proxy.sources.len(), proxy.role), ("X-Forwarded-User", 2, Role::ReadOnly));
     assert_eq!(own.access.hosts, ["traces.example"]);
     assert_eq!(own.spool.max_age, Some(Duration::from_secs(7 * 24 * 3600)));
+    assert_eq!(own.store.keep_sampled_out, Some(Duration::from_secs(6 * 3600)));
     assert!(matches!(config.extensions[&id("spanreel")].settings, ExtensionSettings::Spanreel(_)));
     assert!(!config.service.extensions.contains(&id("spanreel")));
 }

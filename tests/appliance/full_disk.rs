@@ -4,6 +4,8 @@
 //! The disk is a tmpfs of its own, which only root may mount.
 
 use crate::support::compression::Compression;
+use crate::support::eventually;
+use crate::support::metrics::Metrics;
 use crate::support::otlp::{Answer, Client, Protocol};
 use crate::support::spanreel::{Options, PIPELINE, Spanreel};
 use crate::support::traces::{Traces, attribute, hex, noise};
@@ -64,6 +66,43 @@ async fn no_byte_left_on_the_disk_loses_nothing() {
     run.spanreel.kill();
     run.spanreel.start_again().await;
     run.assert_all_readable(traces).await;
+}
+
+/// Retention by free space on a disk that really runs out: the oldest runs go, counted, so that intake is never refused for
+/// history.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_of_space_the_oldest_runs_go_and_intake_goes_on() {
+    let disk = Disk::mount(DISK_MIB);
+    // What is older than a quarter of the spool's age is sealed; the rest of it is for a slow machine.
+    let mut run = Run::start(&disk, "{min_free_mib: 32, max_age: 24s}").await;
+    let traces = Traces { seed: 0x7370_6163, spans_per_trace: 1 };
+    let sum = |metrics: &Metrics, name: &str| metrics.sum(name, &[]).unwrap_or_default();
+    // The oldest run, and one behind it.
+    for runs in 1..=2 {
+        for _ in 0..20 {
+            run.send(traces, Protocol::Grpc).await.expect("there is room");
+        }
+        eventually("a run is sealed", Duration::from_secs(60), async || {
+            sum(&run.spanreel.metrics().await, "spanreel_store_sealed_spans_total") >= f64::from(runs * 20 * 20)
+        })
+        .await;
+    }
+    let ballast = disk.fill_all_but(44);
+    eventually("a run is dropped", Duration::from_secs(60), async || {
+        let reason = [("reason", "free_space")];
+        run.spanreel.metrics().await.sum("spanreel_store_dropped_spans_total", &reason) > Some(0.0)
+    })
+    .await;
+    run.send(traces, Protocol::Grpc).await.expect("intake goes on");
+    let mut query = run.spanreel.query().await;
+    assert!(query.spans(traces.id(0)).await.unwrap().is_empty(), "the oldest goes first");
+    eventually("each drop is counted", Duration::from_secs(60), async || {
+        let metrics = run.spanreel.metrics().await;
+        let in_runs = sum(&metrics, "spanreel_store_spans") + sum(&metrics, "spanreel_store_dropped_spans_total");
+        (in_runs - sum(&metrics, "spanreel_store_sealed_spans_total")).abs() < 0.5
+    })
+    .await;
+    std::fs::remove_file(ballast).unwrap();
 }
 
 /// An appliance with its data on the small disk, and what it has acknowledged.

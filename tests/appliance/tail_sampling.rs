@@ -111,6 +111,57 @@ async fn undecided_traces_survive_kill_9_and_wanted_ones_go_out_whole() {
     assert_eq!(destination.taken(), wanted);
 }
 
+/// Runs are made of what is older than a quarter of the spool's age; the rest of it is for a slow machine.
+const BRIEFLY: [&str; 2] = ["spool: {max_age: 30s}", "store: {keep_sampled_out: 4s}"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sampled_out_goes_after_a_time_of_its_own_and_what_was_forwarded_stays() {
+    let destination = Destination::start(crate::destination::Options::default(), |_| Answer::Ok).await;
+    let mut options = Options::default().with_grpc_destination(DESTINATION, destination.address.port());
+    options.processors.push(("tail_sampling".to_owned(), SAMPLER.replace("15s", "1s")));
+    options.appliance.extend(BRIEFLY.map(str::to_owned));
+    let mut spanreel = Spanreel::start(&options).await;
+    send(&spanreel, &half(true)).await;
+    let boring = (0..TRACES).filter(|trace| !is_wanted(*trace)).count();
+    gone(&spanreel, boring).await;
+    check_kept(&spanreel).await;
+    // What comes late shares the decision, and goes with the run that it is in; so over a restart that nobody prepared.
+    send(&spanreel, &half(false)).await;
+    spanreel.kill();
+    spanreel.start_again().await;
+    let ledger = spanreel.drained(DESTINATION, Duration::from_secs(60)).await;
+    ledger.assert_balanced();
+    assert_eq!(ledger.pipeline(PIPELINE).stored, 2 * TRACES);
+    // Those of wanted traces of which the decision went with the process may be among it.
+    gone(&spanreel, boring).await;
+    check_kept(&spanreel).await;
+    spanreel.ledger().await.assert_balanced();
+}
+
+/// Waits until so many spans at least were sampled out, and went.
+async fn gone(spanreel: &Spanreel, spans: usize) {
+    eventually("what was sampled out is gone", Duration::from_secs(120), async || {
+        let reason = [("reason", "sampled_out")];
+        spanreel.metrics().await.sum("spanreel_store_dropped_spans_total", &reason) >= Some(spans as f64)
+    })
+    .await;
+}
+
+async fn check_kept(spanreel: &Spanreel) {
+    let is_found = async |trace: u64| {
+        let path = format!("/api/traces/{}", hex(&id(trace)));
+        http::get(spanreel.ports.query, &path, &[]).await.unwrap().status == 200
+    };
+    for trace in 0..TRACES {
+        if is_wanted(trace) {
+            assert!(is_found(trace).await, "trace {trace}");
+        } else {
+            // Its run may be the next one.
+            eventually("the trace is gone", Duration::from_secs(60), async || !is_found(trace).await).await;
+        }
+    }
+}
+
 /// Policies that know no rates: what they want does not depend on when they are asked.
 const POLICIES: [&str; 12] = [
     "{name: a, type: status_code, status_code: {status_codes: [ERROR]}}, \

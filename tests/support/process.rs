@@ -95,6 +95,11 @@ impl Process {
         self.memory("VmRSS:")
     }
 
+    /// Of it what is no file's: heap and stacks. Pages of the program come and go as the kernel likes.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
     fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("/proc is readable");
         let line = status.lines().find(|line| line.starts_with(field)).expect("a field of /proc/PID/status");

@@ -6,6 +6,7 @@ use super::injection;
 pub use super::injection::SilentAfter;
 use super::remote_write::RemoteWriteSettings;
 use crate::appliance::components::ExtensionSettings;
+use crate::config::duration;
 use crate::config::section::check_endpoint;
 use crate::config::{Declaration, Role, Secrecy, Section, Stability, WhenNull};
 use crate::forward::delivery::DeliverySettings;
@@ -79,6 +80,9 @@ pub struct StoreSettings {
     pub max_size_mib: u64,
     /// `max_age`; default 336h, as Tempo's. Zero: by size alone.
     pub max_age: Duration,
+    /// `keep_sampled_out`; default none: as long as everything else. What `tail_sampling` left out of forwarding goes after so
+    /// long already, once everything that came with it is decided about.
+    pub keep_sampled_out: Option<Duration>,
 }
 
 /// `extensions::spanreel::memory`.
@@ -122,7 +126,12 @@ impl Default for SpoolSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { enabled: true, max_size_mib: 10 * 1024, max_age: Duration::from_secs(14 * 24 * 3_600) }
+        Self {
+            enabled: true,
+            max_size_mib: 10 * 1024,
+            max_age: Duration::from_secs(14 * 24 * 3_600),
+            keep_sampled_out: None,
+        }
     }
 }
 
@@ -219,7 +228,23 @@ impl StoreSettings {
             enabled: section.bool("enabled", defaults.enabled),
             max_size_mib: section.u64("max_size_mib", defaults.max_size_mib),
             max_age: section.duration("max_age", defaults.max_age),
+            keep_sampled_out: section.optional_duration("keep_sampled_out"),
         };
+        if let Some(keep) = settings.keep_sampled_out {
+            let remedy = "remove it to keep what is sampled out as long as everything else";
+            if !settings.enabled {
+                section.error("keep_sampled_out", "has no meaning without the store, which is not enabled", remedy);
+            } else if keep.is_zero() {
+                section.error("keep_sampled_out", "must be greater than zero", remedy);
+            } else if !settings.max_age.is_zero() && keep >= settings.max_age {
+                let reason = format!(
+                    "must be below max_age, which is {}, is {}: everything goes then",
+                    duration::format(settings.max_age),
+                    duration::format(keep)
+                );
+                section.error("keep_sampled_out", reason, remedy);
+            }
+        }
         if !(SPOOL_MIB_MIN..=SPOOL_MIB_MAX).contains(&settings.max_size_mib) {
             let reason = format!("must be from {SPOOL_MIB_MIN} to {SPOOL_MIB_MAX}, is {}", settings.max_size_mib);
             section.error("max_size_mib", reason, "the unit is MiB");

@@ -5,7 +5,7 @@ use super::{DecisionLabels, PipelineLabels, Sampling, SamplingMetrics};
 use crate::forward::body;
 use crate::otlp::TraceId;
 use crate::process::tail_sampling::{Decision, Facts, Sampler};
-use crate::spool::{Batch, Consumer, LossReason, Note, Outcome, ReadError, ReadLimits, Seq, Spool};
+use crate::spool::{Batch, Consumer, LossReason, Note, Outcome, ReadError, ReadLimits, SampledOut, Seq, Spool};
 use foldhash::fast::RandomState;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -58,6 +58,8 @@ pub(super) struct Decider {
     spool: Spool,
     consumer: Consumer,
     sampler: Sampler,
+    /// Traces that are sampled out are marked for the store.
+    marks: bool,
     metrics: SamplingMetrics,
     facts: FactsCache,
     remembered: HashMap<TraceId, Remembered, RandomState>,
@@ -73,13 +75,14 @@ pub(super) struct Decider {
 impl Decider {
     /// Takes up what an earlier one noted. Blocking.
     pub(super) fn open(sampling: &Sampling) -> Result<Self, ReadError> {
-        let Sampling { pipeline, settings, spool, consumer, metrics, .. } = sampling;
+        let Sampling { pipeline, settings, spool, consumer, marks, metrics, .. } = sampling;
         let mut decider = Self {
             pipeline: pipeline.clone(),
             counters: counters(sampling),
             wait: settings.decision_wait,
             limits: STEP,
             sampler: Sampler::new(settings),
+            marks: *marks,
             metrics: metrics.clone(),
             facts: FactsCache::default(),
             remembered: HashMap::default(),
@@ -195,16 +198,18 @@ impl Decider {
         let (mut outcome, mut notes) = (Outcome::default(), Vec::new());
         for (batch, traces) in batches {
             // One that could not be read is no trace's and goes out whole, or is booked as damaged by who sends it.
-            let judged = traces.iter().map(|(id, facts)| {
-                let is_kept = self.remembered.get(id).is_none_or(|remembered| remembered.is_kept);
-                (is_kept, facts.spans)
-            });
-            let verdict = Verdict::of(judged);
+            let is_kept = |id: &TraceId| self.remembered.get(id).is_none_or(|remembered| remembered.is_kept);
+            let verdict = Verdict::of(traces.iter().map(|(id, facts)| (is_kept(id), facts.spans)));
             let sampled_out = u64::from(verdict.sampled_out);
             outcome.sent += u64::from(batch.header.spans).saturating_sub(sampled_out);
             if sampled_out > 0 {
                 outcome.lost.push((LossReason::SampledOut, sampled_out));
                 notes.push(Note { key: verdict_key(batch.seq), value: Some(verdict.encode()) });
+                if self.marks {
+                    let sampled_out = traces.iter().filter(|(id, _)| !is_kept(id));
+                    let marks = sampled_out.map(|(id, facts)| (id.long_fingerprint(), facts.spans));
+                    outcome.marks.push(SampledOut { batch: batch.seq, traces: marks.collect() });
+                }
             }
         }
         let mut open = self.open.clone();

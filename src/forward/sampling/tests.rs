@@ -8,7 +8,7 @@ use crate::otlp::scan::{scan, trace_keys};
 use crate::otlp::view::for_each_span;
 use crate::otlp::wire::{Fields, put_bytes, put_fixed64, put_uint};
 use crate::process::tail_sampling::settings::{PolicySettings, Rule};
-use crate::spool::{Append, Outcome, ReadLimits, Settings, TimeRange};
+use crate::spool::{Append, Outcome, ReadLimits, Settings, TimeRange, sampled_out};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -230,6 +230,36 @@ async fn a_pipeline_that_samples_no_more_leaves_nothing_behind() {
     bench.sampling.consumer.remove().unwrap();
     assert!(bench.sampling.consumer.notes(b"", &[u8::MAX]).unwrap().is_empty());
     assert!(bench.spool.snapshot().consumers.iter().all(|consumer| consumer.account.destination != "tail_sampling"));
+}
+
+#[tokio::test]
+async fn what_is_sampled_out_is_marked_for_a_store_that_wants_to_know() {
+    for is_marking in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut bench = Bench::open(directory.path()).await;
+        let pipeline = bench.spool.pipeline("traces").await.unwrap();
+        if is_marking {
+            bench.decider = Decider::open(&bench.sampling.clone().marking()).unwrap();
+        }
+        append(&bench.spool, pipeline, &[(1, 1, true), (2, 1, false), (2, 2, false), (3, 1, false)]).await;
+        append(&bench.spool, pipeline, &[(1, 2, false), (3, 2, false)]).await;
+        bench.decide(now() + LATER, 1, 1);
+        let marks = |bench: &Bench| {
+            let mut marks = BTreeMap::new();
+            let all = crate::spool::Seq(0)..crate::spool::Seq(u64::MAX);
+            let add = |mark, spans| *marks.entry(mark).or_insert(0) += spans;
+            sampled_out::each(bench.spool.database(), all, add).unwrap();
+            marks
+        };
+        let mark = |trace: u8| sampled_out::stored_mark(crate::otlp::TraceId([trace; 16]).long_fingerprint());
+        let expected = |all: &[(u8, u64)]| -> BTreeMap<u64, u64> {
+            all.iter().filter(|_| is_marking).map(|(trace, spans)| (mark(*trace), *spans)).collect()
+        };
+        assert_eq!(marks(&bench), expected(&[(2, 2), (3, 1)]), "of the first batch, with its verdict");
+        bench.decide(now() + LATER, 1, 1);
+        assert_eq!(marks(&bench), expected(&[(2, 2), (3, 2)]));
+        bench.check();
+    }
 }
 
 proptest! {

@@ -97,8 +97,8 @@ impl ServiceGraphConnectorSettings {
             Scheme::Exponential { .. } => Kind::ExponentialHistogram,
         };
         let plan = graph::Plan {
-            requests: named("request_total", "1", Kind::Counter, "Calls between two services"),
-            failed: named("request_failed_total", "1", Kind::Counter, "Failed calls between two services"),
+            requests: named("request_total", "", Kind::Counter, "Calls between two services"),
+            failed: named("request_failed_total", "", Kind::Counter, "Failed calls between two services"),
             server_latency: named("request_server", "s", latency, "Duration of calls as the server saw them"),
             client_latency: named("request_client", "s", latency, "Duration of calls as the client saw them"),
             messaging_latency: None,
@@ -113,6 +113,7 @@ impl ServiceGraphConnectorSettings {
             peer,
             database,
             database_address: None,
+            peer_calls_roots: false,
             unknown_server: Some("unknown"),
             exemplars: false,
             series_max: SERIES_MAX,

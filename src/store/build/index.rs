@@ -25,6 +25,9 @@ pub struct Index {
     /// Attributes with their scope, and the intrinsics that [`crate::traceql::segment::Segment::column`] names.
     pub columns: HashMap<Field, FieldColumn>,
     pub names: Names,
+    /// Of each trace the spans that repeated another one's id and kind, and have no row; those behind the last that had one
+    /// are not listed.
+    pub repeats: Box<[u32]>,
 }
 
 /// Names of attributes by scope, sorted.
@@ -50,7 +53,7 @@ impl Index {
     pub fn bytes(&self) -> usize {
         let per_row = size_of::<u64>() * 2 + size_of::<Parent>() + size_of::<Ids>() + size_of::<u16>() * 2;
         let columns: usize = self.columns.iter().map(|(field, column)| column.bytes() + field_bytes(field)).sum();
-        self.rows() * per_row + self.traces.len() * (16 + 4) + columns
+        self.rows() * per_row + self.traces.len() * (16 + 4) + self.repeats.len() * size_of::<u32>() + columns
     }
 }
 
@@ -109,6 +112,7 @@ impl Builder {
             },
             columns: columns.by_field,
             names: columns.names,
+            repeats: sorted.repeats.into(),
         };
         let spans = Spans {
             places: rows.iter().map(|row| row.place).collect(),

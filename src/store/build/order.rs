@@ -32,6 +32,8 @@ pub(super) struct Sorted {
     /// For each arrival its place in the segment, or [`DROPPED`].
     pub ranks: Vec<u32>,
     pub parents: Vec<Parent>,
+    /// Of each trace the rows that repeated others, up to the last that had some.
+    pub repeats: Vec<u32>,
 }
 
 /// Sorts by trace id, start, span id and kind. Of rows with the same trace, span id and kind the first to arrive counts.
@@ -45,6 +47,7 @@ pub(super) fn sort(rows: &[RowKey], trace_ids: &[TraceId]) -> Sorted {
         arrivals: Vec::with_capacity(rows.len()),
         ranks: vec![DROPPED; rows.len()],
         parents: Vec::with_capacity(rows.len()),
+        repeats: Vec::new(),
     };
     let mut by_id = Vec::new();
     for (id, trace) in order {
@@ -105,6 +108,12 @@ impl Sorted {
         }));
         by_id.sort_unstable();
         by_id.dedup_by(|later, first| (later.0, later.1) == (first.0, first.1));
+        if by_id.len() < members.len() {
+            self.repeats.resize(self.traces.ids.len(), 0);
+            if let Some(repeats) = self.repeats.last_mut() {
+                *repeats = (members.len() - by_id.len()) as u32;
+            }
+        }
 
         let first_rank = self.arrivals.len();
         self.arrivals.extend(by_id.iter().map(|(_, _, arrival)| *arrival));

@@ -20,6 +20,10 @@ pub struct RunKey {
     pub first: u64,
 }
 
+/// Segments that are made anew of a run's own are numbered from here: so both can be there, side by side, until the run is
+/// registered with the new ones. Far beyond the segments that a run has.
+pub const MADE_ANEW: u16 = 1 << 14;
+
 pub const RUN_LEN: usize = 12;
 pub const SEGMENT_LEN: usize = RUN_LEN + 2;
 pub const TRACE_LEN: usize = SEGMENT_LEN + 16;
@@ -36,6 +40,13 @@ impl RunKey {
     pub fn last(self) -> Vec<u8> {
         // Longer than any trace's key; columns begin with a kind, which is never 255.
         [self.bytes().as_slice(), &[0xff; TRACE_LEN]].concat()
+    }
+
+    /// The first and the last key of those segments that are numbered from `first`, which is 0 or [`MADE_ANEW`]: of their files
+    /// and of no others.
+    pub fn from_segment(self, first: u16) -> (Vec<u8>, Vec<u8>) {
+        let last = self.segment(first + (MADE_ANEW - 1));
+        (self.segment(first).0.to_vec(), [last.0.as_slice(), &[0xff; TRACE_LEN]].concat())
     }
 
     pub fn segment(self, number: u16) -> SegmentKey {
@@ -97,6 +108,8 @@ pub enum Kind {
     Codes = 12,
     /// Of a field that has no dictionary.
     Sketches = 13,
+    /// Of each trace the spans that repeated another one's id; not there if none did.
+    Repeats = 14,
 }
 
 /// Stands where attributes have their scope.
@@ -132,6 +145,21 @@ fn intrinsic_code(intrinsic: Intrinsic) -> Option<&'static u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_that_are_made_anew_lie_behind_all_that_they_are_made_of() {
+        let run = RunKey { hour: 5, first: 10 };
+        let (first, last) = run.from_segment(0);
+        let (first_anew, last_anew) = run.from_segment(MADE_ANEW);
+        assert!(run.bytes().as_slice() <= first.as_slice() && last < first_anew && last_anew <= run.last());
+        let name = Field::Intrinsic(Intrinsic::Name);
+        for (number, from, to) in [(0, &first, &last), (7, &first, &last), (MADE_ANEW, &first_anew, &last_anew)] {
+            let segment = run.segment(number);
+            for key in [segment.trace([0xff; 16]).to_vec(), segment.field(Kind::Repeats, &name).unwrap()] {
+                assert!(*from <= key && key <= *to, "{number}");
+            }
+        }
+    }
 
     #[test]
     fn keys_of_a_run_lie_between_its_ends_and_those_of_others_outside() {

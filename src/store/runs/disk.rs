@@ -48,6 +48,10 @@ pub struct Run {
     set_aside: AtomicBool,
     /// Its file of pieces is not there.
     pieces_lost: AtomicBool,
+    /// There is nothing to be taken out of it that was sampled out.
+    thinned: AtomicBool,
+    /// Another is registered in its place: only who began before reads it. So it is before it is registered itself.
+    replaced: AtomicBool,
     /// Retention dropped it.
     gone: AtomicBool,
 }
@@ -110,7 +114,9 @@ impl PieceSpans {
 impl Run {
     pub fn new(record: RunRecord) -> Self {
         let set_aside = AtomicBool::new(record.damaged.is_some());
-        Self { set_aside, pieces_lost: AtomicBool::new(false), gone: AtomicBool::new(false), record }
+        let thinned = AtomicBool::new(record.thinned.is_some());
+        let [pieces_lost, replaced, gone] = [(); 3].map(|()| AtomicBool::new(false));
+        Self { record, set_aside, pieces_lost, thinned, replaced, gone }
     }
 
     pub fn key(&self) -> RunKey {
@@ -132,6 +138,24 @@ impl Run {
 
     pub fn set_pieces_lost(&self) {
         self.pieces_lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what was sampled out is no longer in it.
+    pub fn is_thinned(&self) -> bool {
+        self.thinned.load(Ordering::Relaxed)
+    }
+
+    pub fn set_thinned(&self) {
+        self.thinned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its record is another's now.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    pub fn set_replaced(&self, replaced: bool) {
+        self.replaced.store(replaced, Ordering::Release);
     }
 
     pub fn is_gone(&self) -> bool {
@@ -277,7 +301,7 @@ impl Disk {
     fn record_damage(&self, run: &Run, problem: &str) {
         let record = RunRecord { damaged: Some(problem.to_owned()), ..run.record.clone() };
         let _records = self.lock_records();
-        if run.is_gone() {
+        if run.is_gone() || run.is_replaced() {
             return;
         }
         let meta = self.database.family(META);
@@ -309,11 +333,17 @@ mod tests {
             oldest_received: 0,
             newest_received: 0,
             damaged: None,
+            thinned: None,
         };
-        let run = Run::new(record);
+        let run = Run::new(record.clone());
         let recorded = || disk.database.raw().get_cf(disk.database.family(META), run_key(run.key())).unwrap();
         disk.record_damage(&run, "a block");
         assert!(recorded().is_some());
+        // Nor does it take the place of the one that was registered for it.
+        let replaced = Run::new(record);
+        replaced.set_replaced(true);
+        disk.record_damage(&replaced, "another block");
+        assert!(!String::from_utf8_lossy(&recorded().unwrap()).contains("another"));
         // A reader met the damage before the run was dropped, and comes to record it only now.
         disk.database.raw().delete_cf(disk.database.family(META), run_key(run.key())).unwrap();
         run.set_gone();

@@ -11,7 +11,6 @@ use super::disk::{Disk, Run};
 use super::record::{RunRecord, encode, run_key};
 use crate::spool::Database;
 use crate::spool::database::{COLUMN, META, TRACE, Verdict};
-use crate::store::format::key::RunKey;
 
 /// The first and the last key of each table file of a family.
 type Files = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -21,9 +20,26 @@ fn files_of(database: &Database, family: &str) -> Result<Files, rocksdb::Error> 
     Ok(files.filter_map(|file| Some((file.start_key?, file.end_key?))).collect())
 }
 
-fn holds(files: &Files, run: RunKey) -> bool {
-    let mut before = files.range(..=run.last());
-    before.next_back().is_some_and(|(_, last)| last.as_slice() >= run.bytes().as_slice())
+fn holds(files: &Files, run: &RunRecord) -> bool {
+    let (first, last) = run.key().from_segment(run.first_segment());
+    files.range(..=last).next_back().is_some_and(|(_, end)| *end >= first)
+}
+
+/// Removes what runs were made of before they were thinned: a process that ended kept it for queries that had begun.
+pub(super) fn remove_replaced(database: &Database, records: &[RunRecord]) -> Result<(), rocksdb::Error> {
+    if records.iter().all(|run| run.first_segment() == 0) {
+        return Ok(());
+    }
+    for family in [TRACE, COLUMN] {
+        let files = files_of(database, family)?;
+        for run in records.iter().filter(|run| run.first_segment() != 0) {
+            let (first, last) = run.key().from_segment(0);
+            if files.range(first.clone()..=last.clone()).next().is_some() {
+                database.raw().delete_file_in_range_cf(database.family(family), first.as_slice(), last.as_slice())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes back files that were set aside and can be opened now: the device was mended, or somebody put a good copy there.
@@ -38,7 +54,7 @@ pub(super) fn take_back(database: &Database, records: &mut [RunRecord]) -> Resul
         }
         for (family, path) in &waiting {
             // A start that ended before the record was written has taken it back already.
-            if !holds(&files_of(database, family)?, key)
+            if !holds(&files_of(database, family)?, record)
                 // Copied: should this start end half-way, it is still there.
                 && let Err(error) = database.raw().ingest_external_file_cf_opts(
                     database.family(family),
@@ -49,7 +65,7 @@ pub(super) fn take_back(database: &Database, records: &mut [RunRecord]) -> Resul
                 tracing::warn!(run = key.first, %error, "a file that was set aside still cannot be opened");
             }
         }
-        if holds(&files_of(database, TRACE)?, key) && holds(&files_of(database, COLUMN)?, key) {
+        if holds(&files_of(database, TRACE)?, record) && holds(&files_of(database, COLUMN)?, record) {
             record.damaged = None;
             database.raw().put_cf(database.family(META), run_key(key), encode(record))?;
             database.remove_set_aside(&key.bytes());
@@ -65,10 +81,10 @@ pub(super) fn set_incomplete_aside(disk: &Disk, runs: &[Arc<Run>]) -> Result<(),
     let (traces, columns) = (files_of(database, TRACE)?, files_of(database, COLUMN)?);
     for run in runs.iter().filter(|run| run.record.spans() > 0) {
         let key = run.key();
-        if !holds(&traces, key) {
+        if !holds(&traces, &run.record) {
             run.set_pieces_lost();
         }
-        if !holds(&traces, key) || !holds(&columns, key) {
+        if !holds(&traces, &run.record) || !holds(&columns, &run.record) {
             let known = database.set_aside().iter().find(|file| file.first_key.starts_with(&key.bytes()));
             let problem = known.map_or("one of its files is not there", |file| &file.problem);
             disk.set_aside(run, problem, Verdict::Damaged);

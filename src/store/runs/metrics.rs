@@ -39,6 +39,11 @@ impl Metrics {
         self.dropped_bytes.get_or_create(&labels).inc_by(bytes);
     }
 
+    #[cfg(test)]
+    pub(crate) fn dropped_spans(&self, reason: DropReason) -> u64 {
+        self.dropped_spans.get_or_create(&ReasonLabels { reason: reason.as_str() }).get()
+    }
+
     pub fn register(&self, registry: &mut Registry) {
         registry.register("spanreel_store_runs", "Sealed runs", self.runs.clone());
         registry.register("spanreel_store_spans", "Spans in sealed runs", self.spans.clone());
@@ -74,12 +79,12 @@ impl Metrics {
         );
         registry.register(
             "spanreel_store_dropped_spans",
-            "Spans whose run was dropped by retention",
+            "Spans that retention dropped, with their run or out of it",
             self.dropped_spans.clone(),
         );
         registry.register_with_unit(
             "spanreel_store_dropped",
-            "Size of runs that retention dropped",
+            "Size of what retention dropped",
             Unit::Bytes,
             self.dropped_bytes.clone(),
         );

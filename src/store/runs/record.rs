@@ -32,12 +32,22 @@ pub struct RunRecord {
     /// Why it is set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
+    /// What was sampled out of forwarding is no longer in it. Its segments are numbered from here: from
+    /// [`crate::store::format::key::MADE_ANEW`], unless there was nothing to be taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinned: Option<u16>,
 }
 
 impl RunRecord {
     #[must_use]
     pub fn key(&self) -> RunKey {
         RunKey { hour: self.hour, first: self.first }
+    }
+
+    /// The number of its first segment.
+    #[must_use]
+    pub fn first_segment(&self) -> u16 {
+        self.thinned.unwrap_or_default()
     }
 
     #[must_use]

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::HashMap;
 
 use super::disk::{Caching, Disk, PieceSpans, Problem, Run};
 use super::filter::{Filter, FilterSlot};
@@ -23,6 +23,9 @@ use crate::traceql::ast::{Field, Scope};
 use crate::traceql::column::{Cell, Codes, Entry, GroupsOfRows};
 use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
 use crate::traceql::value::Value;
+
+/// Spans that are read to be built anew: more would be held twice for longer, fewer would repeat their resources more often.
+const REQUEST_BYTES: usize = 1 << 20;
 
 /// Up to [`crate::traceql::column::ROWS_MAX`] rows of a run.
 pub struct RunSegment {
@@ -65,10 +68,10 @@ impl RunSegment {
                 scope_of_row: Mutex::default(),
             })
         };
-        (0u16..).zip(records).map(segment).collect()
+        (run.record.first_segment()..).zip(records).map(segment).collect()
     }
 
-    pub(super) fn run(&self) -> &Run {
+    pub(in crate::store) fn run(&self) -> &Run {
         &self.run
     }
 
@@ -76,8 +79,9 @@ impl RunSegment {
         &self.record
     }
 
-    pub(super) fn number(&self) -> u16 {
-        self.number
+    /// Whether it is the first of its run.
+    pub(super) fn is_first(&self) -> bool {
+        self.number == self.run.record.first_segment()
     }
 
     pub(super) fn key(&self) -> &SegmentKey {
@@ -211,27 +215,133 @@ impl RunSegment {
     }
 
     fn read_fragment(&self, trace: TraceId, value: &[u8], bytes_max: usize) -> Result<Fragment, Problem> {
-        let (mut bytes, mut is_cut) = (0, false);
-        // Spans of one resource and scope stand together.
-        let mut lists: Vec<(Group, Vec<u8>)> = Vec::new();
-        let mut index: HashMap<Group, usize> = HashMap::new();
-        self.read_piece(trace, value, |_, group, span| {
-            is_cut |= bytes > bytes_max;
-            if is_cut {
-                return;
+        self.reader().fragment(trace, value, bytes_max)
+    }
+
+    /// For several pieces.
+    pub(super) fn reader(&self) -> PieceReader<'_> {
+        PieceReader { segment: self, slices: Slices::new(self), words: PagedWords::new(self) }
+    }
+
+    /// The spans of some traces to `each`, in requests of about [`REQUEST_BYTES`], and `None` whenever a trace was read, so that
+    /// others may have their turn.
+    ///
+    /// # Errors
+    /// They cannot be read; [`SegmentError::Gone`]: the run is set aside for it. Or what `each` met.
+    pub(in crate::store) fn each_request<E: From<SegmentError>>(
+        &self,
+        traces: impl Iterator<Item = TraceId>,
+        mut each: impl FnMut(Option<Vec<u8>>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reader = self.reader();
+        let mut gathered = Gathered::default();
+        for trace in traces {
+            let value = self.disk.piece(self, trace).map_err(|error| self.fail(error))?;
+            let value = value.ok_or_else(|| self.fail(Problem::Missing))?;
+            let read = reader.read(trace, &value, |_, group, span| gathered.push(group, span));
+            read.map_err(|problem| self.fail(problem))?;
+            if gathered.bytes >= REQUEST_BYTES {
+                let gathered = std::mem::take(&mut gathered);
+                each(Some(self.request(gathered).map_err(|problem| self.fail(problem))?))?;
             }
-            bytes += span.len();
-            let list = *index.entry(group).or_insert_with(|| {
-                lists.push((group, Vec::new()));
-                lists.len() - 1
-            });
-            if let Some((_, list)) = lists.get_mut(list) {
-                put_bytes(list, 2, span);
+            each(None)?;
+        }
+        if gathered.bytes > 0 {
+            each(Some(self.request(gathered).map_err(|problem| self.fail(problem))?))?;
+        }
+        Ok(())
+    }
+
+    /// How many spans came of each trace, those that repeated another's id included.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub(in crate::store) fn arrived(&self, traces: &Traces) -> Result<Vec<u64>, SegmentError> {
+        let read = |bytes: &[u8]| -> Result<Vec<u32>, FormatError> {
+            let (repeats, rest) = bytes.as_chunks::<4>();
+            let repeats: Vec<u32> = repeats.iter().map(|repeats| u32::from_le_bytes(*repeats)).collect();
+            let fits = rest.is_empty() && repeats.len() <= traces.len();
+            fits.then_some(repeats).ok_or(FormatError::Damaged("repeats"))
+        };
+        let repeats = self.disk.chunk(&self.key.chunk(Kind::Repeats, 0), Caching::Pass, read);
+        let repeats = repeats.map_err(|problem| self.fail(problem))?.unwrap_or_default();
+        let of = |trace: usize| repeats.get(trace).copied().map_or(0, u64::from) + traces.rows(trace).len() as u64;
+        Ok((0..traces.len()).map(of).collect())
+    }
+}
+
+/// Reads pieces of one segment, one after the other, and keeps what they have in common.
+pub(super) struct PieceReader<'s> {
+    segment: &'s RunSegment,
+    slices: Slices<'s>,
+    words: PagedWords<'s>,
+}
+
+impl PieceReader<'_> {
+    /// The spans of a piece as a request of about `bytes_max` at the most.
+    fn fragment(&mut self, trace: TraceId, value: &[u8], bytes_max: usize) -> Result<Fragment, Problem> {
+        let (mut gathered, mut is_cut) = (Gathered::default(), false);
+        self.read(trace, value, |_, group, span| {
+            is_cut |= gathered.bytes > bytes_max;
+            if !is_cut {
+                gathered.push(group, span);
             }
         })?;
+        Ok(Fragment { request: self.segment.request(gathered)?, is_cut })
+    }
+
+    /// Hands each span of a piece to `each`, with its row.
+    pub(super) fn read(
+        &mut self,
+        trace: TraceId,
+        value: &[u8],
+        mut each: impl FnMut(usize, Group, &[u8]),
+    ) -> Result<(), Problem> {
+        let piece = Piece::decode(value)?;
+        let rows = piece.rows();
+        let Self { slices, words, .. } = self;
+        slices.read_parents(rows.clone())?;
+        slices.read_times(rows.clone())?;
+        piece.spans(
+            &*words,
+            |index| slices.known(trace, rows.start + index),
+            |index, span| {
+                if let Some(group) = piece.groups.get(index) {
+                    each(rows.start + index, *group, span);
+                }
+            },
+        )
+    }
+}
+
+/// Spans by resource and scope, in the order in which these were met.
+#[derive(Default)]
+struct Gathered {
+    lists: Vec<(Group, Vec<u8>)>,
+    index: HashMap<Group, usize>,
+    /// Of spans.
+    bytes: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, group: Group, span: &[u8]) {
+        let Self { lists, index, bytes } = self;
+        *bytes += span.len();
+        let list = *index.entry(group).or_insert_with(|| {
+            lists.push((group, Vec::new()));
+            lists.len() - 1
+        });
+        if let Some((_, list)) = lists.get_mut(list) {
+            put_bytes(list, 2, span);
+        }
+    }
+}
+
+impl RunSegment {
+    fn request(&self, gathered: Gathered) -> Result<Vec<u8>, Problem> {
         let mut request = Vec::new();
         let (mut message, mut inner) = (Vec::new(), Vec::new());
-        for (group, list) in lists {
+        for (group, list) in gathered.lists {
             let resource = self.envelope(Kind::Resources, group.resource)?;
             let scope = self.envelope(Kind::Scopes, group.scope)?;
             inner.clear();
@@ -240,37 +350,13 @@ impl RunSegment {
             resource.write(&mut message, |out| put_bytes(out, 2, &inner));
             put_bytes(&mut request, 1, &message);
         }
-        Ok(Fragment { request, is_cut })
+        Ok(request)
     }
 
     fn envelope(&self, kind: Kind, number: u16) -> Result<Envelope, Problem> {
         self.chunk(kind, envelopes::page_of(number), Caching::Keep, |bytes| {
             envelopes::decode(&Page::decode(bytes)?, number)
         })
-    }
-
-    /// Hands each span of a piece to `each`, with its row.
-    pub(super) fn read_piece(
-        &self,
-        trace: TraceId,
-        value: &[u8],
-        mut each: impl FnMut(usize, Group, &[u8]),
-    ) -> Result<(), Problem> {
-        let piece = Piece::decode(value)?;
-        let rows = piece.rows();
-        let mut slices = Slices::new(self);
-        slices.read_parents(rows.clone())?;
-        slices.read_times(rows.clone())?;
-        let words = PagedWords::new(self);
-        piece.spans(
-            &words,
-            |index| slices.known(trace, rows.start + index),
-            |index, span| {
-                if let Some(group) = piece.groups.get(index) {
-                    each(rows.start + index, *group, span);
-                }
-            },
-        )
     }
 
     /// The piece that a row belongs to.
@@ -284,7 +370,7 @@ impl RunSegment {
         let value = self.disk.piece(self, trace).map_err(|error| self.fail(error))?;
         let value = value.ok_or_else(|| self.fail(Problem::Missing))?;
         let mut spans = PieceSpans::of(traces.rows(number));
-        self.read_piece(trace, &value, |_, _, span| spans.push(span)).map_err(|problem| self.fail(problem))?;
+        self.reader().read(trace, &value, |_, _, span| spans.push(span)).map_err(|problem| self.fail(problem))?;
         let spans = Arc::new(spans);
         self.disk.remember_piece(self.id(), Arc::clone(&spans));
         Ok(Some(spans))

@@ -40,7 +40,7 @@ pub(super) struct Splits {
 }
 
 /// The traces of a segment.
-struct Recent {
+pub(super) struct Recent {
     segment: SegmentId,
     /// Sorted.
     fingerprints: Vec<u32>,
@@ -167,6 +167,31 @@ impl Splits {
         bound(&mut marks, MARKS_MAX);
     }
 
+    /// The traces of `new` that are split, going by the segments that it was made of.
+    pub fn inherited(&self, old: &[Arc<RunSegment>], new: &RunSegment) -> Result<Vec<u32>, SegmentError> {
+        let traces = new.traces()?;
+        let mut marked = vec![false; traces.len()];
+        for old in old {
+            let before = old.traces()?;
+            for (number, is_marked) in traces.ids.iter().zip(&mut marked) {
+                *is_marked |= before.position(*number).is_some_and(|number| self.contains(old.id(), number));
+            }
+        }
+        Ok((0u32..).zip(marked).filter_map(|(number, is_marked)| is_marked.then_some(number)).collect())
+    }
+
+    /// Other segments stand in the place of these, which were there together.
+    pub fn replace(&self, old: &[Arc<RunSegment>], new: Vec<Recent>) {
+        let mut recent = self.recent();
+        if let Some(at) = recent.iter().position(|recent| old.iter().any(|old| old.id() == recent.segment)) {
+            for (offset, new) in new.into_iter().enumerate() {
+                recent.insert(at + offset, new);
+            }
+        }
+        drop(recent);
+        old.iter().for_each(|old| self.forget(old.id()));
+    }
+
     pub fn forget(&self, segment: SegmentId) {
         self.marks.write().unwrap_or_else(PoisonError::into_inner).remove(&segment);
         self.recent().retain(|recent| recent.segment != segment);
@@ -198,7 +223,8 @@ fn older_than(recent: &VecDeque<Recent>, segments: &[Arc<RunSegment>]) -> usize 
 }
 
 impl Recent {
-    fn read(segment: &Arc<RunSegment>) -> Result<Self, SegmentError> {
+    /// Also makes the segment's filter.
+    pub fn read(segment: &Arc<RunSegment>) -> Result<Self, SegmentError> {
         let traces = segment.traces()?;
         let mut sorted: Vec<(u32, u16)> = traces.ids.iter().map(|id| id.fingerprint()).zip(0u16..).collect();
         sorted.sort_unstable();

@@ -72,7 +72,7 @@ impl Runs {
             if segment.run().is_gone() {
                 continue;
             }
-            verification.runs += u64::from(segment.number() == 0);
+            verification.runs += u64::from(segment.is_first());
             match self.verify_segment(segment) {
                 Ok((traces, spans)) => {
                     verification.traces += traces;
@@ -132,11 +132,12 @@ impl Runs {
         problem?;
         let (mut traces, mut spans) = (0, 0);
         let mut problem = Ok(());
+        let mut reader = segment.reader();
         self.each(TRACE, segment, |key, piece| {
             let Some(trace) = key.get(SEGMENT_LEN..TRACE_LEN).and_then(TraceId::from_wire) else { return };
             traces += 1;
             if problem.is_ok() {
-                problem = segment.read_piece(trace, piece, |_, _, _| spans += 1);
+                problem = reader.read(trace, piece, |_, _, _| spans += 1);
             }
         })?;
         problem?;
@@ -183,4 +184,23 @@ fn verify_batch(spool: &Spool, seq: Seq, verification: &mut Verification) -> Res
     };
     verification.damages.push(Damage { place: DamagedPlace::Batch(seq.0), problem });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_that_may_be_damaged_has_a_name() {
+        let trace = TraceId([0xab; 16]);
+        for (place, name) in [
+            (DamagedPlace::Run(17), "run 17".to_owned()),
+            (DamagedPlace::Batch(4), "batch 4".to_owned()),
+            (DamagedPlace::Pinned(trace), format!("the copy of pinned trace {}", "ab".repeat(16))),
+            (DamagedPlace::Index, "the index of the spool".to_owned()),
+            (DamagedPlace::Records, "cursors, accounts and records of runs".to_owned()),
+        ] {
+            assert_eq!(place.to_string(), name);
+        }
+    }
 }

@@ -138,6 +138,10 @@ impl Chunks<'_> {
         let mut raw = Vec::new();
         columns::put_traces(&mut raw, &index.traces);
         self.plain(Kind::Traces, 0, &raw);
+        if !index.repeats.is_empty() {
+            let repeats: Vec<u8> = index.repeats.iter().flat_map(|repeats| repeats.to_le_bytes()).collect();
+            self.packed(Kind::Repeats, 0, &repeats)?;
+        }
         self.packed(Kind::ResourceOfRow, 0, &codes::encode(&index.groups.resources))?;
         self.packed(Kind::ScopeOfRow, 0, &codes::encode(&index.groups.scopes))?;
         for (number, page) in (0u16..).zip(envelopes::encode(&built.spans.resources)) {

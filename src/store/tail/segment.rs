@@ -7,7 +7,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 
 use super::group::{Group, Resident};
-use super::{ARRIVALS_FROM, SegmentNumbers, Shared, lock};
+use super::{Shared, lock};
 use crate::spool::Seq;
 use crate::store::build::{self, Place, TakesBytes};
 use crate::traceql::ast::{Field, Scope};
@@ -75,11 +75,7 @@ impl TailSegment {
 
 impl Segment for TailSegment {
     fn id(&self) -> SegmentId {
-        let SegmentId(first, part) = self.group.id();
-        match self.shared.numbers {
-            SegmentNumbers::OfTail => SegmentId(first, part),
-            SegmentNumbers::OfArrivals => SegmentId(first, part | ARRIVALS_FROM),
-        }
+        self.group.id()
     }
 
     fn rows(&self) -> usize {

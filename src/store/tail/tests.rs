@@ -15,13 +15,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::otlp::{SpanId, scan};
-use crate::query::{SourceError, SpanSource as _, TraceSource as _};
+use crate::query::{Look, Order, SourceError, SpanSource as _, TraceSource as _};
 use crate::spool::{Append, Header, Metrics, PipelineId, Settings, TimeRange};
 use crate::store::assemble::{AssembleLimits, assemble};
 use crate::store::build::tests::generate::{attribute, request, requests, span};
 use crate::store::{Fragments, Sealed, SealedView, Store};
 use crate::traceql::ast::{Attribute, Field, Intrinsic};
 use crate::traceql::column::Cell;
+use crate::traceql::control::{Control, Stopped};
 use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Column, Source};
 use crate::traceql::value::{Kind, Value};
@@ -366,13 +367,33 @@ fn what_was_dropped_between_runs_and_tail_ends_what_is_whole() {
 fn one_look_at_what_arrived_takes_no_more_than_a_segment_and_one_batch_at_least() {
     let rig = Rig::new();
     let store = rig.store(&Arc::default(), TailSettings::default());
+    let first = rig.spool.range().start.0;
     let text = "x".repeat(3 << 20);
     for number in 1..=3 {
         rig.append(&request("a", vec![Span { name: text.clone(), ..span(number, number, 0, number) }]));
     }
-    let first = rig.spool.range().start.0;
-    let arrivals = store.arrivals(Some(first)).unwrap();
-    assert_eq!((arrivals.batches, arrivals.segments.len()), (first..first + 1, 1));
+    rig.append(&batch(0, 2));
+    let look = |batches, order, spans_wanted, control: &Control| {
+        let mut requests = 0;
+        let each = &mut |_: &[u8]| -> Result<(), Stopped> {
+            requests += 1;
+            Ok(())
+        };
+        let arrivals = store.arrivals(&Look { batches, order, spans_wanted }, control, each);
+        arrivals.map(|arrivals| (arrivals.batches, arrivals.spans, requests))
+    };
+    let control = Control::new(Duration::from_secs(3_600), 1 << 20);
+    let all = first..first + 4;
+    assert_eq!(look(all.clone(), Order::InOrder, u64::MAX, &control).unwrap(), (first..first + 1, 1, 1));
+    assert_eq!(look(all.clone(), Order::NewestFirst, u64::MAX, &control).unwrap(), (first + 2..first + 4, 3, 2));
+    assert_eq!(look(all.clone(), Order::NewestFirst, 2, &control).unwrap(), (first + 3..first + 4, 2, 1));
+    // What goes on where the last one ended comes to the end; what is of another directory is nothing.
+    assert_eq!(look(first + 2..first + 9, Order::InOrder, u64::MAX, &control).unwrap(), (first + 2..first + 4, 3, 2));
+    for order in [Order::InOrder, Order::NewestFirst] {
+        assert_eq!(look(first + 90..first + 99, order, u64::MAX, &control).unwrap(), (first + 4..first + 4, 0, 0));
+    }
+    control.cancel();
+    assert!(matches!(look(all, Order::InOrder, u64::MAX, &control), Err(SourceError::Stopped(Stopped::Cancelled))));
     rig.close();
 }
 

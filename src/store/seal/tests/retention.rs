@@ -18,8 +18,7 @@ fn the_oldest_runs_go_by_size_and_age_and_pinned_traces_stay() {
 
     // Half of the bytes may stay.
     let bytes: u64 = rig.view().records().map(|run| run.file_bytes).sum();
-    let bytes_max = bytes / 2 + bytes / 8 + rig.spool.frame_bytes();
-    rig.sealer.retention.settings.bytes_max = bytes_max;
+    rig.sealer.retention.settings.bytes_max = bytes / 2 + bytes / 8;
     let before = rig.view();
     assert_eq!(rig.sealer.retention.keep(&runs, &rig.spool).unwrap(), 2);
     assert_eq!(rig.view().records().map(|run| run.first).collect::<Vec<_>>(), [3, 4]);
@@ -93,5 +92,32 @@ fn what_is_unpinned_while_its_run_is_dropped_leaves_no_copy() {
         assert!(rig.view().fragments(id(trace), usize::MAX).unwrap().requests.is_empty());
         assert!(!rig.view().may_hold(id(trace)));
     }
+    rig.close();
+}
+
+#[test]
+fn only_what_waits_for_a_destination_shares_the_budget_and_the_newest_run_always_stays() {
+    let directory = TempDir::new().unwrap();
+    let mut rig = Rig::open(&directory);
+    for run in 0..3u64 {
+        rig.append(&request((1..100).map(|number| span(run * 1_000 + number, number, 0, number)).collect()));
+        rig.sealer.seal_all().unwrap();
+    }
+    let bytes: u64 = rig.view().records().map(|run| run.file_bytes).sum();
+    let keep = |rig: &mut Rig, bytes_max| {
+        rig.sealer.retention.settings.bytes_max = bytes_max;
+        rig.sealer.retention.keep(&rig.sealer.runs, &rig.spool).unwrap()
+    };
+    assert!(rig.spool.frame_bytes() > 0 && rig.spool.waiting_bytes() == 0);
+    assert_eq!(keep(&mut rig, bytes), 0, "what is sealed and waits for nobody is not counted twice");
+    let consumer = rig.spool.consumer("otlp", rig.pipeline).unwrap();
+    assert_eq!(keep(&mut rig, bytes), 0, "it has nothing to get");
+    rig.append(&request(vec![span(9_000, 1, 0, 1)]));
+    assert!(rig.spool.waiting_bytes() > 0);
+    let dropped = keep(&mut rig, bytes);
+    assert!((1..3).contains(&dropped), "{dropped}: what it has to get is worth more than the oldest runs");
+    assert_eq!(keep(&mut rig, 1), 2 - dropped, "too small for any run");
+    assert_eq!(rig.view().records().map(|run| run.first).collect::<Vec<_>>(), [3]);
+    drop(consumer);
     rig.close();
 }
