@@ -46,7 +46,7 @@ test:
 	.ci/step "build" cargo test --release --locked --no-run
 	.ci/step "tests" cargo test --release --locked
 	.ci/step "browser" .ci/web browser
-	.ci/step "fuzzing" .ci/fuzz 30
+	.ci/step "fuzzing" .ci/fuzz 28
 
 # Builds web/dist from the sources in web/; commit both.
 web:

@@ -1,9 +1,12 @@
 //! The plain HTTP server (HTTP/1.1 and h2c on one port) behind the query API, health checks and own metrics.
 
 mod stream;
+mod target;
+#[cfg(test)]
+mod tests;
 
 use super::StartError;
-use crate::query::Peer;
+use crate::query::{Hangup, Peer};
 use crate::receive::accept;
 use crate::receive::listener::bindable;
 use axum::Router;
@@ -15,7 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::counter::Counter;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 use stream::Watched;
 use tokio::net::TcpListener;
@@ -69,36 +74,56 @@ impl HttpServer {
             dismissed: Counter::default(),
         };
         accept::accept(self.socket, self.address, bounds, shutdown, |stream, peer| {
-            let service = WithPeer { inner: TowerToHyperService::new(router.clone()), peer: Peer(peer) };
-            serve_connection(Watched::new(stream, given_up.clone()), service, stop.clone())
+            let connection = CancellationToken::new();
+            let service = Handlers { inner: TowerToHyperService::new(router.clone()), peer: Peer(peer), connection };
+            serve_connection(stream, service, given_up.clone(), stop.clone())
         })
         .await;
     }
 }
 
-/// Tells the handlers who asks.
+/// Tells the handlers who asks, and their answers how to end the connection.
 #[derive(Clone)]
-struct WithPeer {
+struct Handlers {
     inner: TowerToHyperService<Router>,
     peer: Peer,
+    connection: CancellationToken,
 }
 
-impl Service<Request<Incoming>> for WithPeer {
-    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
-    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
-    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+impl Service<Request<Incoming>> for Handlers {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
-        self.inner.call(request)
+        let (answering, connection) = (self.inner.call(request), self.connection.clone());
+        Box::pin(async move {
+            let response = answering.await?;
+            if let Some(hangup) = response.extensions().get::<Hangup>() {
+                hangup.ends(&connection);
+            }
+            Ok(response)
+        })
     }
 }
 
-async fn serve_connection(stream: Watched<accept::Connection>, service: WithPeer, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: accept::Connection,
+    service: Handlers,
+    given_up: Counter,
+    shutdown: CancellationToken,
+) {
+    let hung_up = service.connection.clone();
+    let stream = Watched::new(stream, given_up.clone());
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
     server.http2().max_header_list_size(HEADER_LIST_BYTES_MAX);
     let connection = server.serve_connection(TokioIo::new(stream), service);
-    accept::drive(connection, &shutdown, DRAIN_MAX, |connection| connection.graceful_shutdown()).await;
+    let driven = accept::drive(connection, &shutdown, DRAIN_MAX, |connection| connection.graceful_shutdown());
+    // Cut off: what is in its buffers nobody takes.
+    if hung_up.run_until_cancelled(driven).await.is_none() {
+        given_up.inc();
+    }
 }

@@ -67,6 +67,7 @@ impl Memory {
                 // One query may need all of it: a comparison counts every value of every attribute.
                 scratch_bytes_max: parts(32),
                 answers_bytes_max: parts(12),
+                ..QueryLimits::default()
             },
         }
     }

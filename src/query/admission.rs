@@ -21,8 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::QueryError;
+use super::paced::Outstanding;
 use super::router::QueryLimits;
-use crate::traceql::control::{Control, Pool};
+use crate::traceql::control::{Control, Pool, Stopped};
 
 /// Reading a trace is disk and CPU by turns; more at once only adds memory.
 const TRACES_RUNNING_MAX: usize = 4;
@@ -41,9 +42,6 @@ const ROOM_UNIT_BYTES: usize = 1024;
 
 /// Grafana gives up after 30 s by default.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// After this a query is told to end.
-pub(super) const QUERY_DURATION_MAX: Duration = Duration::from_secs(60);
 
 /// A query that was told to end has this long to notice; then the client gets its answer, though the thread may still
 /// be held by the disk.
@@ -71,12 +69,21 @@ pub(super) trait Answer: Send + 'static {
 pub(super) struct Room {
     permit: OwnedSemaphorePermit,
     unread: Counter,
+    outstanding: Outstanding,
+    wait_max: Duration,
 }
 
 /// Bytes with the room that they take.
 struct Held {
     bytes: Vec<u8>,
-    _room: Room,
+    outstanding: Outstanding,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.outstanding.is_taken();
+    }
 }
 
 impl AsRef<[u8]> for Held {
@@ -90,10 +97,28 @@ impl Room {
     /// of their connection.
     pub(super) fn hold(&mut self, bytes: Vec<u8>) -> Bytes {
         let units = bytes.len().div_ceil(ROOM_UNIT_BYTES).min(self.permit.num_permits());
-        match self.permit.split(units) {
-            Some(permit) => Bytes::from_owner(Held { bytes, _room: Self { permit, unread: self.unread.clone() } }),
-            None => bytes.into(),
-        }
+        self.outstanding.is_handed_on();
+        Bytes::from_owner(Held { bytes, outstanding: self.outstanding.clone(), _permit: self.permit.split(units) })
+    }
+
+    /// What no piece holds is free again.
+    pub(super) fn release_rest(&mut self) {
+        drop(self.permit.split(self.permit.num_permits()));
+    }
+
+    /// What was held of it and not taken yet.
+    pub(super) fn outstanding(&self) -> &Outstanding {
+        &self.outstanding
+    }
+
+    /// The same room, whose pieces are counted with others of their answer.
+    pub(super) fn counted_with(self, outstanding: &Outstanding) -> Self {
+        Self { outstanding: outstanding.clone(), ..self }
+    }
+
+    /// How long the client may take nothing.
+    pub(super) fn wait_max(&self) -> Duration {
+        self.wait_max
     }
 
     /// The client did not take the answer in time.
@@ -158,6 +183,8 @@ pub(super) struct Admission {
     metrics: Metrics,
     /// What queries hold while they run.
     scratch: Arc<Pool>,
+    query_duration_max: Duration,
+    read_wait_max: Duration,
 }
 
 /// Cancels a query whose client no longer waits.
@@ -172,11 +199,13 @@ impl Drop for CancelOnDrop {
 impl Admission {
     pub(super) fn new(limits: &QueryLimits) -> Self {
         let admission = Self::with(ADMITTED_MAX, TRACES_RUNNING_MAX, SCANS_RUNNING_MAX, limits.answers_bytes_max);
-        Self { scratch: Pool::new(limits.scratch_bytes_max), ..admission }
+        let QueryLimits { query_duration_max, read_wait_max, .. } = *limits;
+        Self { scratch: Pool::new(limits.scratch_bytes_max), query_duration_max, read_wait_max, ..admission }
     }
 
     fn with(admitted: usize, traces: usize, scans: usize, answers_bytes: usize) -> Self {
         let room_units = answers_bytes.div_ceil(ROOM_UNIT_BYTES);
+        let QueryLimits { scratch_bytes_max, query_duration_max, read_wait_max, .. } = QueryLimits::default();
         Self {
             admitted: Semaphore::new(admitted),
             traces: Arc::new(Semaphore::new(traces)),
@@ -184,7 +213,9 @@ impl Admission {
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
             metrics: Metrics::default(),
-            scratch: Pool::new(QueryLimits::default().scratch_bytes_max),
+            scratch: Pool::new(scratch_bytes_max),
+            query_duration_max,
+            read_wait_max,
         }
     }
 
@@ -202,7 +233,7 @@ impl Admission {
         // The semaphores are never closed, so the only way to get nothing is to wait too long.
         let turn = timeout(WAIT_MAX, Arc::clone(lane).acquire_owned());
         let Ok(Ok(permit)) = turn.await else { return Err(QueryError::Waited) };
-        let control = Arc::new(Control::sharing(QUERY_DURATION_MAX, Arc::clone(&self.scratch)));
+        let control = Arc::new(Control::sharing(self.query_duration_max, Arc::clone(&self.scratch)));
         let _cancel = CancelOnDrop(Arc::clone(&control));
         // The turn is the work's, not the request's: a client that leaves does not free memory that is in use. Once the work
         // is done the next one has its turn, and the answer is memory of its query for as long as it waits for room.
@@ -215,10 +246,10 @@ impl Admission {
             control.settle(answer.bytes())?;
             Ok::<T, QueryError>(answer)
         });
-        let mut answer = match timeout(QUERY_DURATION_MAX + NOTICE_MAX, task).await {
+        let mut answer = match timeout(self.query_duration_max + NOTICE_MAX, task).await {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(QueryError::Crashed),
-            Err(_) => return Err(QueryError::TookTooLong),
+            Err(_) => return Err(Stopped::TimeOver(self.query_duration_max).into()),
         };
         answer.hold(self.room_for(answer.bytes()).await?);
         Ok(answer)
@@ -239,14 +270,24 @@ impl Admission {
         let room =
             timeout(WAIT_MAX, Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)));
         let Ok(Ok(permit)) = room.await else { return Err(QueryError::AnswersWaiting) };
-        Ok(Room { permit, unread: self.metrics.unread.clone() })
+        Ok(self.room(permit))
     }
 
     /// As [`Admission::room_for`], if there is any now.
     pub(super) fn room_now(&self, bytes: usize) -> Option<Room> {
         let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).ok()?;
         let permit = Arc::clone(&self.room).try_acquire_many_owned(units).ok()?;
-        Some(Room { permit, unread: self.metrics.unread.clone() })
+        Some(self.room(permit))
+    }
+
+    fn room(&self, permit: OwnedSemaphorePermit) -> Room {
+        let (unread, wait_max) = (self.metrics.unread.clone(), self.read_wait_max);
+        Room { permit, unread, outstanding: Outstanding::default(), wait_max }
+    }
+
+    /// How long a client may take nothing of an answer.
+    pub(super) fn read_wait_max(&self) -> Duration {
+        self.read_wait_max
     }
 }
 
@@ -267,7 +308,6 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::traceql::control::Stopped;
 
     /// An answer of so many bytes.
     #[derive(Debug)]

@@ -1,19 +1,22 @@
 //! The parameters of a request: those of its URL, and of a form that is sent along.
 //!
-//! A URL has at most 64 KiB here, which a query of 128 KiB does not fit in. It can be sent with POST as a form
-//! (`application/x-www-form-urlencoded`), as browsers do it; Tempo reads URLs alone. The URL's parameters come first, so
-//! that they win.
+//! The query of a URL that is too long for a [`http::Uri`] comes in a header ([`LONG_QUERY`]), where the server puts it. A
+//! query can also be sent with POST as a form (`application/x-www-form-urlencoded`), as browsers do it; Tempo reads URLs
+//! alone. The URL's parameters come first, so that they win.
 
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Query, Request};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use http_body_util::{BodyExt, Limited};
 
 use super::call::QUERY_BYTES_MAX;
 use super::error::QueryError;
 use super::parameters::Parameters;
+
+/// Holds what stands behind the `?` of a URL that is longer than hyper takes.
+pub const LONG_QUERY: HeaderName = HeaderName::from_static("x-spanreel-query");
 
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
@@ -34,6 +37,11 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
         let malformed = |error: &dyn std::fmt::Display| QueryError::Message(error.to_string());
         let Query(mut pairs) =
             Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|error| malformed(&error))?;
+        if request.uri().query().is_none()
+            && let Some(query) = request.headers().get(LONG_QUERY)
+        {
+            pairs.extend(form_pairs(query.as_bytes()));
+        }
         if request.method() == Method::POST && is_form(request.headers()) {
             let body = Limited::new(request.into_body(), FORM_BYTES_MAX).collect();
             let body =

@@ -5,7 +5,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use thiserror::Error;
 
-use super::admission::{QUERY_DURATION_MAX, WAIT_MAX};
+use super::admission::WAIT_MAX;
 use super::negotiation::TEXT;
 use super::parameters::ParameterError;
 use super::source::SourceError;
@@ -65,8 +65,6 @@ pub enum QueryError {
     Waited,
     #[error("the answer waited {} s for others to be read by their clients", WAIT_MAX.as_secs())]
     AnswersWaiting,
-    #[error("the query took longer than {} s", QUERY_DURATION_MAX.as_secs())]
-    TookTooLong,
     /// It ended before it was done.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -109,7 +107,7 @@ impl QueryError {
             Self::Stopped(Stopped::Cancelled) => {
                 StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::REQUEST_TIMEOUT)
             }
-            Self::Waited | Self::TookTooLong | Self::Stopped(Stopped::TimeOver(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Waited | Self::Stopped(Stopped::TimeOver(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Source(SourceError::Stopping) | Self::AnswersWaiting | Self::Stopped(Stopped::MemoryBusy(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -30,7 +30,7 @@ use super::encode::json::found_trace;
 use super::engine;
 use super::error::QueryError;
 use super::negotiation::Coding;
-use super::paced::{self, Feed, held};
+use super::paced::{self, Feed, Unread};
 use super::parameters::{ParameterError, Parameters};
 use super::router::{QueryState, Scanned};
 use super::source::Mark;
@@ -162,9 +162,11 @@ pub(super) async fn live(
     let read = move || LiveCall::of(&parameters).map(Arc::new);
     let understood = state.scan(read, |call, _| Ok(Understood(call))).await;
     let Understood(call) = understood.map_err(IntoResponse::into_response)?;
-    let standing = Standing::of(&headers, &extensions);
-    let body = paced::fed(move |feed| Live { place, call, mark: from, standing }.run(feed));
-    Ok(event_stream(body))
+    let (standing, wait_max) = (Standing::of(&headers, &extensions), state.limits().read_wait_max);
+    let (body, hangup) = paced::fed(wait_max, move |feed| Live { place, call, mark: from, standing }.run(feed));
+    let mut response = event_stream(body);
+    response.extensions_mut().insert(hangup);
+    Ok(response)
 }
 
 fn event_stream(body: Body) -> Response {
@@ -196,19 +198,21 @@ struct Live {
 
 impl Live {
     /// Until the client leaves or may not listen any more, the process stops, or the stream is as old as it may get.
-    async fn run(mut self, feed: Feed) {
+    async fn run(mut self, feed: Feed) -> Result<(), Unread> {
         let stopping = self.place.state.stopping().clone();
         let telling = tokio::time::timeout(STREAM_DURATION_MAX, self.tell(&feed));
-        if stopping.run_until_cancelled(telling).await.is_none() {
-            let _ = feed.send(end("Spanreel is stopping")).await;
+        match stopping.run_until_cancelled(telling).await {
+            Some(Ok(told)) => told,
+            // As old as it may get.
+            Some(Err(_)) => Ok(()),
+            None => feed.send(end("Spanreel is stopping")).await,
         }
     }
 
-    async fn tell(&mut self, feed: &Feed) {
+    /// Until the client may not listen any more.
+    async fn tell(&mut self, feed: &Feed) -> Result<(), Unread> {
         let opening = format!("retry: {}\n{}\n", RETRY.as_millis(), id(self.mark));
-        if feed.send(opening.into()).await.is_err() {
-            return;
-        }
+        feed.send(opening.into()).await?;
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut told, mut judged) = (Instant::now(), Instant::now());
@@ -216,14 +220,13 @@ impl Live {
             looks.tick().await;
             if judged.elapsed() >= JUDGE_INTERVAL {
                 if !self.may_listen().await {
-                    let _ = feed.send(end("the session has ended: log in again")).await;
-                    return;
+                    return feed.send(end("the session has ended: log in again")).await;
                 }
                 judged = Instant::now();
             }
             let piece: Bytes = match self.look().await {
                 // It takes its room along until the client has it.
-                Ok(Looked { event: Some(event), mut room, .. }) => held(event, room.as_mut()),
+                Ok(Looked { event: Some(event), room, .. }) => feed.held(event, room),
                 Ok(_) if told.elapsed() < HEARTBEAT_INTERVAL => continue,
                 // Where it stands is told here, too: what was looked at in vain is not looked at again.
                 Ok(_) => format!(":\n{}\n", id(self.mark)).into(),
@@ -233,9 +236,7 @@ impl Live {
                     event("problem", None, data.as_bytes()).into()
                 }
             };
-            if feed.send(piece).await.is_err() {
-                return;
-            }
+            feed.send(piece).await?;
             told = Instant::now();
         }
     }

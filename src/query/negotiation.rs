@@ -150,7 +150,9 @@ impl Payload {
 
 impl IntoResponse for Payload {
     fn into_response(self) -> Response {
-        let mut response = Response::new(paced::body(self.pieces, self.room));
+        let (body, hangup) = paced::body(self.pieces, self.room);
+        let mut response = Response::new(body);
+        response.extensions_mut().insert(hangup);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));

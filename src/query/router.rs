@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
@@ -28,13 +29,23 @@ pub struct QueryLimits {
     pub scratch_bytes_max: usize,
     /// Answers that are written but not yet read by their clients, together, bytes.
     pub answers_bytes_max: usize,
+    /// After this a query is told to end.
+    pub query_duration_max: Duration,
+    /// A client that takes nothing of its answer for so long has gone, or never wanted it.
+    pub read_wait_max: Duration,
 }
 
 impl Default for QueryLimits {
     fn default() -> Self {
         // The largest trace that Tempo takes is 5 MB by default; people who raise it stay below this.
         const MIB: usize = 1024 * 1024;
-        Self { trace_bytes_max: 50_000_000, scratch_bytes_max: 96 * MIB, answers_bytes_max: 64 * MIB }
+        Self {
+            trace_bytes_max: 50_000_000,
+            scratch_bytes_max: 96 * MIB,
+            answers_bytes_max: 64 * MIB,
+            query_duration_max: Duration::from_secs(60),
+            read_wait_max: Duration::from_secs(30),
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now}
 use super::encode::protobuf;
 use super::introspection::{self, Readiness};
 use super::negotiation::TEXT;
+use super::paced::Hangup;
 use super::router::{QueryState, Scanned};
 use super::tags::{Version, find_names, find_values};
 use super::upstream::{self, Federated};
@@ -71,10 +72,13 @@ async fn query(State(state): State<QueryState>, Path(method): Path<String>, requ
         None => return deadline::passed().into_response(),
     };
     match start(state, &method, message) {
-        Some(body) => grpc(match deadline {
-            Some(deadline) => deadline::until(deadline, body),
-            None => body,
-        }),
+        Some((body, hangup)) => {
+            let body = match deadline {
+                Some(deadline) => deadline::until(deadline, body),
+                None => body,
+            };
+            grpc(body, hangup)
+        }
         None => {
             let text = format!("unknown method {method} for service {SERVICE}");
             Status::new(Code::Unimplemented, text).into_response()
@@ -83,7 +87,7 @@ async fn query(State(state): State<QueryState>, Path(method): Path<String>, requ
 }
 
 /// A task of its own for a request; `None`: there is no such method.
-fn start(state: QueryState, method: &str, message: Bytes) -> Option<Body> {
+fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangup)> {
     let now = now();
     let admission = state.admission().clone();
     Some(match method {
@@ -169,7 +173,8 @@ async fn health(State(state): State<QueryState>, Path(method): Path<String>, req
     let ready = state.introspection().readiness() == Readiness::Ready;
     let mut response = Vec::new();
     wire::put_uint(&mut response, 1, if ready { SERVING } else { NOT_SERVING });
-    grpc(body::unary(state.admission(), response))
+    let (body, hangup) = body::unary(state.admission(), response);
+    grpc(body, hangup)
 }
 
 /// The one message of a request, or the answer to something that is none.
@@ -197,8 +202,9 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn grpc(body: Body) -> Response {
+fn grpc(body: Body, hangup: Hangup) -> Response {
     let mut response = Response::new(body);
+    response.extensions_mut().insert(hangup);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

@@ -66,7 +66,11 @@ struct Answer {
 
 impl Api {
     fn over(memory: Memory) -> Self {
-        Self(router(QueryState::new(Arc::new(Stored(memory)), Arc::new(Process), QueryLimits::default())))
+        Self::within(memory, QueryLimits::default())
+    }
+
+    fn within(memory: Memory, limits: QueryLimits) -> Self {
+        Self(router(QueryState::new(Arc::new(Stored(memory)), Arc::new(Process), limits)))
     }
 
     /// The router as it is, whatever comes back.

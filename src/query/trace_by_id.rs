@@ -6,19 +6,20 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::HeaderMap;
 
 use super::admission::Lane;
+use super::asked::Asked;
 use super::body::{Allowance, Body};
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
-use super::source::{FoundTrace, TraceSource};
+use super::source::{FoundTrace, SpanSource};
 use super::trace_id::parse_trace_id;
-use super::upstream::{Away, Unanswered, Upstream, has_root};
+use super::upstream::{Away, Unanswered, Upstream, whole_start};
 use crate::otlp::TraceId;
 use crate::otlp::json::{TopKey, protobuf_to_tempo_json, put_string};
 use crate::otlp::wire;
@@ -31,10 +32,10 @@ const PARTIAL: u64 = 1;
 pub(super) async fn v1(
     State(state): State<QueryState>,
     Path(id): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
+    let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
     let source = state.source().clone();
     state.admission().run(Lane::Trace, move |control| lookup.answer_v1(&*source, control)).await
 }
@@ -42,10 +43,10 @@ pub(super) async fn v1(
 pub(super) async fn v2(
     State(state): State<QueryState>,
     Path(id): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
-    let lookup = Lookup::new(&state, &id, &Parameters::new(parameters), &headers)?;
+    let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
     let source = state.source().clone();
     state.admission().run(Lane::Trace, move |control| lookup.answer_v2(&*source, control)).await
 }
@@ -92,7 +93,7 @@ impl Lookup {
 
     /// Nearly all traces are small, and cost next to nothing: only a large one is booked, as far as it goes and before it is
     /// read.
-    fn read(&self, source: &dyn TraceSource, booked: &mut Booked) -> Result<FoundTrace, QueryError> {
+    fn read(&self, source: &dyn SpanSource, booked: &mut Booked) -> Result<FoundTrace, QueryError> {
         let mut limits = AssembleLimits { trace_bytes_max: self.limits.trace_bytes_max.min(SMALL_BYTES_MAX) };
         loop {
             let found = source.trace(self.id, &limits)?;
@@ -108,16 +109,15 @@ impl Lookup {
         }
     }
 
-    fn find(&self, source: &dyn TraceSource, control: &Control) -> Result<Found, QueryError> {
+    fn find(&self, source: &dyn SpanSource, control: &Control) -> Result<Found, QueryError> {
         let mut booked = control.nothing_booked();
         let here = self.read(source, &mut booked)?;
         let mut trace = self.assembled(&here.fragments)?;
         let inspected_bytes = here.inspected_bytes;
         let truncated = here.completeness == Completeness::Truncated;
         let mut away = None;
-        // A trace without root has lost its beginning, or it has not come yet.
         if let Some(upstream) = &self.upstream
-            && !has_root(&trace.request)
+            && may_be_elsewhere(&trace.request, source)?
         {
             match upstream.trace(self.id, control) {
                 Ok(older) if older.is_empty() => {}
@@ -143,7 +143,7 @@ impl Lookup {
         Ok(assemble(fragments.iter().map(|fragment| &fragment[..]), &self.limits)?)
     }
 
-    fn answer_v1(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
+    fn answer_v1(&self, source: &dyn SpanSource, control: &Control) -> Result<Payload, QueryError> {
         let Found { trace, away, _booked, .. } = self.find(source, control)?;
         if trace.completeness == Completeness::Truncated {
             return Err(QueryError::TraceTooLarge { bytes_max: self.limits.trace_bytes_max });
@@ -159,7 +159,7 @@ impl Lookup {
         Payload::new(self.format.content_type(), body)
     }
 
-    fn answer_v2(&self, source: &dyn TraceSource, control: &Control) -> Result<Payload, QueryError> {
+    fn answer_v2(&self, source: &dyn SpanSource, control: &Control) -> Result<Payload, QueryError> {
         let Found { trace, inspected_bytes, away, _booked } = self.find(source, control)?;
         let partial = match trace.completeness {
             Completeness::Truncated => {
@@ -180,6 +180,16 @@ impl Lookup {
     fn body(&self, control: &Control) -> Body {
         Body::new(self.coding, Allowance::new(control, usize::MAX))
     }
+}
+
+/// Whether a part of a trace may only be where it was forwarded to. Without a root it has lost its beginning, or that has not
+/// come yet; and of one that began before everything here the parts that came first may be gone, though the root, which
+/// ends last, is here.
+fn may_be_elsewhere(trace: &[u8], source: &dyn SpanSource) -> Result<bool, QueryError> {
+    Ok(match whole_start(trace) {
+        Some(start) => start < source.searchable()?.whole_since(),
+        None => true,
+    })
 }
 
 /// `tempopb.TraceByIDResponse`: trace 1, metrics 2 { inspectedBytes 1 }, status 3, message 4.
@@ -237,7 +247,8 @@ mod tests {
 
     use super::*;
     use crate::query::admission::Answer as _;
-    use crate::query::source::SourceError;
+    use crate::query::source::{SourceError, TraceSource};
+    use crate::traceql::segment::Source;
 
     const MIB: usize = 1024 * 1024;
 
@@ -265,6 +276,12 @@ mod tests {
                 found.fragments.push(request.into());
             }
             Ok(found)
+        }
+    }
+
+    impl SpanSource for Large {
+        fn searchable(&self) -> Result<Arc<dyn Source>, SourceError> {
+            Err(SourceError::Stopping)
         }
     }
 

@@ -4,12 +4,15 @@
 //! asked only for what cannot be here:
 //!
 //! ```text
-//! trace        of which nothing or no root is found
+//! trace        of which nothing or no root is found, or that began before the oldest data
 //! search       the part of the range before the oldest data, if the limit is not reached with what is here
 //! series       the intervals before the oldest data; samples are joined by the labels of their series
 //! instant      all of it, if the range begins before the oldest data: most values cannot be put together from two
 //! tags         the part of the range before the oldest data; names and values of both
 //! ```
+//!
+//! Since when everything is here the source says ([`Source::whole_since`](crate::traceql::segment::Source::whole_since)), by one
+//! rule for all of them: behind what retention dropped, what damage took, and what was dropped before it was sealed.
 //!
 //! If it is away the answer is what is here, and says so: where Tempo's message has a status (traces, series) with
 //! `PARTIAL` and a text, everywhere else with the text in a header, since Grafana refuses messages with unknown members.
@@ -29,6 +32,7 @@ pub(super) use federate::{Federated, instant, range, search, tag_names, tag_valu
 
 use crate::otlp::TraceId;
 use crate::otlp::view;
+use crate::otlp::wire::{Fields, Payload};
 use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Scope};
 use crate::traceql::control::{Control, Stopped};
@@ -105,11 +109,21 @@ pub enum Unanswered {
     Stopped(#[from] Stopped),
 }
 
-/// Whether a trace has a span without parent. What retention drops first is the oldest, so a trace that is cut off has
-/// none.
-pub(super) fn has_root(request: &[u8]) -> bool {
-    let mut found = false;
-    // Span.parent_span_id 4
-    view::for_each_span(request, |_, _, span| found |= view::messages(span, 4).all(<[u8]>::is_empty));
-    found
+/// When the first span of a trace began, Unix nanoseconds; `None`: the trace has no span without parent.
+pub(super) fn whole_start(request: &[u8]) -> Option<u64> {
+    let (mut has_root, mut first) = (false, u64::MAX);
+    view::for_each_span(request, |_, _, span| {
+        // Span.parent_span_id 4, start_time_unix_nano 7
+        let (mut parent, mut start) = (&[][..], 0);
+        for field in Fields::new(span).map_while(Result::ok) {
+            match (field.number, field.payload) {
+                (4, Payload::Bytes(id)) => parent = id,
+                (7, Payload::Fixed64(nanos)) => start = nanos,
+                _ => {}
+            }
+        }
+        has_root |= parent.is_empty();
+        first = first.min(start);
+    });
+    has_root.then_some(first)
 }

@@ -81,7 +81,7 @@ async fn export(
         None => receiver.sink.admit()?,
         Some(signal) => receiver.items.of(signal).map_or(Ok(()), |sink| sink.admit())?,
     }
-    let content_encoding = content_encoding(&head.headers)?;
+    let content_encoding = content_encoding(&head.headers, receiver.limits.http_encodings.as_deref())?;
     let max = receiver.limits.http_body_bytes_max;
     let mut held = decompress(content_encoding, read(receiver, body, &head.headers, max).await?, max)?;
     let is_wanted = signal.is_none_or(|signal| receiver.items.of(signal).is_some());
@@ -121,10 +121,14 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
 }
 
-pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
-    let name = value.to_str().unwrap_or("(not text)");
-    Encoding::from_name(name).ok_or_else(|| {
-        Refusal::UnsupportedEncoding(format!("unsupported Content-Encoding {name:?}, supported: {SUPPORTED}"))
+/// How the body is encoded; `taken` is [`super::listener::Limits::http_encodings`].
+pub(super) fn content_encoding(headers: &HeaderMap, taken: Option<&[String]>) -> Result<Encoding, Refusal> {
+    let name = headers.get(header::CONTENT_ENCODING).map_or("", |value| value.to_str().unwrap_or("(not text)"));
+    let encoding = Encoding::from_name(name);
+    let plain_name = if encoding == Some(Encoding::Identity) { "" } else { name.trim() };
+    let is_taken = |taken: &[String]| taken.iter().any(|known| known.eq_ignore_ascii_case(plain_name));
+    encoding.filter(|_| taken.is_none_or(is_taken)).ok_or_else(|| {
+        let supported = taken.map_or_else(|| SUPPORTED.to_owned(), |taken| format!("{taken:?}"));
+        Refusal::UnsupportedEncoding(format!("unsupported Content-Encoding {name:?}, supported: {supported}"))
     })
 }

@@ -48,6 +48,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(3);
 pub struct Limits {
     pub grpc_message_bytes_max: usize,
     pub http_body_bytes_max: usize,
+    /// Content encodings of HTTP that are taken, `""` being none; `None`: all that are supported.
+    pub http_encodings: Option<Vec<String>>,
     pub streams_max: Option<u32>,
     /// Older connections are told to go; what is under way on them has [`DRAIN_MAX`] to end.
     pub connection_age_max: Option<Duration>,

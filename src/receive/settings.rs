@@ -1,5 +1,6 @@
 //! What receivers can be configured, and the blocks they share.
 
+use super::inflate::{Encoding, SUPPORTED};
 use super::jaeger::settings::JaegerReceiverSettings;
 use super::listener::{Endpoint, Limits, Paths};
 use super::otlp::settings::OtlpReceiverSettings;
@@ -85,6 +86,8 @@ pub struct HttpServerSettings {
     pub endpoint: String,
     /// Bytes on the wire and after decompression; 0 or less means 20 MiB.
     pub max_request_body_size: i64,
+    /// `compression_algorithms`, `""` being none; `None`: all that are supported.
+    pub compression_algorithms: Option<Vec<String>>,
     pub tls: Option<ServerTlsSettings>,
     pub policy: PolicySettings,
 }
@@ -139,6 +142,7 @@ impl HttpServerSettings {
         let settings = Self {
             endpoint: section.endpoint("endpoint", endpoint),
             max_request_body_size: section.i64("max_request_body_size", BODY_BYTES_MAX),
+            compression_algorithms: compression_algorithms(section),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
             policy: PolicySettings {
                 cors: section.optional("cors", WhenNull::Absent, CorsSettings::decode),
@@ -147,7 +151,6 @@ impl HttpServerSettings {
             },
         };
         section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
-        section.inert("compression_algorithms", Shape::List, "every supported compression is always accepted");
         for key in ["read_timeout", "read_header_timeout", "write_timeout", "idle_timeout"] {
             section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
         }
@@ -219,6 +222,15 @@ impl PolicySettings {
     }
 }
 
+/// An empty list says nothing, as in the Collector.
+fn compression_algorithms(section: &mut Section<'_>) -> Option<Vec<String>> {
+    let names = section.list("compression_algorithms");
+    if let Some(other) = names.iter().find(|name| Encoding::from_name(name).is_none()) {
+        section.note("compression_algorithms", format!("{other:?} is not taken (supported: {SUPPORTED})"));
+    }
+    (!names.is_empty()).then_some(names)
+}
+
 /// `keepalive` of a gRPC server: the age, which is all of it that has an effect.
 fn connection_age(section: &mut Section<'_>) -> Option<Duration> {
     section.inert("enforcement_policy", Shape::Map, "clients may ask as often as they like");
@@ -252,6 +264,7 @@ impl Limits {
         Self {
             grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
             http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(BODY_BYTES_MAX as usize),
+            http_encodings: http.and_then(|http| http.compression_algorithms.clone()),
             connection_age_max: grpc.and_then(|grpc| grpc.max_connection_age),
             streams_max: grpc.map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
             paths: Paths::default(),

@@ -83,14 +83,19 @@ impl Store {
         (view, first..batches.end.max(first))
     }
 
-    /// When the first of these batches that has spans was received.
-    fn received_first(&self, batches: Range<u64>) -> Result<Option<u64>, ReadError> {
+    /// Since when everything that was received is here, Unix nanoseconds: behind the last hole. Holes are what runs lack, by
+    /// their own account, and what was dropped before it was sealed: then it is whole from the first batch with spans on.
+    fn whole_since(&self, runs: &dyn SealedView, batches: &Range<Seq>) -> Result<u64, ReadError> {
+        if let Some(since) = runs.whole_since().filter(|_| batches.start <= runs.sealed_to()) {
+            return Ok(since);
+        }
+        let batches = batches.start.0..batches.end.0.min(batches.start.0.saturating_add(LOOKED_AT_MAX));
         for batch in batches {
             if let Some(header) = self.spool.trace_header(Seq(batch))? {
-                return Ok(Some(header.received));
+                return Ok(header.received);
             }
         }
-        Ok(None)
+        Ok(u64::MAX)
     }
 
     fn fragments(&self, id: TraceId, limits: &AssembleLimits) -> Result<(FoundTrace, Seq), SourceError> {
@@ -159,14 +164,8 @@ fn trace_id(span: &[u8]) -> Option<TraceId> {
 impl SpanSource for Store {
     fn searchable(&self) -> Result<Arc<dyn Source>, SourceError> {
         let (runs, batches) = self.look();
-        let sealed_to = runs.sealed_to();
-        let first_batches = batches.start.0..batches.end.0.min(batches.start.0.saturating_add(LOOKED_AT_MAX));
+        let (sealed_to, whole_since) = (runs.sealed_to(), self.whole_since(&*runs, &batches)?);
         let tail = self.tail.view(batches)?;
-        let whole_since = match runs.whole_since() {
-            Some(since) if first_batches.start <= sealed_to.0 => since,
-            // There are no runs, or what came between them and the tail was dropped before it was sealed.
-            _ => self.received_first(first_batches)?.unwrap_or(u64::MAX),
-        };
         Ok(Arc::new(Searchable { runs, sealed_to, tail, whole_since, traces: Mutex::default() }))
     }
 

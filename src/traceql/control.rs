@@ -96,9 +96,10 @@ impl Drop for Booked {
 pub enum Stopped {
     #[error("the client left")]
     Cancelled,
-    #[error("the query took longer than {} s; ask for a shorter time range or fewer spans", .0.as_secs())]
+    /// It begins as Go, and with it Tempo, says it.
+    #[error("context deadline exceeded: the query took longer than {} s; ask for a shorter time range or fewer spans", .0.as_secs())]
     TimeOver(Duration),
-    #[error("the query needs more than {} MiB of memory; ask for a shorter time range, or group by fewer values", .0 >> 20)]
+    #[error("the query needs more than {} MiB of memory; ask for a shorter time range, a lower limit, or fewer groups", .0 >> 20)]
     MemoryOver(usize),
     #[error(
         "all queries together need more than {} MiB of memory; try again, or ask for a shorter time range (extensions::spanreel::memory)",

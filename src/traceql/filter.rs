@@ -41,6 +41,8 @@ use super::segment::{Column, Parent, SKETCH_ANY, SegmentError};
 use super::value::Value;
 use crate::otlp::{SpanId, TraceId};
 use row::RowExpression;
+#[cfg(test)]
+pub use test::LOOKS;
 
 /// Rows of slow work between two looks at whether the query is to end.
 const ROWS_BETWEEN_CHECKS: usize = 1024;

@@ -3,6 +3,8 @@
 //! Attributes have no type before they are read, so they go with everything; at run time what does not fit is false. The
 //! order of the checks is Tempo's, because the first failure is what the user sees.
 
+use std::collections::BTreeSet;
+
 use super::ast::{
     Aggregate, Arithmetic, Attribute, Comparison, Expression, Field, FirstStage, Intrinsic, Metrics, Operator,
     OverTime, Pipeline, Query, Root, Scalar, Scope, SecondStage, Spanset, Stage, Unary,
@@ -31,8 +33,11 @@ enum Type {
     Nil,
 }
 
-/// Expressions in braces, groupings and aggregates of one query: each is compiled, and asked of every segment.
-const EXPRESSIONS_MAX: usize = 256;
+/// [`Query::parts`] of one query: each is compiled, and asked of every segment. Some things are as many levels deep.
+const PARTS_MAX: usize = 256;
+/// Attributes and intrinsics of one query, each however often: each is looked for in every segment, and compared with all
+/// others when it is planned.
+const FIELDS_MAX: usize = 256;
 /// Regular expressions of one query: each may take a mebibyte, and its time to be compiled.
 const PATTERNS_MAX: usize = 64;
 
@@ -58,20 +63,34 @@ pub fn check(query: &Query) -> Result<(), Invalid> {
 
 /// Before anything is compiled.
 fn check_size(query: &Query) -> Result<(), Invalid> {
-    let (mut expressions, mut patterns) = (0, 0);
+    if query.parts() > PARTS_MAX {
+        let what = "stages, filters, aggregates, attributes to group by or to show, and quantiles";
+        return Err(Invalid::TooMany { max: PARTS_MAX, what });
+    }
+    let mut expressions = Vec::new();
     for pipeline in query.pipelines() {
-        pipeline.expressions(&mut |expression| {
-            expressions += 1;
-            patterns += patterns_in(expression);
-        });
+        pipeline.expressions(&mut |expression| expressions.push(expression));
     }
-    if expressions > EXPRESSIONS_MAX {
-        return Err(Invalid::TooMany { max: EXPRESSIONS_MAX, what: "filters, groupings and aggregates" });
-    }
-    if patterns > PATTERNS_MAX {
+    check_expressions(&expressions)
+}
+
+/// Checks the size of an expression that stands alone, such as the filter of the tag endpoints.
+///
+/// # Errors
+/// There is too much in it.
+pub fn check_alone(filter: &Expression) -> Result<(), Invalid> {
+    check_expressions(&[filter])
+}
+
+fn check_expressions(expressions: &[&Expression]) -> Result<(), Invalid> {
+    if expressions.iter().map(|expression| patterns_in(expression)).sum::<usize>() > PATTERNS_MAX {
         return Err(Invalid::TooMany { max: PATTERNS_MAX, what: "regular expressions" });
     }
-    Ok(())
+    let fields: BTreeSet<&Field> = expressions.iter().flat_map(|expression| expression.fields()).collect();
+    match fields.len() > FIELDS_MAX {
+        true => Err(Invalid::TooMany { max: FIELDS_MAX, what: "different attributes" }),
+        false => Ok(()),
+    }
 }
 
 fn patterns_in(expression: &Expression) -> usize {

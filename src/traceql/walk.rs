@@ -30,7 +30,28 @@ impl Query {
     }
 }
 
+impl Query {
+    /// How much there is to do for each segment and each trace: stages, filters, aggregates, attributes that are grouped by
+    /// or shown, quantiles. What is within one filter counts as one.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        match &self.root {
+            Root::Search(pipeline) => pipeline.parts(),
+            Root::Metrics(metrics) => metrics.parts(),
+        }
+    }
+}
+
 impl Metrics {
+    fn parts(&self) -> usize {
+        match self {
+            Self::Series { pipeline, first } => pipeline.parts() + first.parts(),
+            Self::Staged { of, stages } => of.parts() + stages.len(),
+            Self::Binary { left, right, .. } => left.parts() + right.parts(),
+            Self::Constant(_) => 1,
+        }
+    }
+
     /// What the series of an expression are made of, in the order written.
     #[must_use]
     pub fn series(&self) -> Vec<(&Pipeline, &FirstStage)> {
@@ -44,6 +65,14 @@ impl Metrics {
 }
 
 impl FirstStage {
+    fn parts(&self) -> usize {
+        match self {
+            Self::Over { function: OverTime::Quantile(_, quantiles), by } => quantiles.len() + by.len(),
+            Self::Over { by, .. } => 1 + by.len(),
+            Self::Compare { selection, .. } => selection.parts(),
+        }
+    }
+
     /// The fields that are grouped by or folded; for `compare` those of its selection.
     #[must_use]
     pub fn fields(&self) -> BTreeSet<&Field> {
@@ -75,6 +104,16 @@ impl OverTime {
 }
 
 impl Pipeline {
+    fn parts(&self) -> usize {
+        let of_stage = |stage: &Stage| match stage {
+            Stage::Spanset(set) => set.parts(),
+            Stage::Filter { left, right, .. } => 1 + left.parts() + right.parts(),
+            Stage::By(_) | Stage::Coalesce => 1,
+            Stage::Select(fields) => fields.len(),
+        };
+        self.stages.iter().map(of_stage).sum()
+    }
+
     /// Every expression that decides what is found: filters, groupings, what aggregates fold.
     pub fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expression)) {
         for stage in &self.stages {
@@ -122,6 +161,14 @@ impl Pipeline {
 }
 
 impl Spanset {
+    fn parts(&self) -> usize {
+        match self {
+            Self::Spans(_) => 1,
+            Self::Binary { left, right, .. } => left.parts() + right.parts(),
+            Self::Pipeline(pipeline) => 1 + pipeline.parts(),
+        }
+    }
+
     /// The filters in it, from left to right.
     pub fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expression)) {
         match self {
@@ -147,6 +194,14 @@ impl Spanset {
 }
 
 impl Scalar {
+    fn parts(&self) -> usize {
+        match self {
+            Self::Literal(_) | Self::Aggregate(_) => 1,
+            Self::Binary { left, right, .. } => left.parts() + right.parts(),
+            Self::Pipeline { pipeline, .. } => 1 + pipeline.parts(),
+        }
+    }
+
     fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expression)) {
         match self {
             Self::Literal(_) | Self::Aggregate(Aggregate::Count) => {}

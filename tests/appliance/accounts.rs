@@ -7,7 +7,7 @@ use crate::support::compression::Compression;
 use crate::support::eventually;
 use crate::support::otlp::{Client, Protocol};
 use crate::support::spanreel::{Options, PIPELINE, Spanreel, binary};
-use crate::support::traces::{Traces, attribute, mix, noise};
+use crate::support::traces::{Traces, attribute, noise};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const TRACES: Traces = Traces { seed: 0x6163_636f, spans_per_trace: 1 };
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 4;
 const REQUESTS_PER_CLIENT: u64 = 9;
 const SPANS_PER_REQUEST: u64 = 90;
 /// Of each span: some rounds of an outage are more than the spool may hold.
-const NOISE_BYTES: usize = 8 * 1024;
+const NOISE_BYTES: usize = 10 * 1024;
 /// Each round is cut off when so many of its requests were acknowledged.
 const ACKNOWLEDGED: u64 = 20;
 const BOUND: Duration = Duration::from_secs(90);
@@ -129,9 +129,9 @@ async fn accounts_are_exact_after_any_mix_of_misfortunes() {
         })
         .await;
         spanreel.ledger().await.assert_balanced();
-        match mix(round) % 3 {
-            0 => assert!(spanreel.stop().success()),
-            _ => spanreel.kill(),
+        match round % 2 {
+            0 => spanreel.kill(),
+            _ => assert!(spanreel.stop().success()),
         }
         for client in clients {
             client.await.unwrap();

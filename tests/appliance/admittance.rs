@@ -294,6 +294,22 @@ async fn half_closed_streams_cost_their_connection_alone() {
     assert_eq!(ledger.pipeline(PIPELINE).received, 2);
 }
 
+#[tokio::test]
+async fn only_the_compressions_that_are_listed_are_taken() {
+    let listed = line("compression_algorithms: ['', gzip]");
+    let spanreel = Spanreel::start(&Options { http: listed, ..Options::default() }).await;
+    for (compression, expected) in
+        [(Compression::Identity, 200), (Compression::Gzip, 200), (Compression::Zstd, 400), (Compression::Deflate, 400)]
+    {
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(compression.name().map(|name| ("content-encoding", name)));
+        let mut connection = Connection::open(spanreel.ports.http).await.unwrap();
+        let body = Bytes::from(compression.apply(b"{}"));
+        let answer = connection.send(Method::POST, "/v1/traces", &headers, body).await.unwrap();
+        assert_eq!(answer.status.as_u16(), expected, "{compression:?}: {}", answer.text());
+    }
+}
+
 /// Clients that would stay for ever are told to go at the age that is configured, and spread over replicas anew.
 #[tokio::test]
 async fn connections_end_at_their_age() {

@@ -258,6 +258,35 @@ async fn v2_protobuf_has_present_resource_scope_and_status() {
     assert_eq!(resource_spans.scope_spans[0].spans[0].status, Some(Status::default()));
 }
 
+/// Asks as the data source does: the second version, and the first where the second answers 404. Its spans, if any.
+async fn opened_by_grafana(tempo: &Tempo, id: &str) -> Option<usize> {
+    let spans = |trace: &TracesData| {
+        let scopes = trace.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        scopes.map(|scope| scope.spans.len()).sum::<usize>()
+    };
+    let v2 = tempo.get_protobuf(&format!("/api/v2/traces/{id}")).await;
+    if v2.status != StatusCode::NOT_FOUND {
+        assert_eq!((v2.status, v2.header("content-type")), (StatusCode::OK, "application/protobuf"));
+        // It reads into the trace without looking.
+        let trace = TraceByIdResponse::decode(v2.body).unwrap().trace.unwrap();
+        return Some(spans(&trace)).filter(|spans| *spans > 0);
+    }
+    let v1 = tempo.get_protobuf(&format!("/api/traces/{id}")).await;
+    (v1.status == StatusCode::OK).then(|| spans(&TracesData::decode(v1.body).unwrap()))
+}
+
+#[tokio::test]
+async fn grafana_opens_a_trace_by_the_second_version_and_older_ones_by_the_first() {
+    let tempo = standard();
+    for (id, count) in [(ID, Some(1)), (JAEGER_ID, Some(1)), ("abc", Some(200)), ("def", None)] {
+        assert_eq!(opened_by_grafana(&tempo, id).await, count, "{id}");
+        let v1 = tempo.get_protobuf(&format!("/api/traces/{id}")).await;
+        assert_eq!(v1.status == StatusCode::OK, count.is_some(), "{id}");
+        let shifted = tempo.get_protobuf(&format!("/api/v2/traces/{id}?start=1699990000&end=1700010000")).await;
+        assert_eq!(shifted.status, StatusCode::OK, "with time shift on, {id}");
+    }
+}
+
 #[tokio::test]
 async fn zero_scalars_are_omitted_and_present_messages_are_empty_objects() {
     let answer = standard().get(&format!("/api/traces/{JAEGER_ID}")).await;

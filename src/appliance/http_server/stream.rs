@@ -1,10 +1,13 @@
-//! The bytes of a connection: on their way out they are watched.
+//! The bytes of a connection: on their way in long targets become what hyper takes, on their way out they are watched.
 //!
-//! A client that takes nothing for [`WRITE_WAIT_MAX`] loses its connection, and with it whatever waited for it here. And
-//! the one answer that hyper writes by itself, to a target beyond what a URI may have, gets a text: Grafana shows bodies.
+//! A client that takes nothing for [`WRITE_WAIT_MAX`] loses its connection, and with it whatever waited for it here. Answers
+//! are written as the pieces that they are made of, which keep their room until then; copied together by hyper they would
+//! be memory that nobody counts. And the one answer that hyper writes by itself, to a target that is still too long, gets a
+//! text: Grafana shows bodies.
 
+use super::target::Targets;
 use prometheus_client::metrics::counter::Counter;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +25,9 @@ const TOO_LONG_ANSWER: &[u8] = b"HTTP/1.1 414 URI Too Long\r\ncontent-type: text
     the URL is longer than 65534 bytes; send the parameters with POST as application/x-www-form-urlencoded, \
     or ask over gRPC: queries of up to 131072 bytes are taken there\n";
 
+/// What a connection keeps for what comes next.
+const READ_BYTES_KEPT: usize = 1024;
+
 /// A connection.
 pub struct Watched<S> {
     stream: S,
@@ -31,6 +37,11 @@ pub struct Watched<S> {
     /// What is still to be written in place of hyper's own answer.
     instead: &'static [u8],
     given_up: Counter,
+    targets: Targets,
+    /// What is still to be read of what came.
+    came: Vec<u8>,
+    /// So much of it was read.
+    came_read: usize,
 }
 
 impl<S> Watched<S> {
@@ -39,7 +50,43 @@ impl<S> Watched<S> {
     }
 
     fn within(stream: S, given_up: Counter, wait_max: Duration) -> Self {
-        Self { stream, stalled: None, wait_max, instead: &[], given_up }
+        let targets = Targets::default();
+        Self { stream, stalled: None, wait_max, instead: &[], given_up, targets, came: Vec::new(), came_read: 0 }
+    }
+
+    /// Hands out what came, as far as it fits; whether there was any.
+    fn hand_out(&mut self, into: &mut ReadBuf<'_>) -> bool {
+        let rest = self.came.get(self.came_read..).unwrap_or_default();
+        let part = &rest[..rest.len().min(into.remaining())];
+        into.put_slice(part);
+        self.came_read += part.len();
+        let any = !part.is_empty();
+        if self.came_read == self.came.len() {
+            self.came.clear();
+            self.came_read = 0;
+            self.came.shrink_to(READ_BYTES_KEPT);
+        }
+        any
+    }
+
+    /// Writes the text in place of hyper's answer, which has so many bytes.
+    fn answer_instead(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        if self.instead.is_empty() {
+            self.instead = TOO_LONG_ANSWER;
+        }
+        while !self.instead.is_empty() {
+            let instead = self.instead;
+            let tried = Pin::new(&mut self.stream).poll_write(context, instead);
+            let written = std::task::ready!(self.watch(context, tried))?;
+            if written == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.instead = instead.get(written..).unwrap_or_default();
+        }
+        Poll::Ready(Ok(bytes))
     }
 
     /// What came of a try to write, unless the client was tried for too long.
@@ -58,29 +105,50 @@ impl<S> Watched<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let this = &mut *self;
+        loop {
+            if this.hand_out(into) || into.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let before = into.filled().len();
+            std::task::ready!(Pin::new(&mut this.stream).poll_read(context, into))?;
+            match &into.filled()[before..] {
+                [] => {
+                    this.targets.end(&mut this.came);
+                    this.hand_out(into);
+                    return Poll::Ready(Ok(()));
+                }
+                came => this.targets.pass(came, &mut this.came),
+            }
+            into.set_filled(before);
+        }
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.instead.is_empty() {
-            if !bytes.starts_with(TOO_LONG) {
-                let tried = Pin::new(&mut self.stream).poll_write(context, bytes);
-                return self.watch(context, tried);
-            }
-            self.instead = TOO_LONG_ANSWER;
+        if self.instead.is_empty() && !bytes.starts_with(TOO_LONG) {
+            let tried = Pin::new(&mut self.stream).poll_write(context, bytes);
+            return self.watch(context, tried);
         }
-        while !self.instead.is_empty() {
-            let instead = self.instead;
-            let tried = Pin::new(&mut self.stream).poll_write(context, instead);
-            let written = std::task::ready!(self.watch(context, tried))?;
-            if written == 0 {
-                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
-            }
-            self.instead = instead.get(written..).unwrap_or_default();
+        self.answer_instead(context, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let is_too_long = parts.iter().find(|part| !part.is_empty()).is_some_and(|part| part.starts_with(TOO_LONG));
+        if self.instead.is_empty() && !is_too_long {
+            let tried = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+            return self.watch(context, tried);
         }
-        Poll::Ready(Ok(bytes.len()))
+        self.answer_instead(context, parts.iter().map(|part| part.len()).sum())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -117,16 +185,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_in_is_read_whatever_fits_at_once() {
+        let query = "x".repeat(100_000);
+        let came = format!("GET /a?{query} HTTP/1.1\r\n\r\nGET /b HTT");
+        let (ours, mut theirs) = tokio::io::duplex(1000);
+        let writing = tokio::spawn(async move { theirs.write_all(came.as_bytes()).await });
+        let (mut stream, mut read, mut part) = (Watched::new(ours, Counter::default()), Vec::new(), [0; 77]);
+        loop {
+            match stream.read(&mut part).await.unwrap() {
+                0 => break,
+                len => read.extend_from_slice(&part[..len]),
+            }
+        }
+        writing.await.unwrap().unwrap();
+        let expected = format!("GET /a HTTP/1.1\r\nx-spanreel-query: {query}\r\n\r\nGET /b HTT");
+        assert!(read == expected.as_bytes());
+    }
+
+    #[tokio::test]
     async fn what_goes_out_is_what_was_written() {
         let (ours, mut theirs) = tokio::io::duplex(16);
         let writing = tokio::spawn(async move {
             let mut stream = Watched::new(ours, Counter::default());
             stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
             stream.write_all(b"HTTP/1.1 414 URI Too Long\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            let parts = [IoSlice::new(b""), IoSlice::new(b"HTTP/1.1 200 OK\r\n"), IoSlice::new(b"x")];
+            let written = stream.write_vectored(&parts).await.unwrap();
+            assert!(written > 0);
         });
         let mut came = Vec::new();
         theirs.read_to_end(&mut came).await.unwrap();
         writing.await.unwrap();
-        assert_eq!(came, [b"HTTP/1.1 200 OK\r\n", TOO_LONG_ANSWER].concat());
+        let expected = [b"HTTP/1.1 200 OK\r\n", TOO_LONG_ANSWER].concat();
+        assert!(came.starts_with(&expected) && b"HTTP/1.1 200 OK\r\nx".starts_with(&came[expected.len()..]));
     }
 }

@@ -5,7 +5,7 @@ use crate::otlp::wire::{Fields, Payload};
 use crate::query::engine;
 use crate::query::error::QueryError;
 use crate::query::logfmt;
-use crate::query::parameters::{Nanos, ParameterError, Parameters, ValueError, go_duration};
+use crate::query::parameters::{Nanos, ParameterError, Parameters, ValueError, go_duration, signed};
 use crate::query::tag_search::TagSearch;
 use crate::traceql::ast::{Query, Root};
 use crate::traceql::request::{Overlap, SearchRequest};
@@ -79,16 +79,18 @@ impl SearchCall {
                 return Err(ParameterError::DurationsReversed.into());
             }
         }
-        let limit = parameters.u32("limit")?;
-        if limit == Some(0) {
+        // Go's `Atoi` reads signs; what it reads must then be positive.
+        if parameters.get("limit").is_some_and(|text| signed(text).is_ok_and(|limit| limit <= 0)) {
             return Err(ParameterError::LimitZero.into());
         }
+        let limit = parameters.u32("limit")?;
         let spans = parameters.u32("spss")?;
         let (start, end) = (start.unwrap_or_default(), end.unwrap_or_default());
-        if (start, end) != (0, 0) && end <= start {
+        let range = GivenRange::of(parameters);
+        if range.since.is_none() && (start, end) != (0, 0) && end <= start {
             return Err(ParameterError::EmptyRange { start: start.into(), end: end.into() }.into());
         }
-        Given { query, tags, limit, spans, range: GivenRange::of(parameters) }.understood(now)
+        Given { query, tags, limit, spans, range }.understood(now)
     }
 
     /// `tempopb.SearchRequest`.

@@ -5,20 +5,19 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::timeout;
 
 use super::frame::{self, Messages};
 use super::status::Status;
 use crate::query::admission::{Admission, Room};
 use crate::query::error::QueryError;
-use crate::query::paced::READ_WAIT_MAX;
+use crate::query::paced::{Hangup, Outstanding, Unread};
 
 /// Messages that wait for a client to read the ones before; more wait where they are made, or are left out.
 const WAITING_MAX: usize = 1;
@@ -28,6 +27,7 @@ const WAITING_MAX: usize = 1;
 pub struct Sender {
     parts: mpsc::Sender<Part>,
     admission: Arc<Admission>,
+    outstanding: Outstanding,
 }
 
 #[derive(Debug)]
@@ -37,12 +37,11 @@ enum Part {
     End(HeaderMap),
 }
 
-/// Ends its task when it is dropped: a client that leaves does not leave its query behind.
+/// Its task ends when it is dropped: a client that leaves does not leave its query behind.
 struct Stream {
     parts: mpsc::Receiver<Part>,
     /// Of the message that is under way.
     pieces: VecDeque<Bytes>,
-    task: AbortHandle,
     ended: bool,
 }
 
@@ -55,7 +54,8 @@ impl Sender {
     /// Sends a message unless the client is still reading earlier ones, or answers have no room; `false`: it was not sent.
     pub fn try_send(&self, message: &[u8]) -> bool {
         match (self.parts.try_reserve(), self.admission.room_now(message.len())) {
-            (Ok(place), Some(mut room)) => {
+            (Ok(place), Some(room)) => {
+                let mut room = room.counted_with(&self.outstanding);
                 place.send(Part::Message(pieces(message, Some(&mut room))));
                 true
             }
@@ -73,43 +73,61 @@ fn pieces(message: &[u8], mut room: Option<&mut Room>) -> VecDeque<Bytes> {
 }
 
 /// Runs a query in a task of its own and streams what it sends, then its last messages, then how it ended.
-pub fn answer<F>(admission: &Arc<Admission>, run: impl FnOnce(Sender) -> F + Send + 'static) -> Body
+pub fn answer<F>(admission: &Arc<Admission>, run: impl FnOnce(Sender) -> F + Send + 'static) -> (Body, Hangup)
 where
     F: Future<Output = Result<Messages, QueryError>> + Send + 'static,
 {
     let (parts, receiver) = mpsc::channel(WAITING_MAX);
-    let sender = Sender { parts, admission: Arc::clone(admission) };
-    let task = tokio::spawn(async move {
-        let parts = sender.parts.clone();
-        let trailers = match run(sender).await {
-            Ok(messages) => {
-                let mut trailers = Status::ok().headers();
-                messages.put_trailers(&mut trailers);
-                let (messages, mut room) = messages.into_parts();
-                for message in messages {
-                    // Its place first: what has none is not copied into pieces yet.
-                    match timeout(READ_WAIT_MAX, parts.reserve()).await {
-                        Ok(Ok(place)) => place.send(Part::Message(pieces(&message, room.as_mut()))),
-                        Ok(Err(_)) => return,
-                        // The stream ends without a status, which clients take for a failure.
-                        Err(_) => {
-                            room.iter().for_each(Room::was_left_unread);
-                            return;
-                        }
-                    }
-                }
-                trailers
-            }
-            Err(error) => Status::from(error).headers(),
+    let (outstanding, wait_max) = (Outstanding::default(), admission.read_wait_max());
+    let sender = Sender { parts: parts.clone(), admission: Arc::clone(admission), outstanding: outstanding.clone() };
+    let hangup = Hangup::default();
+    let ending = hangup.clone();
+    tokio::spawn(async move {
+        let told = tokio::select! {
+            told = tell(run(sender), &parts, &outstanding, wait_max) => told,
+            () = parts.closed() => Ok(()),
         };
-        // Only a client that has left does not take it.
-        let _ = timeout(READ_WAIT_MAX, parts.send(Part::End(trailers))).await;
+        // What has no status at its end clients take for a failure.
+        drop(parts);
+        if told.is_err() || outstanding.all_taken(wait_max).await.is_err() {
+            ending.now();
+        }
     });
-    Body::new(Stream { parts: receiver, pieces: VecDeque::new(), task: task.abort_handle(), ended: false })
+    (Body::new(Stream { parts: receiver, pieces: VecDeque::new(), ended: false }), hangup)
+}
+
+async fn tell(
+    running: impl Future<Output = Result<Messages, QueryError>>,
+    parts: &mpsc::Sender<Part>,
+    outstanding: &Outstanding,
+    wait_max: Duration,
+) -> Result<(), Unread> {
+    let trailers = match running.await {
+        Ok(messages) => {
+            let mut trailers = Status::ok().headers();
+            messages.put_trailers(&mut trailers);
+            let (messages, room) = messages.into_parts();
+            let mut room = room.map(|room| room.counted_with(outstanding));
+            for message in messages {
+                // Its place first: what has none is not copied into pieces yet.
+                let place = outstanding.patiently(wait_max, parts.reserve()).await;
+                let place = place.inspect_err(|Unread| room.iter().for_each(Room::was_left_unread))?;
+                match place {
+                    Ok(place) => place.send(Part::Message(pieces(&message, room.as_mut()))),
+                    // The client left.
+                    Err(_) => return Ok(()),
+                }
+            }
+            trailers
+        }
+        Err(error) => Status::from(error).headers(),
+    };
+    // Only a client that has left does not take it.
+    outstanding.patiently(wait_max, parts.send(Part::End(trailers))).await.map(|_| ())
 }
 
 /// One message and success.
-pub fn unary(admission: &Arc<Admission>, message: Vec<u8>) -> Body {
+pub fn unary(admission: &Arc<Admission>, message: Vec<u8>) -> (Body, Hangup) {
     answer(admission, move |_| async move { Ok(Messages::new(vec![message])) })
 }
 
@@ -144,12 +162,6 @@ impl http_body::Body for Stream {
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
@@ -163,7 +175,7 @@ mod tests {
         let admission = Arc::new(Admission::new(&QueryLimits::default()));
         let all = admission.room_left();
         let (began, mut begun) = mpsc::channel(1);
-        let mut body = answer(&admission, move |sender| async move {
+        let (mut body, _) = answer(&admission, move |sender| async move {
             assert!(sender.try_send(&[7; 2 * PIECE_BYTES]));
             // One waits already.
             assert!(!sender.is_free() && !sender.try_send(&[7]));
@@ -185,7 +197,7 @@ mod tests {
     async fn progress_is_left_out_while_answers_have_no_room() {
         let admission = Arc::new(Admission::new(&QueryLimits::default()));
         let _all = admission.room_for(usize::MAX).await.unwrap();
-        let body = answer(&admission, |sender| async move {
+        let (body, _) = answer(&admission, |sender| async move {
             assert!(!sender.try_send(&[7; 10]));
             Ok(Messages::new(Vec::new()))
         });

@@ -15,9 +15,7 @@ use crate::query::body::PIECE_BYTES;
 use crate::query::call::QUERY_BYTES_MAX;
 use crate::query::negotiation::{PARTIAL_HEADER, partial_header};
 use crate::query::upstream::Away;
-
-/// Compressed flag and length.
-const PREFIX_LEN: usize = 5;
+use crate::receive::framing::{self, FrameError, Framed, PREFIX_LEN};
 
 /// A request is a query and little else.
 const REQUEST_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;
@@ -52,27 +50,16 @@ pub async fn read(body: Body, compression: Compression) -> Result<Bytes, Status>
     unframe(bytes, compression)
 }
 
-fn unframe(mut bytes: Bytes, compression: Compression) -> Result<Bytes, Status> {
-    let malformed = |text: String| Status::new(Code::InvalidArgument, text);
-    let Some([flag, a, b, c, d]) = bytes.first_chunk::<PREFIX_LEN>().copied() else {
-        return Err(malformed(format!("a gRPC message begins with {PREFIX_LEN} bytes, got {}", bytes.len())));
-    };
-    let declared = u32::from_be_bytes([a, b, c, d]) as usize;
-    if declared > REQUEST_BYTES_MAX {
-        return Err(too_large());
-    }
-    let came = bytes.len() - PREFIX_LEN;
-    if came != declared {
-        return Err(malformed(format!("a gRPC message of {declared} bytes was announced, {came} came")));
-    }
-    match flag {
-        0 => Ok(bytes.split_off(PREFIX_LEN)),
-        1 if compression == Compression::Gzip => inflate(&bytes.split_off(PREFIX_LEN)),
-        1 => Err(Status::new(
+fn unframe(bytes: Bytes, compression: Compression) -> Result<Bytes, Status> {
+    match framing::unframe(bytes, REQUEST_BYTES_MAX) {
+        Ok(Framed { is_compressed: false, message }) => Ok(message),
+        Ok(Framed { message, .. }) if compression == Compression::Gzip => inflate(&message),
+        Ok(_) => Err(Status::new(
             Code::Unimplemented,
             "of compressed gRPC messages only those with gzip are taken".to_owned(),
         )),
-        _ => Err(malformed(format!("compressed flag {flag} of a gRPC message is neither 0 nor 1"))),
+        Err(FrameError::TooLarge { .. }) => Err(too_large()),
+        Err(malformed) => Err(Status::new(Code::InvalidArgument, malformed.to_string())),
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
             (QueryError::QueueFull, Code::ResourceExhausted),
             (QueryError::Stopped(Stopped::Cancelled), Code::Canceled),
             (QueryError::Stopped(Stopped::MemoryOver(1)), Code::Unknown),
-            (QueryError::TookTooLong, Code::Internal),
+            (QueryError::Stopped(Stopped::TimeOver(std::time::Duration::ZERO)), Code::Internal),
             (QueryError::Crashed, Code::Internal),
         ] {
             let text = error.to_string();

@@ -1,5 +1,6 @@
 //! What is refused, with which words, and what is not refused.
 
+use super::shop::shop;
 use super::*;
 
 async fn refused(api: &Api, path: &str, parameters: &[(&str, &str)]) -> (u16, String) {
@@ -17,7 +18,8 @@ async fn parameters_of_a_search_are_refused_with_tempos_texts() {
     let api = nothing();
     for (parameters, text) in [
         (&[("limit", "0")][..], "invalid limit: must be a positive number"),
-        (&[("limit", "-1")], r#"invalid limit: strconv.ParseUint: parsing "-1": invalid syntax"#),
+        (&[("limit", "-1")], "invalid limit: must be a positive number"),
+        (&[("limit", "x")], r#"invalid limit: strconv.ParseUint: parsing "x": invalid syntax"#),
         (&[("limit", "99999999999")], r#"invalid limit: strconv.ParseUint: parsing "99999999999": value out of range"#),
         (&[("limit", "262145")], "limit 262145 exceeds max limit 262144"),
         (&[("spss", "101")], "spans per span set exceeds 100. received 101"),
@@ -89,7 +91,7 @@ async fn form(api: &Api, path: &str, form: String) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn queries_that_no_url_can_hold_come_as_forms_up_to_tempos_limit() {
+async fn long_queries_come_as_forms_up_to_tempos_limit() {
     let api = nothing();
     let asked = |bytes: usize| {
         let frame = "{ .a = \"\" }".len();
@@ -109,6 +111,49 @@ async fn queries_that_no_url_can_hold_come_as_forms_up_to_tempos_limit() {
     assert_eq!(status, 400, "{text}");
 }
 
+#[tokio::test]
+async fn series_made_to_hurt_are_refused() {
+    let api = nothing();
+    for query in [
+        format!("{{}} | rate(){}", " | topk(5)".repeat(10_000)),
+        format!("{{}} | rate(){}", " > 1".repeat(20_000)),
+        format!("{{}} | quantile_over_time(duration{})", ", .5".repeat(20_000)),
+        format!("({{}} | rate()){}", " + ({} | rate())".repeat(6_000)),
+        format!("{{}} | rate() by (name{})", ", .a".repeat(20_000)),
+        format!("{{}}{} | rate()", "|{}".repeat(12_000)),
+        format!("{{}} | compare({{}}{})", " && {}".repeat(12_000)),
+    ] {
+        let (status, text) = form(&api, "/api/metrics/query_range", format!("q={}", encoded(&query))).await;
+        let shown: String = query.chars().take(40).collect();
+        assert!(status == 400 && text.starts_with("invalid TraceQL query: ") && text.len() < 4096, "{shown}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_of_tags_made_to_hurt_is_refused() {
+    let conditions: String = (0..8_000).map(|number| format!("span.a{number} = 1 && ")).collect();
+    let query = format!("{{ {conditions} span.a = 1 }}");
+    for path in ["/api/v2/search/tags", "/api/v2/search/tag/name/values"] {
+        let (status, text) = form(&nothing(), path, format!("q={}", encoded(&query))).await;
+        assert!(status == 400 && text.contains("at most 256 different attributes"), "{path}: {status} {text}");
+    }
+}
+
+/// What the server makes of a URL that is longer than a URI may be here.
+#[tokio::test]
+async fn parameters_that_a_uri_cannot_hold_are_read_from_the_header_that_they_came_in() {
+    let api = shop();
+    let query = format!("q={}&limit=1", encoded("{ kind = server }"));
+    let found = api.request(Method::GET, "/api/search", &[("x-spanreel-query", &query)]).await;
+    let found: Json = serde_json::from_slice(&found.body).unwrap();
+    assert_eq!(found["traces"].as_array().map(Vec::len), Some(1), "{found}");
+    let refused = api.request(Method::GET, "/api/traces/1", &[("x-spanreel-query", "start=20&end=10")]).await;
+    assert_eq!((refused.status, refused.text().contains("must be before end")), (StatusCode::BAD_REQUEST, true));
+    // What stands in the URL is not overruled.
+    let url = api.request(Method::GET, "/api/search?limit=0", &[("x-spanreel-query", "limit=5")]).await;
+    assert_eq!(url.status, StatusCode::BAD_REQUEST);
+}
+
 /// What a query may do to whoever reads it: each is refused, or answered, within the limits of one query.
 #[tokio::test]
 async fn queries_made_to_hurt_are_refused_or_answered() {
@@ -126,6 +171,19 @@ async fn queries_made_to_hurt_are_refused_or_answered() {
         (format!("{{ .a =~ \"{}\" }}", many("(", "a", ")*", 20_000)), 400),
         (format!("{{ {}.a =~ `x` }}", ".a =~ `x` || ".repeat(100)), 400),
         (many("{} || (", "{}", ")", 300), 400),
+        // Each stage that asks for nothing is a level of the plan.
+        (format!("{{}}{}", "|{}".repeat(12_000)), 400),
+        (format!("({{}}{}) && {{}}", "|{}".repeat(12_000)), 400),
+        (format!("{{}}{}", " || {}".repeat(12_000)), 400),
+        (format!("{{}}{}", " >> {}".repeat(12_000)), 400),
+        (format!("{{}}{}", "|coalesce()".repeat(10_000)), 400),
+        (format!("{{}}{}", "|by(name)".repeat(10_000)), 400),
+        (format!("{{}}{}", "|count()>1".repeat(10_000)), 400),
+        (format!("{{}} | {}count() > 1", "count() + ".repeat(10_000)), 400),
+        (format!("{{}} | select(name{})", ", .a".repeat(20_000)), 400),
+        (format!("{{}}{}", "|select(name)".repeat(9_000)), 400),
+        (format!("{{ {} .a = 1 }}", (0..9_000).map(|number| format!(".a{number} = 1 ||")).collect::<String>()), 400),
+        (format!("{{ {} .a = 1 }}", (0..9_000).map(|number| format!(".a = {number} ||")).collect::<String>()), 200),
         (format!("{{ .a = {} }}", "9".repeat(400)), 400),
         (format!("{{ duration > {}h }}", "9".repeat(30)), 400),
         ("{ .a = \"\u{0}\u{feff}\" }".to_owned(), 200),
@@ -140,7 +198,6 @@ async fn queries_made_to_hurt_are_refused_or_answered() {
     }
 }
 
-/// A URI has at most 64 KiB, so that only RPCs and forms meet this limit.
 #[test]
 fn an_endless_query_is_refused_before_it_is_read() {
     use crate::query::call::{RangeCall, SearchCall, TagNames, TagsCall, ValuesCall};
@@ -235,6 +292,27 @@ async fn parameters_of_series_are_refused_with_tempos_texts() {
 }
 
 #[tokio::test]
+async fn a_query_that_runs_out_of_time_is_504_with_tempos_text() {
+    // No time at all, so that it does not depend on how fast this machine is.
+    let limits = QueryLimits { query_duration_max: std::time::Duration::ZERO, ..QueryLimits::default() };
+    let api = Api::within(super::shop::spans_of_shop(), limits);
+    for (path, query) in [
+        ("/api/search", "{}"),
+        ("/api/search", "{ name = `x` } >> { kind = server } | count() > 2"),
+        ("/api/metrics/query_range", "{} | rate() by (name)"),
+        ("/api/metrics/query", "{} | quantile_over_time(duration, .9)"),
+        ("/api/v2/search/tags", "{ name = `x` }"),
+        ("/api/v2/search/tag/resource.service.name/values", "{ name = `x` }"),
+    ] {
+        let (status, text) = refused(&api, path, &[("q", query)]).await;
+        assert!(status == 504 && text.starts_with("context deadline exceeded"), "{path} {query}: {status} {text}");
+    }
+    let (status, message) = super::streaming::refusal(&api, "Search", &[]).await;
+    assert_eq!(status, "13");
+    assert!(message.starts_with("context deadline exceeded"), "{message}");
+}
+
+#[tokio::test]
 async fn unknown_parameters_tenants_and_bad_optional_numbers_are_tolerated() {
     let api = nothing();
     let unknown = [("q", "{}"), ("tag", "service.name"), ("nope", "%ff"), ("mode", "x"), ("maxStaleValues", "-3")];
@@ -248,6 +326,8 @@ async fn unknown_parameters_tenants_and_bad_optional_numbers_are_tolerated() {
         }
     }
     api.json("/api/metrics/query_range", &[("q", "{} | rate()"), ("exemplars", "x"), ("maxSeries", "-1")]).await;
+    // It wins, whatever they are.
+    api.json("/api/search", &[("q", "{}"), ("since", "1h"), ("start", "20"), ("end", "10")]).await;
     let tenants = api.request(Method::GET, "/api/search?q=%7B%7D", &[("x-scope-orgid", "a|b")]).await;
     assert_eq!(tenants.status, StatusCode::OK);
 }

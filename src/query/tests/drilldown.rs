@@ -41,7 +41,13 @@ async fn rate_of_every_primary_signal() {
 #[tokio::test]
 async fn errors_of_every_primary_signal() {
     let api = shop();
-    for (signal, count) in [("nestedSetParent<0", 1.0), ("true", 2.0), ("kind=server", 2.0), ("kind=consumer", 0.0)] {
+    for (signal, count) in [
+        ("nestedSetParent<0", 1.0),
+        ("true", 2.0),
+        ("kind=server", 2.0),
+        ("kind=consumer", 0.0),
+        (r#"span.db.system.name!="""#, 0.0),
+    ] {
         let series = range(&api, &format!("{{{signal} && status=error}} | rate()")).await;
         let rate: f64 = series.iter().map(total).sum();
         assert!((rate * 60.0 - count).abs() < 1e-9, "{signal}: {rate}");
@@ -169,5 +175,91 @@ async fn structure_of_traces() {
         let query = format!("({{nestedSetParent<0}} &>> {{ {matching} }}) || ({{nestedSetParent<0}}) | {select}");
         let answer = shop().search(&query, &[("limit", "200"), ("spss", "20")]).await;
         assert_eq!(answer["traces"][0]["spanSets"][0]["matched"], 2, "{matching}");
+    }
+}
+
+/// Signals and the filters that a user has chosen beside them.
+fn chosen() -> impl Iterator<Item = String> {
+    const FILTERS: [&str; 3] =
+        ["", r#" && resource.service.name="frontend""#, r#" && span.http.route=~"/.*" && duration>10ms"#];
+    SIGNALS.iter().flat_map(|(signal, _)| FILTERS.map(|filter| format!("{signal}{filter}")))
+}
+
+async fn count(api: &Api, filter: &str) -> f64 {
+    range(api, &format!("{{{filter}}} | count_over_time()")).await.iter().map(total).sum()
+}
+
+#[tokio::test]
+async fn rates_and_errors_by_an_attribute_of_every_signal_add_up() {
+    let api = shop();
+    for chosen in chosen() {
+        for attribute in ["resource.service.name", "span.http.route", "name"] {
+            for filter in [chosen.clone(), format!("{chosen} && status=error")] {
+                // An intrinsic is always there.
+                let filter = match attribute {
+                    "name" => filter,
+                    _ => format!("{filter} && {attribute} != nil"),
+                };
+                let series = range(&api, &format!("{{{filter}}} | rate() by({attribute})")).await;
+                let sum: f64 = series.iter().map(total).sum();
+                assert!((sum * 60.0 - count(&api, &filter).await).abs() < 1e-9, "{filter} by({attribute}): {sum}");
+                assert!(series.iter().all(|series| labels(series).contains_key(attribute)), "{filter}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn durations_of_every_signal_as_quantiles_and_heatmaps() {
+    let api = shop();
+    for chosen in chosen() {
+        let spans = count(&api, &chosen).await;
+        let quantiles = range(&api, &format!("{{{chosen}}} | quantile_over_time(duration, 0.5, 0.9)")).await;
+        assert_eq!(quantiles.len(), if spans > 0.0 { 2 } else { 0 }, "{chosen}");
+        let by = format!(
+            "{{{chosen} && resource.service.name != nil}} | quantile_over_time(duration, 0.9) by(resource.service.name)"
+        );
+        assert_eq!(range(&api, &by).await.is_empty(), spans == 0.0, "{by}");
+        let heatmap = range(&api, &format!("{{{chosen}}} | histogram_over_time(duration) with(sample=true)")).await;
+        assert_eq!(heatmap.iter().map(total).sum::<f64>(), spans, "{chosen}");
+    }
+}
+
+#[tokio::test]
+async fn comparisons_of_every_signal_count_its_spans() {
+    let api = shop();
+    for chosen in chosen() {
+        for selection in ["{status=error}", "{duration >= 1s}, 10"] {
+            let series = range(&api, &format!("{{{chosen}}} | compare({selection})")).await;
+            let totals = series.iter().filter(|series| {
+                let labels = labels(series);
+                let kind = labels["__meta_type"].as_str().unwrap_or_default().to_owned();
+                kind.ends_with("_total") && labels.contains_key("resource.service.name")
+            });
+            let counted: f64 = totals.map(total).sum();
+            assert_eq!(counted, count(&api, &chosen).await, "{chosen} {selection}: {series:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_and_structures_of_every_signal_are_of_its_traces() {
+    let api = shop();
+    let select = "select(status, resource.service.name, name, nestedSetParent, nestedSetLeft, nestedSetRight)";
+    for chosen in chosen() {
+        let found = api.search(&format!("{{{chosen}}}"), &[("limit", "200")]).await;
+        let expected = ids(&found);
+        let list = format!("{{{chosen}}} | select(status, resource.service.name, name, nestedSetParent)");
+        assert_eq!(ids(&api.search(&list, &[("limit", "200"), ("spss", "10")]).await), expected, "{list}");
+        for matching in ["kind = server", "status = error", "duration > 1s"] {
+            let structure = format!("({{{chosen}}} &>> {{ {matching} }}) || ({{{chosen}}}) | {select}");
+            let answer = api.search(&structure, &[("limit", "200"), ("spss", "20")]).await;
+            assert_eq!(ids(&answer), expected, "{structure}");
+            for trace in answer["traces"].as_array().unwrap() {
+                for span in trace["spanSets"][0]["spans"].as_array().unwrap() {
+                    assert!(attributes(span).contains_key("nestedSetLeft"), "{structure}: {span}");
+                }
+            }
+        }
     }
 }

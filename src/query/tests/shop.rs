@@ -27,6 +27,10 @@ pub fn newest() -> u64 {
 }
 
 pub fn shop() -> Api {
+    Api::over(spans_of_shop())
+}
+
+pub fn spans_of_shop() -> Memory {
     let now = newest();
     let (cart, pay, work) = (now - 120 * SECOND, now - 60 * SECOND, now);
     let cart = trace(
@@ -95,7 +99,7 @@ pub fn shop() -> Api {
             .attribute("http.response.status_code", 503)
             .attribute("server.port", 8080)],
     );
-    Api::over(Memory::parts(vec![vec![cart], vec![pay, work]]))
+    Memory::parts(vec![vec![cart], vec![pay, work]])
 }
 
 /// The ids of a search's answer in its order.

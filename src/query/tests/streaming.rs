@@ -64,6 +64,12 @@ async fn query(api: &Api, method: &str, message: &[u8]) -> Stream {
     send(api, &format!("/tempopb.StreamingQuerier/{method}"), framed(message)).await
 }
 
+/// Code and text of an RPC that is refused.
+pub async fn refusal(api: &Api, method: &str, message: &[u8]) -> (String, String) {
+    let answer = query(api, method, message).await;
+    (answer.code().to_owned(), answer.message().to_owned())
+}
+
 fn search_request(query: &str, limit: u64) -> Vec<u8> {
     let now = (call::now() / 1_000_000_000) as u64;
     let mut message = Vec::new();

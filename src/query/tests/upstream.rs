@@ -294,6 +294,14 @@ async fn a_trace_that_lost_its_beginning_gets_it_back() {
     assert_eq!(spans_of(&api).await.1, 2);
 }
 
+/// The root ends last, so it may be all that retention has left.
+#[tokio::test]
+async fn a_trace_that_began_before_everything_here_gets_its_first_spans_back() {
+    let here = Here(Memory::whole(&[]).complete_from(1), vec![request_of(1, None)]);
+    let (api, _) = api(here, Elder { trace: request_of(2, Some(1)), ..elder(&[]) });
+    assert_eq!(spans_of(&api).await.1, 2);
+}
+
 #[tokio::test]
 async fn a_trace_that_is_not_here_is_found_there() {
     let (api, _) = api(Here(Memory::whole(&[]), Vec::new()), Elder { trace: request_of(1, None), ..elder(&[]) });
@@ -304,7 +312,7 @@ async fn a_trace_that_is_not_here_is_found_there() {
 
 #[tokio::test]
 async fn a_trace_with_its_root_is_not_asked_for() {
-    let here = Here(Memory::whole(&[]), vec![request_of(1, None)]);
+    let here = Here(Memory::whole(&[]).complete_from(0), vec![request_of(1, None)]);
     let (api, _) = api(here, Elder { away: true, ..elder(&[]) });
     let (_, spans, json) = spans_of(&api).await;
     assert_eq!((spans, json.get("status")), (1, None));

@@ -38,7 +38,7 @@ pub async fn serve(
 async fn post(receiver: &Receiver, client: &Client, request: Request<Incoming>) -> Result<(), Refusal> {
     let (head, body) = request.into_parts();
     receiver.sink.admit()?;
-    let encoding = content_encoding(&head.headers)?;
+    let encoding = content_encoding(&head.headers, receiver.limits.http_encodings.as_deref())?;
     let max = receiver.limits.http_body_bytes_max;
     let held = decompress(encoding, read(receiver, body, &head.headers, max).await?, max)?;
     foreign::accept(receiver, client, held, |body, max| to_request(Format::Thrift, body, max)).await?;

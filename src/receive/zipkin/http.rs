@@ -62,7 +62,7 @@ async fn post(
 ) -> Result<(), Refusal> {
     let (head, body) = request.into_parts();
     receiver.sink.admit()?;
-    let encoding = content_encoding(&head.headers)?;
+    let encoding = content_encoding(&head.headers, receiver.limits.http_encodings.as_deref())?;
     let max = receiver.limits.http_body_bytes_max;
     let held = decompress(encoding, read(receiver, body, &head.headers, max).await?, max)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);

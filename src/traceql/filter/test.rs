@@ -24,6 +24,18 @@ pub enum Test {
     Exists,
 }
 
+fn matches(regex: &Regex, text: &str) -> bool {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + 1);
+    regex.is_match(text)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often a text was looked at by an expression on this thread.
+    pub static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Test {
     /// Whether a value passes.
     #[must_use]
@@ -66,7 +78,7 @@ impl Test {
             (Self::Compare(op, literal), scalar) => {
                 Scalar::of(literal).is_some_and(|literal| scalars_compare(*op, scalar, literal))
             }
-            (Self::Matches { regex, negated }, Scalar::String(text)) => regex.is_match(text) != *negated,
+            (Self::Matches { regex, negated }, Scalar::String(text)) => matches(regex, text) != *negated,
             (Self::Is(expected), Scalar::Bool(bool)) => bool == *expected,
             (Self::Exists, _) => true,
             _ => false,
@@ -111,7 +123,7 @@ impl Test {
             }
             Self::Matches { regex, negated } => {
                 for (index, string) in dictionary.strings.iter().enumerate() {
-                    if regex.is_match(string) != *negated {
+                    if matches(regex, string) != *negated {
                         set.push(index, index + 1);
                     }
                 }

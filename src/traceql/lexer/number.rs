@@ -29,6 +29,9 @@ const GO_UNITS: [(&str, i64); 7] = [
 
 /// The number or duration at the start of a text (a digit, or a point and a digit), and its length in bytes.
 pub(super) fn scan(text: &str) -> (Token, usize) {
+    if let Some((float, length)) = hexadecimal_float(text) {
+        return (Token::Float(float), length);
+    }
     let (number, is_float) = match literal(text) {
         Ok(found) => found,
         Err((problem, length)) => return (Token::Bad(problem.to_owned()), length),
@@ -75,6 +78,26 @@ fn literal(text: &str) -> Result<(&str, bool), (&'static str, usize)> {
         }
     }
     Ok((text.get(..length).unwrap_or(text), is_float))
+}
+
+/// `0x1.8p-2`: the one number that is not decimal and that Tempo takes too. `None`: it is none, or too large.
+fn hexadecimal_float(text: &str) -> Option<(f64, usize)> {
+    /// More digits than a float tells apart, and as many as fit 64 bits.
+    const DIGITS_MAX: usize = 16;
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+    let end = digits.find(['p', 'P'])?;
+    let (mantissa, exponent) = (digits.get(..end)?, digits.get(end + 1..)?);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    if all.is_empty() || all.len() > DIGITS_MAX || !all.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let sign = exponent.strip_prefix(['+', '-']).map_or(0, |_| 1);
+    let length = sign + exponent.bytes().skip(sign).take_while(u8::is_ascii_digit).count();
+    let exponent: i32 = exponent.get(..length)?.parse().ok()?;
+    let shift = exponent.checked_sub(4 * fraction.len() as i32)?;
+    let float = u64::from_str_radix(&all, 16).ok()? as f64 * 2_f64.powi(shift);
+    float.is_finite().then_some((float, text.len() - digits.len() + end + 1 + length))
 }
 
 /// `1d`, `1h30m`. `None`: it is none, or beyond 64 bits.

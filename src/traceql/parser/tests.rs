@@ -261,5 +261,5 @@ fn a_query_of_very_many_parts_is_refused_before_anything_is_compiled() {
     assert!(error.contains("at most 64 regular expressions"), "{error}");
     let filters = vec!["{ .a = 1 }"; 257].join(" || ");
     let error = crate::traceql::read(&filters).unwrap_err().to_string();
-    assert!(error.contains("at most 256 filters"), "{error}");
+    assert!(error.contains("at most 256 stages, filters"), "{error}");
 }
