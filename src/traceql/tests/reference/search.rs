@@ -6,7 +6,7 @@ use super::expression::{Term, evaluate, field_of};
 use super::pipeline::{Set, SeveralSpansets, run};
 use super::tree::Tree;
 use crate::traceql::answer::{FoundSpan, FoundSpanset, FoundTrace};
-use crate::traceql::ast::{Aggregate, Expression, Field, Intrinsic, Operator, Pipeline, Scalar, Spanset, Stage};
+use crate::traceql::ast::{Aggregate, Expression, Field, Intrinsic, Operator, Pipeline, Scalar, Spanset, Stage, Unary};
 use crate::traceql::request::SearchRequest;
 use crate::traceql::value::Value;
 
@@ -93,6 +93,13 @@ fn with_value(condition: &Expression, field: &Field, value: &Value) -> Option<Ex
             | (Expression::Literal(_), Expression::Field(named)) => {
                 let put = || Expression::Binary { op: *op, left: Box::new(put(left)), right: Box::new(put(right)) };
                 (named == field).then(put)
+            }
+            _ => None,
+        },
+        // What is denied twice is meant.
+        Expression::Unary { op: Unary::Not, operand } => match &**operand {
+            Expression::Unary { op: Unary::Not, operand } if !matches!(**operand, Expression::Field(_)) => {
+                with_value(operand, field, value)
             }
             _ => None,
         },
