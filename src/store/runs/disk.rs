@@ -42,8 +42,11 @@ pub(super) struct Disk {
     records: Mutex<()>,
     recent: Mutex<VecDeque<(SegmentId, Arc<PieceSpans>)>>,
     /// Slices of the columns of parents, for who reads one piece after the other.
-    recent_parents: Mutex<VecDeque<(SegmentId, usize, Arc<[Parent]>)>>,
+    recent_parents: Mutex<VecDeque<ParentsSlice>>,
 }
+
+/// Which segment, which of its slices, and what stands there.
+type ParentsSlice = (SegmentId, usize, Arc<[Parent]>);
 
 /// A run as it is served.
 #[derive(Debug)]

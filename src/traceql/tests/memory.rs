@@ -160,7 +160,7 @@ impl Source for Memory {
 impl MemorySegment {
     /// Every other segment has slices, as runs do and the tail does not.
     fn slice<T: Copy>(&self, whole: &[T], slice: usize) -> Option<Vec<T>> {
-        (self.id.0 % 2 == 0).then(|| whole.chunks(SLICE_ROWS).nth(slice).unwrap_or_default().to_vec())
+        self.id.0.is_multiple_of(2).then(|| whole.chunks(SLICE_ROWS).nth(slice).unwrap_or_default().to_vec())
     }
 
     fn new(index: usize, traces: Vec<Trace>) -> Self {

@@ -122,7 +122,8 @@ fn split(by: &Expression, tree: &Tree, set: Set) -> Vec<Set> {
     let mut groups: Vec<(Option<Value>, Vec<usize>)> = Vec::new();
     for span in set.spans {
         let value = evaluate(by, tree, span).first();
-        match groups.iter_mut().find(|(known, _)| *known == value) {
+        let is_same = |known: &Option<Value>| *known == value || (is_nan(known) && is_nan(&value));
+        match groups.iter_mut().find(|(known, _)| is_same(known)) {
             Some((_, spans)) => spans.push(span),
             None => groups.push((value, vec![span])),
         }
@@ -132,6 +133,11 @@ fn split(by: &Expression, tree: &Tree, set: Set) -> Vec<Set> {
         Set { spans, attributes }
     });
     groups.collect()
+}
+
+/// Not equal to itself, but one group.
+fn is_nan(value: &Option<Value>) -> bool {
+    matches!(value, Some(Value::Float(number)) if number.is_nan())
 }
 
 /// `None` if no span has a number.
