@@ -1,7 +1,8 @@
 //! `compare()`: how often each value of each attribute is met inside a selection of spans, and how often outside.
 //!
-//! Counts are kept for each attribute and value, by side and interval. Memory is bounded by leaving out the rarest values
-//! of attributes that have very many; of those only the most frequent are answered anyway.
+//! Counts are kept for each attribute and value, by side and interval. Memory is bounded by leaving out values that are rare
+//! in a segment where there are many, and all values of an attribute of which there are still too many. Both are decided
+//! by what lies in segments and in all of them together, so that the answer is the same whichever thread took which.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -56,6 +57,8 @@ struct Tally {
     totals: Vec<u64>,
     /// Spans whose values were to be looked at one by one.
     lookups: usize,
+    /// There are more than [`VALUES_MAX`] values: none is kept.
+    has_too_many: bool,
     booked_bytes: usize,
 }
 
@@ -69,17 +72,24 @@ pub struct Scratch {
     counted_of: Option<GroupsOfRows>,
     /// By code: the number of its value.
     numbers: Vec<u32>,
+    /// By code: the spans of each side.
+    sides: Vec<[u32; 2]>,
+    /// By code: whether the value is left out. Empty if none is.
+    rare: Vec<bool>,
 }
 
 /// In place of the number of a value: not asked for yet.
 const UNASKED: u32 = u32::MAX;
-/// The code stands for none or several values.
+/// The code stands for none or several values, or for one that is left out.
 const NOT_ONE: u32 = u32::MAX - 1;
-/// The value was left out.
-const LEFT_OUT: u32 = u32::MAX;
 
-/// Distinct values that an attribute may have before the rarer half is left out.
+/// Distinct values of an attribute that are counted. Of one with more none is answered.
 const VALUES_MAX: usize = 4096;
+
+/// Distinct values of an attribute in a segment up to which all are counted. Where there are more, only those are that at
+/// least two spans of one side have there, and one of [`COMMON_AMONG`].
+const SEGMENT_VALUES_MAX: usize = 256;
+const COMMON_AMONG: u64 = 512;
 
 /// Spans, of a query and by one thread, whose values of an attribute are looked at one by one where there is no dictionary.
 const UNLISTED_LOOKUPS_MAX: usize = 256;
@@ -270,6 +280,7 @@ impl<'q> Comparison<'q> {
             }
         }
         let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
+        scratch.find_rare(&coded, rows, width / 2);
         let tally = self.tally(field, control)?;
         let of_groups = match coded.codes() {
             Codes::Rows(_) => None,
@@ -284,13 +295,13 @@ impl<'q> Comparison<'q> {
             for (index, counts) in scratch.counted.chunks(width).enumerate() {
                 let code = of_groups.map_or(index as Code, |codes| codes.get(index).copied().unwrap_or(NIL));
                 if counts.iter().any(|count| *count > 0) {
-                    tally.add(&coded, code, counts, width, control)?;
+                    tally.add((&coded, code, scratch.is_rare(code)), counts, width, control)?;
                 }
             }
         } else {
             tally.add_rows(&coded, rows, scratch, width, control)?;
         }
-        tally.prune(width, control);
+        tally.bound(control);
         Ok(())
     }
 
@@ -347,6 +358,7 @@ impl Tally {
             counts: Vec::new(),
             totals: vec![0; width],
             lookups: 0,
+            has_too_many: false,
             booked_bytes,
         }
     }
@@ -356,25 +368,29 @@ impl Tally {
         self.lookups > UNLISTED_LOOKUPS_MAX
     }
 
-    /// Adds spans that have a value, counted by cell.
+    /// Adds spans that have a value, counted by cell; to the totals alone if it is rare.
     fn add(
         &mut self,
-        coded: &Coded,
-        code: Code,
+        (coded, code, is_rare): (&Coded, Code, bool),
         counts: &[u32],
         width: usize,
         control: &Control,
     ) -> Result<(), Stopped> {
         let mut result = Ok(());
-        coded.each(code, |met| match self.number(met, width, control) {
-            Ok(number) => {
-                let own = self.counts.iter_mut().skip(number as usize * width);
-                for ((own, total), count) in own.zip(&mut self.totals).zip(counts) {
-                    *own += u64::from(*count);
-                    *total += u64::from(*count);
-                }
+        coded.each(code, |met| {
+            for (total, count) in self.totals.iter_mut().zip(counts) {
+                *total += u64::from(*count);
             }
-            Err(stopped) => result = Err(stopped),
+            if is_rare || self.has_too_many {
+                return;
+            }
+            match self.number(met, width, control) {
+                Ok(number) => {
+                    let own = self.counts.iter_mut().skip(number as usize * width);
+                    own.zip(counts).for_each(|(own, count)| *own += u64::from(*count));
+                }
+                Err(stopped) => result = Err(stopped),
+            }
         });
         result
     }
@@ -392,15 +408,22 @@ impl Tally {
         scratch.numbers.resize(coded.code_max() + 1, UNASKED);
         for (row, cell) in rows.iter().zip(&scratch.cells) {
             let code = coded.codes().get(usize::from(*row));
+            let is_left_out = self.has_too_many || scratch.is_rare(code);
             let Some(number) = scratch.numbers.get_mut(usize::from(code)) else { continue };
             if *number == UNASKED {
-                *number = self.only_number(coded, code, width, control)?.unwrap_or(NOT_ONE);
+                let only = if is_left_out { None } else { self.only_number(coded, code, width, control)? };
+                *number = only.unwrap_or(NOT_ONE);
             }
             if *number == NOT_ONE {
                 let mut result = Ok(());
-                coded.each(code, |met| match self.number(met, width, control) {
-                    Ok(number) => self.count(number, *cell as usize, width),
-                    Err(stopped) => result = Err(stopped),
+                coded.each(code, |met| {
+                    if is_left_out {
+                        return self.count_total(*cell as usize, 1);
+                    }
+                    match self.number(met, width, control) {
+                        Ok(number) => self.count(number, *cell as usize, width),
+                        Err(stopped) => result = Err(stopped),
+                    }
                 });
                 result?;
             } else {
@@ -438,12 +461,18 @@ impl Tally {
     fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
         self.lookups = self.lookups.saturating_add(other.lookups);
         self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
+        if other.has_too_many {
+            self.forget_values(control);
+        }
+        if self.has_too_many {
+            return Ok(());
+        }
         for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
             let number = self.number(Met::Value(value), width, control)?;
             let own = self.counts.iter_mut().skip(number as usize * width);
             own.zip(counts).for_each(|(count, other)| *count += other);
         }
-        self.prune(width, control);
+        self.bound(control);
         Ok(())
     }
 
@@ -469,40 +498,18 @@ impl Tally {
         }
     }
 
-    /// Leaves out the rarer half of too many values, and their memory.
-    fn prune(&mut self, width: usize, control: &Control) {
-        if self.values.len() <= VALUES_MAX {
-            return;
+    fn bound(&mut self, control: &Control) {
+        if self.values.len() > VALUES_MAX {
+            self.forget_values(control);
         }
-        let sums: Vec<u64> = self.counts.chunks(width).map(|counts| counts.iter().sum()).collect();
-        let sum = |number: u32| sums.get(number as usize);
-        let mut kept: Vec<u32> = (0..self.values.len() as u32).collect();
-        kept.select_nth_unstable_by(VALUES_MAX / 2, |left, right| {
-            let value = |number: u32| self.values.get(number as usize);
-            sum(*right).cmp(&sum(*left)).then_with(|| keys::compare(value(*left), value(*right)))
-        });
-        kept.truncate(VALUES_MAX / 2);
-        kept.sort_unstable();
-        // Numbers are given anew, in the same order.
-        let mut renumbered = vec![LEFT_OUT; self.values.len()];
-        for (new, old) in kept.iter().enumerate() {
-            if let Some(number) = renumbered.get_mut(*old as usize) {
-                *number = new as u32;
-            }
-            let old = *old as usize * width;
-            self.counts.copy_within(old..old + width, new * width);
-        }
-        self.counts.truncate(kept.len() * width);
-        let mut all = renumbered.iter();
-        self.values.retain(|_| all.next().is_some_and(|number| *number != LEFT_OUT));
-        let mut freed = 0;
-        self.numbers.retain(|key, number| {
-            *number = renumbered.get(*number as usize).copied().unwrap_or(LEFT_OUT);
-            if *number == LEFT_OUT {
-                freed += booked_for(key.len(), width);
-            }
-            *number != LEFT_OUT
-        });
+    }
+
+    /// Leaves out all values, now and later, and their memory.
+    fn forget_values(&mut self, control: &Control) {
+        self.has_too_many = true;
+        let width = self.totals.len();
+        let freed = self.numbers.keys().map(|key| booked_for(key.len(), width)).sum();
+        (self.numbers, self.values, self.counts) = Default::default();
         self.booked_bytes = self.booked_bytes.saturating_sub(freed);
         control.release(freed);
     }
@@ -525,6 +532,40 @@ impl Tally {
 }
 
 impl Scratch {
+    /// Which values of a column are left out; never those of resources and scopes, which are few.
+    fn find_rare(&mut self, coded: &Coded, rows: &[u16], half: usize) {
+        self.rare.clear();
+        let Codes::Rows(codes) = coded.codes() else { return };
+        if coded.code_max() <= SEGMENT_VALUES_MAX {
+            return;
+        }
+        self.sides.clear();
+        self.sides.resize(coded.code_max() + 1, [0; 2]);
+        let mut totals = [0_u64; 2];
+        for (row, cell) in rows.iter().zip(&self.cells) {
+            let code = codes.get(usize::from(*row)).copied().unwrap_or(NIL);
+            let side = usize::from(*cell as usize >= half);
+            if code != NIL
+                && let (Some(count), Some(total)) =
+                    (self.sides.get_mut(usize::from(code)).and_then(|sides| sides.get_mut(side)), totals.get_mut(side))
+            {
+                *count += 1;
+                *total += 1;
+            }
+        }
+        let is_met = |sides: &&[u32; 2]| sides.iter().any(|count| *count > 0);
+        if self.sides.iter().filter(is_met).count() <= SEGMENT_VALUES_MAX {
+            return;
+        }
+        let is_common = |count: u32, total: u64| count >= 2 && u64::from(count) * COMMON_AMONG >= total;
+        let is_rare = |sides: &[u32; 2]| !sides.iter().zip(totals).any(|(count, total)| is_common(*count, total));
+        self.rare.extend(self.sides.iter().map(is_rare));
+    }
+
+    fn is_rare(&self, code: Code) -> bool {
+        self.rare.get(usize::from(code)).copied().unwrap_or(false)
+    }
+
     /// Counts rows by code and cell; of resources and scopes by their numbers, once for all of their attributes.
     fn count(&mut self, codes: &Codes, rows: &[u16], len: usize, width: usize) {
         let (codes, groups) = match codes {
@@ -581,14 +622,37 @@ mod tests {
         // Held at once they would need five times what there is.
         for number in 0..150_000_i64 {
             let value = Value::String(format!("value number {number}").into());
-            tally.number(Met::Value(&value), 2, &control).unwrap();
-            tally.prune(2, &control);
+            if !tally.has_too_many {
+                tally.number(Met::Value(&value), 2, &control).unwrap();
+            }
+            tally.bound(&control);
         }
-        assert!(tally.values.len() <= VALUES_MAX);
-        assert_eq!(control.used_bytes(), tally.booked_bytes);
-        let held: usize = tally.numbers.keys().map(|key| booked_for(key.len(), 2)).sum();
-        assert_eq!(tally.numbers.len(), tally.values.len());
-        assert_eq!(tally.counts.len(), tally.values.len() * 2);
-        assert_eq!(tally.booked_bytes, held);
+        assert!(tally.has_too_many && tally.values.is_empty() && tally.numbers.is_empty() && tally.counts.is_empty());
+        assert_eq!((control.used_bytes(), tally.booked_bytes), (0, 0));
+    }
+
+    /// Two sets of values, each of which would be kept, and which are too many together.
+    #[test]
+    fn too_many_values_are_left_out_whoever_counted_which() {
+        let control = Control::new(Duration::from_secs(60), 64 << 20);
+        let tally_of = |numbers: std::ops::Range<usize>| {
+            let mut tally = Tally::new(2, 0);
+            for number in numbers {
+                let number = tally.number(Met::Int(number as i64), 2, &control).unwrap();
+                tally.count(number, 0, 2);
+                tally.bound(&control);
+            }
+            tally
+        };
+        for cut in [1, VALUES_MAX / 2, VALUES_MAX, VALUES_MAX + 1] {
+            let mut merged = tally_of(0..cut);
+            let other = tally_of(cut..VALUES_MAX + 1);
+            merged.merge(&other, 2, &control).unwrap();
+            control.release(other.booked_bytes);
+            assert!(merged.top(0, 10, 2).is_empty(), "{cut}");
+            assert_eq!(merged.totals.first(), Some(&(VALUES_MAX as u64 + 1)), "{cut}");
+            control.release(merged.booked_bytes);
+        }
+        assert_eq!(control.used_bytes(), 0);
     }
 }

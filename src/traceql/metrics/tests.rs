@@ -335,6 +335,18 @@ fn comparisons_keep_the_most_frequent_values_and_may_have_a_window() {
 }
 
 #[test]
+fn of_many_values_comparisons_keep_those_that_stand_out() {
+    // Every other span has one value, the others one each.
+    let spans = (0..800_i64).map(|id| {
+        let x = if id % 2 == 0 { -1 } else { id };
+        span(id as u64 + 1).attribute("x", x).lasting(SECOND, 0)
+    });
+    let answer = ask_at_once(&Memory::whole(&[trace(1, spans)]), "{} | compare({ status = error })");
+    let of_x: Vec<&String> = answer.iter().filter(|line| line.contains("span.x")).collect();
+    assert_eq!(of_x, ["__meta_type=baseline span.x=-1: 30=400", "__meta_type=baseline_total span.x=nil: 30=800"]);
+}
+
+#[test]
 fn events_have_no_part_in_comparisons() {
     let span = span(1).event(event("e").attribute("x", "a")).attribute("y", "b");
     let memory = Memory::whole(&[trace(1, [span.lasting(SECOND, 0)])]);
