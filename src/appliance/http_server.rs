@@ -121,7 +121,12 @@ async fn serve_connection(
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
     server.http2().max_header_list_size(HEADER_LIST_BYTES_MAX);
     let connection = server.serve_connection(TokioIo::new(stream), service);
-    let driven = accept::drive(connection, &shutdown, DRAIN_MAX, |connection| connection.graceful_shutdown());
+    let driven = accept::drive(
+        connection,
+        &shutdown,
+        || tokio::time::sleep(DRAIN_MAX),
+        |connection| connection.graceful_shutdown(),
+    );
     // Cut off: what is in its buffers nobody takes.
     if hung_up.run_until_cancelled(driven).await.is_none() {
         given_up.inc();

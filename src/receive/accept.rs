@@ -70,11 +70,11 @@ pub async fn accept<F: Future<Output = ()> + Send + 'static>(
     tasks.wait().await;
 }
 
-/// Drives a connection to its end. After `stop` it is told to `finish`, and has `drain_max` for what it has begun.
-pub async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
+/// Drives a connection to its end. After `stop` it is told to `finish`, and has as long as `patience` for what it has begun.
+pub async fn drive<C: Future<Output = Result<(), E>>, E: Display, P: Future<Output = ()>>(
     connection: C,
     stop: &CancellationToken,
-    drain_max: Duration,
+    patience: impl FnOnce() -> P,
     finish: impl FnOnce(Pin<&mut C>),
 ) {
     tokio::pin!(connection);
@@ -82,9 +82,9 @@ pub async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
             finish(connection.as_mut());
-            match tokio::time::timeout(drain_max, connection.as_mut()).await {
-                Ok(ended) => ended,
-                Err(_) => return,
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = patience() => return,
             }
         }
     };

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,9 +52,17 @@ pub struct Limits {
     /// Content encodings of HTTP that are taken, `""` being none; `None`: all that are supported.
     pub http_encodings: Option<Vec<String>>,
     pub streams_max: Option<u32>,
-    /// Older connections are told to go; what is under way on them has [`DRAIN_MAX`] to end.
-    pub connection_age_max: Option<Duration>,
+    pub connection_age: Option<ConnectionAge>,
     pub paths: Paths,
+}
+
+/// How old connections get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionAge {
+    /// Then they are told to go, give or take a tenth, so that clients spread anew and not all at once.
+    pub max: Duration,
+    /// For what is under way then; `None`: as long as it takes.
+    pub grace: Option<Duration>,
 }
 
 /// URL paths of OTLP by signal.
@@ -288,7 +297,7 @@ async fn serve_connection<S>(stream: S, door: Arc<Door>, from: Origin, stop: &Ca
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Limits { streams_max, connection_age_max, .. } = door.receiver().limits;
+    let Limits { streams_max, connection_age, .. } = door.receiver().limits;
     let streams_max = streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
     // Who closes its side once it has sent everything is answered all the same.
@@ -308,17 +317,35 @@ where
         async move { Ok::<_, Infallible>(answer(&behind, from, request).await) }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service);
-    let stop = stop.child_token();
+    let end = stop.child_token();
     let ageing = async {
-        if let Some(age) = connection_age_max {
-            tokio::time::sleep(age).await;
-            stop.cancel();
+        if let Some(age) = connection_age {
+            tokio::time::sleep(age.one()).await;
+            end.cancel();
         }
         std::future::pending::<()>().await;
     };
+    let patience = || async {
+        let stopped = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN_MAX).await;
+        };
+        match connection_age.and_then(|age| age.grace) {
+            Some(grace) => tokio::time::timeout(grace, stopped).await.unwrap_or_default(),
+            None => stopped.await,
+        }
+    };
     tokio::select! {
-        () = accept::drive(connection, &stop, DRAIN_MAX, |connection| connection.graceful_shutdown()) => {}
+        () = accept::drive(connection, &end, patience, |connection| connection.graceful_shutdown()) => {}
         () = ageing => {}
+    }
+}
+
+impl ConnectionAge {
+    /// Of one connection.
+    fn one(self) -> Duration {
+        let random = RandomState::new().hash_one(self.max) as f64 / u64::MAX as f64;
+        self.max.mul_f64(0.9 + 0.2 * random)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::inflate::{Encoding, SUPPORTED};
 use super::jaeger::settings::JaegerReceiverSettings;
-use super::listener::{Endpoint, Limits, Paths};
+use super::listener::{ConnectionAge, Endpoint, Limits, Paths};
 use super::otlp::settings::OtlpReceiverSettings;
 use super::zipkin::settings::ZipkinReceiverSettings;
 use super::{Dialect, zipkin};
@@ -101,8 +101,8 @@ pub struct GrpcServerSettings {
     pub max_recv_msg_size_mib: u64,
     /// Per connection; 0 means the appliance's own bound.
     pub max_concurrent_streams: u32,
-    /// `keepalive::server_parameters::max_connection_age`: then a connection is told to go, so that clients spread anew.
-    pub max_connection_age: Option<Duration>,
+    /// `keepalive::server_parameters::max_connection_age` and `max_connection_age_grace`.
+    pub connection_age: Option<ConnectionAge>,
     pub tls: Option<ServerTlsSettings>,
     pub policy: PolicySettings,
 }
@@ -174,7 +174,7 @@ impl GrpcServerSettings {
             endpoint: section.endpoint("endpoint", endpoint),
             max_recv_msg_size_mib: section.u64("max_recv_msg_size_mib", 0),
             max_concurrent_streams: section.u32("max_concurrent_streams", 0),
-            max_connection_age: section.section("keepalive", connection_age),
+            connection_age: section.section("keepalive", connection_age),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
             policy: PolicySettings::decode(section),
         };
@@ -232,13 +232,16 @@ fn compression_algorithms(section: &mut Section<'_>) -> Option<Vec<String>> {
 }
 
 /// `keepalive` of a gRPC server: the age, which is all of it that has an effect.
-fn connection_age(section: &mut Section<'_>) -> Option<Duration> {
+fn connection_age(section: &mut Section<'_>) -> Option<ConnectionAge> {
     section.inert("enforcement_policy", Shape::Map, "clients may ask as often as they like");
     section.section("server_parameters", |parameters| {
-        for key in ["max_connection_idle", "max_connection_age_grace", "time", "timeout"] {
+        for key in ["max_connection_idle", "time", "timeout"] {
             parameters.inert(key, Shape::Duration, "connections are watched by the appliance's own timeouts");
         }
-        parameters.optional_duration("max_connection_age").filter(|age| !age.is_zero())
+        // Zero stands for no end of it, as in the Collector.
+        let mut duration = |key| parameters.optional_duration(key).filter(|duration| !duration.is_zero());
+        let (max, grace) = (duration("max_connection_age"), duration("max_connection_age_grace"));
+        max.map(|max| ConnectionAge { max, grace })
     })
 }
 
@@ -265,7 +268,7 @@ impl Limits {
             grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
             http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(BODY_BYTES_MAX as usize),
             http_encodings: http.and_then(|http| http.compression_algorithms.clone()),
-            connection_age_max: grpc.and_then(|grpc| grpc.max_connection_age),
+            connection_age: grpc.and_then(|grpc| grpc.connection_age),
             streams_max: grpc.map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
             paths: Paths::default(),
         }

@@ -74,6 +74,8 @@ pub(super) struct Retention {
     futile_until: Cell<Option<Instant>>,
     /// Runs that should have gone and could not; as many as can be read from at all.
     passed_over: BTreeMap<RunKey, PassedOver>,
+    /// Runs that cannot be read to be thinned, and until when that is not tried again.
+    not_thinned: BTreeMap<RunKey, Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +86,7 @@ struct PassedOver {
 
 impl Retention {
     pub fn new(settings: RetentionSettings) -> Self {
-        Self { settings, futile_until: Cell::default(), passed_over: BTreeMap::new() }
+        Self { settings, futile_until: Cell::default(), passed_over: BTreeMap::new(), not_thinned: BTreeMap::new() }
     }
 
     /// Drops what must go now; returns how many runs.
@@ -124,11 +126,20 @@ impl Retention {
     pub fn next_to_thin(&self, runs: &Runs, spool: &Spool) -> Option<RunKey> {
         let age_max = self.settings.sampled_out_age_max?;
         let view = runs.view();
-        let run = view.first_unthinned()?;
+        let now = Instant::now();
+        let is_tried = |run: &&RunRecord| self.not_thinned.get(&run.key()).is_none_or(|until| *until <= now);
+        let run = view.unthinned().find(is_tried)?;
         let age = unix_nanos().saturating_sub(run.newest_received);
         let is_due = u128::from(age) > age_max.as_nanos();
         let is_decided = || spool.decided_to().is_none_or(|decided_to| decided_to.0 >= run.end);
         (is_due && is_decided()).then(|| run.key())
+    }
+
+    /// The run could not be read: newer ones do not wait for it.
+    pub fn pass_over_thinning(&mut self, key: RunKey) {
+        let now = Instant::now();
+        self.not_thinned.retain(|_, until| *until > now);
+        self.not_thinned.insert(key, now + PASS_OVER);
     }
 
     fn pass_over(&mut self, key: RunKey, error: &dyn std::fmt::Display) {

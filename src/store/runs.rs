@@ -339,10 +339,10 @@ impl View {
         self.first_segments().map(|segment| &segment.run().record)
     }
 
-    /// The record of the oldest run that can be searched and was not thinned.
-    pub(super) fn first_unthinned(&self) -> Option<&RunRecord> {
+    /// Records of the runs that can be searched and were not thinned, oldest first.
+    pub(super) fn unthinned(&self) -> impl Iterator<Item = &RunRecord> {
         let runs = self.first_segments().map(|segment| segment.run());
-        runs.filter(|run| run.is_served() && !run.is_thinned()).map(|run| &run.record).next()
+        runs.filter(|run| run.is_served() && !run.is_thinned()).map(|run| &run.record)
     }
 
     fn first_segments(&self) -> impl DoubleEndedIterator<Item = &Arc<RunSegment>> {

@@ -29,7 +29,7 @@ use thiserror::Error;
 
 use super::build::{Builder, Pushed};
 use super::format::chunk::Packer;
-use super::format::key::SegmentKey;
+use super::format::key::{RunKey, SegmentKey};
 use super::retention::{Retention, RetentionSettings};
 use super::runs::{RunRecord, Runs, RunsError, SegmentRecord};
 use crate::otlp::Signal;
@@ -152,6 +152,8 @@ struct Sealer {
     next_thinning: Instant,
     /// What thinned runs were made of: queries that began before may read it.
     replaced: Vec<thin::Replaced>,
+    /// The run that is thinned.
+    thinning: Option<RunKey>,
     #[cfg(test)]
     cut_short_after: Option<Step>,
     #[cfg(test)]
@@ -174,6 +176,7 @@ impl Sealer {
             next_attempt: Instant::now(),
             next_thinning: Instant::now(),
             replaced: Vec::new(),
+            thinning: None,
             #[cfg(test)]
             cut_short_after: None,
             #[cfg(test)]

@@ -315,7 +315,7 @@ async fn only_the_compressions_that_are_listed_are_taken() {
 async fn connections_end_at_their_age() {
     /// Silent connections are borne for longer.
     const BOUND: Duration = Duration::from_secs(40);
-    let age = line("keepalive: {server_parameters: {max_connection_age: 500ms}}");
+    let age = line("keepalive: {server_parameters: {max_connection_age: 500ms, max_connection_age_grace: 500ms}}");
     let spanreel = Spanreel::start(&Options { grpc: age, ..Options::default() }).await;
     let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.grpc)).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();

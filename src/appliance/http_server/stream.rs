@@ -21,9 +21,9 @@ const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 const TOO_LONG: &[u8] = b"HTTP/1.1 414 ";
 
 const TOO_LONG_ANSWER: &[u8] = b"HTTP/1.1 414 URI Too Long\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    connection: close\r\ncontent-length: 168\r\n\r\n\
-    the URL is longer than 65534 bytes; send the parameters with POST as application/x-www-form-urlencoded, \
-    or ask over gRPC: queries of up to 131072 bytes are taken there\n";
+    connection: close\r\ncontent-length: 212\r\n\r\n\
+    the path of the URL is too long, or its query behind a body of no known length; send the parameters with POST as \
+    application/x-www-form-urlencoded, or ask over gRPC: queries of up to 131072 bytes are taken there\n";
 
 /// What a connection keeps for what comes next.
 const READ_BYTES_KEPT: usize = 1024;

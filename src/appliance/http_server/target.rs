@@ -11,7 +11,8 @@
 //!
 //! Where a request begins is known as long as the bodies before it have a length. Behind anything else, and on connections
 //! of HTTP/2, bytes pass as they are; what is too long there hyper refuses. Invariants: without such a target every byte
-//! passes unchanged; no more is held back than a target may have, and one read.
+//! passes unchanged; only a query is held back, until it ends or is too long, so that hyper's bounds of time and size hold
+//! for everything else.
 
 use crate::query::LONG_QUERY;
 use std::mem;
@@ -32,10 +33,19 @@ pub struct Targets(Place);
 /// Where in the requests the next byte belongs.
 #[derive(Debug)]
 enum Place {
-    /// To a request line, of which this came. It is held back.
-    Request(Vec<u8>),
+    /// To a method, of which this came.
+    Method(Vec<u8>),
+    /// To the path of a target, of which so many bytes came.
+    Path(usize),
+    /// To the query of a target, which is held back.
+    Held {
+        path_len: usize,
+        query: Vec<u8>,
+    },
     /// To a query that goes into a header.
     Query,
+    /// Behind a target that stays: to the rest of the line.
+    RestOfLine,
     /// Behind such a query: to the version.
     Version(Vec<u8>),
     Headers(Headers),
@@ -56,7 +66,7 @@ struct Headers {
 
 impl Default for Targets {
     fn default() -> Self {
-        Self(Place::Request(Vec::new()))
+        Self(Place::Method(Vec::new()))
     }
 }
 
@@ -65,7 +75,18 @@ impl Targets {
     pub fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             let used = match &mut self.0 {
-                Place::Request(_) => self.request(bytes, out),
+                Place::Method(_) => self.method(bytes, out),
+                Place::Path(_) => self.path(bytes, out),
+                Place::Held { .. } => self.query(bytes, out),
+                Place::RestOfLine => {
+                    let used = line_len(bytes);
+                    let (line, _) = bytes.split_at(used);
+                    out.extend_from_slice(line);
+                    if line.ends_with(b"\n") {
+                        self.0 = Place::Headers(Headers::default());
+                    }
+                    used
+                }
                 Place::Query => {
                     let end = bytes.iter().position(|byte| matches!(byte, b' ' | b'\n'));
                     let (query, _) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -97,48 +118,60 @@ impl Targets {
 
     /// Appends what was held back: nothing more comes.
     pub fn end(&mut self, out: &mut Vec<u8>) {
-        if let Place::Request(line) = mem::replace(&mut self.0, Place::Unwatched) {
-            out.extend_from_slice(&line);
+        if let Place::Held { query, .. } = mem::replace(&mut self.0, Place::Unwatched) {
+            out.extend_from_slice(&query);
         }
     }
 
-    /// How many bytes belong to a request line that goes on, and whether it ends with them.
-    fn request(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
-        let Place::Request(line) = &mut self.0 else { return 0 };
-        let used = line_len(bytes);
-        line.extend_from_slice(bytes.get(..used).unwrap_or_default());
-        let ends = line.ends_with(b"\n");
-        let method_len = line.iter().take(METHOD_BYTES_MAX).position(|byte| *byte == b' ');
-        let target = method_len.and_then(|len| line.get(len + 1..)).unwrap_or_default();
-        let target_len = target.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n')).unwrap_or(target.len());
-        // An empty line in front of a request means nothing.
-        let next = match method_len {
-            _ if ends && line.iter().all(|byte| matches!(byte, b'\r' | b'\n')) => Place::Request(Vec::new()),
-            _ if line.starts_with(b"PRI ") => Place::Unwatched,
-            None if ends || line.len() >= METHOD_BYTES_MAX => Place::Unwatched,
-            Some(len) if target_len > URI_BYTES_MAX => {
-                let Some(path_len) = target.iter().take(URI_BYTES_MAX).position(|byte| *byte == b'?') else {
-                    return self.give_up(out, used);
-                };
-                let (request, query) = line.split_at(len + 1 + path_len);
-                out.extend_from_slice(request);
-                out.extend_from_slice(format!(" HTTP/1.1\r\n{LONG_QUERY}: ").as_bytes());
-                let query = query.get(1..).unwrap_or_default().to_vec();
-                self.0 = Place::Query;
-                self.pass(&query, out);
-                return used;
-            }
-            Some(_) if ends => Place::Headers(Headers::default()),
-            None | Some(_) => return used,
-        };
-        out.extend_from_slice(line);
-        self.0 = next;
-        used
+    /// One byte of a method, or what ends it.
+    fn method(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+        let (Place::Method(method), Some(byte)) = (&mut self.0, bytes.first()) else { return 0 };
+        out.push(*byte);
+        match byte {
+            b' ' if method == b"PRI" => self.0 = Place::Unwatched,
+            b' ' => self.0 = Place::Path(0),
+            // An empty line in front of a request means nothing.
+            b'\r' | b'\n' if method.is_empty() => {}
+            b'\n' => self.0 = Place::Unwatched,
+            _ if method.len() >= METHOD_BYTES_MAX => self.0 = Place::Unwatched,
+            _ => method.push(*byte),
+        }
+        1
     }
 
-    fn give_up(&mut self, out: &mut Vec<u8>, used: usize) -> usize {
-        self.end(out);
-        used
+    fn path(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+        let Place::Path(len) = &mut self.0 else { return 0 };
+        let end = bytes.iter().position(|byte| matches!(byte, b'?' | b' ' | b'\r' | b'\n'));
+        let (path, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+        out.extend_from_slice(path);
+        *len = len.saturating_add(path.len());
+        let path_len = *len;
+        match rest.first() {
+            _ if path_len > URI_BYTES_MAX => self.0 = Place::Unwatched,
+            Some(b'?') => self.0 = Place::Held { path_len, query: Vec::new() },
+            Some(_) => self.0 = Place::RestOfLine,
+            None => {}
+        }
+        path.len()
+    }
+
+    fn query(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+        let Place::Held { path_len, query } = &mut self.0 else { return 0 };
+        // With its question mark.
+        let room = (URI_BYTES_MAX + 1).saturating_sub(*path_len + query.len());
+        let part = &bytes[..bytes.len().min(room)];
+        let end = part.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
+        let (part, rest) = part.split_at(end.unwrap_or(part.len()));
+        query.extend_from_slice(part);
+        if !rest.is_empty() {
+            out.extend_from_slice(query);
+            self.0 = Place::RestOfLine;
+        } else if *path_len + query.len() > URI_BYTES_MAX {
+            out.extend_from_slice(format!(" HTTP/1.1\r\n{LONG_QUERY}: ").as_bytes());
+            out.extend_from_slice(query.get(1..).unwrap_or_default());
+            self.0 = Place::Query;
+        }
+        part.len()
     }
 
     /// HTTP/1.0 ends connections where HTTP/1.1 does not.
@@ -167,7 +200,7 @@ impl Targets {
             } else {
                 self.0 = match (headers.is_open_ended, headers.body_bytes) {
                     (true, _) => Place::Unwatched,
-                    (false, 0) => Place::Request(Vec::new()),
+                    (false, 0) => Place::Method(Vec::new()),
                     (false, left) => Place::Body(left),
                 };
             }
@@ -249,6 +282,23 @@ mod tests {
         assert!(passed(taken.as_bytes(), 1000) == taken.as_bytes());
         let longer = format!("GET {} HTTP/1.1\r\n\r\n", target(URI_BYTES_MAX + 1));
         assert!(passed(longer.as_bytes(), 1000).starts_with(b"GET / HTTP/1.1\r\nx-spanreel-query: xxx"));
+    }
+
+    #[test]
+    fn nothing_but_a_query_is_held_back() {
+        let line_without_end = format!("GET / {}", "x".repeat(1 << 20));
+        let path_without_end = format!("GET /{}", "x".repeat(1 << 20));
+        let method_without_end = "x".repeat(1 << 20);
+        for (came, held_max) in [
+            (line_without_end.as_str(), 0),
+            (path_without_end.as_str(), 0),
+            (method_without_end.as_str(), 0),
+            ("GET /api/search?q=aaaa", "?q=aaaa".len()),
+        ] {
+            let (mut targets, mut out) = (Targets::default(), Vec::new());
+            came.as_bytes().chunks(24).for_each(|piece| targets.pass(piece, &mut out));
+            assert_eq!(came.len() - out.len(), held_max, "{}", &came[..20]);
+        }
     }
 
     #[test]

@@ -215,10 +215,14 @@ impl Bucket {
         }
         let since = u128::from(arrived.saturating_sub(self.filled));
         let gained = since * u128::from(self.per_second) / u128::from(NANOS_PER_SECOND);
-        // Less than one stays in the time that has passed.
-        if gained > 0 {
-            self.level = self.capacity.min(self.level.saturating_add(u64::try_from(gained).unwrap_or(u64::MAX)));
-            self.filled = arrived;
+        let level = u128::from(self.level) + gained;
+        if level >= u128::from(self.capacity) {
+            (self.level, self.filled) = (self.capacity, self.filled.max(arrived));
+        } else if gained > 0 {
+            // Less than one stays in the time that has passed.
+            let time = (gained * u128::from(NANOS_PER_SECOND)).div_ceil(u128::from(self.per_second));
+            self.level = u64::try_from(level).unwrap_or(self.capacity);
+            self.filled = self.filled.saturating_add(u64::try_from(time).unwrap_or(u64::MAX));
         }
         let fits = wanted <= self.level;
         if fits {

@@ -243,6 +243,16 @@ fn spans_pass_by_a_bucket_that_fills_with_the_time_of_arrival() {
 }
 
 #[test]
+fn fractions_of_what_a_bucket_gains_add_up() {
+    let mut sampler = sampler(vec![Rule::RateLimiting { spans_per_second: 100, burst_capacity: 200 }]);
+    let facts = Facts { spans: 2, ..Facts::NONE };
+    // Two spans every 15 ms, for 30 s.
+    let arrivals = (1..=2_000).map(|trace| trace * 15 * MS);
+    let kept = arrivals.filter(|arrived| sampler.decide(TraceId([1; 16]), &facts, *arrived).is_kept).count() * 2;
+    assert!((3_190..=3_202).contains(&kept), "{kept}");
+}
+
+#[test]
 fn bytes_pass_by_a_bucket_that_fills() {
     let mut sampler = sampler(vec![Rule::BytesLimiting { bytes_per_second: 100, burst_capacity: 150 }]);
     let facts = |bytes| Facts { bytes, ..Facts::NONE };

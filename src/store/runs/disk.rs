@@ -293,6 +293,10 @@ impl Disk {
         if verdict == Verdict::Innocent {
             return SegmentError::Read(text);
         }
+        // Its files may go at any time: retention does not wait for who reads what was made anew.
+        if run.is_replaced() {
+            return SegmentError::Gone;
+        }
         self.set_aside(run, &text, verdict);
         SegmentError::Gone
     }

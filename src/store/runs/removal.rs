@@ -114,8 +114,10 @@ impl Runs {
             run.set_replaced(false);
             old.iter().for_each(|segment| segment.run().set_replaced(true));
         }
-        if copies.made > 0 {
-            self.show_pinned(&pins)?;
+        if copies.made > 0
+            && let Err(error) = self.show_pinned(&pins)
+        {
+            tracing::warn!(%error, "pinned traces of a run are found by id alone until the next start");
         }
         drop(pins);
         self.splits.replace(&old, recent);
@@ -153,7 +155,10 @@ impl Runs {
 
     /// The files of a run before [`Self::replace`] go; `segments` are its segments then.
     pub(in crate::store) fn remove_replaced(&self, key: RunKey, segments: &[Arc<RunSegment>]) -> Result<(), RunsError> {
-        segments.iter().for_each(|segment| segment.run().set_gone());
+        for segment in segments {
+            segment.run().set_gone();
+            self.splits.forget(segment.id());
+        }
         self.remove_files(key.from_segment(0))
     }
 

@@ -180,7 +180,8 @@ impl Splits {
         Ok((0u32..).zip(marked).filter_map(|(number, is_marked)| is_marked.then_some(number)).collect())
     }
 
-    /// Other segments stand in the place of these, which were there together.
+    /// Other segments stand in the place of these, which were there together. Marks of these stay for queries that have begun,
+    /// until they are forgotten.
     pub fn replace(&self, old: &[Arc<RunSegment>], new: Vec<Recent>) {
         let mut recent = self.recent();
         if let Some(at) = recent.iter().position(|recent| old.iter().any(|old| old.id() == recent.segment)) {
@@ -188,8 +189,7 @@ impl Splits {
                 recent.insert(at + offset, new);
             }
         }
-        drop(recent);
-        old.iter().for_each(|old| self.forget(old.id()));
+        recent.retain(|recent| old.iter().all(|old| old.id() != recent.segment));
     }
 
     pub fn forget(&self, segment: SegmentId) {

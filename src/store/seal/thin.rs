@@ -57,6 +57,9 @@ impl Sealer {
             Err(SealError::Stopped(_)) => false,
             Err(error) => {
                 self.next_thinning = Instant::now() + RETRY_INTERVAL_MAX;
+                if let (Some(run), SealError::Runs(RunsError::Read(_))) = (self.thinning.take(), &error) {
+                    self.retention.pass_over_thinning(run);
+                }
                 tracing::warn!(
                     %error,
                     again_in_seconds = RETRY_INTERVAL_MAX.as_secs(),
@@ -69,15 +72,18 @@ impl Sealer {
 
     /// What no query can still read of runs that were made anew.
     fn remove_replaced(&mut self) -> Result<(), SealError> {
-        let due = self.replaced.iter().take_while(|run| run.at.elapsed() >= self.settings.release_after).count();
-        for Replaced { run, segments, .. } in self.replaced.drain(..due) {
-            self.runs.remove_replaced(run, &segments)?;
+        while let Some(Replaced { at, run, segments }) = self.replaced.first()
+            && at.elapsed() >= self.settings.release_after
+        {
+            self.runs.remove_replaced(*run, segments)?;
+            self.replaced.remove(0);
         }
         Ok(())
     }
 
     pub(super) fn thin_if_due(&mut self) -> Result<bool, SealError> {
         let Some(run) = self.retention.next_to_thin(&self.runs, &self.spool) else { return Ok(false) };
+        self.thinning = Some(run);
         let segments = self.runs.view().of(run);
         let Some(before) = segments.first().map(|segment| segment.run().record.clone()) else { return Ok(false) };
         let mut listed: Vec<Listed> = Vec::with_capacity(segments.len());
@@ -107,6 +113,7 @@ impl Sealer {
         } else {
             self.runs.drop_run(run, DropReason::SampledOut, Unsaved::Keep)?;
         }
+        self.thinning = None;
         Ok(true)
     }
 

@@ -290,16 +290,23 @@ fn queries_that_have_begun_read_what_they_began_with() {
     let decider = decider(&rig);
     rig.append(&request((1..=20).map(|trace| span(trace, 1, 0, trace)).collect()));
     rig.sealer.seal_all().unwrap();
-    let began: Vec<_> = rig.view().segments().cloned().collect();
+    // A late span of the last trace is in a run of its own.
+    rig.append(&request(vec![span(20, 2, 1, 20)]));
+    rig.sealer.seal_all().unwrap();
+    let view = rig.view();
+    let began: Vec<_> = view.segments().cloned().collect();
+    let position = began[0].traces().unwrap().ids.len() - 1;
+    assert!((0..=position).any(|trace| view.may_be_split(&*began[0], trace)));
     decide(&decider, is_kept);
     rig.sealer.settings.release_after = Duration::from_secs(3_600);
     assert!(rig.sealer.thin());
     rig.sealer.thin();
     assert_eq!((began[0].traces().unwrap().len(), began[0].starts().unwrap().len()), (20, 20));
+    assert!((0..=position).any(|trace| view.may_be_split(&*began[0], trace)), "what was in pieces still is");
     rig.sealer.settings.release_after = Duration::ZERO;
     rig.sealer.thin();
     assert!(matches!(began[0].starts(), Err(crate::traceql::segment::SegmentError::Gone)));
-    assert_eq!((rig.view().summary().damaged_runs, rig.view().segments().count()), (0, 1), "nothing is set aside");
+    assert_eq!((rig.view().summary().damaged_runs, rig.view().segments().count()), (0, 2), "nothing is set aside");
     drop((began, decider));
     rig.close();
 }
