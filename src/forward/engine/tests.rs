@@ -3,7 +3,7 @@ use crate::forward::answer::Answer;
 use crate::forward::body::Body;
 use crate::forward::body::Dialect;
 use crate::forward::budget::Budget;
-use crate::forward::link::{Reply, Verdict};
+use crate::forward::link::Reply;
 use crate::forward::metrics::Metrics;
 use crate::forward::request::Piece;
 use crate::forward::settings::{Compression, RetrySettings};
