@@ -210,6 +210,19 @@ async fn requests_that_a_rate_limit_never_lets_pass_are_made_smaller() {
 }
 
 #[tokio::test]
+async fn a_request_that_passes_after_two_limits_was_not_too_large() {
+    let (model, tries) = (Model::new(vec![batch_of(1, 10)]), AtomicUsize::new(0));
+    let answer = move |_: &[String]| match tries.fetch_add(1, Ordering::Relaxed) < 2 {
+        true => Answer::Limited { after: Some(Duration::from_millis(1)), why: "RATE_LIMITED".to_owned() },
+        false => delivered(),
+    };
+    let engine = engine(&model, Box::new(answer), None);
+    drain(&engine, &model).await;
+    assert_eq!(model.sent(), 10);
+    assert_eq!(engine.link.request_raw_bytes_max(), crate::forward::link::REQUEST_RAW_BYTES_MAX);
+}
+
+#[tokio::test]
 async fn a_batch_larger_than_receivers_accept_is_cut_before_it_is_sent() {
     const LIMIT: usize = crate::forward::link::REQUEST_RAW_BYTES_MAX;
     let model = Model::new(vec![batch_of(1, 3), padded_batch_of(2, &[50_000; 110]), batch_of(3, 3)]);
