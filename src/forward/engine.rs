@@ -9,16 +9,17 @@
 //! There is one lane, or a second one for what is new while a backlog drains ([`lane`]).
 
 mod lane;
+mod resend;
 
 use super::budget::Share;
 use super::cutter::{Cut, spans_max};
 use super::deliver::deliver;
-use super::link::{HOURS_LOOK_INTERVAL, Link, Transport, Verdict};
-use super::request::Piece;
+use super::link::{HOURS_LOOK_INTERVAL, Link, Transport};
 use super::window::{Booking, RequestId, Sending};
 use crate::process::batch::settings::BatchSettings;
-use crate::spool::{Batch, Chunk, Newest, Outcome, ReadError, ReadLimits, Seq, unix_nanos};
+use crate::spool::{Chunk, Header, Newest, Outcome, ReadError, ReadLimits, Seq, unix_nanos};
 use lane::{Bounds, Lanes, Which};
+use resend::{resend, since_last};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -357,7 +358,9 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             return Some(None);
         }
         let link = &self.engine.link;
-        if is_away { None } else { link.budget().ahead(link.request_raw_bytes_max()).map(Some) }
+        // A batch is cut to smaller requests only when it is held.
+        let raw_bytes = link.request_raw_bytes_max().max(Header::RAW_BYTES_MAX);
+        if is_away { None } else { link.budget().ahead(raw_bytes).map(Some) }
     }
 
     fn finish(&mut self, done: Result<(RequestId, Option<Outcome>), tokio::task::JoinError>) -> Progress {
@@ -446,50 +449,6 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             error!(destination = self.engine.link.name, %error, "the cursor could not be moved; requests will be sent again");
         }
     }
-}
-
-/// So long before the last batch of a stretch became durable; 0 if that is not known.
-async fn since_last<S: Source>(source: S, (from, end): (Seq, Seq), nanos: u64) -> u64 {
-    let last = Seq(end.0.saturating_sub(1)).max(from);
-    let limits = ReadLimits { raw_bytes_max: 0, spans_max: 0, batches_max: 1 };
-    let Ok(Ok(chunk)) = tokio::task::spawn_blocking(move || source.read(last, limits)).await else { return 0 };
-    let received = chunk.batches.first().filter(|batch| batch.seq < end).map(|batch| batch.header.received);
-    received.map_or(0, |received| received.saturating_sub(nanos))
-}
-
-/// Sends what the spool still has of a stretch, of what became durable from `since` on; how many spans the destination took.
-async fn resend<S: Source, T: Transport>(
-    source: S,
-    link: &Link<T>,
-    since: u64,
-    (mut next, end): (Seq, Seq),
-    shutdown: &CancellationToken,
-) -> u64 {
-    let mut sent = 0;
-    while next < end {
-        let from = next;
-        let limits = ReadLimits { raw_bytes_max: link.request_raw_bytes_max(), spans_max: u64::MAX, batches_max: 512 };
-        let source = source.clone();
-        let read = tokio::task::spawn_blocking(move || source.read(from, limits)).await;
-        let Ok(Ok(chunk)) = read else { break };
-        if chunk.next <= from {
-            break;
-        }
-        next = chunk.next;
-        let batches: Vec<Batch> =
-            chunk.batches.into_iter().filter(|batch| batch.seq < end && batch.header.received >= since).collect();
-        if batches.is_empty() {
-            continue;
-        }
-        let piece = Piece::Batches(batches);
-        // Behind everything that is new: a closed gate lets the oldest through first.
-        match link.attempt(Seq(u64::MAX), shutdown, &piece).await {
-            Some(Verdict::Delivered { rejected_spans }) => sent += piece.spans().saturating_sub(rejected_spans),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    sent
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ pub(super) const REQUEST_RAW_BYTES_MAX: usize = 2 * crate::spool::Header::RAW_BY
 const REQUEST_RAW_BYTES_MIN: usize = 256 * 1024;
 
 /// So often a request meets a rate limit, alone and after the wait that was asked for, before smaller ones are tried: its
-/// size may be more than ever passes at once (Tempo 2 says of that what it says of a bucket that is empty).
+/// size may be more than ever passes at once (Tempo 2 says of that what it says of a bucket that is empty). The try before
+/// any wait does not count.
 const LIMITED_TRIES: u32 = 2;
 
 /// How often something that needs a person is tried again.
@@ -232,6 +233,11 @@ impl<T: Transport> Link<T> {
         !self.delivery.resend.is_zero()
     }
 
+    /// Spans that were to go again were not taken.
+    pub(super) fn left_out_of_resend(&self, spans: u64) {
+        self.metrics.left_out_of_resend(spans);
+    }
+
     /// How far back what goes again reaches.
     pub(super) fn resend_nanos(&self) -> u64 {
         u64::try_from(self.delivery.resend.as_nanos()).unwrap_or(u64::MAX)
@@ -325,12 +331,13 @@ impl<T: Transport> Link<T> {
             self.in_hours(shutdown).await?;
             let codec = self.codec();
             // Before anything is held for it.
-            if let Some(turn) = self.pace.turn(piece.body_bytes(self.dialect, codec), Instant::now()) {
-                tokio::select! {
-                    () = tokio::time::sleep_until(turn) => {}
+            let charge = match self.pace.turn(piece.body_bytes(self.dialect, codec), Instant::now()) {
+                Ok(charge) => charge,
+                Err(again) => tokio::select! {
+                    () = tokio::time::sleep_until(again) => continue,
                     () = shutdown.cancelled() => return None,
-                }
-            }
+                },
+            };
             let pass = self.gate.enter(order, shutdown).await?;
             // The wait may have been long.
             if self.closed_for().is_some() {
@@ -355,9 +362,10 @@ impl<T: Transport> Link<T> {
                 self.metrics.retried();
             }
             let bytes = body.encoded_bytes();
+            self.pace.settle(&charge, bytes);
             match self.send(body).await {
                 Answer::Delivered { rejected_spans, message } => {
-                    self.pace.delivered(bytes, Instant::now());
+                    self.pace.delivered(piece.raw_bytes(), bytes, Instant::now());
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     self.journal.success();
                     self.metrics.succeeded();
@@ -398,8 +406,8 @@ impl<T: Transport> Link<T> {
                 Answer::Retry { after, why } => self.log(pass.failed(after, &why), &why),
                 Answer::Limited { after, why } => {
                     let change = pass.failed(after, &why);
-                    // What failed together with others may have been one too many.
-                    limited += u32::from(change != Change::Nothing);
+                    // What failed before any wait, or together with others, may have been one too many.
+                    limited += u32::from(matches!(change, Change::ClosedAgain(_)));
                     if after.is_some() && change != Change::Nothing {
                         self.slow_down();
                     }

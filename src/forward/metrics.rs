@@ -17,6 +17,7 @@ pub struct Metrics {
     bytes: Family<DestinationLabels, Counter>,
     in_flight: Family<DestinationLabels, Gauge>,
     retries: Family<DestinationLabels, Counter>,
+    left_out_of_resend: Family<DestinationLabels, Counter>,
     last_success: Family<DestinationLabels, Gauge>,
     state: Family<StateLabels, Gauge>,
     /// What is shown to whoever scrapes.
@@ -48,6 +49,11 @@ impl Metrics {
         registry.register("spanreel_forward_requests_in_flight", "Requests under way", self.in_flight.clone());
         registry.register("spanreel_forward_retries", "Requests sent again", self.retries.clone());
         registry.register(
+            "spanreel_forward_resend_left_out_spans",
+            "Spans that were sent before, were to go again, and were not taken or not read; accounts have them as sent",
+            self.left_out_of_resend.clone(),
+        );
+        registry.register(
             "spanreel_forward_last_success_timestamp_seconds",
             "When the destination last took a request, Unix time; 0 if never since the start",
             self.last_success.clone(),
@@ -68,6 +74,7 @@ impl Metrics {
             bytes: self.bytes.get_or_create_owned(&labels),
             in_flight: self.in_flight.get_or_create_owned(&labels),
             retries: self.retries.get_or_create_owned(&labels),
+            left_out_of_resend: self.left_out_of_resend.get_or_create_owned(&labels),
             last_success: self.last_success.get_or_create_owned(&labels),
             destination: labels.destination,
         }
@@ -83,6 +90,7 @@ pub(super) struct DestinationMetrics {
     bytes: Counter,
     in_flight: Gauge,
     retries: Counter,
+    left_out_of_resend: Counter,
     last_success: Gauge,
 }
 
@@ -99,6 +107,15 @@ impl DestinationMetrics {
 
     pub(super) fn retried(&self) {
         self.retries.inc();
+    }
+
+    pub(super) fn left_out_of_resend(&self, spans: u64) {
+        self.left_out_of_resend.inc_by(spans);
+    }
+
+    #[cfg(test)]
+    pub(super) fn left_out_of_resend_for_test(&self) -> u64 {
+        self.left_out_of_resend.get()
     }
 
     pub(super) fn succeeded(&self) {

@@ -3,22 +3,29 @@
 //!
 //! A destination with a full token bucket says how long to wait. Going on as before would fill it again at once, so from
 //! then on half as much is sent as it was getting; what it takes raises that again, until it is forgotten.
+//!
+//! Rates count bytes of bodies as sent. Before a body is encoded, what it will have is guessed by the last one.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A learnt limit is never lower, bytes a second: a request of the largest size goes within half a minute.
-const LEARNT_MIN: f64 = 64.0 * 1024.0;
+/// A learnt limit is never lower, bytes a second: a request of the largest size goes within 16 s, also uncompressed.
+const LEARNT_MIN: f64 = 256.0 * 1024.0;
 
-/// Requests are never made smaller than this because of a rate limit, bytes as protobuf.
-const BURST_MIN: usize = 4 * 1024;
+/// Later requests are never made smaller than this because of a rate limit, bytes as protobuf; what did not pass at this
+/// size is cut nevertheless.
+const BURST_MIN: usize = 64 * 1024;
 
-/// Deliveries raise a learnt limit e-fold in so much time.
-const RECOVERY: Duration = Duration::from_secs(30);
+/// Deliveries raise a learnt limit e-fold in so much time: 20-fold in a minute.
+const RECOVERY: Duration = Duration::from_secs(20);
 
-/// A pause between deliveries counts as so much for the recovery, at most: who sends little proves little.
+/// A pause between deliveries counts as so much for the recovery, or as what the limit made of it: who sends little proves
+/// little.
 const RECOVERY_STEP_MAX: Duration = Duration::from_secs(2);
+
+/// Deliveries double the size of requests in so much time: from the smallest to the largest in a minute.
+const GROW_AFTER: Duration = Duration::from_secs(10);
 
 /// What was learnt is forgotten when the destination had nothing to say for so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
@@ -29,6 +36,15 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// A rate is measured over this at least.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
+/// Who waits asks again after so long: the limit may have changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Timers wake late: so much of the time that nobody used is made up for.
+const LATE_MAX: f64 = 0.02;
+
+/// A wait that is not worth a timer, seconds.
+const WAIT_MIN: f64 = 1e-6;
+
 /// Spreads bytes over time: each request takes its time before the next one may go.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -36,12 +52,15 @@ pub(super) struct Pace {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    free_at: Option<Instant>,
+    /// Bytes that were sent and whose time has not passed, as of a time.
+    owed: f64,
+    owed_at: Option<Instant>,
+    /// What became of each byte of the last body when it was encoded.
+    encoded_share: f64,
     learnt: Option<Learnt>,
-    /// What passes at once, bytes as protobuf, and when that was learnt.
-    burst: Option<(usize, Instant)>,
+    burst: Option<Burst>,
     window: Option<Window>,
 }
 
@@ -52,6 +71,18 @@ struct Learnt {
     raised_at: Instant,
 }
 
+/// What passes at once.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    /// As protobuf.
+    bytes_max: usize,
+    refused_at: Instant,
+    changed_at: Instant,
+    /// Longer each time that growing was wrong.
+    grow_after: Duration,
+    has_grown: bool,
+}
+
 /// What was delivered lately.
 #[derive(Debug, Clone, Copy)]
 struct Window {
@@ -59,68 +90,116 @@ struct Window {
     bytes: f64,
 }
 
+/// What a request's turn was counted as before its body was known.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Charge {
+    body_bytes: usize,
+    charged: f64,
+}
+
 impl Pace {
     pub(super) fn new(bytes_per_second_max: Option<u64>) -> Self {
-        Self { bytes_per_second_max, inner: Mutex::default() }
+        let inner = Inner { owed: 0.0, owed_at: None, encoded_share: 1.0, learnt: None, burst: None, window: None };
+        Self { bytes_per_second_max, inner: Mutex::new(inner) }
     }
 
-    /// When a request of so many bytes may go; it is counted as gone.
-    pub(super) fn turn(&self, bytes: usize, now: Instant) -> Option<Instant> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.learnt = inner.learnt.filter(|learnt| now.duration_since(learnt.lowered_at) < FORGOTTEN_AFTER);
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request may go whose body takes so many bytes before compression; it is counted as gone. `Err`: when to
+    /// ask again.
+    pub(super) fn turn(&self, body_bytes: usize, now: Instant) -> Result<Charge, Instant> {
+        let mut inner = self.lock();
+        inner.learnt = inner.learnt.filter(|learnt| now.saturating_duration_since(learnt.lowered_at) < FORGOTTEN_AFTER);
         let configured = self.bytes_per_second_max.map(|limit| limit.max(1) as f64);
         let learnt = inner.learnt.map(|learnt| learnt.bytes_per_second_max);
-        let limit = configured.into_iter().chain(learnt).reduce(f64::min)?;
-        let turn = inner.free_at.unwrap_or(now).max(now);
-        inner.free_at = Some(turn + Duration::from_secs_f64(bytes as f64 / limit));
-        Some(turn)
+        let passed = inner.owed_at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        match configured.into_iter().chain(learnt).reduce(f64::min) {
+            None => inner.owed = 0.0,
+            Some(limit) => {
+                inner.owed = (inner.owed - passed.as_secs_f64() * limit).max(-LATE_MAX * limit);
+                let wait = inner.owed / limit;
+                if wait > WAIT_MIN {
+                    return Err(now + Duration::from_secs_f64(wait.min(LOOK_INTERVAL.as_secs_f64())));
+                }
+            }
+        }
+        let charged = body_bytes as f64 * inner.encoded_share;
+        inner.owed += charged;
+        Ok(Charge { body_bytes, charged })
     }
 
-    /// A request of so many bytes was delivered.
-    pub(super) fn delivered(&self, bytes: usize, now: Instant) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The body whose turn it was has so many bytes.
+    pub(super) fn settle(&self, charge: &Charge, encoded_bytes: usize) {
+        let mut inner = self.lock();
+        inner.owed += encoded_bytes as f64 - charge.charged;
+        inner.encoded_share = encoded_bytes as f64 / charge.body_bytes.max(1) as f64;
+    }
+
+    /// A request of so many bytes as protobuf was delivered, and of so many as sent.
+    pub(super) fn delivered(&self, raw_bytes: usize, encoded_bytes: usize, now: Instant) {
+        let mut inner = self.lock();
+        let bytes = encoded_bytes as f64;
         let window = inner.window.get_or_insert(Window { began: now, bytes: 0.0 });
-        let length = now.duration_since(window.began);
+        let length = now.saturating_duration_since(window.began);
         if length > WINDOW {
             // The same rate, over a shorter time.
             let bytes = window.bytes / length.as_secs_f64() * (WINDOW / 2).as_secs_f64();
             *window = Window { began: now - WINDOW / 2, bytes };
         }
-        window.bytes += bytes as f64;
+        window.bytes += bytes;
         if let Some(learnt) = &mut inner.learnt {
-            let passed = now.saturating_duration_since(learnt.raised_at).min(RECOVERY_STEP_MAX);
-            learnt.bytes_per_second_max *= (passed.as_secs_f64() / RECOVERY.as_secs_f64()).exp();
+            let passed = now.saturating_duration_since(learnt.raised_at).as_secs_f64();
+            let counted = passed.min(RECOVERY_STEP_MAX.as_secs_f64().max(bytes / learnt.bytes_per_second_max));
+            learnt.bytes_per_second_max *= (counted / RECOVERY.as_secs_f64()).exp();
             learnt.raised_at = now;
+        }
+        if let Some(burst) = &mut inner.burst
+            && raw_bytes >= burst.bytes_max / 2
+            && now.saturating_duration_since(burst.changed_at) >= burst.grow_after
+        {
+            burst.bytes_max = burst.bytes_max.saturating_mul(2);
+            (burst.changed_at, burst.has_grown) = (now, true);
         }
     }
 
     /// The destination gets too much, and has said how long to wait. The new limit in bytes a second, if it is lowered:
     /// one that has taken nothing since the last time has other reasons.
     pub(super) fn too_fast(&self, now: Instant) -> Option<u64> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         let window = inner.window.take()?;
-        let rate = window.bytes / now.duration_since(window.began).max(WINDOW_MIN).as_secs_f64();
+        let rate = window.bytes / now.saturating_duration_since(window.began).max(WINDOW_MIN).as_secs_f64();
         let before = inner.learnt.map_or(f64::INFINITY, |learnt| learnt.bytes_per_second_max);
         let bytes_per_second_max = (rate.min(before) / 2.0).max(LEARNT_MIN);
         inner.learnt = Some(Learnt { bytes_per_second_max, lowered_at: now, raised_at: now });
         Some(bytes_per_second_max as u64)
     }
-}
 
-impl Pace {
-    /// A request of `raw_bytes` never passes, however long it is waited. How large others may be for a while.
+    /// A request of `raw_bytes` did not pass, alone and after its waits. How large others may be for a while.
     pub(super) fn too_much_at_once(&self, raw_bytes: usize, now: Instant) -> usize {
-        let bytes_max = (raw_bytes / 2).max(BURST_MIN);
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.burst = Some((bytes_max, now));
+        let mut inner = self.lock();
+        let before = inner.burst.filter(|burst| burst.is_known(now));
+        let bytes_max = (raw_bytes / 2).max(BURST_MIN).min(before.map_or(usize::MAX, |before| before.bytes_max));
+        let grow_after = before.map_or(GROW_AFTER, |before| match before.has_grown {
+            true => (before.grow_after * 2).min(FORGOTTEN_AFTER),
+            false => before.grow_after,
+        });
+        inner.burst = Some(Burst { bytes_max, refused_at: now, changed_at: now, grow_after, has_grown: false });
         bytes_max
     }
 
     /// How large a request may be, bytes as protobuf.
     pub(super) fn burst_max(&self, now: Instant) -> usize {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let burst = inner.burst.filter(|(_, learnt_at)| now.duration_since(*learnt_at) < FORGOTTEN_AFTER);
-        burst.map_or(usize::MAX, |(bytes_max, _)| bytes_max)
+        let burst = self.lock().burst.filter(|burst| burst.is_known(now));
+        burst.map_or(usize::MAX, |burst| burst.bytes_max)
+    }
+}
+
+impl Burst {
+    fn is_known(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.refused_at) < FORGOTTEN_AFTER
     }
 }
 
@@ -128,20 +207,36 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const MIB: usize = 1024 * 1024;
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Sends requests of 1 MiB as fast as they may go; how many within `time`, and when it is over.
-    fn drive(pace: &Pace, from: Instant, time: Duration) -> (u32, Instant) {
+    /// What a destination takes a request in, without any limit.
+    const ANSWER_TIME: Duration = Duration::from_millis(50);
+
+    /// When a request goes that is asked for at `now`.
+    fn go(pace: &Pace, body_bytes: usize, encoded_bytes: usize, mut now: Instant) -> Instant {
+        let charge = loop {
+            match pace.turn(body_bytes, now) {
+                Ok(charge) => break charge,
+                Err(again) => now = again,
+            }
+        };
+        pace.settle(&charge, encoded_bytes);
+        now
+    }
+
+    /// Sends requests of 1 MiB as fast as they may go, compressed to so many bytes; how many within `time`, and when it is
+    /// over.
+    fn drive(pace: &Pace, encoded_bytes: usize, from: Instant, time: Duration) -> (u32, Instant) {
         let (mut now, mut sent) = (from, 0);
         loop {
-            let turn = pace.turn(MIB, now).unwrap_or(now).max(now);
+            let turn = go(pace, MIB, encoded_bytes, now);
             if turn >= from + time {
                 return (sent, from + time);
             }
-            // What it takes without any limit.
-            now = turn + Duration::from_millis(50);
-            pace.delivered(MIB, now);
+            now = turn + ANSWER_TIME;
+            pace.delivered(MIB, encoded_bytes, now);
             sent += 1;
         }
     }
@@ -150,24 +245,68 @@ mod tests {
     fn the_limit_holds_over_many_requests_and_an_idle_time_is_not_saved_up() {
         let pace = Pace::new(Some(1000));
         let start = Instant::now();
-        let turns: Vec<Duration> = (0..4).map(|_| pace.turn(500, start).unwrap() - start).collect();
-        assert_eq!(turns, [0, 500, 1000, 1500].map(Duration::from_millis));
+        let ten = (0..10).fold(start, |now, _| go(&pace, 500, 500, now));
+        let took = (ten - start).as_secs_f64();
+        assert!((4.499..4.501).contains(&took), "{took} s");
         let later = start + Duration::from_secs(100);
-        assert_eq!(pace.turn(500, later), Some(later));
-        assert_eq!(Pace::new(None).turn(1 << 30, later), None);
+        assert_eq!(go(&pace, 500, 500, later), later);
+        let next = (go(&pace, 500, 500, later) - later).as_secs_f64();
+        assert!(next > 0.4, "{next} s");
+        assert_eq!(go(&Pace::new(None), 1 << 30, 1 << 30, later), later);
     }
 
     #[test]
-    fn a_destination_that_gets_too_much_gets_half_and_then_more_again() {
+    fn a_limit_counts_bytes_as_sent() {
+        let pace = Pace::new(Some(1000));
+        let start = Instant::now();
+        let last = (0..10).fold(start, |now, _| go(&pace, 10_000, 500, now));
+        let took = (last - start).as_secs_f64();
+        assert!((4.499..4.501).contains(&took), "half a second each: {took} s");
+    }
+
+    #[test]
+    fn a_destination_that_gets_too_much_gets_half_and_then_more_again_however_it_compresses() {
+        for encoded_bytes in [MIB, MIB / 5, MIB / 20] {
+            let pace = Pace::new(None);
+            let (before, now) = drive(&pace, encoded_bytes, Instant::now(), 10 * SECOND);
+            assert!(before >= 190, "20 a second: {before}");
+            let limit = pace.too_fast(now).unwrap() as f64 / encoded_bytes as f64;
+            assert!((8.0..12.0).contains(&limit), "{limit} requests a second");
+            let (after, now) = drive(&pace, encoded_bytes, now, 10 * SECOND);
+            assert!((80..150).contains(&after), "about half of it: {after}");
+            let (later, _) = drive(&pace, encoded_bytes, now, 60 * SECOND);
+            assert!(later >= 60 * 15, "it gets what it takes: {later}");
+        }
+    }
+
+    #[test]
+    fn the_lowest_limit_is_left_within_a_minute_also_with_large_requests() {
+        const LARGE: usize = 4 * MIB;
         let pace = Pace::new(None);
-        let (before, now) = drive(&pace, Instant::now(), 10 * SECOND);
-        assert!(before >= 190, "20 a second: {before}");
-        let limit = pace.too_fast(now).unwrap() as f64 / MIB as f64;
-        assert!((8.0..12.0).contains(&limit), "{limit} MiB/s");
-        let (after, now) = drive(&pace, now, 10 * SECOND);
-        assert!((80..150).contains(&after), "about half of it: {after}");
-        let (later, _) = drive(&pace, now, 60 * SECOND);
-        assert!(later >= 60 * 15, "it gets what it takes: {later}");
+        let mut now = Instant::now();
+        pace.delivered(1000, 1000, now);
+        assert_eq!(pace.too_fast(now), Some(LEARNT_MIN as u64));
+        let end = now + 60 * SECOND;
+        let mut last_pause = Duration::ZERO;
+        while now < end {
+            let turn = go(&pace, LARGE, LARGE, now);
+            last_pause = turn - now;
+            now = turn + ANSWER_TIME;
+            pace.delivered(LARGE, LARGE, now);
+        }
+        assert!(last_pause < 3 * SECOND, "16 s at first, {last_pause:?} now");
+    }
+
+    #[test]
+    fn who_waits_goes_as_soon_as_the_limit_is_forgotten() {
+        let pace = Pace::new(None);
+        let start = Instant::now();
+        pace.delivered(1000, 1000, start);
+        pace.too_fast(start);
+        let forgotten = start + FORGOTTEN_AFTER;
+        assert!(pace.turn(1000 * MIB, forgotten - SECOND).is_ok());
+        assert!(pace.turn(MIB, forgotten - SECOND).is_err_and(|again| again <= forgotten + LOOK_INTERVAL));
+        assert!(pace.turn(MIB, forgotten).is_ok());
     }
 
     #[test]
@@ -175,12 +314,10 @@ mod tests {
         let pace = Pace::new(None);
         let start = Instant::now();
         assert_eq!(pace.too_fast(start), None, "it is only starting");
-        assert_eq!(pace.turn(MIB, start), None);
-        pace.delivered(1000, start);
+        assert_eq!(go(&pace, MIB, MIB, start), start);
+        pace.delivered(1000, 1000, start);
         assert_eq!(pace.too_fast(start + SECOND), Some(LEARNT_MIN as u64));
         assert_eq!(pace.too_fast(start + 2 * SECOND), None);
-        assert!(pace.turn(MIB, start + 3 * SECOND).is_some());
-        assert_eq!(pace.turn(MIB, start + 2 * FORGOTTEN_AFTER), None, "long ago");
     }
 
     #[test]
@@ -188,18 +325,57 @@ mod tests {
         let (pace, start) = (Pace::new(None), Instant::now());
         assert_eq!(pace.burst_max(start), usize::MAX);
         assert_eq!(pace.too_much_at_once(MIB, start), MIB / 2);
+        assert_eq!(pace.too_much_at_once(2 * MIB, start), MIB / 2, "that was under way already");
         assert_eq!(pace.burst_max(start + SECOND), MIB / 2);
         assert_eq!(pace.too_much_at_once(100, start), BURST_MIN);
         assert_eq!(pace.burst_max(start + FORGOTTEN_AFTER), usize::MAX);
+    }
+
+    /// Delivers requests of the size in force, for so long.
+    fn deliver(pace: &Pace, from: Instant, time: Duration) -> Instant {
+        let mut now = from;
+        while now < from + time {
+            now += SECOND;
+            let bytes = pace.burst_max(now);
+            pace.delivered(bytes, bytes, now);
+        }
+        now
+    }
+
+    #[test]
+    fn what_is_delivered_makes_requests_large_again_within_a_minute() {
+        let (pace, start) = (Pace::new(None), Instant::now());
+        pace.too_much_at_once(100, start);
+        pace.delivered(100, 100, start + 30 * SECOND);
+        assert_eq!(pace.burst_max(start + 30 * SECOND), BURST_MIN, "a small request proves nothing");
+        let now = deliver(&pace, start, 65 * SECOND);
+        assert!(pace.burst_max(now) >= 4 * MIB, "{}", pace.burst_max(now));
+    }
+
+    #[test]
+    fn a_size_that_never_passes_is_tried_less_and_less_often() {
+        let (pace, mut now) = (Pace::new(None), Instant::now());
+        pace.too_much_at_once(MIB, now);
+        let mut passed = Vec::new();
+        for _ in 0..4 {
+            let refused = now;
+            while pace.burst_max(now) <= MIB / 2 {
+                now = deliver(&pace, now, SECOND);
+            }
+            passed.push((now - refused).as_secs());
+            pace.too_much_at_once(pace.burst_max(now), now);
+        }
+        assert_eq!(passed, [10, 20, 40, 80]);
     }
 
     #[test]
     fn the_configured_limit_holds_beside_a_learnt_one() {
         let pace = Pace::new(Some(1000));
         let start = Instant::now();
-        pace.delivered(10 * MIB, start);
+        pace.delivered(10 * MIB, 10 * MIB, start);
         pace.too_fast(start + SECOND);
-        let turns: Vec<Duration> = (0..2).map(|_| pace.turn(500, start).unwrap() - start).collect();
-        assert_eq!(turns, [0, 500].map(Duration::from_millis));
+        let second = go(&pace, 500, 500, go(&pace, 500, 500, start));
+        let took = (second - start).as_secs_f64();
+        assert!((0.499..0.501).contains(&took), "{took} s");
     }
 }

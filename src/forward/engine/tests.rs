@@ -5,6 +5,7 @@ use crate::forward::body::Dialect;
 use crate::forward::budget::Budget;
 use crate::forward::link::Reply;
 use crate::forward::metrics::Metrics;
+use crate::forward::request::Piece;
 use crate::forward::settings::{Compression, RetrySettings};
 use crate::forward::status::State;
 use crate::forward::testing::{Model, Scripted, batch_of, decoded, padded_batch_of, span_name, span_names};
@@ -206,6 +207,19 @@ async fn requests_that_a_rate_limit_never_lets_pass_are_made_smaller() {
     drain(&engine, &model).await;
     assert_eq!(model.sent(), 400);
     assert!(engine.link.request_raw_bytes_max() < crate::forward::link::REQUEST_RAW_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn a_request_that_passes_after_two_limits_was_not_too_large() {
+    let (model, tries) = (Model::new(vec![batch_of(1, 10)]), AtomicUsize::new(0));
+    let answer = move |_: &[String]| match tries.fetch_add(1, Ordering::Relaxed) < 2 {
+        true => Answer::Limited { after: Some(Duration::from_millis(1)), why: "RATE_LIMITED".to_owned() },
+        false => delivered(),
+    };
+    let engine = engine(&model, Box::new(answer), None);
+    drain(&engine, &model).await;
+    assert_eq!(model.sent(), 10);
+    assert_eq!(engine.link.request_raw_bytes_max(), crate::forward::link::REQUEST_RAW_BYTES_MAX);
 }
 
 #[tokio::test]
