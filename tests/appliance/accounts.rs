@@ -19,7 +19,7 @@ const ROUNDS: u64 = 4;
 const REQUESTS_PER_CLIENT: u64 = 9;
 const SPANS_PER_REQUEST: u64 = 90;
 /// Of each span: some rounds of an outage are more than the spool may hold.
-const NOISE_BYTES: usize = 10 * 1024;
+const NOISE_BYTES: usize = 20 * 1024;
 /// Each round is cut off when so many of its requests were acknowledged.
 const ACKNOWLEDGED: u64 = 20;
 const BOUND: Duration = Duration::from_secs(90);
