@@ -150,6 +150,17 @@ export const series = (q: string, range: Bounds, stepSeconds: number, signal?: A
 export const instant = (q: string, range: Bounds, signal?: AbortSignal) =>
   get<SeriesAnswer>("api/metrics/query", { q, ...metricBounds(range) }, signal);
 
+/** What `asked` answers, a longer form of `query`. A refusal is told of the query as it was typed, not of what was added to it. */
+export async function ofQuery<T>(query: string, range: Bounds, signal: AbortSignal, asked: Promise<T>): Promise<T> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 400) throw error;
+    const bare = await search(query, range, 1, 1, signal).then(() => error, (other: unknown) => other);
+    throw bare instanceof ApiError && bare.status === 400 ? new ApiError(400, bare.message.replace("$end", "end of the query")) : error;
+  }
+}
+
 export const tags = (range: Bounds, signal?: AbortSignal) => get<TagsAnswer>("api/v2/search/tags", bounds(range), signal);
 
 /** The API's default would be everything; nobody reads more of a list than this. */

@@ -36,13 +36,15 @@ const FACETS: readonly (readonly [field: string, title: string])[] = [
 
 interface Props {
   query: string;
+  /** That the query is refused, or may be, the page says itself: each facet would say it again. */
+  isRefused: boolean;
   /** Further attributes as facets. */
   more: string[];
   setMore: (fields: string[]) => void;
   run: (query: string) => void;
 }
 
-export function Facets({ query, more, setMore, run }: Props) {
+export function Facets({ query, isRefused, more, setMore, run }: Props) {
   const { start, end } = range.value;
   const known = useAnswer(`facets ${Math.floor(start / 60)} ${Math.floor(end / 60)}`, (signal) => tags({ start, end }, signal));
   const all: string[] = (known.data?.scopes ?? [])
@@ -55,10 +57,10 @@ export function Facets({ query, more, setMore, run }: Props) {
     <aside class="facets" aria-label="Filters">
       <DurationFilter query={query} run={run} />
       {shown.map(([field, title]) => (
-        <Facet key={field} field={field} title={title} query={query} run={run} />
+        <Facet key={field} field={field} title={title} query={query} isRefused={isRefused} run={run} />
       ))}
       {extra.map((field) => (
-        <Facet key={field} field={field} title={field.replace(/^(span|resource)\./, "")} query={query} run={run} close={() => setMore(more.filter((one) => one !== field))} open />
+        <Facet key={field} field={field} title={field.replace(/^(span|resource)\./, "")} query={query} isRefused={isRefused} run={run} close={() => setMore(more.filter((one) => one !== field))} open />
       ))}
       <label class="more">
         <span>Any other attribute</span>
@@ -117,6 +119,7 @@ interface FacetProps {
   field: string;
   title: string;
   query: string;
+  isRefused: boolean;
   run: (query: string) => void;
   open?: boolean;
   close?: () => void;
@@ -139,7 +142,7 @@ function counted(answer: SeriesAnswer | null, field: string): Value[] {
     .sort((a, b) => b.spans - a.spans);
 }
 
-function Facet({ field, title, query, run, open = false, close }: FacetProps) {
+function Facet({ field, title, query, isRefused, run, open = false, close }: FacetProps) {
   const active = conditions(query).some((part) => part.replace(/\s+/g, "").startsWith(`${field}=`) || part.replace(/\s+/g, "").startsWith(`${field}!=`));
   const [opened, setOpened] = useState(open || OPEN.has(field) || active);
   const [all, setAll] = useState(false);
@@ -170,7 +173,7 @@ function Facet({ field, title, query, run, open = false, close }: FacetProps) {
       </h3>
       {opened && (
         <>
-          {answer.error && (
+          {answer.error && !(isRefused && answer.error.status === 400) && (
             <p class="note" role="alert">
               {answer.error.message}{" "}
               <button type="button" class="linkish" onClick={answer.reload}>
@@ -200,9 +203,10 @@ function Facet({ field, title, query, run, open = false, close }: FacetProps) {
               );
             })}
           </ul>
+          {all && values.length >= VALUES_MAX && <p class="note">The {VALUES_MAX} most frequent; write the query for others.</p>}
           {values.length > SHOWN && (
             <button type="button" class="quiet all" onClick={() => setAll(!all)}>
-              {all ? "fewer" : `${values.length - SHOWN} more`}
+              {all ? "fewer" : `${values.length - SHOWN} more${values.length >= VALUES_MAX ? " of many" : ""}`}
             </button>
           )}
         </>

@@ -30,7 +30,8 @@ export function Login() {
       await login(credentials);
       loginWanted.value = false;
     } catch (error) {
-      setProblem((error as ApiError).message);
+      const { status, message } = error as ApiError;
+      setProblem(status !== 401 ? message : "token" in credentials ? "The token is not known." : "User or password is wrong.");
     }
     setBusy(false);
   };

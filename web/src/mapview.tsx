@@ -121,6 +121,9 @@ function labels(map: ServiceMap, byId: Map<string, MapNode>, seconds: number): P
 
 const clipped = (text: string, characters: number): string => (text.length > characters ? `${text.slice(0, characters - 1)}…` : text);
 
+/** How far a call within a layer reaches out, by three quarters: that must fit into the margin behind the last layer. */
+const LOOP = 50;
+
 interface EdgeProps {
   edge: MapEdge;
   from: MapNode;
@@ -139,7 +142,7 @@ function Edge({ edge, from, to, most, seconds, leads }: EdgeProps) {
   const bend = back ? 50 : Math.max(40, (x1 - x0) / 2);
   const bow = bowOf(from, to);
   const path = to.layer === from.layer
-    ? `M${x0} ${y0}C${x0 + 62} ${y0} ${x0 + 62} ${y1} ${x0 + 2} ${y1}`
+    ? `M${x0} ${y0}C${x0 + LOOP} ${y0} ${x0 + LOOP} ${y1} ${x0 + 2} ${y1}`
     : back
     ? `M${from.x + NODE_WIDTH / 2} ${from.y}C${from.x + NODE_WIDTH / 2} ${from.y - bend} ${to.x + NODE_WIDTH / 2} ${to.y - bend} ${to.x + NODE_WIDTH / 2} ${to.y - 2}`
     : `M${x0} ${y0}C${x0 + bend} ${y0 + bow} ${x1 - bend} ${y1 + bow} ${x1} ${y1}`;

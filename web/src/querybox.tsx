@@ -5,7 +5,7 @@ import { tags, values } from "./api";
 import type { TagsAnswer } from "./api";
 import { useAnswer } from "./hooks";
 import { range } from "./range";
-import { attribute, completionAt, literal } from "./traceql";
+import { afterKey, attribute, completionAt, literal } from "./traceql";
 import { Icon } from "./ui";
 
 /** Shown at once; more typing finds the others. */
@@ -131,16 +131,16 @@ export function QueryBox({ query, run, invalid }: { query: string; run: (query: 
     }
   };
   const typed = (event: TargetedEvent<HTMLInputElement>) => {
-    let value = event.currentTarget.value;
-    let at = event.currentTarget.selectionStart ?? value.length;
-    // An opened filter is closed at once.
-    if (value === "{") {
-      value = "{  }";
-      at = 2;
-      caretWanted.current = 2;
+    const field = event.currentTarget;
+    const at = field.selectionStart ?? field.value.length;
+    const next = afterKey(field.value, at, (event as unknown as InputEvent).data ?? "");
+    if (next.text !== field.value) {
+      // At once and not when it is drawn: the text may be the one of before, of which nothing would be drawn anew.
+      field.value = next.text;
+      field.setSelectionRange(next.caret, next.caret);
     }
-    setText(value);
-    setCaret(at);
+    setText(next.text);
+    setCaret(next.caret);
     setChosen(-1);
     setOpen(true);
   };

@@ -111,6 +111,24 @@ export function takesMetrics(query: string): boolean {
   return split(query, "|").filter((part) => part !== "").length <= 1 || split(query, "||").length > 1;
 }
 
+/** What a text becomes by a key, and where the caret is then. */
+export interface Typed {
+  text: string;
+  caret: number;
+}
+
+/** A filter is closed as soon as it is opened; who types the whole of it all the same types over what stands there already. */
+export function afterKey(text: string, caret: number, key: string): Typed {
+  if (text === "{") return { text: "{  }", caret: 2 };
+  if (key === " " && caret === 3 && /^\{ {3}\}$/.test(text)) return { text: "{  }", caret: 2 };
+  if (key === "}" && /^\s*\}\s*$/.test(text.slice(caret))) {
+    let excess = false;
+    scan(text, (_, depth) => (depth < 0 ? ((excess = true), false) : undefined));
+    if (excess) return { text: text.slice(0, caret), caret };
+  }
+  return { text, caret };
+}
+
 /** What may be completed at the caret. */
 export interface Completion {
   kind: "key" | "value" | "none";

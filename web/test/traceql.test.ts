@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { attribute, completionAt, condition, conditions, holds, quote, takesMetrics, traceIdOf, withCondition, withoutCondition, withoutField } from "../src/traceql";
+import { afterKey, attribute, completionAt, condition, conditions, holds, quote, takesMetrics, traceIdOf, withCondition, withoutCondition, withoutField } from "../src/traceql";
 import { bytes, count, duration, durationLiteral, percent } from "../src/format";
 import { seconds, step } from "../src/range";
 
@@ -57,6 +57,19 @@ test("completion knows whether a name or a value is wanted", () => {
   assert.equal(at("{ a = 1 && |").kind, "key");
   assert.equal(at("{ a = 1 | }").kind, "none");
   assert.equal(at("{ a = 1 } |").kind, "none");
+});
+
+test("what is closed by itself is typed over, and nothing else is", () => {
+  const type = (text: string): string => {
+    let now = { text: "", caret: 0 };
+    for (const key of text) now = afterKey(now.text.slice(0, now.caret) + key + now.text.slice(now.caret), now.caret + 1, key);
+    return now.text;
+  };
+  for (const text of ["{ status = error }", "{ status = error}", "{ }", '{ name = "}" }', "{ a = 1 } > { b = 2 } | count() > 1", "({ a = 1 }) || { b = 2 }"]) assert.equal(type(text), text);
+  assert.deepEqual(["{status = error}", "{}"].map(type), ["{ status = error}", "{ }"]);
+  assert.deepEqual(afterKey("{ a } } && { b }", 5, "}"), { text: "{ a } } && { b }", caret: 5 });
+  assert.deepEqual(afterKey("{ { a } }", 7, "}"), { text: "{ { a } }", caret: 7 });
+  assert.deepEqual(afterKey("{ a } }", 5, ""), { text: "{ a } }", caret: 5 }, "pasted");
 });
 
 test("accepting a value replaces the whole of what was typed", () => {

@@ -24,14 +24,18 @@ export function Destinations({ now }: { now: Health }) {
 function Line({ of: one }: { of: Destination }) {
   const lost = Object.entries(one.expired).filter(([, spans]) => spans > 0);
   const failing = one.last_error !== null && (one.last_success ?? 0) < one.last_error.at;
+  // A state that names the last error need not, as it stands below with its time.
+  const error = failing && one.last_error ? one.last_error.text : "";
+  const named = one.state ?? "starting";
+  const state = error !== "" && named.endsWith(`: ${error}`) ? named.slice(0, -error.length - 2) : named;
   const letters = one.dead_letters === undefined ? 0 : one.dead_letters;
   return (
     <tr>
       <td>
         {one.destination} <small>of {one.pipeline}</small>
       </td>
-      <td>
-        <span class={one.configured ? (failing ? "condition bad" : "condition good") : "condition warn"}>{one.configured ? (one.state ?? "starting") : "not configured any more"}</span>
+      <td class="state">
+        <span class={one.configured ? (failing ? "condition bad" : "condition good") : "condition warn"}>{one.configured ? state : "not configured any more"}</span>
         {failing && one.last_error && (
           <div class="bad-text">
             {one.last_error.text} <small>{ago(one.last_error.at * 1000)}</small>

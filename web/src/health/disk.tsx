@@ -1,10 +1,13 @@
 // Where data lie, how long there is room, and how much the flash is written.
 import type { Health } from "../api";
 import { bytes, coarse, count, percent } from "../format";
-import { forecast } from "../pages/home";
+import { FORECAST_SECONDS_MAX, RATE_SECONDS_MIN, forecast } from "../pages/home";
 
 export function Disk({ now }: { now: Health }) {
-  const { spool, store } = now;
+  const { spool, store, uptime_seconds: uptime } = now;
+  const perDay = spool.written_per_day_bytes;
+  const isEarly = uptime < RATE_SECONDS_MIN;
+  const hasDate = spool.full_in_seconds !== null && spool.full_in_seconds <= FORECAST_SECONDS_MAX && !isEarly;
   return (
     <section>
       <h2>Disk</h2>
@@ -13,13 +16,13 @@ export function Disk({ now }: { now: Health }) {
           title="Spool"
           value={spool.bytes}
           max={spool.bytes_max}
-          note={`${count(spool.batches)} batches, ${bytes(spool.raw_bytes)} before compression${spool.batches > 0 ? `; oldest ${coarse(spool.oldest_age_seconds)}` : ""}; ${forecast(spool.full_in_seconds)}, then the oldest goes`}
+          note={`${count(spool.batches)} batches, ${bytes(spool.raw_bytes)} before compression${spool.batches > 0 ? `; oldest ${coarse(spool.oldest_age_seconds)}` : ""}; ${forecast(spool.full_in_seconds, uptime)}${hasDate ? ", then the oldest goes" : ""}`}
         />
         <Gauge
           title="Store"
           value={store.bytes}
           max={store.bytes_max ?? 0}
-          note={`${count(store.spans)} spans${store.spans > 0 ? `, ${Math.round(store.bytes / store.spans)} bytes each` : ""}${store.oldest_received ? `; oldest ${coarse(Date.now() / 1000 - store.oldest_received)}` : ""}${store.max_age_seconds ? ` of ${coarse(store.max_age_seconds)}` : ""}${store.pinned_traces > 0 ? `; ${count(store.pinned_traces)} traces are pinned` : ""}`}
+          note={`${count(store.spans)} spans${store.spans > 0 ? `, ${Math.round(store.bytes / store.spans)} bytes each` : ""}${store.oldest_received ? `; oldest ${coarse(Date.now() / 1000 - store.oldest_received)}` : ""}${store.max_age_seconds ? `; kept ${coarse(store.max_age_seconds)}` : ""}${store.pinned_traces > 0 ? `; ${count(store.pinned_traces)} traces are pinned` : ""}${store.waiting_spans > 0 ? `; ${count(store.waiting_spans)} more are still in the spool` : ""}`}
           problem={store.damaged_runs > 0 ? `${count(store.damaged_runs)} runs are damaged: spanreel verify says where.` : ""}
         />
         <div class="card">
@@ -32,9 +35,9 @@ export function Disk({ now }: { now: Health }) {
         </div>
         <div class="card">
           <h2>Written to the flash</h2>
-          <span class="big">{spool.written_per_day_bytes === null ? "–" : bytes(spool.written_per_day_bytes)}</span> <small>a day</small>
+          {perDay === null || isEarly ? <span class="big">–</span> : <><span class="big">{bytes(perDay)}</span> <small>a day</small></>}
           <p class="note">
-            {spool.written_per_day_bytes !== null && `${bytes(spool.written_per_day_bytes * 365)} a year. `}
+            {perDay !== null && (isEarly ? "Too early to say how much it is a day. " : `${bytes(perDay * 365)} a year. `)}
             A sync before each OK takes {(spool.sync_mean_micros / 1000).toFixed(1)} ms in the mean of {count(spool.syncs)}, {(spool.sync_max_micros / 1000).toFixed(0)} ms at most.
           </p>
         </div>

@@ -2,6 +2,7 @@ import { useMemo, useState } from "preact/hooks";
 import { label, series } from "../api";
 import type { SeriesAnswer } from "../api";
 import { readBox, writeBox } from "../chart/box";
+import type { Box } from "../chart/box";
 import { clock, count, duration, durationLiteral, percent } from "../format";
 import { useAnswer, useTitle } from "../hooks";
 import { QueryBox } from "../querybox";
@@ -29,6 +30,8 @@ export interface Difference {
   /** Between 0 and 1: how much of the selection would have to change to look like the rest. */
   distance: number;
   values: Share[];
+  /** Shares of the spans that have the attribute at all. */
+  on: { inside: number; outside: number };
 }
 
 /** What `compare()` answers, as differences, the largest first. */
@@ -62,7 +65,7 @@ export function differences(answer: SeriesAnswer): Difference[] {
     let distance = list.reduce((sum, share) => sum + Math.abs(share.inside - share.outside), 0);
     distance += Math.abs((inside > 0 ? 1 - inside / most : 1) - (outside > 0 ? 1 - outside / mostOutside : 1));
     list.sort((a, b) => Math.abs(b.inside - b.outside) - Math.abs(a.inside - a.outside));
-    result.push({ field, distance: Math.min(1, distance / 2), values: list });
+    result.push({ field, distance: Math.min(1, distance / 2), values: list, on: { inside: inside / most, outside: outside / mostOutside } });
   }
   return result.sort((a, b) => b.distance - a.distance);
 }
@@ -73,6 +76,7 @@ export default function Explain() {
   const { start, end } = range.value;
   const box = readBox(parameter("box"));
   const [all, setAll] = useState(false);
+  const [isRefused, setRefused] = useState(false);
   const selection = box ? `duration > ${durationLiteral(box.low)} && duration < ${durationLiteral(box.high)}` : "";
   const within = box ? `, ${Math.round(box.from * 1e9)}, ${Math.round(box.to * 1e9)}` : "";
   const asked = box && takesMetrics(query) ? `${query} | compare({ ${selection} }, ${TOP}${within})` : null;
@@ -81,15 +85,15 @@ export default function Explain() {
   const shown = found.filter((one) => one.distance > 0.01).slice(0, all ? 200 : ATTRIBUTES_SHOWN);
   return (
     <div class="explain">
-      <QueryBox query={query} run={(next) => change({ q: next.trim() === "{ }" ? null : next })} invalid={answer.error?.status === 400} />
+      <QueryBox query={query} run={(next) => change({ q: next.trim() === "{ }" ? null : next })} invalid={isRefused || answer.error?.status === 400} />
       <p class="note">Draw a box around what is odd. Every attribute is then ranked by how much the spans in the box differ from all others.</p>
-      <Heatmap query={query} box={box} onBox={(next) => change({ box: next && writeBox(next) }, box ? "replace" : "push")} />
+      <Heatmap query={query} box={box} onBox={(next) => change({ box: next && writeBox(next) }, box ? "replace" : "push")} onRefused={setRefused} />
       {box && (
         <p class="filter-line">
           <b>
             {duration(box.low)} – {duration(box.high)}, {clock(box.from * 1000)} – {clock(box.to * 1000)}
           </b>
-          <a href={href("traces", { ...keepRange(), since: null, from: box.from.toFixed(0), to: box.to.toFixed(0), q: withCondition(withCondition(query, `duration > ${durationLiteral(box.low)}`), `duration < ${durationLiteral(box.high)}`) })}>These traces</a>
+          <a href={tracesIn(box, query)}>These traces</a>
           <button type="button" class="quiet" onClick={() => change({ box: null })} aria-label="Remove the box">
             <Icon name="close" />
           </button>
@@ -98,13 +102,13 @@ export default function Explain() {
           </span>
         </p>
       )}
-      {answer.error && <Failure error={answer.error} what="No comparison" retry={answer.reload} />}
+      {answer.error && !isRefused && <Failure error={answer.error} what="No comparison" retry={answer.reload} />}
       {answer.loading && !answer.data && box && <Waiting />}
       {answer.data && shown.length === 0 && <Empty title="The spans in the box do not differ from the others" />}
       {box && (
         <div class={answer.loading ? "differences stale" : "differences"}>
           {shown.map((one) => (
-            <DifferenceCard key={one.field} difference={one} query={query} />
+            <DifferenceCard key={one.field} difference={one} query={query} box={box} />
           ))}
         </div>
       )}
@@ -117,15 +121,30 @@ export default function Explain() {
   );
 }
 
-function DifferenceCard({ difference, query }: { difference: Difference; query: string }) {
-  const { field, distance, values } = difference;
-  const filter = (share: Share, operator: "=" | "!=") => href("traces", { ...keepRange(), q: withCondition(query, condition(field, share.value, share.type, operator)) });
+/** The traces of a query that lie in a box. */
+const tracesIn = (box: Box, query: string): string =>
+  href("traces", {
+    ...keepRange(),
+    since: null,
+    from: box.from.toFixed(3),
+    to: box.to.toFixed(3),
+    q: withCondition(withCondition(query, `duration > ${durationLiteral(box.low)}`), `duration < ${durationLiteral(box.high)}`),
+  });
+
+function DifferenceCard({ difference, query, box }: { difference: Difference; query: string; box: Box }) {
+  const { field, distance, values, on } = difference;
+  const filter = (share: Share, operator: "=" | "!=") => tracesIn(box, withCondition(query, condition(field, share.value, share.type, operator)));
   return (
     <div class="card difference">
       <h3>
         <span class="clip">{field}</span>
         <small title="How much the box differs from the rest">{percent(distance)}</small>
       </h3>
+      {values.length === 0 && (
+        <p class="note">
+          On {percent(on.inside)} of the box and {percent(on.outside)} of all others; no value of it is frequent.
+        </p>
+      )}
       <ul>
         {values.slice(0, VALUES_SHOWN).map((share) => (
           <li key={share.value}>

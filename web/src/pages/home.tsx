@@ -16,11 +16,15 @@ const LOOK_MS = 15_000;
 const AWAIT_MS = 2_000;
 const SAMPLES = 60;
 /** Longer forecasts say more about today than about then. */
-const FORECAST_SECONDS_MAX = 365 * 86_400;
+export const FORECAST_SECONDS_MAX = 365 * 86_400;
+
+/** Rates are since the start: sooner, one burst would be taken for a day. */
+export const RATE_SECONDS_MIN = 600;
 
 /** When the spool reaches its budget, if things go on like this. */
-export function forecast(seconds: number | null): string {
+export function forecast(seconds: number | null, uptimeSeconds: number): string {
   if (seconds === null) return "not filling up";
+  if (uptimeSeconds < RATE_SECONDS_MIN) return "too early to say when the spool is full";
   return seconds > FORECAST_SECONDS_MAX ? "room for more than a year" : `the spool is full in about ${coarse(seconds)}`;
 }
 
@@ -62,7 +66,7 @@ export function Strip({ status, more = true }: { status: Status; more?: boolean 
         {disk ? <b class="bad-text">{spool.disk_error ?? "The disk is full: nothing is taken in"}</b> : <b>Receiving</b>}
       </span>
       <span>
-        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk; {forecast(spool.full_in_seconds)}
+        <b>{bytes(spool.bytes)}</b> in the spool, <b>{bytes(spool.disk_free_bytes)}</b> free on the disk; {forecast(spool.full_in_seconds, status.uptime_seconds)}
       </span>
       {destinations.length === 0 ? (
         <span>Kept here, forwarded nowhere</span>
@@ -162,7 +166,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
         </div>
         <div class="card">
           <h2>Slowest, p95</h2>
-          <a class="big" href={traces(slowest.service, ` && duration > ${Math.round(slowest.p95 / 1e3)}us`)}>
+          <a class="big" href={traces(slowest.service, ` && duration >= ${Math.floor(slowest.p95 / 1e3)}us`)}>
             {duration(slowest.p95)}
           </a>{" "}
           <small>
@@ -230,7 +234,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
           All {count(sorted.length)} services
         </button>
       )}
-      <p class="note">Requests are server and consumer spans, and the roots of traces. {seconds >= METRICS_SECONDS_MAX - 10 && "Figures are of the last 24 hours of the range at most."}</p>
+      <p class="note">Requests are server and consumer spans, and the roots of traces; their rates are means of the whole range. {seconds >= METRICS_SECONDS_MAX - 10 && "Figures are of the last 24 hours of the range at most."}</p>
     </>
   );
 }

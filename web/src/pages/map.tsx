@@ -1,5 +1,5 @@
 import { useMemo } from "preact/hooks";
-import { search } from "../api";
+import { ofQuery, search } from "../api";
 import type { SearchAnswer } from "../api";
 import { count } from "../format";
 import { useAnswer, useTitle } from "../hooks";
@@ -23,16 +23,24 @@ export default function MapPage() {
   const { start, end } = range.value;
   const query = parameter("q") || EVERYTHING;
   const asked = takesMetrics(query) ? `${query} | select(${MAP_FIELDS})` : query;
-  const answer = useAnswer(`${asked} ${start} ${end}`, (signal) => search(asked, { start, end }, TRACES, SPANS, signal));
+  const answer = useAnswer(`${asked} ${start} ${end}`, (signal) => ofQuery(query, { start, end }, signal, search(asked, { start, end }, TRACES, SPANS, signal)));
   const map = useMemo(() => (answer.data ? mapOfSearch(answer.data) : null), [answer.data]);
   const seconds = answer.data ? covered(answer.data, start, end) : 0;
   const open = (target: MapNode | MapEdge) => href("traces", { ...keepRange(), q: "kind" in target ? `{ ${nodeCondition(target)} }` : calls(target) });
   return (
     <div class="explain">
       <QueryBox query={query} run={(next) => change({ q: next.trim() === EVERYTHING ? null : next })} invalid={answer.error?.status === 400} />
-      {answer.error && <Failure error={answer.error} what="No map" retry={answer.reload} />}
+      {answer.error && <Failure error={answer.error} what={answer.error.status === 400 ? "The query is not valid" : "No map"} retry={answer.reload} />}
       {!map && !answer.error && <Waiting />}
-      {map && map.nodes.length === 0 && <Empty title="No traces in this time" />}
+      {map && map.nodes.length === 0 && (
+        <Empty title="No traces in this time">
+          <p>
+            <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
+              Look at the last 24 hours
+            </button>
+          </p>
+        </Empty>
+      )}
       {map && map.nodes.length > 0 && (
         <>
           <p class="note">

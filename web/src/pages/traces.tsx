@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { label, search, series } from "../api";
+import { label, ofQuery, search, series } from "../api";
 import type { FoundTrace, SearchAnswer, SeriesAnswer } from "../api";
 import { DurationChart } from "../chart/durations";
 import { readBox, writeBox } from "../chart/box";
@@ -30,6 +30,7 @@ const LIVE_MS = 10_000;
 const COLUMNS = 120;
 
 const EVERYTHING = "{ }";
+const NOT_VALID = "The query is not valid";
 
 /** Asks for what the rows show besides, where the query leaves the choice. */
 const withFields = (query: string): string => (takesMetrics(query) ? `${query} | select(resource.service.name, status)` : query);
@@ -47,7 +48,8 @@ export default function Traces() {
   const [facetsOpen, setFacetsOpen] = useState(false);
   const list = useRef<HTMLDivElement>(null);
 
-  const answer = useAnswer(`${query} ${start} ${end} ${limit}`, (signal) => search(withFields(query), { start, end }, limit, SPANS_DRAWN, signal));
+  const answer = useAnswer(`${query} ${start} ${end} ${limit}`, (signal) => ofQuery(query, { start, end }, signal, search(withFields(query), { start, end }, limit, SPANS_DRAWN, signal)));
+  const isRefused = answer.error?.status === 400;
   const again = () => (tick.value = Date.now());
   const canLive = since !== null;
   const live = useLive(isLive && canLive ? withFields(query) : null, LIVE_ROWS, SPANS_DRAWN, again);
@@ -85,7 +87,7 @@ export default function Traces() {
   return (
     <div class={facetsOpen ? "traces facets-open" : "traces"}>
       <div class="controls">
-        <QueryBox query={query} run={run} invalid={answer.error?.status === 400} />
+        <QueryBox query={query} run={run} invalid={isRefused} />
         <button type="button" class="facets-toggle" aria-expanded={facetsOpen} onClick={() => setFacetsOpen(!facetsOpen)}>
           <Icon name="filter" /> Filters
         </button>
@@ -101,8 +103,8 @@ export default function Traces() {
         )}
       </div>
       <Pills query={query} run={run} />
-      {answer.error && <Failure error={answer.error} what={answer.error.status === 400 ? "The query" : "The search failed"} retry={answer.reload} />}
-      <Facets query={query} more={facets} setMore={(fields) => change({ facets: fields.join(",") || null }, "replace")} run={run} />
+      {answer.error && <Failure error={answer.error} what={isRefused ? NOT_VALID : "The search failed"} retry={answer.reload} />}
+      <Facets query={query} isRefused={isRefused || answer.loading} more={facets} setMore={(fields) => change({ facets: fields.join(",") || null }, "replace")} run={run} />
       <section class="found" aria-label="Traces">
         <div class="chart-head">
           <Tabs label="Chart" tabs={[["spans", "Matching spans"], ["traces", "Listed traces"]] as const} chosen={chart} choose={(tab) => change({ chart: tab === "spans" ? null : tab }, "replace")} />
@@ -123,7 +125,7 @@ export default function Traces() {
         <Summary answer={answer.data} shown={traces.length} took={answer.took} loading={answer.loading} limit={limit}>
           {isLive && <LiveState live={live} stream={stream} />}
         </Summary>
-        {live.error && <Failure error={live.error} what="Not live" retry={live.retry} />}
+        {live.error && !isRefused && <Failure error={live.error} what="Not live" retry={live.retry} />}
         <div class={answer.loading && !isLive ? "results stale" : "results"} ref={list} onPointerEnter={() => stream.hover(true)} onPointerLeave={() => stream.hover(false)}>
           {!answer.data && answer.loading && <Waiting rows={10} />}
           {answer.data && traces.length === 0 && <NothingFound query={query} isLive={isLive} />}
@@ -181,14 +183,24 @@ export function cellsOf(answer: SeriesAnswer | null, stepSeconds: number): Cell[
   return cells;
 }
 
-export function Heatmap({ query, box, onBox }: { query: string; box: Box | null; onBox: (box: Box | null) => void }) {
+interface HeatmapProps {
+  query: string;
+  box: Box | null;
+  onBox: (box: Box | null) => void;
+  /** Told whether the query is refused; without it, the page shows a refusal itself. */
+  onRefused?: (isRefused: boolean) => void;
+}
+
+export function Heatmap({ query, box, onBox, onRefused }: HeatmapProps) {
   const { start, end } = range.value;
   const seconds = step({ start, end }, COLUMNS);
   const asked = takesMetrics(query) ? `${query} | histogram_over_time(duration)` : null;
-  const answer = useAnswer(asked === null ? null : `${asked} ${start} ${end}`, (signal) => series(asked ?? "", { start, end }, seconds, signal));
+  const answer = useAnswer(asked === null ? null : `${asked} ${start} ${end}`, (signal) => ofQuery(query, { start, end }, signal, series(asked ?? "", { start, end }, seconds, signal)));
+  const isRefused = answer.error?.status === 400;
+  useEffect(() => onRefused?.(isRefused), [isRefused]);
   const cells = useMemo(() => cellsOf(answer.data, seconds), [answer.data]);
   if (asked === null) return <p class="note chart-note">A query with a pipeline has no heatmap; the other tab shows its traces.</p>;
-  if (answer.error && answer.error.status !== 400) return <Failure error={answer.error} what="No heatmap" retry={answer.reload} />;
+  if (answer.error && (onRefused || !isRefused)) return <Failure error={answer.error} what={isRefused ? NOT_VALID : "No heatmap"} retry={answer.reload} />;
   return (
     <>
       <DurationChart from={start} to={end} cells={cells} dots={NO_DOTS} box={box} onBox={onBox} onDot={() => undefined} label="Durations of matching spans over time" />

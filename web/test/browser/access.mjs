@@ -24,7 +24,7 @@ test("a form stands where a page would until somebody is known, and then the pag
   await page.getByLabel("User").fill("ann");
   await page.getByLabel("Password").fill("wrong");
   await page.keyboard.press("Enter");
-  await page.getByRole("alert").filter({ hasText: /./ }).waitFor();
+  await page.getByRole("alert").filter({ hasText: "User or password is wrong." }).waitFor();
   await page.getByLabel("Password").fill("123456");
   await page.keyboard.press("Enter");
   // The page that was asked for, with what it shows.
@@ -36,6 +36,9 @@ test("a form stands where a page would until somebody is known, and then the pag
   await page.locator(".live .lamp:not(.warn):not(.off)").waitFor();
   await page.getByRole("button", { name: "log out" }).click();
   await page.getByRole("heading", { name: "Log in" }).waitFor();
+  await page.getByLabel("Or a token").fill("s3cre");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").filter({ hasText: "The token is not known." }).waitFor();
   await page.getByLabel("Or a token").fill("s3cret");
   await page.keyboard.press("Enter");
   await page.locator(".live .lamp:not(.warn):not(.off)").waitFor();

@@ -20,6 +20,9 @@ test("the empty page says how to send the first trace, and changes by itself whe
   const ended = await new Promise((done) => spawn("bash", ["-c", command], { stdio: "ignore" }).once("exit", done));
   assert.equal(ended, 0);
   await page.locator(".services-table", { hasText: "first" }).waitFor();
+  // Of one span of 120 ms, both quantiles and the slowest are that, whatever bucket it is in.
+  assert.match(await page.locator(".services-table tbody tr", { hasText: "first" }).innerText(), /120ms\s+120ms/);
+  assert.equal(await page.locator(".card", { hasText: "Slowest" }).locator(".big").innerText(), "120ms");
   await close();
 });
 

@@ -73,6 +73,39 @@ test("health shows the ledger, and what a destination refused for good with what
   await new Promise((done) => refusing.close(done));
 });
 
+test("health forecasts nothing in the first minutes, and a failing destination is read whole on a narrow screen", async () => {
+  const { page, close } = await open("/", { width: 360, height: 740 });
+  let uptime = 37;
+  let full = 5 * 86_400;
+  const error = "127.0.0.1:34499: Connection refused (os error 111), and what else a system has to say about that";
+  const away = { destination: "otlphttp/away", pipeline: "traces", configured: true, sent: 12, queued: 3, expired: {}, state: `backing off: ${error}`, last_error: { at: Date.now() / 1000 - 5, text: error }, last_success: null };
+  await page.route("**/ui/api/health", async (route) => {
+    const answer = await route.fetch();
+    const now = await answer.json();
+    const store = { ...now.store, spans: 0, waiting_spans: 4321, max_age_seconds: 14 * 86_400 };
+    await route.fulfill({ json: { ...now, uptime_seconds: uptime, destinations: [away], store, spool: { ...now.spool, full_in_seconds: full, written_per_day_bytes: 2 ** 31 } } });
+  });
+  await page.goto(`${world.base}/health`);
+  const [spool, store, flash] = ["Spool", "Store", "Written to the flash"].map((title) => page.locator(".cards .card").filter({ has: page.getByRole("heading", { name: title, exact: true }) }));
+  await page.locator(".card", { hasText: "too early to say when the spool is full" }).waitFor();
+  assert.doesNotMatch(await spool.innerText(), /the oldest goes/);
+  assert.match(await store.innerText(), /kept 14d; 4,321 more are still in the spool/);
+  assert.match(await flash.innerText(), /Too early to say how much it is a day/);
+  const state = page.locator("td.state");
+  assert.equal((await state.innerText()).split(error).length, 2, "once");
+  const place = await state.boundingBox();
+  assert.ok(place.x + place.width <= 360, "all of it is in sight");
+  uptime = 3600;
+  await page.reload();
+  await page.locator(".card", { hasText: "the spool is full in about 5d, then the oldest goes" }).waitFor();
+  assert.match(await flash.innerText(), /2 GiB a day[\s\S]*a year/);
+  full = null;
+  await page.reload();
+  await page.locator(".card", { hasText: "not filling up" }).waitFor();
+  assert.doesNotMatch(await spool.innerText(), /the oldest goes/);
+  await close();
+});
+
 test("health shows the configuration in force, with its defaults", async () => {
   const { page, close } = await open("/health?tab=config");
   await page.locator("tbody tr", { hasText: "receivers::otlp::protocols::grpc::endpoint" }).waitFor();

@@ -41,11 +41,43 @@ test("the box completes names and values that exist", async () => {
   await close();
 });
 
-test("a query that is wrong is explained in place", async () => {
-  const { page, close } = await open(`/traces?q=${encodeURIComponent("{ nonsense ")}`);
-  await page.getByRole("alert").waitFor();
-  assert.match(await page.getByRole("alert").innerText(), /syntax error|parse/);
-  await close();
+test("a query typed key by key is what was typed", async () => {
+  const typed = ["{ status = error }", "{ status=error}", '{ name = "}{" }', "{ status = error } > { kind = server } | count() > 0", "{ } && { status = error }", "{ }"];
+  for (const path of ["/traces", "/map", "/explain"]) {
+    const { page, close } = await open(path);
+    const box = page.locator("[data-search]");
+    const plain = (text) => text.replace(/ /g, "");
+    for (const start of ["empty", "all chosen"]) {
+      for (const text of typed) {
+        await box.click();
+        if (start === "empty") await box.fill("");
+        else await page.keyboard.press("Control+a");
+        await page.keyboard.type(text, { delay: 5 });
+        assert.equal(await box.inputValue(), text, `${path}, ${start}`);
+      }
+    }
+    await page.keyboard.press("Control+a");
+    await page.keyboard.type("{ status = error }");
+    await page.keyboard.press("Enter");
+    await page.waitForURL((url) => plain(url.searchParams.get("q") ?? "") === "{status=error}");
+    await page.waitForLoadState("networkidle");
+    assert.equal(await page.getByRole("alert").count(), 0);
+    await close();
+  }
+});
+
+test("a query that is wrong is explained in place, once, as it was typed", async () => {
+  for (const [path, query] of [["/traces", "{ nonsense "], ["/traces", "{ name ="], ["/map", "{ name ="], ["/explain", "{ name ="]]) {
+    const { page, close } = await open(`${path}?q=${encodeURIComponent(query)}`);
+    await page.getByRole("alert").waitFor();
+    await page.waitForLoadState("networkidle");
+    assert.equal(await page.getByRole("alert").count(), 1, path);
+    const text = await page.getByRole("alert").innerText();
+    assert.match(text, /The query is not valid[\s\S]*(syntax error|parse)/);
+    assert.doesNotMatch(text, /\||\$end/);
+    await page.locator(".query .field.invalid").waitFor();
+    await close();
+  }
 });
 
 test("a box in the chart chooses time and duration, and leads to what differs", async () => {
@@ -62,6 +94,9 @@ test("a box in the chart chooses time and duration, and leads to what differs", 
   assert.match(await page.locator(".difference").first().innerText(), /app\.build/);
   await page.locator(".difference").first().getByRole("link", { name: "only" }).first().click();
   await page.waitForURL(/app\.build/);
+  // Of the box, not of all time.
+  assert.match(new URL(page.url()).searchParams.get("q"), /duration > .*duration < /);
+  assert.ok(new URL(page.url()).searchParams.has("from"));
   await close();
 });
 
