@@ -42,7 +42,7 @@ mod walk;
 pub use error::{Invalid, ParseError, QueryError, TooManyGroups};
 pub use lenient::{lenient, pinned};
 pub use parser::{field, parse};
-pub use validate::{check, check_alone};
+pub use validate::check;
 
 /// Parses and checks a query.
 ///

@@ -37,11 +37,7 @@ pub(super) fn field(identifier: &str) -> Result<Field, QueryError> {
 
 /// What `q` of the tag endpoints restricts spans to: its complete conditions; `None` if it has none that count.
 pub(super) fn filter(text: &str) -> Result<Option<Expression>, QueryError> {
-    let filter = traceql::lenient(text).map_err(|error| QueryError::Filter(error.to_string()))?;
-    if let Some(filter) = &filter {
-        traceql::check_alone(filter).map_err(|error| QueryError::Filter(error.to_string()))?;
-    }
-    Ok(filter)
+    traceql::lenient(text).map_err(|error| QueryError::Filter(error.to_string()))
 }
 
 /// The values that a filter leaves a field, if it names them.

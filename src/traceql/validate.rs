@@ -74,14 +74,6 @@ fn check_size(query: &Query) -> Result<(), Invalid> {
     check_expressions(&expressions)
 }
 
-/// Checks the size of an expression that stands alone, such as the filter of the tag endpoints.
-///
-/// # Errors
-/// There is too much in it.
-pub fn check_alone(filter: &Expression) -> Result<(), Invalid> {
-    check_expressions(&[filter])
-}
-
 fn check_expressions(expressions: &[&Expression]) -> Result<(), Invalid> {
     if expressions.iter().map(|expression| patterns_in(expression)).sum::<usize>() > PATTERNS_MAX {
         return Err(Invalid::TooMany { max: PATTERNS_MAX, what: "regular expressions" });
