@@ -4,26 +4,25 @@
 //! in a segment where there are many, and all values of an attribute of which there are still too many. Both are decided
 //! by what lies in segments and in all of them together, so that the answer is the same whichever thread took which.
 
-use std::cmp::Reverse;
+mod tally;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use super::exemplars::{self, Chosen, Exemplars};
 use super::intervals::Intervals;
 use super::lines::{Line, Mark};
 use super::rows::{Matching, Selected};
 use crate::traceql::ast::{Attribute, Field, Intrinsic, Scope};
-use crate::traceql::coded::{self, Coded, Met};
+use crate::traceql::coded::{self, Coded};
 use crate::traceql::column::{Code, Codes, GroupsOfRows, NIL};
 use crate::traceql::control::{Control, Stopped};
-use crate::traceql::keys;
 use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::{Column, SegmentError};
 use crate::traceql::value::Value;
+use tally::{Tally, VALUE_OVERHEAD_BYTES};
 
 /// What is compared.
 pub struct Plan {
@@ -45,23 +44,6 @@ pub struct Comparison<'q> {
     selection_exemplars: Exemplars,
 }
 
-/// Counts for one attribute.
-struct Tally {
-    numbers: HashMap<Box<[u8]>, u32, RandomState>,
-    /// Scratch for the key of a value.
-    key: Vec<u8>,
-    values: Vec<Value>,
-    /// By value, then cell.
-    counts: Vec<u64>,
-    /// By cell: values of any kind, those left out included.
-    totals: Vec<u64>,
-    /// Spans whose values were to be looked at one by one.
-    lookups: usize,
-    /// There are more than [`VALUES_MAX`] values: none is kept.
-    has_too_many: bool,
-    booked_bytes: usize,
-}
-
 /// Scratch that is used again for each segment.
 #[derive(Default)]
 pub struct Scratch {
@@ -78,26 +60,13 @@ pub struct Scratch {
     rare: Vec<bool>,
 }
 
-/// In place of the number of a value: not asked for yet.
-const UNASKED: u32 = u32::MAX;
-/// The code stands for none or several values, or for one that is left out.
-const NOT_ONE: u32 = u32::MAX - 1;
-
-/// Distinct values of an attribute that are counted. Of one with more none is answered.
-const VALUES_MAX: usize = 4096;
-
 /// Distinct values of an attribute in a segment up to which all are counted. Where there are more, only those are that at
 /// least two spans of one side have there, and one of [`COMMON_AMONG`].
 const SEGMENT_VALUES_MAX: usize = 256;
 const COMMON_AMONG: u64 = 512;
 
-/// Spans, of a query and by one thread, whose values of an attribute are looked at one by one where there is no dictionary.
-const UNLISTED_LOOKUPS_MAX: usize = 256;
-
 /// Counts by code and cell that are made before values are looked at, at most (1 MiB).
 const COUNTED_MAX: usize = 1 << 18;
-
-const VALUE_OVERHEAD_BYTES: usize = 96;
 
 const TYPE_LABEL: &str = "__meta_type";
 
@@ -349,188 +318,6 @@ impl<'q> Comparison<'q> {
     }
 }
 
-impl Tally {
-    fn new(width: usize, booked_bytes: usize) -> Self {
-        Self {
-            numbers: HashMap::default(),
-            key: Vec::new(),
-            values: Vec::new(),
-            counts: Vec::new(),
-            totals: vec![0; width],
-            lookups: 0,
-            has_too_many: false,
-            booked_bytes,
-        }
-    }
-
-    /// Values of some spans could not be told apart at a reasonable price: none are answered.
-    fn is_unlisted(&self) -> bool {
-        self.lookups > UNLISTED_LOOKUPS_MAX
-    }
-
-    /// Adds spans that have a value, counted by cell; to the totals alone if it is rare.
-    fn add(
-        &mut self,
-        (coded, code, is_rare): (&Coded, Code, bool),
-        counts: &[u32],
-        width: usize,
-        control: &Control,
-    ) -> Result<(), Stopped> {
-        let mut result = Ok(());
-        coded.each(code, |met| {
-            for (total, count) in self.totals.iter_mut().zip(counts) {
-                *total += u64::from(*count);
-            }
-            if is_rare || self.has_too_many {
-                return;
-            }
-            match self.number(met, width, control) {
-                Ok(number) => {
-                    let own = self.counts.iter_mut().skip(number as usize * width);
-                    own.zip(counts).for_each(|(own, count)| *own += u64::from(*count));
-                }
-                Err(stopped) => result = Err(stopped),
-            }
-        });
-        result
-    }
-
-    /// Adds spans one by one, where there are too many codes and cells to count by both.
-    fn add_rows(
-        &mut self,
-        coded: &Coded,
-        rows: &[u16],
-        scratch: &mut Scratch,
-        width: usize,
-        control: &Control,
-    ) -> Result<(), Stopped> {
-        scratch.numbers.clear();
-        scratch.numbers.resize(coded.code_max() + 1, UNASKED);
-        for (row, cell) in rows.iter().zip(&scratch.cells) {
-            let code = coded.codes().get(usize::from(*row));
-            let is_left_out = self.has_too_many || scratch.is_rare(code);
-            let Some(number) = scratch.numbers.get_mut(usize::from(code)) else { continue };
-            if *number == UNASKED {
-                let only = if is_left_out { None } else { self.only_number(coded, code, width, control)? };
-                *number = only.unwrap_or(NOT_ONE);
-            }
-            if *number == NOT_ONE {
-                let mut result = Ok(());
-                coded.each(code, |met| {
-                    if is_left_out {
-                        return self.count_total(*cell as usize, 1);
-                    }
-                    match self.number(met, width, control) {
-                        Ok(number) => self.count(number, *cell as usize, width),
-                        Err(stopped) => result = Err(stopped),
-                    }
-                });
-                result?;
-            } else {
-                self.count(*number, *cell as usize, width);
-            }
-        }
-        Ok(())
-    }
-
-    /// The number of the value of a code, if it stands for one.
-    fn only_number(
-        &mut self,
-        coded: &Coded,
-        code: Code,
-        width: usize,
-        control: &Control,
-    ) -> Result<Option<u32>, Stopped> {
-        let (mut met, mut number) = (0, Ok(0));
-        coded.each(code, |value| {
-            met += 1;
-            if met == 1 {
-                number = self.number(value, width, control);
-            }
-        });
-        number.map(|number| (met == 1).then_some(number))
-    }
-
-    fn count(&mut self, number: u32, cell: usize, width: usize) {
-        if let Some(own) = self.counts.get_mut(number as usize * width + cell) {
-            *own += 1;
-        }
-        self.count_total(cell, 1);
-    }
-
-    fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
-        self.lookups = self.lookups.saturating_add(other.lookups);
-        self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
-        if other.has_too_many {
-            self.forget_values(control);
-        }
-        if self.has_too_many {
-            return Ok(());
-        }
-        for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
-            let number = self.number(Met::Value(value), width, control)?;
-            let own = self.counts.iter_mut().skip(number as usize * width);
-            own.zip(counts).for_each(|(count, other)| *count += other);
-        }
-        self.bound(control);
-        Ok(())
-    }
-
-    fn number(&mut self, met: Met<'_>, width: usize, control: &Control) -> Result<u32, Stopped> {
-        self.key.clear();
-        met.write_key(&mut self.key);
-        if let Some(known) = self.numbers.get(self.key.as_slice()) {
-            return Ok(*known);
-        }
-        let bytes = booked_for(self.key.len(), width);
-        control.reserve(bytes)?;
-        self.booked_bytes += bytes;
-        let number = self.values.len() as u32;
-        self.numbers.insert(self.key.as_slice().into(), number);
-        self.values.push(met.into_value());
-        self.counts.resize(self.counts.len() + width, 0);
-        Ok(number)
-    }
-
-    fn count_total(&mut self, cell: usize, spans: u64) {
-        if let Some(total) = self.totals.get_mut(cell) {
-            *total += spans;
-        }
-    }
-
-    fn bound(&mut self, control: &Control) {
-        if self.values.len() > VALUES_MAX {
-            self.forget_values(control);
-        }
-    }
-
-    /// Leaves out all values, now and later, and their memory.
-    fn forget_values(&mut self, control: &Control) {
-        self.has_too_many = true;
-        let width = self.totals.len();
-        let freed = self.numbers.keys().map(|key| booked_for(key.len(), width)).sum();
-        (self.numbers, self.values, self.counts) = Default::default();
-        self.booked_bytes = self.booked_bytes.saturating_sub(freed);
-        control.release(freed);
-    }
-
-    /// The most frequent values of a side, with a count for each interval.
-    fn top(&self, side: usize, top: usize, width: usize) -> Vec<(&Value, &[u64])> {
-        if self.is_unlisted() {
-            return Vec::new();
-        }
-        let sides = self.values.iter().zip(self.counts.chunks(width));
-        let of_side = sides.map(|(value, counts)| (value, counts.chunks(width / 2).nth(side).unwrap_or_default()));
-        let mut met: Vec<(u64, &Value, &[u64])> =
-            of_side.map(|(value, counts)| (counts.iter().sum(), value, counts)).filter(|(sum, ..)| *sum > 0).collect();
-        met.sort_by(|(left, left_value, _), (right, right_value, _)| {
-            Reverse(left).cmp(&Reverse(right)).then_with(|| keys::compare(Some(left_value), Some(right_value)))
-        });
-        met.truncate(top);
-        met.into_iter().map(|(_, value, counts)| (value, counts)).collect()
-    }
-}
-
 impl Scratch {
     /// Which values of a column are left out; never those of resources and scopes, which are few.
     fn find_rare(&mut self, coded: &Coded, rows: &[u16], half: usize) {
@@ -602,57 +389,4 @@ fn unlisted(field: &Field, reader: &Rc<Reader>) -> Result<Option<Arc<[u16]>>, Se
 
 fn numbers(counts: &[u64]) -> Vec<f64> {
     counts.iter().map(|count| *count as f64).collect()
-}
-
-/// What one value with a key of so many bytes takes.
-fn booked_for(key_len: usize, width: usize) -> usize {
-    2 * key_len + width * size_of::<u64>() + VALUE_OVERHEAD_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn values_that_are_left_out_give_their_memory_back() {
-        let control = Control::new(Duration::from_secs(60), 4 << 20);
-        let mut tally = Tally::new(2, 0);
-        // Held at once they would need five times what there is.
-        for number in 0..150_000_i64 {
-            let value = Value::String(format!("value number {number}").into());
-            if !tally.has_too_many {
-                tally.number(Met::Value(&value), 2, &control).unwrap();
-            }
-            tally.bound(&control);
-        }
-        assert!(tally.has_too_many && tally.values.is_empty() && tally.numbers.is_empty() && tally.counts.is_empty());
-        assert_eq!((control.used_bytes(), tally.booked_bytes), (0, 0));
-    }
-
-    /// Two sets of values, each of which would be kept, and which are too many together.
-    #[test]
-    fn too_many_values_are_left_out_whoever_counted_which() {
-        let control = Control::new(Duration::from_secs(60), 64 << 20);
-        let tally_of = |numbers: std::ops::Range<usize>| {
-            let mut tally = Tally::new(2, 0);
-            for number in numbers {
-                let number = tally.number(Met::Int(number as i64), 2, &control).unwrap();
-                tally.count(number, 0, 2);
-                tally.bound(&control);
-            }
-            tally
-        };
-        for cut in [1, VALUES_MAX / 2, VALUES_MAX, VALUES_MAX + 1] {
-            let mut merged = tally_of(0..cut);
-            let other = tally_of(cut..VALUES_MAX + 1);
-            merged.merge(&other, 2, &control).unwrap();
-            control.release(other.booked_bytes);
-            assert!(merged.top(0, 10, 2).is_empty(), "{cut}");
-            assert_eq!(merged.totals.first(), Some(&(VALUES_MAX as u64 + 1)), "{cut}");
-            control.release(merged.booked_bytes);
-        }
-        assert_eq!(control.used_bytes(), 0);
-    }
 }
