@@ -38,6 +38,7 @@ mod rig;
 mod seal;
 mod sighup;
 mod signals;
+mod sockets;
 mod span_metrics;
 mod start;
 mod tail_sampling;
