@@ -59,6 +59,21 @@ pub(super) enum Dialect {
     Plain,
 }
 
+impl Dialect {
+    /// Whether stored frames are bodies as they are.
+    pub(super) fn passes_frames(self, codec: Codec) -> bool {
+        codec == Codec::Zstd && matches!(self, Self::Grpc | Self::HttpProtobuf)
+    }
+
+    /// How much larger a body is than the protobuf it is made of, before compression, nearly.
+    pub(super) fn body_factor(self) -> usize {
+        match self {
+            Self::HttpJson => 3,
+            Self::Grpc | Self::HttpProtobuf | Self::Plain => 1,
+        }
+    }
+}
+
 /// The codec in use: as configured, or the best one that the destination has not refused yet.
 #[derive(Debug)]
 pub(super) struct CodecChoice {

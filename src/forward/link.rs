@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, bounded};
 use super::body::{self, Body, Codec, CodecChoice, Dialect};
-use super::budget::{Budget, Lane};
+use super::budget::{Budget, Lane, Seat};
 use super::delivery::{DeliverySettings, second_of_day};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
@@ -120,6 +120,7 @@ pub(super) struct Link<T> {
     journal: Journal,
     metrics: DestinationMetrics,
     budget: Budget,
+    seat: Seat,
     /// Whether the last attempt got an answer, whatever it was.
     is_answering: AtomicBool,
     delivery: DeliverySettings,
@@ -158,6 +159,7 @@ impl<T: Transport> Link<T> {
             journal: Journal::default(),
             metrics,
             budget: budget.clone(),
+            seat: budget.seat(),
             is_answering: AtomicBool::new(false),
             delivery: DeliverySettings::default(),
             pace: Pace::new(None),
@@ -259,6 +261,12 @@ impl<T: Transport> Link<T> {
     /// How large the next request may be; a destination that may not answer is asked with a small one.
     pub(super) fn request_raw_bytes_max(&self) -> usize {
         let learned = self.request_raw_bytes_max.load(Ordering::Relaxed).min(self.burst_raw_bytes_max());
+        let codec = self.codec();
+        // A body that is encoded anew has to have room in the destination's slice.
+        let learned = match self.dialect.passes_frames(codec) {
+            true => learned,
+            false => learned.min(self.seat.slice() / self.dialect.body_factor()),
+        };
         if self.is_answering.load(Ordering::Relaxed) { learned } else { learned.min(REQUEST_RAW_BYTES_MIN) }
     }
 
@@ -347,8 +355,8 @@ impl<T: Transport> Link<T> {
                 continue;
             }
             let lane = if self.is_answering.load(Ordering::Relaxed) { Lane::Answering } else { Lane::Silent };
-            let _share = tokio::select! {
-                share = self.budget.sending(lane, piece.body_bytes(self.dialect, codec)) => share,
+            let mut room = tokio::select! {
+                room = self.seat.sending(lane, piece.body_bytes(self.dialect, codec)) => room,
                 () = shutdown.cancelled() => return None,
             };
             // Much may have happened meanwhile; a destination that went away must not hold memory.
@@ -365,6 +373,7 @@ impl<T: Transport> Link<T> {
                 self.metrics.retried();
             }
             let bytes = body.encoded_bytes();
+            room.shrink(bytes);
             self.pace.settle(&charge, bytes);
             match self.send(body).await {
                 Answer::Delivered { rejected_spans, message } => {

@@ -66,22 +66,18 @@ impl Piece {
 
     /// What a body takes in memory, nearly.
     pub(super) fn body_bytes(&self, dialect: Dialect, codec: Codec) -> usize {
-        /// Of OTLP JSON, compared with protobuf.
-        const JSON_FACTOR: usize = 3;
-        match (self, dialect) {
-            (Self::Batches(batches), Dialect::Grpc | Dialect::HttpProtobuf) if codec == Codec::Zstd => {
+        match self {
+            Self::Batches(batches) if dialect.passes_frames(codec) => {
                 batches.iter().map(|batch| batch.frame.len()).sum()
             }
-            (_, Dialect::HttpJson) => self.raw_bytes().saturating_mul(JSON_FACTOR),
-            _ => self.raw_bytes(),
+            _ => self.raw_bytes().saturating_mul(dialect.body_factor()),
         }
     }
 
     /// The body for a codec. Frames that can go as they are do so without a copy; anything else is blocking work.
     pub(super) async fn body(self, dialect: Dialect, codec: Codec) -> Result<Body, String> {
         let (spans, signal) = (self.spans(), self.signal());
-        if codec == Codec::Zstd
-            && matches!(dialect, Dialect::Grpc | Dialect::HttpProtobuf)
+        if dialect.passes_frames(codec)
             && let Self::Batches(batches) = &self
         {
             let segments = batches.iter().map(|batch| batch.frame.clone()).collect();
