@@ -5,9 +5,10 @@
 //!                                  └──────────────── held until here ─────────────────┘
 //! ```
 //!
-//! What queries hold in memory while they run is booked against one pool that all share; finished answers share a room of
-//! bytes until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
-//! their own: they are over in a millisecond and must not stand behind a scan of a week. A client that leaves while it
+//! What queries hold in memory while they run is booked against one pool that all share, and so is what they answer; of that
+//! finished answers may hold a part (a room) until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
+//! their own: they are over in a millisecond and must not stand behind a scan of a week. Metrics leave one turn of the scans
+//! to searches. A client that leaves while it
 //! waits leaves the queue; if it leaves while its query runs, the query is cancelled.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::QueryError;
@@ -30,6 +31,9 @@ const TRACES_RUNNING_MAX: usize = 4;
 
 /// A scan keeps a core or two busy; a third lets short ones pass a long one.
 const SCANS_RUNNING_MAX: usize = 3;
+
+/// Metrics look at every span of their range, a search mostly at the newest: a dashboard full of the former leaves it a turn.
+const METRICS_RUNNING_MAX: usize = SCANS_RUNNING_MAX - 1;
 
 /// Running and waiting; Tempo's queue for one tenant is of this order too.
 const ADMITTED_MAX: usize = 2000;
@@ -52,8 +56,10 @@ const NOTICE_MAX: Duration = Duration::from_secs(2);
 pub(super) enum Lane {
     /// One trace by its id.
     Trace,
-    /// Search, tags, metrics.
+    /// Search, tags.
     Scan,
+    /// Metrics: a scan, after its turn among its like.
+    Metrics,
 }
 
 /// What a query leaves in memory until its client has read it.
@@ -68,6 +74,8 @@ pub(super) trait Answer: Send + 'static {
 #[derive(Debug)]
 pub(super) struct Room {
     permit: OwnedSemaphorePermit,
+    /// The query that it is the answer of: it is booked as long as any of it is held.
+    query: Option<Arc<Control>>,
     unread: Counter,
     outstanding: Outstanding,
     wait_max: Duration,
@@ -78,6 +86,7 @@ struct Held {
     bytes: Vec<u8>,
     outstanding: Outstanding,
     _permit: Option<OwnedSemaphorePermit>,
+    _query: Option<Arc<Control>>,
 }
 
 impl Drop for Held {
@@ -98,7 +107,8 @@ impl Room {
     pub(super) fn hold(&mut self, bytes: Vec<u8>) -> Bytes {
         let units = bytes.len().div_ceil(ROOM_UNIT_BYTES).min(self.permit.num_permits());
         self.outstanding.is_handed_on();
-        Bytes::from_owner(Held { bytes, outstanding: self.outstanding.clone(), _permit: self.permit.split(units) })
+        let (_permit, _query) = (self.permit.split(units), self.query.clone());
+        Bytes::from_owner(Held { bytes, outstanding: self.outstanding.clone(), _permit, _query })
     }
 
     /// What no piece holds is free again.
@@ -136,7 +146,7 @@ pub struct Metrics {
     pub stalled: Counter,
     /// Streams of the web UI that are open.
     pub(super) live: Gauge,
-    /// What queries may hold together, and the most that they did.
+    /// What queries and sealing may hold together, and the most that they did.
     memory_max: Gauge,
     memory_peak: Gauge,
 }
@@ -160,13 +170,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "spanreel_query_memory_max",
-            "Memory that queries may hold together while they run",
+            "Memory that queries, and runs in the making, may hold together",
             Unit::Bytes,
             self.memory_max.clone(),
         );
         registry.register_with_unit(
             "spanreel_query_memory_peak",
-            "The most memory that queries held together since the start",
+            "The most memory that queries, and runs in the making, held together since the start",
             Unit::Bytes,
             self.memory_peak.clone(),
         );
@@ -178,6 +188,7 @@ pub(super) struct Admission {
     admitted: Semaphore,
     traces: Arc<Semaphore>,
     scans: Arc<Semaphore>,
+    metrics_scans: Arc<Semaphore>,
     room: Arc<Semaphore>,
     room_units: usize,
     metrics: Metrics,
@@ -185,6 +196,11 @@ pub(super) struct Admission {
     scratch: Arc<Pool>,
     query_duration_max: Duration,
     read_wait_max: Duration,
+}
+
+/// Held while a query runs.
+struct Turn {
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 /// Cancels a query whose client no longer waits.
@@ -198,9 +214,15 @@ impl Drop for CancelOnDrop {
 
 impl Admission {
     pub(super) fn new(limits: &QueryLimits) -> Self {
+        Self::sharing(limits, Metrics::default(), Pool::new(limits.scratch_bytes_max))
+    }
+
+    /// With memory that others borrow from.
+    pub(super) fn sharing(limits: &QueryLimits, metrics: Metrics, scratch: Arc<Pool>) -> Self {
         let admission = Self::with(ADMITTED_MAX, TRACES_RUNNING_MAX, SCANS_RUNNING_MAX, limits.answers_bytes_max);
         let QueryLimits { query_duration_max, read_wait_max, .. } = *limits;
-        Self { scratch: Pool::new(limits.scratch_bytes_max), query_duration_max, read_wait_max, ..admission }
+        metrics.memory_max.set(i64::try_from(scratch.bytes_max()).unwrap_or(i64::MAX));
+        Self { metrics, scratch, query_duration_max, read_wait_max, ..admission }
     }
 
     fn with(admitted: usize, traces: usize, scans: usize, answers_bytes: usize) -> Self {
@@ -210,6 +232,7 @@ impl Admission {
             admitted: Semaphore::new(admitted),
             traces: Arc::new(Semaphore::new(traces)),
             scans: Arc::new(Semaphore::new(scans)),
+            metrics_scans: Arc::new(Semaphore::new(METRICS_RUNNING_MAX.min(scans))),
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
             metrics: Metrics::default(),
@@ -226,20 +249,17 @@ impl Admission {
         work: impl FnOnce(&Control) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let _place = self.admitted.try_acquire().map_err(|_| QueryError::QueueFull)?;
-        let lane = match lane {
-            Lane::Trace => &self.traces,
-            Lane::Scan => &self.scans,
-        };
         // The semaphores are never closed, so the only way to get nothing is to wait too long.
-        let turn = timeout(WAIT_MAX, Arc::clone(lane).acquire_owned());
-        let Ok(Ok(permit)) = turn.await else { return Err(QueryError::Waited) };
+        let turn = timeout(WAIT_MAX, self.turn(lane));
+        let Ok(Ok(turn)) = turn.await else { return Err(QueryError::Waited) };
         let control = Arc::new(Control::sharing(self.query_duration_max, Arc::clone(&self.scratch)));
         let _cancel = CancelOnDrop(Arc::clone(&control));
+        let query = Arc::clone(&control);
         // The turn is the work's, not the request's: a client that leaves does not free memory that is in use. Once the work
         // is done the next one has its turn, and the answer is memory of its query for as long as it waits for room.
         let (memory_peak, scratch) = (self.metrics.memory_peak.clone(), Arc::clone(&self.scratch));
         let task = tokio::task::spawn_blocking(move || {
-            let _turn = permit;
+            let _turn = turn;
             let answer = work(&control);
             memory_peak.set(i64::try_from(scratch.peak_bytes()).unwrap_or(i64::MAX));
             let answer = answer?;
@@ -251,13 +271,21 @@ impl Admission {
             Ok(Err(_)) => return Err(QueryError::Crashed),
             Err(_) => return Err(Stopped::TimeOver(self.query_duration_max).into()),
         };
-        answer.hold(self.room_for(answer.bytes()).await?);
+        let room = self.room_for(answer.bytes()).await?;
+        answer.hold(Room { query: Some(query), ..room });
         Ok(answer)
     }
 
-    pub(super) fn with_metrics(self, metrics: Metrics) -> Self {
-        metrics.memory_max.set(i64::try_from(self.scratch.bytes_max()).unwrap_or(i64::MAX));
-        Self { metrics, ..self }
+    async fn turn(&self, lane: Lane) -> Result<Turn, AcquireError> {
+        let one = |lane: &Arc<Semaphore>| Arc::clone(lane).acquire_owned();
+        Ok(match lane {
+            Lane::Trace => Turn { _permits: (one(&self.traces).await?, None) },
+            Lane::Scan => Turn { _permits: (one(&self.scans).await?, None) },
+            Lane::Metrics => {
+                let among_metrics = one(&self.metrics_scans).await?;
+                Turn { _permits: (one(&self.scans).await?, Some(among_metrics)) }
+            }
+        })
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -282,7 +310,7 @@ impl Admission {
 
     fn room(&self, permit: OwnedSemaphorePermit) -> Room {
         let (unread, wait_max) = (self.metrics.unread.clone(), self.read_wait_max);
-        Room { permit, unread, outstanding: Outstanding::default(), wait_max }
+        Room { permit, query: None, unread, outstanding: Outstanding::default(), wait_max }
     }
 
     /// How long a client may take nothing of an answer.
@@ -386,6 +414,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_search_does_not_wait_behind_metrics() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let (release, held) = tokio::sync::watch::channel(false);
+        let metrics: Vec<_> = (0..20)
+            .map(|_| {
+                let (admission, held) = (Arc::clone(&admission), held.clone());
+                tokio::spawn(async move {
+                    let work = move |_: &Control| {
+                        while !*held.borrow() {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        Ok(nothing())
+                    };
+                    admission.run(Lane::Metrics, work).await
+                })
+            })
+            .collect();
+        while admission.metrics_scans.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        admission.run(Lane::Scan, |_| Ok(nothing())).await.unwrap();
+        release.send(true).unwrap();
+        for query in metrics {
+            query.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_leaves_cancels_its_query_and_frees_the_lane_when_that_has_ended() {
         let admission = Arc::new(Admission::with(10, 1, 1, 1024));
         let (began, begun) = tokio::sync::oneshot::channel::<()>();
@@ -414,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_waits_for_room_holds_no_turn_but_stays_booked() {
+    async fn an_answer_is_booked_until_it_is_read_and_holds_no_turn_while_it_waits_for_room() {
         let admission = Arc::new(Admission::with(10, 1, 1, 4096));
         let all = admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await.unwrap();
         let waits = tokio::spawn({
@@ -428,7 +484,9 @@ mod tests {
             tokio::task::yield_now().await;
         }
         drop(all);
-        waits.await.unwrap().unwrap();
+        let read = waits.await.unwrap().unwrap();
+        assert!(admission.scratch.used_bytes() >= 4096);
+        drop(read);
         assert_eq!(admission.scratch.used_bytes(), 0);
     }
 

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::asked::Asked;
 use super::call::{SearchCall, now};
 use super::encode::{json, protobuf};
@@ -28,5 +29,5 @@ pub(super) async fn search(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(move || SearchCall::from_url(&parameters, now), answer).await
+    state.scan(Lane::Scan, move || SearchCall::from_url(&parameters, now), answer).await
 }

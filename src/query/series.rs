@@ -3,6 +3,7 @@
 use axum::extract::State;
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::asked::Asked;
 use super::call::{InstantCall, RangeCall, now};
 use super::encode::json;
@@ -23,7 +24,7 @@ pub(super) async fn range(
         json::range(&mut body, &series);
         Payload::new(JSON, body)
     };
-    state.scan(move || RangeCall::from_url(&parameters, now), answer).await
+    state.scan(Lane::Metrics, move || RangeCall::from_url(&parameters, now), answer).await
 }
 
 pub(super) async fn instant(
@@ -38,5 +39,5 @@ pub(super) async fn instant(
         json::instant(&mut body, &series);
         Payload::new(JSON, body)
     };
-    state.scan(move || InstantCall::from_url(&parameters, now), answer).await
+    state.scan(Lane::Metrics, move || InstantCall::from_url(&parameters, now), answer).await
 }

@@ -26,6 +26,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version as HttpVersion};
 use tokio::time::timeout_at;
 
+use super::admission::Lane;
 use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now};
 use super::encode::protobuf;
 use super::introspection::{self, Readiness};
@@ -99,7 +100,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                 let messages = progress.rest(&found.answer, scanned.allowance())?;
                 Ok(Messages::new(messages).missing(found.away))
             };
-            state.scan(read, find).await
+            state.scan(Lane::Scan, read, find).await
         }),
         "SearchTags" | "SearchTagsV2" => {
             let version = if method == "SearchTags" { Version::V1 } else { Version::V2 };
@@ -114,7 +115,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                     };
                     Ok(Messages::new(messages?).missing(away))
                 };
-                state.scan(read, find).await
+                state.scan(Lane::Scan, read, find).await
             })
         }
         "SearchTagValues" | "SearchTagValuesV2" => {
@@ -130,7 +131,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                     };
                     Ok(Messages::new(messages?).missing(away))
                 };
-                state.scan(read, find).await
+                state.scan(Lane::Scan, read, find).await
             })
         }
         "MetricsQueryRange" => answer(&admission, move |_| async move {
@@ -139,7 +140,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                 let series = upstream::range(scanned, &call.query, &call.request)?;
                 Ok(Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
-            state.scan(read, find).await
+            state.scan(Lane::Metrics, read, find).await
         }),
         "MetricsQueryInstant" => answer(&admission, move |_| async move {
             let read = move || InstantCall::from_message(&message, now);
@@ -147,7 +148,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                 let series = upstream::instant(scanned, &call.query, &call.request)?;
                 Ok(Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
-            state.scan(read, find).await
+            state.scan(Lane::Metrics, read, find).await
         }),
         _ => return None,
     })

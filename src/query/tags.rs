@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::asked::Asked;
 use super::call::{TagNames, TagScope, TagsCall, ValuesCall, now};
 use super::encode::{Tags, json, protobuf};
@@ -111,7 +112,7 @@ async fn names(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(move || TagsCall::from_url(&parameters, now), answer).await
+    state.scan(Lane::Scan, move || TagsCall::from_url(&parameters, now), answer).await
 }
 
 async fn values(
@@ -137,7 +138,7 @@ async fn values(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now), answer).await
+    state.scan(Lane::Scan, move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now), answer).await
 }
 
 impl Version {

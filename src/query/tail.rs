@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use axum::extract::State;
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::arrivals::{Arrivals, Came, Look, Newcomers, Order};
 use super::asked::Asked;
 use super::encode::json;
@@ -84,7 +85,7 @@ pub(super) async fn tail(
             }
         }
     };
-    state.scan(move || TailCall::from_url(&parameters), answer).await
+    state.scan(Lane::Scan, move || TailCall::from_url(&parameters), answer).await
 }
 
 impl TailCall {

@@ -47,8 +47,8 @@ pub struct TailSettings {
 
 impl Default for TailSettings {
     fn default() -> Self {
-        // A sealer that keeps up leaves 20 MiB raw, which are 4 MiB of columns.
-        Self { resident_bytes_max: 6 << 20, whole_raw_bytes_max: 30 << 20 }
+        // A sealer that keeps up leaves up to 20 MiB raw, which are 4 MiB of columns.
+        Self { resident_bytes_max: 4 << 20, whole_raw_bytes_max: 30 << 20 }
     }
 }
 

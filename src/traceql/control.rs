@@ -1,4 +1,8 @@
 //! What ends a query before it is done: its client left, its time is over, it needs too much memory.
+//!
+//! The pool of memory is not for queries alone: work in the background borrows from it ([`Pool::lend`]), so that both never
+//! hold their most at the same time. Who borrows waits until those have ended that hold much; who needs much then waits until
+//! it is given back. Light queries go on meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,8 +16,14 @@ const PORTION_BYTES: usize = 256 * 1024;
 const POOL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often a query that waits looks whether its client left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// A query that holds no more than this is let on while a loan is waited for: columns of a segment for each of two threads.
+const LIGHT_BYTES: usize = 4 * 1024 * 1024;
+/// A loan leaves as much to light queries, if there is.
+const LEFT_BYTES: usize = 2 * LIGHT_BYTES;
+/// How long a loan lets queries go first that waited for one before it.
+const GIVE_WAY_MAX: Duration = Duration::from_secs(1);
 
-/// Memory that all queries share.
+/// Memory that all queries share, and that work in the background borrows.
 #[derive(Debug)]
 pub struct Pool {
     bytes_max: usize,
@@ -27,6 +37,45 @@ struct Free {
     bytes: usize,
     /// The least that there ever was.
     least_bytes: usize,
+    /// Queries that wait for memory.
+    queries_waiting: usize,
+    /// Loans that are waited for.
+    loans_waiting: usize,
+}
+
+impl Free {
+    fn take(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.least_bytes = self.least_bytes.min(self.bytes);
+    }
+}
+
+/// Memory of a [`Pool`] that work in the background holds until this is dropped.
+#[derive(Debug)]
+pub struct Loan {
+    pool: Arc<Pool>,
+    bytes: usize,
+}
+
+impl Loan {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back what is no longer needed.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if let Some(freed) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.pool.give_back(freed);
+        }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.pool.give_back(self.bytes);
+    }
 }
 
 /// Shared by a running query, what it keeps in memory, and whoever waits for it.
@@ -111,7 +160,7 @@ pub enum Stopped {
 impl Pool {
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        let free = Free { bytes: bytes_max, least_bytes: bytes_max };
+        let free = Free { bytes: bytes_max, least_bytes: bytes_max, queries_waiting: 0, loans_waiting: 0 };
         Arc::new(Self { bytes_max, free: Mutex::new(free), freed: Condvar::new() })
     }
 
@@ -120,13 +169,13 @@ impl Pool {
         self.bytes_max
     }
 
-    /// Bytes that queries hold now.
+    /// Bytes that queries, and whoever borrowed, hold now.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.bytes_max - self.free().bytes
     }
 
-    /// The most that queries ever held together.
+    /// The most that was ever held together.
     #[must_use]
     pub fn peak_bytes(&self) -> usize {
         self.bytes_max - self.free().least_bytes
@@ -136,19 +185,56 @@ impl Pool {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `wanted` bytes, or as many as there are, but no fewer than `least`; 0: there are not so many now.
-    fn take(&self, least: usize, wanted: usize) -> usize {
+    /// Lends `wanted` bytes, or as many as there are, but no fewer than `least`. Blocks until so many are free; queries that
+    /// hold much get what they still need before, and new ones only what is light. `None`: `goes_on` said no.
+    pub fn lend(self: &Arc<Self>, least: usize, wanted: usize, goes_on: impl Fn() -> bool) -> Option<Loan> {
+        let (least, wanted) = (least.min(self.bytes_max), wanted.min(self.bytes_max));
+        let begun = Instant::now();
         let mut free = self.free();
-        let taken = if free.bytes < least { 0 } else { wanted.min(free.bytes) };
-        free.bytes -= taken;
-        free.least_bytes = free.least_bytes.min(free.bytes);
+        // What was given back a moment ago is theirs.
+        while free.queries_waiting > 0 && begun.elapsed() < GIVE_WAY_MAX && goes_on() {
+            free = self.wait(free);
+        }
+        free.loans_waiting += 1;
+        while free.bytes < least && goes_on() {
+            free = self.wait(free);
+        }
+        free.loans_waiting -= 1;
+        let is_lent = free.bytes >= least;
+        let bytes = if is_lent { wanted.min(free.bytes.saturating_sub(LEFT_BYTES).max(least)) } else { 0 };
+        free.take(bytes);
+        drop(free);
+        // Queries that it kept waiting look again.
+        self.freed.notify_all();
+        is_lent.then(|| Loan { pool: Arc::clone(self), bytes })
+    }
+
+    /// Takes `wanted` bytes for a query that holds `held`, or as many as there are, but no fewer than `least`; 0: it is to
+    /// wait.
+    fn take(&self, held: usize, least: usize, wanted: usize) -> usize {
+        let mut free = self.free();
+        let most = match held {
+            // Who holds much is to end, not to wait for others.
+            _ if free.loans_waiting == 0 || held > LIGHT_BYTES => free.bytes,
+            _ => free.bytes.min(LIGHT_BYTES - held),
+        };
+        let taken = if most < least { 0 } else { wanted.min(most) };
+        free.take(taken);
         taken
     }
 
-    /// Waits a little, or until so many bytes are free.
+    /// A query waits a little, or until something changed; not if there is enough by now.
     fn wait_for(&self, bytes: usize) {
-        let free = self.free();
-        drop(self.freed.wait_timeout_while(free, LOOK_INTERVAL, |free| free.bytes < bytes));
+        let mut free = self.free();
+        if free.bytes < bytes || free.loans_waiting > 0 {
+            free.queries_waiting += 1;
+            free = self.wait(free);
+            free.queries_waiting -= 1;
+        }
+    }
+
+    fn wait<'f>(&self, free: MutexGuard<'f, Free>) -> MutexGuard<'f, Free> {
+        self.freed.wait_timeout(free, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn give_back(&self, bytes: usize) {
@@ -281,7 +367,7 @@ impl Account {
                     return Ok(());
                 }
                 let portion = missing.next_multiple_of(PORTION_BYTES).min(self.bytes_max - *taken);
-                *taken += self.pool.take(missing, portion);
+                *taken += self.pool.take(*taken, missing, portion);
                 used.saturating_sub(*taken)
             };
             if missing > 0 {
@@ -379,6 +465,60 @@ mod tests {
             assert_eq!(waits.join().unwrap(), Ok(()));
         });
         assert_eq!(query.used_bytes(), MIB);
+    }
+
+    #[test]
+    fn a_loan_takes_what_queries_leave_and_leaves_something_to_light_ones() {
+        let pool = Pool::new(32 * MIB);
+        let loan = pool.lend(8 * MIB, 40 * MIB, || true).unwrap();
+        assert_eq!(loan.bytes(), 32 * MIB - LEFT_BYTES);
+        sharing(&pool).reserve(LIGHT_BYTES).unwrap();
+        drop(loan);
+        let heavy = sharing(&pool);
+        heavy.reserve(20 * MIB).unwrap();
+        let loan = pool.lend(8 * MIB, 24 * MIB, || true).unwrap();
+        assert_eq!(loan.bytes(), 8 * MIB, "a smaller one, beside a heavy query");
+        assert!(pool.lend(8 * MIB, 24 * MIB, || false).is_none());
+        drop((loan, heavy));
+        assert_eq!((pool.used_bytes(), pool.peak_bytes()), (0, 28 * MIB));
+        let mut loan = pool.lend(MIB, MIB, || true).unwrap();
+        loan.shrink_to(1000);
+        assert_eq!((loan.bytes(), pool.used_bytes()), (1000, 1000));
+    }
+
+    #[test]
+    fn who_holds_much_gets_more_before_a_loan_and_new_queries_only_what_is_light() {
+        let pool = Pool::new(32 * MIB);
+        let (heavy, light) = (sharing(&pool), sharing(&pool));
+        heavy.reserve(20 * MIB).unwrap();
+        std::thread::scope(|scope| {
+            let loan = scope.spawn(|| pool.lend(20 * MIB, 20 * MIB, || true).map(|loan| loan.bytes()));
+            while pool.free().loans_waiting == 0 {
+                std::thread::yield_now();
+            }
+            light.reserve(LIGHT_BYTES / 2).unwrap();
+            assert_eq!(pool.take(0, LIGHT_BYTES + 1, LIGHT_BYTES + 1), 0, "more than light");
+            assert_eq!(pool.take(0, 1, 2 * LIGHT_BYTES), LIGHT_BYTES, "no more than light");
+            pool.give_back(LIGHT_BYTES);
+            heavy.reserve(4 * MIB).unwrap();
+            drop(heavy);
+            assert_eq!(loan.join().unwrap(), Some(20 * MIB));
+        });
+    }
+
+    #[test]
+    fn a_query_waits_for_a_loan_to_be_given_back() {
+        let pool = Pool::new(32 * MIB);
+        let loan = pool.lend(8 * MIB, 24 * MIB, || true).unwrap();
+        std::thread::scope(|scope| {
+            let heavy = scope.spawn(|| sharing(&pool).reserve(30 * MIB));
+            while pool.free().queries_waiting == 0 && !heavy.is_finished() {
+                std::thread::yield_now();
+            }
+            drop(loan);
+            assert_eq!(heavy.join().unwrap(), Ok(()));
+        });
+        assert_eq!((pool.used_bytes(), pool.peak_bytes()), (0, 32 * MIB));
     }
 
     #[test]
