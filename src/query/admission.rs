@@ -7,12 +7,12 @@
 //!
 //! What queries hold in memory while they run is booked against one pool that all share, and so is what they answer; of that
 //! finished answers may hold a part (a room) until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
-//! their own: they are over in a millisecond and must not stand behind a scan of a week. Metrics leave one turn of the scans
-//! to searches. A client that leaves while it
+//! their own: they are over in a millisecond and must not stand behind a scan of a week. Scans that were long last time, and
+//! metrics that are new, leave one of the turns to others ([`super::lengths`]). A client that leaves while it
 //! waits leaves the queue; if it leaves while its query runs, the query is cancelled.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -22,6 +22,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::QueryError;
+use super::lengths::{Length, Lengths, Question};
 use super::paced::Outstanding;
 use super::router::QueryLimits;
 use crate::traceql::control::{Control, Pool, Stopped};
@@ -32,8 +33,9 @@ const TRACES_RUNNING_MAX: usize = 4;
 /// A scan keeps a core or two busy; a third lets short ones pass a long one.
 const SCANS_RUNNING_MAX: usize = 3;
 
-/// Metrics look at every span of their range, a search mostly at the newest: a dashboard full of the former leaves it a turn.
-const METRICS_RUNNING_MAX: usize = SCANS_RUNNING_MAX - 1;
+/// Scans that were long last time leave a turn to others. So do metrics that were not asked before: they look at every span
+/// of their range, a search mostly at the newest.
+const LONG_RUNNING_MAX: usize = SCANS_RUNNING_MAX - 1;
 
 /// Running and waiting; Tempo's queue for one tenant is of this order too.
 const ADMITTED_MAX: usize = 2000;
@@ -57,9 +59,9 @@ pub(super) enum Lane {
     /// One trace by its id.
     Trace,
     /// Search, tags.
-    Scan,
+    Scan(Question),
     /// Metrics: a scan, after its turn among its like.
-    Metrics,
+    Metrics(Question),
 }
 
 /// What a query leaves in memory until its client has read it.
@@ -188,7 +190,10 @@ pub(super) struct Admission {
     admitted: Semaphore,
     traces: Arc<Semaphore>,
     scans: Arc<Semaphore>,
-    metrics_scans: Arc<Semaphore>,
+    /// Turns of scans that were long last time, and of metrics that nobody knows yet.
+    long_scans: Arc<Semaphore>,
+    new_metrics: Arc<Semaphore>,
+    lengths: Arc<Lengths>,
     room: Arc<Semaphore>,
     room_units: usize,
     metrics: Metrics,
@@ -232,7 +237,9 @@ impl Admission {
             admitted: Semaphore::new(admitted),
             traces: Arc::new(Semaphore::new(traces)),
             scans: Arc::new(Semaphore::new(scans)),
-            metrics_scans: Arc::new(Semaphore::new(METRICS_RUNNING_MAX.min(scans))),
+            long_scans: Arc::new(Semaphore::new(LONG_RUNNING_MAX.min(scans))),
+            new_metrics: Arc::new(Semaphore::new(LONG_RUNNING_MAX.min(scans))),
+            lengths: Arc::default(),
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
             metrics: Metrics::default(),
@@ -252,6 +259,7 @@ impl Admission {
         // The semaphores are never closed, so the only way to get nothing is to wait too long.
         let turn = timeout(WAIT_MAX, self.turn(lane));
         let Ok(Ok(turn)) = turn.await else { return Err(QueryError::Waited) };
+        let lengths = Arc::clone(&self.lengths);
         let control = Arc::new(Control::sharing(self.query_duration_max, Arc::clone(&self.scratch)));
         let _cancel = CancelOnDrop(Arc::clone(&control));
         let query = Arc::clone(&control);
@@ -260,7 +268,11 @@ impl Admission {
         let (memory_peak, scratch) = (self.metrics.memory_peak.clone(), Arc::clone(&self.scratch));
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let begun = Instant::now();
             let answer = work(&control);
+            if let Lane::Scan(question) | Lane::Metrics(question) = lane {
+                lengths.learn(question, begun.elapsed());
+            }
             memory_peak.set(i64::try_from(scratch.peak_bytes()).unwrap_or(i64::MAX));
             let answer = answer?;
             control.settle(answer.bytes())?;
@@ -280,10 +292,13 @@ impl Admission {
         let one = |lane: &Arc<Semaphore>| Arc::clone(lane).acquire_owned();
         Ok(match lane {
             Lane::Trace => Turn { _permits: (one(&self.traces).await?, None) },
-            Lane::Scan => Turn { _permits: (one(&self.scans).await?, None) },
-            Lane::Metrics => {
-                let among_metrics = one(&self.metrics_scans).await?;
-                Turn { _permits: (one(&self.scans).await?, Some(among_metrics)) }
+            Lane::Scan(question) | Lane::Metrics(question) => {
+                let among = match (self.lengths.of(question), lane) {
+                    (Some(Length::Long), _) => Some(one(&self.long_scans).await?),
+                    (None, Lane::Metrics(_)) => Some(one(&self.new_metrics).await?),
+                    _ => None,
+                };
+                Turn { _permits: (one(&self.scans).await?, among) }
             }
         })
     }
@@ -369,7 +384,7 @@ mod tests {
                         now.fetch_sub(1, Ordering::SeqCst);
                         Ok(nothing())
                     };
-                    admission.run(Lane::Scan, work).await
+                    admission.run(Lane::Scan(Question::UNKNOWN), work).await
                 })
             })
             .collect();
@@ -385,14 +400,16 @@ mod tests {
         let (release, held) = mpsc::channel::<()>();
         let first = admission.run(Lane::Trace, move |_| Ok(Answered(usize::from(held.recv().is_ok()), None)));
         let second = async {
-            let refused = admission.run(Lane::Scan, |_| Ok(nothing())).await;
+            let refused = admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await;
             release.send(()).unwrap();
             refused
         };
         let (first, second) = tokio::join!(first, second);
         assert_eq!(first.unwrap().0, 1);
         assert!(matches!(second, Err(QueryError::QueueFull)));
-        let crashed = admission.run(Lane::Scan, |_| -> Result<Answered, QueryError> { panic!("on purpose") }).await;
+        let crashed = admission
+            .run(Lane::Scan(Question::UNKNOWN), |_| -> Result<Answered, QueryError> { panic!("on purpose") })
+            .await;
         assert!(matches!(crashed, Err(QueryError::Crashed)));
     }
 
@@ -404,7 +421,9 @@ mod tests {
             let admission = Arc::clone(&admission);
             async move {
                 admission
-                    .run(Lane::Scan, move |_| held.recv().map(|()| nothing()).map_err(|_| QueryError::Crashed))
+                    .run(Lane::Scan(Question::UNKNOWN), move |_| {
+                        held.recv().map(|()| nothing()).map_err(|_| QueryError::Crashed)
+                    })
                     .await
             }
         });
@@ -427,16 +446,54 @@ mod tests {
                         }
                         Ok(nothing())
                     };
-                    admission.run(Lane::Metrics, work).await
+                    admission.run(Lane::Metrics(Question::UNKNOWN), work).await
                 })
             })
             .collect();
-        while admission.metrics_scans.available_permits() > 0 {
+        while admission.new_metrics.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        admission.run(Lane::Scan, |_| Ok(nothing())).await.unwrap();
+        admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await.unwrap();
         release.send(true).unwrap();
         for query in metrics {
+            query.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_long_leaves_a_turn_to_what_is_new_or_was_not() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let (long, short) = (Question::of("long"), Question::of("short"));
+        admission.lengths.learn(long, Duration::from_secs(5));
+        admission.lengths.learn(short, Duration::from_millis(5));
+        let (release, held) = tokio::sync::watch::channel(false);
+        let queries: Vec<_> = (0..10)
+            .map(|_| {
+                let (admission, held) = (Arc::clone(&admission), held.clone());
+                tokio::spawn(async move {
+                    let work = move |_: &Control| {
+                        while !*held.borrow() {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        Ok(nothing())
+                    };
+                    admission.run(Lane::Scan(long), work).await
+                })
+            })
+            .collect();
+        while admission.long_scans.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for lane in [
+            Lane::Scan(short),
+            Lane::Metrics(short),
+            Lane::Scan(Question::of("new")),
+            Lane::Metrics(Question::of("new")),
+        ] {
+            admission.run(lane, |_| Ok(nothing())).await.unwrap();
+        }
+        release.send(true).unwrap();
+        for query in queries {
             query.await.unwrap().unwrap();
         }
     }
@@ -460,25 +517,25 @@ mod tests {
                     ended.send(stopped).unwrap();
                     Err::<Answered, _>(stopped.into())
                 };
-                admission.run(Lane::Scan, work).await
+                admission.run(Lane::Scan(Question::UNKNOWN), work).await
             }
         });
         begun.await.unwrap();
         query.abort();
-        admission.run(Lane::Scan, |_| Ok(nothing())).await.unwrap();
+        admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await.unwrap();
         assert_eq!(how.recv().unwrap(), Stopped::Cancelled);
     }
 
     #[tokio::test]
     async fn an_answer_is_booked_until_it_is_read_and_holds_no_turn_while_it_waits_for_room() {
         let admission = Arc::new(Admission::with(10, 1, 1, 4096));
-        let all = admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await.unwrap();
+        let all = admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(4096, None))).await.unwrap();
         let waits = tokio::spawn({
             let admission = Arc::clone(&admission);
-            async move { admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await }
+            async move { admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(4096, None))).await }
         });
         // There is one turn; an answer of nothing needs no room.
-        let next = admission.run(Lane::Scan, |_| Ok(nothing()));
+        let next = admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing()));
         tokio::time::timeout(WAIT_MAX / 2, next).await.expect("its turn comes").unwrap();
         while admission.scratch.used_bytes() == 0 {
             tokio::task::yield_now().await;
@@ -509,10 +566,11 @@ mod tests {
     #[tokio::test]
     async fn answers_wait_for_room_until_others_are_read() {
         let admission = Arc::new(Admission::with(10, 2, 2, 4096));
-        let larger_than_all = admission.run(Lane::Scan, |_| Ok(Answered(1 << 20, None))).await.unwrap();
+        let larger_than_all =
+            admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(1 << 20, None))).await.unwrap();
         let second = tokio::spawn({
             let admission = Arc::clone(&admission);
-            async move { admission.run(Lane::Scan, |_| Ok(Answered(1, None))).await }
+            async move { admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(1, None))).await }
         });
         // It holds the only room there is.
         assert_eq!(admission.room.available_permits(), 0);

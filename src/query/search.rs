@@ -8,6 +8,7 @@ use super::asked::Asked;
 use super::call::{SearchCall, now};
 use super::encode::{json, protobuf};
 use super::error::QueryError;
+use super::lengths::Question;
 use super::negotiation::{Coding, Format, Payload};
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
@@ -19,6 +20,7 @@ pub(super) async fn search(
     Asked(parameters): Asked,
 ) -> Result<Payload, QueryError> {
     let now = now();
+    let lane = Lane::Scan(Question::of(parameters.get("q").unwrap_or_default()));
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
         let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut Nobody)?;
@@ -29,5 +31,5 @@ pub(super) async fn search(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(Lane::Scan, move || SearchCall::from_url(&parameters, now), answer).await
+    state.scan(lane, move || SearchCall::from_url(&parameters, now), answer).await
 }

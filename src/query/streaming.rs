@@ -30,6 +30,7 @@ use super::admission::Lane;
 use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now};
 use super::encode::protobuf;
 use super::introspection::{self, Readiness};
+use super::lengths::Question;
 use super::negotiation::TEXT;
 use super::paced::Hangup;
 use super::router::{QueryState, Scanned};
@@ -93,6 +94,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
     let admission = state.admission().clone();
     Some(match method {
         "Search" => answer(&admission, move |sender: Sender| async move {
+            let lane = Lane::Scan(Question::of_message(&message, 8));
             let read = move || SearchCall::from_message(&message, now);
             let find = move |call: SearchCall, scanned: &Scanned<'_>| {
                 let mut progress = Progress::new(sender, scanned.control, call.origin);
@@ -100,7 +102,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                 let messages = progress.rest(&found.answer, scanned.allowance())?;
                 Ok(Messages::new(messages).missing(found.away))
             };
-            state.scan(Lane::Scan, read, find).await
+            state.scan(lane, read, find).await
         }),
         "SearchTags" | "SearchTagsV2" => {
             let version = if method == "SearchTags" { Version::V1 } else { Version::V2 };
@@ -115,7 +117,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                     };
                     Ok(Messages::new(messages?).missing(away))
                 };
-                state.scan(Lane::Scan, read, find).await
+                state.scan(Lane::Scan(Question::UNKNOWN), read, find).await
             })
         }
         "SearchTagValues" | "SearchTagValuesV2" => {
@@ -131,24 +133,26 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                     };
                     Ok(Messages::new(messages?).missing(away))
                 };
-                state.scan(Lane::Scan, read, find).await
+                state.scan(Lane::Scan(Question::UNKNOWN), read, find).await
             })
         }
         "MetricsQueryRange" => answer(&admission, move |_| async move {
+            let lane = Lane::Metrics(Question::of_message(&message, 1));
             let read = move || RangeCall::from_message(&message, now);
             let find = |call: RangeCall, scanned: &Scanned<'_>| {
                 let series = upstream::range(scanned, &call.query, &call.request)?;
                 Ok(Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
-            state.scan(Lane::Metrics, read, find).await
+            state.scan(lane, read, find).await
         }),
         "MetricsQueryInstant" => answer(&admission, move |_| async move {
+            let lane = Lane::Metrics(Question::of_message(&message, 1));
             let read = move || InstantCall::from_message(&message, now);
             let find = |call: InstantCall, scanned: &Scanned<'_>| {
                 let series = upstream::instant(scanned, &call.query, &call.request)?;
                 Ok(Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
-            state.scan(Lane::Metrics, read, find).await
+            state.scan(lane, read, find).await
         }),
         _ => return None,
     })

@@ -10,6 +10,7 @@ use super::asked::Asked;
 use super::call::{TagNames, TagScope, TagsCall, ValuesCall, now};
 use super::encode::{Tags, json, protobuf};
 use super::error::QueryError;
+use super::lengths::Question;
 use super::negotiation::{Coding, Format, Payload};
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
@@ -112,7 +113,7 @@ async fn names(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(Lane::Scan, move || TagsCall::from_url(&parameters, now), answer).await
+    state.scan(Lane::Scan(Question::UNKNOWN), move || TagsCall::from_url(&parameters, now), answer).await
 }
 
 async fn values(
@@ -138,7 +139,13 @@ async fn values(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(Lane::Scan, move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now), answer).await
+    state
+        .scan(
+            Lane::Scan(Question::UNKNOWN),
+            move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now),
+            answer,
+        )
+        .await
 }
 
 impl Version {

@@ -22,6 +22,7 @@ use super::asked::Asked;
 use super::encode::json;
 use super::engine;
 use super::error::QueryError;
+use super::lengths::Question;
 use super::negotiation::{Coding, JSON, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::{QueryState, Scanned};
@@ -85,7 +86,7 @@ pub(super) async fn tail(
             }
         }
     };
-    state.scan(Lane::Scan, move || TailCall::from_url(&parameters), answer).await
+    state.scan(Lane::Scan(Question::UNKNOWN), move || TailCall::from_url(&parameters), answer).await
 }
 
 impl TailCall {

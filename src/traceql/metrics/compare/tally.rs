@@ -260,7 +260,7 @@ mod tests {
             let mut tally = Tally::new(2, 0);
             for number in numbers {
                 let number = tally.number(Met::Int(number as i64), &control).unwrap();
-                tally.count(number, 0, 2);
+                tally.count(number, 0);
                 tally.bound(&control);
             }
             tally
