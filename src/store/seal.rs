@@ -89,6 +89,8 @@ const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 const HURRY_RUNS: u64 = 3;
 /// A run takes less than this share of its OTLP.
 const RATIO_MIN: u64 = 4;
+/// Memory for a run is waited for so long before new queries get less because of it: the spool has room.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(20);
 /// Making a run takes so many times its OTLP: that, and its columns.
 pub const MAKING_FACTOR: u64 = 2;
 
@@ -470,7 +472,7 @@ impl Sealer {
         let bytes = |raw_bytes: u64| usize::try_from(raw_bytes.saturating_mul(MAKING_FACTOR)).unwrap_or(usize::MAX);
         let (least, most) = (self.settings.raw_bytes_min, self.settings.raw_bytes.max(self.settings.raw_bytes_min));
         let wanted = bytes(raw_bytes.clamp(least, most));
-        self.memory.lend(bytes(least), wanted, || !self.stopping.load(Ordering::Relaxed))
+        self.memory.lend(bytes(least), wanted, MEMORY_PATIENCE, || !self.stopping.load(Ordering::Relaxed))
     }
 
     /// Half of the space that intake leaves free is for runs: what is sealed takes less than it did in the spool, so a

@@ -197,14 +197,22 @@ impl Pool {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lends `wanted` bytes, or as many as there are, but no fewer than `least`. Blocks until so many are free; queries that
-    /// hold much get what they still need before, and new ones only what is light. `None`: `goes_on` said no.
-    pub fn lend(self: &Arc<Self>, least: usize, wanted: usize, goes_on: impl Fn() -> bool) -> Option<Loan> {
+    /// Lends `wanted` bytes, or as many as there are, but no fewer than `least`. Blocks until so many are free; queries
+    /// that hold much get what they still need before, and after `patience` new ones only what is light. `None`: `goes_on` said
+    /// no.
+    pub fn lend(
+        self: &Arc<Self>,
+        least: usize,
+        wanted: usize,
+        patience: Duration,
+        goes_on: impl Fn() -> bool,
+    ) -> Option<Loan> {
         let (least, wanted) = (least.min(self.bytes_max), wanted.min(self.bytes_max));
         let begun = Instant::now();
         let mut free = self.free();
-        // What was given back a moment ago is theirs.
-        while !free.queries_waiting.is_empty() && begun.elapsed() < GIVE_WAY_MAX && goes_on() {
+        // What was given back a moment ago is theirs who wait.
+        let gives_way = |free: &Free| !free.queries_waiting.is_empty() && begun.elapsed() < GIVE_WAY_MAX;
+        while (free.bytes < least || gives_way(&free)) && begun.elapsed() < patience && goes_on() {
             free = self.wait(free);
         }
         free.loans_waiting += 1;

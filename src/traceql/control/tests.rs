@@ -56,18 +56,18 @@ fn a_thread_that_waits_does_not_keep_others_of_its_query_from_giving_back() {
 #[test]
 fn a_loan_takes_what_queries_leave_and_leaves_something_to_light_ones() {
     let pool = Pool::new(32 * MIB);
-    let loan = pool.lend(8 * MIB, 40 * MIB, || true).unwrap();
+    let loan = pool.lend(8 * MIB, 40 * MIB, Duration::ZERO, || true).unwrap();
     assert_eq!(loan.bytes(), 32 * MIB - LEFT_BYTES);
     sharing(&pool).reserve(LIGHT_BYTES).unwrap();
     drop(loan);
     let heavy = sharing(&pool);
     heavy.reserve(20 * MIB).unwrap();
-    let loan = pool.lend(8 * MIB, 24 * MIB, || true).unwrap();
+    let loan = pool.lend(8 * MIB, 24 * MIB, Duration::ZERO, || true).unwrap();
     assert_eq!(loan.bytes(), 8 * MIB, "a smaller one, beside a heavy query");
-    assert!(pool.lend(8 * MIB, 24 * MIB, || false).is_none());
+    assert!(pool.lend(8 * MIB, 24 * MIB, Duration::ZERO, || false).is_none());
     drop((loan, heavy));
     assert_eq!((pool.used_bytes(), pool.peak_bytes()), (0, 28 * MIB));
-    let mut loan = pool.lend(MIB, MIB, || true).unwrap();
+    let mut loan = pool.lend(MIB, MIB, Duration::ZERO, || true).unwrap();
     loan.shrink_to(1000);
     assert_eq!((loan.bytes(), pool.used_bytes()), (1000, 1000));
 }
@@ -78,7 +78,7 @@ fn who_holds_much_gets_more_before_a_loan_and_new_queries_only_what_is_light() {
     let (heavy, light) = (sharing(&pool), sharing(&pool));
     heavy.reserve(20 * MIB).unwrap();
     std::thread::scope(|scope| {
-        let loan = scope.spawn(|| pool.lend(20 * MIB, 20 * MIB, || true).map(|loan| loan.bytes()));
+        let loan = scope.spawn(|| pool.lend(20 * MIB, 20 * MIB, Duration::ZERO, || true).map(|loan| loan.bytes()));
         while pool.free().loans_waiting == 0 {
             std::thread::yield_now();
         }
@@ -95,7 +95,7 @@ fn who_holds_much_gets_more_before_a_loan_and_new_queries_only_what_is_light() {
 #[test]
 fn a_query_waits_for_a_loan_to_be_given_back() {
     let pool = Pool::new(32 * MIB);
-    let loan = pool.lend(8 * MIB, 24 * MIB, || true).unwrap();
+    let loan = pool.lend(8 * MIB, 24 * MIB, Duration::ZERO, || true).unwrap();
     std::thread::scope(|scope| {
         let heavy = scope.spawn(|| sharing(&pool).reserve(30 * MIB));
         while pool.free().queries_waiting.is_empty() && !heavy.is_finished() {
