@@ -250,8 +250,9 @@ impl Pool {
         if free.bytes < bytes || free.loans_waiting > 0 {
             free.queries_waiting.push((query, held));
             free = self.wait(free);
-            let own = free.queries_waiting.iter().position(|(number, _)| *number == query);
-            own.map(|own| free.queries_waiting.swap_remove(own));
+            if let Some(own) = free.queries_waiting.iter().position(|(number, _)| *number == query) {
+                free.queries_waiting.swap_remove(own);
+            }
         }
         let gives_in = |(number, held): &(u64, usize)| *number < query && *held > LIGHT_BYTES;
         if held > LIGHT_BYTES && free.queries_waiting.iter().any(gives_in) { YOUNGER_WAIT_MAX } else { POOL_WAIT_MAX }
