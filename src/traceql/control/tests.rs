@@ -104,7 +104,7 @@ fn a_query_waits_for_a_loan_to_be_given_back() {
         drop(loan);
         assert_eq!(heavy.join().unwrap(), Ok(()));
     });
-    assert_eq!((pool.used_bytes(), pool.peak_bytes()), (0, 32 * MIB));
+    assert_eq!((pool.used_bytes(), pool.peak_bytes()), (0, 30 * MIB));
 }
 
 #[test]
