@@ -61,32 +61,80 @@ fn put_groups(out: &mut Vec<u8>, place: u8, codes: &[u16]) {
 /// # Errors
 /// The bytes are no codes of so many rows.
 pub fn decode(bytes: &[u8], rows: usize) -> Result<Codes, FormatError> {
-    let damaged = FormatError::Damaged("codes of a column");
-    let mut reader = Reader::new(bytes);
-    let place = reader.byte().ok_or(damaged)?;
-    if place == ROWS {
-        return Ok(Codes::Rows(codes::decode(reader.rest(), rows)?));
-    }
-    // Neither resources nor scopes are more than rows.
-    let count = reader.length().filter(|count| *count <= rows).ok_or(damaged)?;
-    match place {
-        RESOURCES => Ok(Codes::Resources(codes::decode(reader.rest(), count)?)),
-        SCOPES => Ok(Codes::Scopes(codes::decode(reader.rest(), count)?)),
-        SOME => {
-            let mut gaps = vec![0; count];
-            numbers::read(&mut reader, &mut gaps)?;
-            let some = codes::decode(reader.rest(), count)?;
+    Ok(match Packed::of(bytes, rows)? {
+        Packed::Rows(packed) => Codes::Rows(codes::decode(packed, rows)?),
+        Packed::Resources(codes) => Codes::Resources(codes),
+        Packed::Scopes(codes) => Codes::Scopes(codes),
+        Packed::Some { gaps, codes: some } => {
             let mut all: Arc<[u16]> = std::iter::repeat_n(0, rows).collect();
             let slots = Arc::get_mut(&mut all).unwrap_or_default();
             let mut row = 0u64;
             for (gap, code) in gaps.into_iter().zip(some.iter()) {
-                row = row.checked_add(gap).ok_or(damaged)?;
-                *usize::try_from(row).ok().and_then(|row| slots.get_mut(row)).ok_or(damaged)? = *code;
+                row = row.checked_add(gap).ok_or(DAMAGED)?;
+                *usize::try_from(row).ok().and_then(|row| slots.get_mut(row)).ok_or(DAMAGED)? = *code;
                 row += 1;
             }
-            Ok(Codes::Rows(all))
+            Codes::Rows(all)
         }
-        _ => Err(damaged),
+    })
+}
+
+/// As [`decode`], but codes of rows are those of `wanted` (ascending) alone, one for each: nothing is done for all others.
+///
+/// # Errors
+/// The bytes are no codes of so many rows.
+pub fn decode_some(bytes: &[u8], rows: usize, wanted: &[u16]) -> Result<Codes, FormatError> {
+    let mut gathered = Vec::with_capacity(wanted.len());
+    match Packed::of(bytes, rows)? {
+        Packed::Rows(packed) => codes::gather(packed, rows, wanted, &mut gathered)?,
+        Packed::Resources(codes) => return Ok(Codes::Resources(codes)),
+        Packed::Scopes(codes) => return Ok(Codes::Scopes(codes)),
+        Packed::Some { gaps, codes: some } => {
+            gathered.resize(wanted.len(), 0);
+            let mut slots = wanted.iter().zip(&mut gathered).peekable();
+            let mut row = 0u64;
+            for (gap, code) in gaps.into_iter().zip(some.iter()) {
+                row = row.checked_add(gap).filter(|row| *row < rows as u64).ok_or(DAMAGED)?;
+                while slots.next_if(|(wanted, _)| u64::from(**wanted) < row).is_some() {}
+                if let Some((_, slot)) = slots.next_if(|(wanted, _)| u64::from(**wanted) == row) {
+                    *slot = *code;
+                }
+                row += 1;
+            }
+        }
+    }
+    Ok(Codes::Rows(gathered.into()))
+}
+
+const DAMAGED: FormatError = FormatError::Damaged("codes of a column");
+
+/// A column's codes, as far as they are read whoever wants which.
+enum Packed<'a> {
+    Rows(&'a [u8]),
+    Resources(Arc<[u16]>),
+    Scopes(Arc<[u16]>),
+    Some { gaps: Vec<u64>, codes: Arc<[u16]> },
+}
+
+impl<'a> Packed<'a> {
+    fn of(bytes: &'a [u8], rows: usize) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(bytes);
+        let place = reader.byte().ok_or(DAMAGED)?;
+        if place == ROWS {
+            return Ok(Self::Rows(reader.rest()));
+        }
+        // Neither resources nor scopes are more than rows.
+        let count = reader.length().filter(|count| *count <= rows).ok_or(DAMAGED)?;
+        Ok(match place {
+            RESOURCES => Self::Resources(codes::decode(reader.rest(), count)?),
+            SCOPES => Self::Scopes(codes::decode(reader.rest(), count)?),
+            SOME => {
+                let mut gaps = vec![0; count];
+                numbers::read(&mut reader, &mut gaps)?;
+                Self::Some { gaps, codes: codes::decode(reader.rest(), count)? }
+            }
+            _ => return Err(DAMAGED),
+        })
     }
 }
 
@@ -111,12 +159,20 @@ mod tests {
             let rows: Vec<u16> = (0..sparse.len() as u16).filter(|row| sparse[usize::from(*row)] != 0).collect();
             let some = rows.iter().map(|row| sparse[usize::from(*row)]).collect();
             let placed = Placed::Some { rows: rows.into(), codes: some };
-            prop_assert_eq!(encode(&placed), Codes::Rows(sparse.into()));
+            prop_assert_eq!(encode(&placed), Codes::Rows(sparse.clone().into()));
+            for placed in [placed, Placed::Rows(sparse.clone().into())] {
+                let mut out = Vec::new();
+                assert!(put(&mut out, &placed));
+                let wanted: Vec<u16> = (0..sparse.len() as u16).filter(|row| row % 5 < 2).collect();
+                let expected: Vec<u16> = wanted.iter().map(|row| sparse[usize::from(*row)]).collect();
+                prop_assert_eq!(decode_some(&out, sparse.len(), &wanted), Ok(Codes::Rows(expected.into())));
+            }
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, rows in 0usize..500) {
             let _ = decode(&bytes, rows);
+            let _ = decode_some(&bytes, rows, &[0, 7, 300]);
         }
     }
 }
