@@ -137,6 +137,21 @@ pub trait Segment: Send + Sync {
     /// For each row the code of its value in the column's dictionary.
     fn codes(&self, field: &Field) -> Result<Codes, SegmentError>;
 
+    /// As [`Segment::codes`], but codes of rows are those of `rows` (ascending) alone, one for each: for who asks for few of a
+    /// segment. Codes of resources and scopes are all of them.
+    ///
+    /// # Errors
+    /// The segment could not be read.
+    fn codes_at(&self, field: &Field, rows: &[u16]) -> Result<Codes, SegmentError> {
+        Ok(match self.codes(field)? {
+            Codes::Rows(codes) if codes.is_empty() => Codes::Rows(codes),
+            Codes::Rows(codes) => {
+                Codes::Rows(rows.iter().map(|row| codes.get(usize::from(*row)).copied().unwrap_or_default()).collect())
+            }
+            groups => groups,
+        })
+    }
+
     /// The value of one row, for columns that hold none ([`Column::Unlisted`]), and for no others.
     fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError>;
 
