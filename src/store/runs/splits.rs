@@ -106,8 +106,12 @@ impl Splits {
     pub fn recently(&self, trace: TraceId, segments: &[Arc<RunSegment>]) -> (bool, usize) {
         let fingerprint = trace.fingerprint();
         let recent = self.recent();
-        let found = recent.iter().any(|recent| recent.fingerprints.binary_search(&fingerprint).is_ok());
-        (found, older_than(&recent, segments))
+        let older = older_than(&recent, segments);
+        // One look at a line of a filter spares the search among thousands of fingerprints, mostly.
+        let mut latest = segments.get(older..).unwrap_or_default().iter();
+        let found = latest.any(|segment| segment.filter().may_hold(fingerprint))
+            && recent.iter().any(|recent| recent.fingerprints.binary_search(&fingerprint).is_ok());
+        (found, older)
     }
 
     /// What `new` segments have in common with each other and with those before.
