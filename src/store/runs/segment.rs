@@ -22,6 +22,7 @@ use crate::store::format::{FormatError, Known, codes, dictionary, envelopes, pla
 use crate::traceql::ast::{Field, Scope};
 use crate::traceql::column::{Cell, Codes, GroupsOfRows};
 use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
+use crate::traceql::wanted::Wanted;
 
 /// Spans that are read to be built anew: more would be held twice for longer, fewer would repeat their resources more often.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -522,8 +523,8 @@ impl Segment for RunSegment {
         self.with_groups(self.field_chunk(Kind::Codes, field, Caching::Pass, read)?)
     }
 
-    fn codes_at(&self, field: &Field, rows: &[u16]) -> Result<Codes, SegmentError> {
-        let read = |bytes: &[u8]| placed::decode_some(bytes, self.rows(), rows);
+    fn codes_at(&self, field: &Field, wanted: &mut Wanted<'_>) -> Result<Codes, SegmentError> {
+        let read = |bytes: &[u8]| placed::decode_some(bytes, self.rows(), wanted);
         self.with_groups(self.field_chunk(Kind::Codes, field, Caching::Pass, read)?)
     }
 

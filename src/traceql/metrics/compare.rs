@@ -22,6 +22,7 @@ use crate::traceql::control::{Control, Stopped};
 use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::{Column, SegmentError};
 use crate::traceql::value::Value;
+use crate::traceql::wanted::Wanted;
 use tally::{Tally, VALUE_OVERHEAD_BYTES};
 
 /// What is compared.
@@ -114,17 +115,19 @@ impl<'q> Comparison<'q> {
         }
         self.place(reader, selected, selection, &mut scratch.cells)?;
         scratch.counted_of = None;
+        let (mut wanted, mut booked) = (Wanted::new(&selected.rows), control.nothing_booked());
         for scope in SCOPES {
             for name in reader.segment().names(scope)?.iter() {
                 let attribute = Attribute { scope: Some(scope), of_parent: false, name: name.to_string() };
                 let remembered = reader.remembered();
-                self.add_field(Field::Attribute(attribute), (scan, reader), &selected.rows, scratch, control)?;
+                self.add_field(Field::Attribute(attribute), (scan, reader), &mut wanted, scratch, control)?;
+                booked.grow(wanted.bytes().saturating_sub(booked.bytes()))?;
                 reader.forget_since(remembered);
                 scan.check()?;
             }
         }
         for intrinsic in INTRINSICS {
-            self.add_field(Field::Intrinsic(intrinsic), (scan, reader), &selected.rows, scratch, control)?;
+            self.add_field(Field::Intrinsic(intrinsic), (scan, reader), &mut wanted, scratch, control)?;
         }
         self.choose(scan, reader, selected, &scratch.cells)
     }
@@ -224,15 +227,15 @@ impl<'q> Comparison<'q> {
         &mut self,
         field: Field,
         (scan, reader): (&Scan<'_>, &Rc<Reader>),
-        rows: &[u16],
+        wanted: &mut Wanted<'_>,
         scratch: &mut Scratch,
         control: &Control,
     ) -> Result<(), SegmentError> {
-        let width = self.width;
+        let (width, rows) = (self.width, wanted.rows());
         let coded = match &field {
             // Of most columns few of the rows are asked for, and of a column in which none of them has a value nothing else is
             // read.
-            Field::Attribute(_) => match reader.segment().codes_at(&field, rows)? {
+            Field::Attribute(_) => match reader.segment().codes_at(&field, wanted)? {
                 Codes::Rows(codes) if codes.is_empty() => {
                     let Column::Unlisted { sketches } = reader.column(&field)? else { return Ok(()) };
                     let tally = self.tally(field.clone(), control)?;
