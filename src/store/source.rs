@@ -253,13 +253,12 @@ impl Searchable {
     /// Whether runs may hold spans of a trace of a segment of the tail.
     fn has_more(&self, segment: &dyn Segment, trace: usize, id: TraceId) -> bool {
         let lasted = || {
-            let (traces, starts, durations) = (segment.traces()?, segment.starts()?, segment.durations()?);
-            let times =
-                starts.iter().zip(durations.iter()).map(|(start, duration)| (*start, start.saturating_add(*duration)));
-            let of_trace = times.skip(traces.rows(trace).start).take(traces.rows(trace).len());
-            Ok::<_, SegmentError>(
-                of_trace.fold((u64::MAX, 0), |(from, to), (start, end)| (from.min(start), to.max(end))),
-            )
+            let rows = segment.traces().ok()?.rows(trace);
+            let (starts, durations) = (segment.starts().ok()?, segment.durations().ok()?);
+            let times = starts.get(rows.clone())?.iter().zip(durations.get(rows)?);
+            Some(times.fold((u64::MAX, 0), |(from, to), (start, duration)| {
+                (from.min(*start), to.max(start.saturating_add(*duration)))
+            }))
         };
         let (start, end) = lasted().unwrap_or((0, u64::MAX));
         self.runs.may_hold(id, start, end)
