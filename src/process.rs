@@ -66,22 +66,20 @@ pub trait Processor: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What changes the resources of requests of every signal. A processor that has this has no other editor.
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+        None
+    }
+
     /// What looks into requests of traces, if it does.
     fn editor(&self) -> Option<&dyn Editor> {
         None
     }
 
     /// What looks into requests of metrics and logs, if it does.
-    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
+    fn item_editor(&self) -> Option<&dyn ItemEditor> {
         None
     }
-}
-
-/// How a processor looks into requests of metrics and logs.
-#[derive(Clone, Copy)]
-pub enum ItemsEditor<'p> {
-    Resources(&'p dyn ResourceEditor),
-    Items(&'p dyn ItemEditor),
 }
 
 /// Looks into requests, changes them, takes spans out.
@@ -103,7 +101,7 @@ pub trait ItemEditor: Send + Sync {
     fn edit_item<'a>(&'a self, place: &Place<'_, 'a>, item: &mut Item<'a>, client: &'a Client);
 }
 
-impl<T: ResourceEditor> Editor for T {
+impl<T: ResourceEditor + ?Sized> Editor for T {
     fn edit<'a>(&'a self, traces: &mut Traces<'a>, client: &'a Client) -> Result<Removed, Failed> {
         for resource_spans in traces.resources.iter_mut() {
             self.edit_resource(resource_spans.resource.attributes_mut(), client);

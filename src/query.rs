@@ -40,6 +40,7 @@ mod tag_search;
 mod tags;
 mod tail;
 mod trace_by_id;
+mod trace_filter;
 mod trace_id;
 mod ui;
 mod upkeep;

@@ -11,6 +11,7 @@
 //! Invariants: everything that was acknowledged is found at once, by id and by search; no batch is both in a run and in the
 //! tail of one view. The room must not know TraceQL's text, nor HTTP.
 
+pub mod alone;
 pub mod assemble;
 pub mod build;
 pub mod envelope;

@@ -5,7 +5,7 @@
 //!                             [--connections 4] [--in-flight 8] [--report FILE]
 //!                             [--subjects spanreel,spanreel-edge,otelcol,otelcol-fsync,otelcol-file]
 //! cargo bench --bench load -- --store 1000,10000,max [--seconds 90] [--report FILE]
-//! cargo bench --bench load -- --processors all|NAME,... [--rounds 3] [--spans 240000] [--rate SPANS_PER_SECOND]
+//! cargo bench --bench load -- --processors all|NAME,... [--rounds 7] [--spans 300000] [--rate SPANS_PER_SECOND]
 //!                             [--report FILE]
 //! cargo bench --bench load -- --backlog SPANS [--report FILE]
 //! ```
@@ -15,7 +15,8 @@
 //! checked that nothing acknowledged is missing: Spanreel's ledger must hold exactly the acknowledged spans, a sample of
 //! traces is read back by id, and the sink must have counted at least as many.
 //!
-//! With `--processors` Spanreel and the Collector run each chain of processors, several times; see `processors`. With `--backlog` Spanreel alone spools so many spans for a destination that is away; see `backlog`.
+//! With `--processors` Spanreel and the Collector run with each chain of processors and without; see `processors`. With
+//! `--backlog` Spanreel alone spools so many spans for a destination that is away; see `backlog`.
 //!
 //! With `--store` Spanreel alone stores the load at each of these rates, and is asked meanwhile; see `profile`.
 //!
@@ -41,7 +42,7 @@ use processors::Chain;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use subject::{Path, Subject};
+use subject::Subject;
 use support::otlp::Protocol;
 
 struct Arguments {
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
         let mut results = Vec::new();
         for subject in &arguments.subjects {
             eprintln!("== {}", subject.name());
-            let result = subject.measure(arguments.plan, Path::default()).await;
+            let result = subject.measure(arguments.plan).await;
             eprintln!("{}", report::line(&result));
             results.push(result);
         }

@@ -4,14 +4,18 @@
 //! as an edge, which does what a Collector does, so that sealing and counting do not blur what a processor takes. What a
 //! chain adds is its CPU per span less that of the untouched path of the same subject.
 //!
-//! A processor takes tenths of a microsecond. So the number of spans is fixed, not the time; each chain runs several times
-//! on each subject, one subject after the other and one chain after the other; and the median counts. Beside it stands the
-//! distance between the least and the most: a difference that is smaller says nothing.
+//! A processor takes tenths of a microsecond, so what is not its own must be the same on both sides of a difference. The two
+//! processes of a difference, with the chain and without, run beside each other; each gets a slice of the load at full
+//! speed, a fixed number of spans, and its CPU time is read when the slice has been forwarded, from the kernel's account of
+//! its threads in nanoseconds. Slices alternate; the first of each is not counted (heaps grow, code is read). What is
+//! reported is the median of the differences of neighbours, and beside it the middle half of them: a difference that is
+//! smaller says nothing.
 
 use crate::cluster::Cluster;
 use crate::driver::Plan;
-use crate::report::{cpu_micros, machine};
-use crate::subject::{Path, Subject};
+use crate::payload::SPANS_PER_REQUEST;
+use crate::report::machine;
+use crate::subject::{Path, Running, Subject};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -23,6 +27,8 @@ pub struct Chain {
     pub processors: &'static [(&'static str, &'static str)],
     /// Every span reaches the destination.
     pub keeps_all: bool,
+    /// It asks an API server.
+    pub is_in_cluster: bool,
 }
 
 const RESOURCE: (&str, &str) = (
@@ -54,15 +60,15 @@ const TAIL_SAMPLING: (&str, &str) = (
 );
 
 /// The untouched path.
-pub const NONE: Chain = Chain { name: "none", processors: &[], keeps_all: true };
+pub const NONE: Chain = Chain { name: "none", processors: &[], keeps_all: true, is_in_cluster: false };
 const CHAINS: [Chain; 7] = [
-    NONE,
-    Chain { name: "resource", processors: &[RESOURCE], keeps_all: true },
-    Chain { name: "attributes", processors: &[ATTRIBUTES], keeps_all: true },
-    Chain { name: "filter", processors: &[FILTER], keeps_all: true },
-    Chain { name: "transform", processors: &[TRANSFORM], keeps_all: true },
-    Chain { name: "probabilistic_sampler", processors: &[SAMPLER], keeps_all: false },
-    Chain { name: "tail_sampling", processors: &[TAIL_SAMPLING], keeps_all: false },
+    Chain { name: "k8s_attributes, resource", processors: &[K8S, RESOURCE], is_in_cluster: true, ..NONE },
+    Chain { name: "resource", processors: &[RESOURCE], ..NONE },
+    Chain { name: "attributes", processors: &[ATTRIBUTES], ..NONE },
+    Chain { name: "filter", processors: &[FILTER], ..NONE },
+    Chain { name: "transform", processors: &[TRANSFORM], ..NONE },
+    Chain { name: "probabilistic_sampler", processors: &[SAMPLER], keeps_all: false, ..NONE },
+    Chain { name: "tail_sampling", processors: &[TAIL_SAMPLING], keeps_all: false, ..NONE },
 ];
 
 /// The pod that the client's address belongs to, found for each resource.
@@ -71,136 +77,151 @@ pub const K8S: (&str, &str) = (
     "{wait_for_metadata: true, pod_association: [{sources: [{from: connection}]}], extract: {metadata: \
      [k8s.namespace.name, k8s.pod.name, k8s.pod.uid, k8s.pod.start_time, k8s.node.name]}}",
 );
-/// Measured in a cluster, Spanreel beside the untouched path there: it has work there that a Collector does not have.
-const IN_CLUSTER: Chain = Chain { name: "k8s_attributes, resource", processors: &[K8S, RESOURCE], keeps_all: true };
-const NONE_IN_CLUSTER: Chain = Chain { name: "none, in a cluster", ..NONE };
 
 impl Chain {
-    /// The chains of a list of names, or all; always with the untouched path first.
+    /// The chains of a list of names, or all. The first name of a chain is enough.
     pub fn named(list: &str) -> Result<Vec<Self>, String> {
         if list == "all" {
-            return Ok([&CHAINS[..], &[NONE_IN_CLUSTER, IN_CLUSTER]].concat());
+            return Ok(CHAINS.to_vec());
         }
-        let mut chains = vec![NONE];
-        for name in list.split(',').filter(|name| *name != NONE.name) {
-            if name == "k8s_attributes" {
-                chains.extend([NONE_IN_CLUSTER, IN_CLUSTER]);
-                continue;
-            }
-            let known = CHAINS.iter().find(|chain| chain.name == name);
-            chains.push(*known.ok_or_else(|| format!("--processors has no chain {name:?}"))?);
-        }
-        Ok(chains)
+        let first_name = |chain: &Chain| chain.name.split(',').next();
+        let find = |name: &str| CHAINS.iter().copied().find(|chain| first_name(chain) == Some(name));
+        list.split(',').map(|name| find(name).ok_or_else(|| format!("--processors has no chain {name:?}"))).collect()
     }
 }
 
-/// Spans of one run, if nothing else is said: with ticks of 10 ms, 0.04 us a span.
-pub const SPANS: u64 = 240_000;
-/// Spans per second, if nothing else is said: what a Collector keeps up with on two cores that it shares with the client.
-pub const RATE: u64 = 80_000;
-/// Runs of each chain on each subject, if nothing else is said.
-pub const ROUNDS: u64 = 3;
-/// A run that is not over by then would say nothing.
-const RUN_BOUND: Duration = Duration::from_secs(60);
+/// Spans of one slice, if nothing else is said: half a second to two seconds at full speed.
+pub const SPANS: u64 = 300_000;
+/// Counted slices of each chain on each subject, if nothing else is said.
+pub const ROUNDS: u64 = 7;
+/// A slice that is not over by then would say nothing.
+const SLICE_BOUND: Duration = Duration::from_secs(60);
 
+/// What a chain is compared with on each subject.
 const SUBJECTS: [Subject; 2] = [Subject::SpanreelEdge, Subject::Otelcol];
 
-/// CPU per span of one chain on one subject, in microseconds, run by run.
+/// Figures of several slices, in microseconds of CPU a span.
 #[derive(Debug, Default, Clone)]
-struct Runs(Vec<f64>);
+struct Figures(Vec<f64>);
 
-impl Runs {
-    fn median(&self) -> Option<f64> {
+impl Figures {
+    /// The value that this share of the figures does not exceed.
+    fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        match sorted.len() % 2 {
-            1 => sorted.get(middle).copied(),
-            _ => Some((sorted.get(middle)? + sorted.get(middle.checked_sub(1)?)?) / 2.0),
-        }
+        let place = share * sorted.len().saturating_sub(1) as f64;
+        let at = |place: f64| sorted.get(place as usize).copied().unwrap_or(f64::NAN);
+        let (low, high) = (at(place.floor()), at(place.ceil()));
+        low + (high - low) * place.fract()
     }
 
-    /// From the least to the most.
-    fn spread(&self) -> f64 {
-        let (least, most) =
-            self.0.iter().fold((f64::MAX, f64::MIN), |(least, most), it| (least.min(*it), most.max(*it)));
-        (most - least).max(0.0)
+    fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// Median and middle half.
+    fn cell(&self) -> String {
+        match self.0.as_slice() {
+            [] => "-".to_owned(),
+            _ => format!("{:.3} ({:.3} to {:.3})", self.median(), self.quantile(0.25), self.quantile(0.75)),
+        }
     }
 }
 
-/// A chain, and its runs on each of [`SUBJECTS`].
-type Row = (Chain, [Runs; 2]);
+/// What one chain took on one subject.
+#[derive(Debug, Default, Clone)]
+struct Costs {
+    whole: Figures,
+    /// Less the neighbouring slice without the chain.
+    added: Figures,
+}
+
+/// A process that takes slices.
+struct Stand<'c> {
+    running: Running,
+    path: Path<'c>,
+    spans: u64,
+}
+
+impl<'c> Stand<'c> {
+    async fn start(subject: Subject, chain: Chain, cluster: Option<&'c Cluster>) -> Self {
+        let path = Path { chain, waits_long: false, cluster };
+        Self { running: subject.start(path).await, path, spans: 0 }
+    }
+
+    /// Microseconds of CPU a span.
+    async fn slice(&mut self, plan: Plan) -> f64 {
+        let seed = plan.seed.wrapping_add(self.spans);
+        let (spans, cpu) = self.running.carry(Plan { seed, ..plan }, self.path).await;
+        self.spans += spans;
+        cpu.as_secs_f64() * 1e6 / spans.max(1) as f64
+    }
+}
 
 /// Runs each chain on both subjects, so many times; the report.
 pub async fn measure(plan: Plan, chains: &[Chain], rounds: u64) -> String {
-    let plan =
-        Plan { rate: plan.rate.or(Some(RATE)), spans_max: plan.spans_max.or(Some(SPANS)), duration: RUN_BOUND, ..plan };
-    let mut rows: Vec<Row> = chains.iter().map(|chain| (*chain, Default::default())).collect();
-    let mut cluster = None;
-    for round in 1..=rounds {
-        for (chain, runs) in &mut rows {
-            let in_cluster = [NONE_IN_CLUSTER.name, IN_CLUSTER.name].contains(&chain.name);
-            if in_cluster && cluster.is_none() {
-                cluster = Some(Cluster::start().await);
-            }
-            let cluster = cluster.as_ref().filter(|_| in_cluster);
-            for (subject, runs) in SUBJECTS.iter().zip(runs.iter_mut()) {
-                // A Collector does nothing in a cluster unless a processor asks it to.
-                if chain.name == NONE_IN_CLUSTER.name && *subject == Subject::Otelcol {
-                    continue;
+    let plan = Plan { spans_max: plan.spans_max.or(Some(SPANS)), duration: SLICE_BOUND, ..plan };
+    let mut rows = Vec::new();
+    // Spanreel has work in a cluster that it does not have elsewhere: there it is compared with itself in another one.
+    let in_cluster = chains.iter().any(|chain| chain.is_in_cluster);
+    let clusters = if in_cluster { Some((Cluster::start().await, Cluster::start().await)) } else { None };
+    for chain in chains.iter().filter(|chain| !chain.processors.is_empty()) {
+        let (with, without) = match &clusters {
+            Some((with, without)) if chain.is_in_cluster => (Some(with), Some(without)),
+            _ => (None, None),
+        };
+        let mut costs: [Costs; 2] = Default::default();
+        let mut untouched: [Figures; 2] = Default::default();
+        for ((subject, costs), untouched) in SUBJECTS.iter().zip(&mut costs).zip(&mut untouched) {
+            // A Collector does nothing in a cluster unless a processor asks it to.
+            let without = without.filter(|_| *subject == Subject::SpanreelEdge);
+            let mut bare = Stand::start(*subject, NONE, without).await;
+            let mut loaded = Stand::start(*subject, *chain, with).await;
+            for round in 0..=rounds {
+                let (without, with) = (bare.slice(plan).await, loaded.slice(plan).await);
+                eprintln!("{}, {}, round {round}: {without:.3} us, {with:.3} us", chain.name, subject.name());
+                if round > 0 {
+                    untouched.0.push(without);
+                    costs.whole.0.push(with);
+                    costs.added.0.push(with - without);
                 }
-                eprintln!("== round {round}, {}: {}", chain.name, subject.name());
-                let path = Path { chain: *chain, waits_long: false, cluster };
-                let measured = subject.measure(plan, path).await;
-                eprintln!("{}", crate::report::line(&measured));
-                runs.0.push(cpu_micros(&measured));
             }
+            bare.running.check(bare.spans).await;
+            loaded.running.check(loaded.spans).await;
         }
+        rows.push((*chain, untouched, costs));
     }
     markdown(&plan, &rows, rounds)
 }
 
+/// A chain; of each subject, what it took without the chain, and with it.
+type Row = (Chain, [Figures; 2], [Costs; 2]);
+
 fn markdown(plan: &Plan, rows: &[Row], rounds: u64) -> String {
     let mut out = String::new();
+    let pace = plan.rate.map_or_else(|| "full speed".to_owned(), |rate| format!("{rate} spans/s"));
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{:?}, {} spans at {} spans/s, {rounds} runs each: the median, and from the least to the most. Spanreel without store \
-         and metrics from spans.\n{}\n",
+        "{:?}, {pace}, {rounds} slices of {} spans each, {SPANS_PER_REQUEST} spans a request; us CPU a span, the median and \
+         the middle half. Spanreel without store and metrics from spans.\n{}\n",
         plan.protocol,
         plan.spans_max.unwrap_or_default(),
-        plan.rate.unwrap_or_default(),
         machine()
     );
     let _ = writeln!(
         out,
-        "| processors | Spanreel, us CPU a span | added | otelcol, us CPU a span | added | added, Spanreel / otelcol |"
+        "| processors | Spanreel without | added | otelcol without | added | added, Spanreel / otelcol |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: |"
     );
-    let _ = writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |");
-    let runs = |name: &str, subject: usize| {
-        let row = rows.iter().find(|(chain, _)| chain.name == name);
-        row.and_then(|(_, runs)| runs.get(subject)).filter(|runs| !runs.0.is_empty())
-    };
-    let of = |name: &str, subject: usize| runs(name, subject).and_then(Runs::median);
-    let text = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
-    let cell = |name: &str, subject: usize| match runs(name, subject) {
-        Some(runs) => format!("{} ({:.2})", text(runs.median()), runs.spread()),
-        None => "-".to_owned(),
-    };
-    for (Chain { name, processors, .. }, _) in rows {
-        let untouched = if *name == IN_CLUSTER.name { NONE_IN_CLUSTER.name } else { NONE.name };
-        let added = |untouched: &str, subject: usize| Some(of(name, subject)? - of(untouched, subject)?);
-        let (ours, theirs) = match processors {
-            [] => (None, None),
-            _ => (added(untouched, 0), added(NONE.name, 1)),
+    for (chain, [ours, theirs], [cost, their_cost]) in rows {
+        let ratio = match their_cost.added.median() {
+            added if added > 0.0 => format!("{:.2}", cost.added.median() / added),
+            _ => "-".to_owned(),
         };
-        let ratio = match processors {
-            [] => of(name, 0).zip(of(name, 1)).map(|(ours, theirs)| format!("{:.2} (of the whole)", ours / theirs)),
-            _ => ours.zip(theirs).map(|(ours, theirs)| format!("{:.2}", ours / theirs)),
-        };
-        let ratio = ratio.unwrap_or_else(|| "-".to_owned());
-        let (here, there) = (cell(name, 0), cell(name, 1));
-        let _ = writeln!(out, "| {name} | {here} | {} | {there} | {} | {ratio} |", text(ours), text(theirs));
+        let (ours, theirs) = (ours.median(), theirs.median());
+        let (added, their_added) = (cost.added.cell(), their_cost.added.cell());
+        let _ = writeln!(out, "| {} | {ours:.3} | {added} | {theirs:.3} | {their_added} | {ratio} |", chain.name);
     }
     out
 }

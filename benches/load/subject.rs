@@ -18,7 +18,7 @@ const DRAIN_BOUND: Duration = Duration::from_secs(300);
 /// Without news from the sink for this long, forwarding is over (the walk-through's batch waits up to 10 s).
 const SILENCE: Duration = Duration::from_secs(25);
 /// The same where the batch waits up to 1 s, and tail sampling 1 s.
-const SHORT_SILENCE: Duration = Duration::from_secs(4);
+const SHORT_SILENCE: Duration = Duration::from_secs(3);
 /// Traces read back by id after a run, spread over all of it.
 const SAMPLE_TRACES: u64 = 2_000;
 
@@ -112,9 +112,25 @@ impl Subject {
         }
     }
 
-    pub async fn measure(self, plan: Plan, path: Path<'_>) -> Measured {
+    /// One run of the walk-through's pipeline.
+    pub async fn measure(self, plan: Plan) -> Measured {
+        let path = Path::default();
+        let mut running = self.start(path).await;
+        let before = before(running.program.process()).await;
+        let sent = driver::drive(running.port(plan.protocol), plan).await;
+        let drain = drained(&running.sink, sent.spans, path).await;
+        let mut measured = self.result(before, running.program.process(), sent, drain, &running.sink);
+        running.check(measured.sent.spans).await;
+        if let (Self::Spanreel, Program::Spanreel(spanreel)) = (self, &running.program) {
+            measured.traces_checked = Some(check_sample(spanreel, plan, &measured.sent).await);
+        }
+        measured
+    }
+
+    /// Starts it, with a destination of its own.
+    pub async fn start(self, path: Path<'_>) -> Running {
         let sink = Sink::start().await.expect("the sink listens");
-        match self {
+        let program = match self {
             Self::Spanreel | Self::SpanreelEdge => {
                 let mut options = Options::default().with_grpc_destination("otlp", sink.port);
                 let batch = format!("{{send_batch_size: 10000, timeout: {}}}", path.batch_timeout());
@@ -124,47 +140,29 @@ impl Subject {
                 ];
                 let chain = [&around[..1], path.chain.processors, &around[1..]].concat();
                 options.processors = chain.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
-                let has_store = self == Self::Spanreel;
-                if !has_store {
+                if self == Self::SpanreelEdge {
                     options.appliance.push("store: {enabled: false}".to_owned());
                     options.appliance.push("metrics_from_spans: {enabled: false}".to_owned());
                 }
                 if let Some(cluster) = path.cluster {
                     cluster.join(&mut options);
                 }
-                let mut spanreel = Spanreel::start(&options).await;
-                let before = before(spanreel.process()).await;
-                let port = spanreel.ports.of(plan.protocol);
-                let sent = driver::drive(port, plan).await;
-                let drain = drained(&sink, sent.spans, path).await;
-                let mut measured = self.result(before, spanreel.process(), sent, drain, &sink);
-                let ledger = spanreel.ledger().await;
-                ledger.assert_balanced();
-                let account = ledger.pipeline(PIPELINE);
-                assert_eq!(account.stored + account.sampled_out, measured.sent.spans, "the ledger: {ledger:#?}");
-                if has_store && path.chain.keeps_all {
-                    measured.traces_checked = Some(check_sample(&spanreel, plan, &measured.sent).await);
-                }
-                measured
+                Program::Spanreel(Spanreel::start(&options).await)
             }
-            Self::Otelcol => self.measure_otelcol(&with_chain(MEMORY_QUEUE, path), plan, path, &sink).await,
-            Self::OtelcolFileStorage { fsync } => {
-                let config = FILE_STORAGE.replace("$FSYNC", if fsync { "true" } else { "false" });
-                self.measure_otelcol(&config, plan, path, &sink).await
+            Self::Otelcol | Self::OtelcolFileStorage { .. } => {
+                let config = match self {
+                    Self::OtelcolFileStorage { fsync } => {
+                        FILE_STORAGE.replace("$FSYNC", if fsync { "true" } else { "false" })
+                    }
+                    _ => with_chain(MEMORY_QUEUE, path),
+                };
+                let mut otelcol = Otelcol::prepare(&config.replace("$DESTINATION", &sink.port.to_string()));
+                otelcol.environment.extend(path.cluster.map(|cluster| ("KUBECONFIG", cluster.kubeconfig())));
+                otelcol.start_again().await;
+                Program::Otelcol(otelcol)
             }
-        }
-    }
-
-    async fn measure_otelcol(self, config: &str, plan: Plan, path: Path<'_>, sink: &Sink) -> Measured {
-        let config = config.replace("$DESTINATION", &sink.port.to_string());
-        let mut otelcol = Otelcol::prepare(&config);
-        otelcol.environment.extend(path.cluster.map(|cluster| ("KUBECONFIG", cluster.kubeconfig())));
-        otelcol.start_again().await;
-        let before = before(otelcol.process()).await;
-        let port = if plan.protocol == Protocol::Grpc { otelcol.grpc } else { otelcol.http };
-        let sent = driver::drive(port, plan).await;
-        let drain = drained(sink, sent.spans, path).await;
-        self.result(before, otelcol.process(), sent, drain, sink)
+        };
+        Running { program, sink }
     }
 
     fn result(self, before: Before, process: &Process, sent: Sent, drain: Duration, sink: &Sink) -> Measured {
@@ -182,6 +180,56 @@ impl Subject {
             forwarded_requests: sink.requests(),
             forwarded_bytes: sink.wire_bytes(),
             traces_checked: None,
+        }
+    }
+}
+
+/// A subject at work, and where it forwards to.
+pub struct Running {
+    program: Program,
+    sink: Sink,
+}
+
+enum Program {
+    Spanreel(Spanreel),
+    Otelcol(Otelcol),
+}
+
+impl Program {
+    fn process(&mut self) -> &mut Process {
+        match self {
+            Self::Spanreel(spanreel) => spanreel.process(),
+            Self::Otelcol(otelcol) => otelcol.process(),
+        }
+    }
+}
+
+impl Running {
+    fn port(&self, protocol: Protocol) -> u16 {
+        match (&self.program, protocol) {
+            (Program::Spanreel(spanreel), protocol) => spanreel.ports.of(protocol),
+            (Program::Otelcol(otelcol), Protocol::Grpc) => otelcol.grpc,
+            (Program::Otelcol(otelcol), _) => otelcol.http,
+        }
+    }
+
+    /// More load, until it is forwarded: what was sent, and the CPU time of all threads for it.
+    pub async fn carry(&mut self, plan: Plan, path: Path<'_>) -> (u64, Duration) {
+        let before = self.program.process().thread_times();
+        let forwarded = self.sink.spans();
+        let sent = driver::drive(self.port(plan.protocol), plan).await;
+        drained(&self.sink, forwarded + sent.spans, path).await;
+        (sent.spans, self.program.process().thread_times().since(&before))
+    }
+
+    /// Of Spanreel: that all `spans` it acknowledged are in its account, and the account balances.
+    pub async fn check(&self, spans: u64) {
+        if let Program::Spanreel(spanreel) = &self.program {
+            let ledger = spanreel.ledger().await;
+            ledger.assert_balanced();
+            let account = ledger.pipeline(PIPELINE);
+            let known = account.stored + account.sampled_out + account.dropped;
+            assert_eq!(known, spans, "the ledger: {ledger:#?}");
         }
     }
 }

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, counted, duration, long, moment, padded, printable, text, toned};
+use super::traces::{
+    Form, Tone, columns, counted, duration, long, marked, moment, padded, printable, room, text, toned,
+};
 use crate::otlp::percent::url_value;
 
 const SERVICE_WIDTH_MAX: usize = 32;
@@ -25,23 +27,34 @@ pub struct Search<'a> {
 pub fn search(place: &Place, search: Search<'_>, form: Form) -> Outcome {
     let Search { query, since, limit } = search;
     let path = format!("/api/search?q={}&since={}&limit={limit}", url_value(query), url_value(since));
-    Outcome::answered(place.get(&path), form, |answer| describe(answer, search, form == Form::Coloured))
+    match place.get(&path) {
+        Err(line) => Outcome::failed(&[Some(line), marked(query)].into_iter().flatten().collect::<Vec<_>>()),
+        answer => Outcome::answered(answer, form, |answer| describe(answer, search, columns(), form == Form::Coloured)),
+    }
 }
 
-fn describe(answer: &Value, search: Search<'_>, coloured: bool) -> String {
+fn describe(answer: &Value, search: Search<'_>, columns: usize, coloured: bool) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_answer(&mut out, answer, search, coloured);
+    let _ = write_answer(&mut out, answer, search, columns, coloured);
     out
 }
 
-fn write_answer(out: &mut String, answer: &Value, search: Search<'_>, coloured: bool) -> std::fmt::Result {
+fn write_answer(
+    out: &mut String,
+    answer: &Value,
+    search: Search<'_>,
+    columns: usize,
+    coloured: bool,
+) -> std::fmt::Result {
     let traces: Vec<Row> = rows(&answer["traces"]).map(Row::of).collect();
     if traces.is_empty() {
         return writeln!(out, "no trace of the last {} matches", search.since);
     }
     let widest = |of: fn(&Row) -> &str| traces.iter().map(|row| of(row).chars().count()).max().unwrap_or_default();
     let (services, names) = (widest(|row| &row.service), widest(|row| &row.name));
+    // Before the name: start, duration, id and service; behind it some number of spans.
+    let names = names.min(room(columns, 24 + 8 + 32 + services + 5 * 2 + "99 matched".len(), NAME_WIDTH_MAX));
     for row in &traces {
         writeln!(
             out,
@@ -50,7 +63,7 @@ fn write_answer(out: &mut String, answer: &Value, search: Search<'_>, coloured: 
             row.duration,
             toned(&row.id, Tone::Strong, coloured),
             toned(&padded(&row.service, services), Tone::Service, coloured),
-            padded(&row.name, names),
+            padded(&printable(&row.name, names), names),
             row.matched,
             match row.errors {
                 0 => String::new(),
@@ -101,7 +114,7 @@ mod tests {
             "startTimeUnixNano": "1544712660123000000", "durationMs": 557,
             "spanSets": [{"spans": [], "matched": 7}], "serviceStats": {"shop": {"spanCount": 12, "errorCount": 1}},
         }]});
-        let text = describe(&answer, SEARCH, false);
+        let text = describe(&answer, SEARCH, usize::MAX, false);
         assert_eq!(
             text,
             "2018-12-13 14:51:00.123Z    557 ms  2f3e0cee77ae5dc9c17ade3689eb2e54  shop  GET /  7 matched, 1 error\n\
@@ -111,6 +124,9 @@ mod tests {
 
     #[test]
     fn nothing_found_is_said() {
-        assert_eq!(describe(&serde_json::json!({"traces": []}), SEARCH, false), "no trace of the last 1h matches\n");
+        assert_eq!(
+            describe(&serde_json::json!({"traces": []}), SEARCH, usize::MAX, false),
+            "no trace of the last 1h matches\n"
+        );
     }
 }

@@ -16,11 +16,15 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, counted, duration, long, moment, padded, printable, text, toned};
+use super::traces::{Form, Tone, columns, counted, duration, long, moment, padded, printable, room, text, toned};
 use crate::otlp::percent::url_value;
 
 const BAR_WIDTH: usize = 32;
+/// Narrower ones say nothing.
+const BAR_WIDTH_MIN: usize = 8;
 const NAME_WIDTH_MAX: usize = 60;
+/// Of a name so much is shown, however deep it stands.
+const NAME_WIDTH_MIN: usize = 8;
 const SERVICE_WIDTH_MAX: usize = 32;
 const MESSAGE_WIDTH_MAX: usize = 100;
 /// Deeper spans are drawn at this depth: a line must stay one.
@@ -35,7 +39,7 @@ pub fn show(place: &Place, id: &str, form: Form) -> Outcome {
                 return Outcome::failed(&[format!("spanreel: there is no trace {}", printable(id, 64))]);
             }
             Outcome::answered(Ok(answer), form, |answer| {
-                describe(&spans, text(&answer["message"]), form == Form::Coloured)
+                describe(&spans, text(&answer["message"]), columns(), form == Form::Coloured)
             })
         }
         Err(line) => Outcome::failed(&[line]),
@@ -143,14 +147,14 @@ fn tree(spans: &[Span]) -> Vec<Line> {
     lines
 }
 
-fn describe(spans: &[Span], message: &str, coloured: bool) -> String {
+fn describe(spans: &[Span], message: &str, columns: usize, coloured: bool) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_trace(&mut out, spans, message, coloured);
+    let _ = write_trace(&mut out, spans, message, columns, coloured);
     out
 }
 
-fn write_trace(out: &mut String, spans: &[Span], message: &str, coloured: bool) -> std::fmt::Result {
+fn write_trace(out: &mut String, spans: &[Span], message: &str, columns: usize, coloured: bool) -> std::fmt::Result {
     let start = spans.iter().map(|span| span.start).min().unwrap_or(0);
     let end = spans.iter().map(|span| span.end).max().unwrap_or(start);
     let services: HashSet<&str> = spans.iter().map(|span| span.service.as_str()).collect();
@@ -177,8 +181,15 @@ fn write_trace(out: &mut String, spans: &[Span], message: &str, coloured: bool) 
     let label = |line: &Line| line.lead.chars().count() + spans[line.span].name.chars().count();
     let names = lines.iter().map(label).max().unwrap_or_default();
     let width = spans.iter().map(|span| span.service.chars().count()).max().unwrap_or_default();
+    // What is drawn gives way first, then names.
+    let rest = width + 8 + 3 * 2;
+    let bars = columns.saturating_sub(names + rest).min(BAR_WIDTH);
+    let bars = if bars < BAR_WIDTH_MIN { 0 } else { bars };
+    let names = names.min(room(columns, rest + bars, usize::MAX));
     for line in &lines {
         let span = &spans[line.span];
+        let lead: String = line.lead.chars().take(names.saturating_sub(NAME_WIDTH_MIN)).collect();
+        let name = names - lead.chars().count();
         let mut notes = String::new();
         if span.failed {
             let why = if span.message.is_empty() { "error".to_owned() } else { format!("error: {}", span.message) };
@@ -191,25 +202,28 @@ fn write_trace(out: &mut String, spans: &[Span], message: &str, coloured: bool) 
         writeln!(
             out,
             "{}{}  {}  {:>8}  {}{notes}",
-            toned(&line.lead, Tone::Faint, coloured),
-            padded(&span.name, names - line.lead.chars().count()),
+            toned(&lead, Tone::Faint, coloured),
+            padded(&printable(&span.name, name), name),
             toned(&padded(&span.service, width), Tone::Service, coloured),
             duration(span.end - span.start),
-            toned(&bar(span, start, end), if span.failed { Tone::Error } else { Tone::Service }, coloured),
+            toned(&bar(span, start, end, bars), if span.failed { Tone::Error } else { Tone::Service }, coloured),
         )?;
     }
     Ok(())
 }
 
 /// Where in the trace's time the span lies.
-fn bar(span: &Span, start: u64, end: u64) -> String {
+fn bar(span: &Span, start: u64, end: u64, width: usize) -> String {
+    if width == 0 {
+        return String::new();
+    }
     let whole = (end - start).max(1) as f64;
-    let place = |nanos: u64| (((nanos - start) as f64 / whole) * BAR_WIDTH as f64) as usize;
-    let first = place(span.start).min(BAR_WIDTH - 1);
-    let last = place(span.end).clamp(first + 1, BAR_WIDTH);
+    let place = |nanos: u64| (((nanos - start) as f64 / whole) * width as f64) as usize;
+    let first = place(span.start).min(width - 1);
+    let last = place(span.end).clamp(first + 1, width);
     let mut bar = " ".repeat(first);
     bar.push_str(&"█".repeat(last - first));
-    padded(&bar, BAR_WIDTH)
+    padded(&bar, width)
 }
 
 #[cfg(test)]
@@ -248,7 +262,7 @@ mod tests {
     #[test]
     fn a_span_whose_parent_has_not_come_is_a_root_that_says_so() {
         let spans = [span("a", "f00d", "orphan", 0, 2_000_000)];
-        let text = describe(&spans, "", false);
+        let text = describe(&spans, "", usize::MAX, false);
         assert!(text.contains("orphan  shop   2.00 ms"), "{text}");
         assert!(text.contains("(its parent f00d has not come)"), "{text}");
     }
@@ -269,9 +283,26 @@ mod tests {
     #[test]
     fn bars_show_place_and_length() {
         let whole = span("a", "", "x", 0, 32);
-        assert_eq!(bar(&whole, 0, 32).trim_end().chars().count(), BAR_WIDTH);
+        assert_eq!(bar(&whole, 0, 32, BAR_WIDTH).trim_end().chars().count(), BAR_WIDTH);
         let late = span("a", "", "x", 32, 32);
-        assert_eq!(bar(&late, 0, 32), format!("{}█", " ".repeat(BAR_WIDTH - 1)));
+        assert_eq!(bar(&late, 0, 32, BAR_WIDTH), format!("{}█", " ".repeat(BAR_WIDTH - 1)));
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_a_span_stays_a_line() {
+        let spans: Vec<Span> = (0..30)
+            .map(|at| span(&format!("{at}"), &format!("{}", at - 1), "a name of some length", at as u64, 100))
+            .collect();
+        for columns in [120, 80, 60, 40] {
+            let text = describe(&spans, "", columns, false);
+            let lines: Vec<&str> = text.lines().skip(1).collect();
+            assert_eq!(lines.len(), 30);
+            // The first has a note that its parent has not come.
+            for line in &lines[1..] {
+                let width = line.trim_end().chars().count();
+                assert!(width <= columns && line.contains("shop"), "{width} of {columns}: {line}");
+            }
+        }
     }
 
     #[test]
@@ -281,7 +312,7 @@ mod tests {
             "scopeSpans": [{"spans": [{"traceId": "AQ==", "spanId": "Ag==", "name": "pay\u{1b}", "startTimeUnixNano": "1",
                 "endTimeUnixNano": "2", "status": {"code": "STATUS_CODE_ERROR", "message": "declined"}}]}],
         }]});
-        let text = describe(&Span::all(&answer), "", false);
+        let text = describe(&Span::all(&answer), "", usize::MAX, false);
         assert!(text.starts_with("01  1970-01-01"), "{text}");
         assert!(text.contains("pay\u{fffd}  shop") && text.ends_with("error: declined\n"), "{text}");
     }

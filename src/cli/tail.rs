@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::place::Place;
 use super::status::rows;
-use super::traces::{Form, Tone, counted, duration, long, moment, printable, text, toned};
+use super::traces::{Form, Tone, counted, duration, long, marked, moment, printable, text, toned};
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::otlp::percent::url_value;
 
@@ -51,6 +51,7 @@ pub fn tail(place: &Place, query: &str, last: Option<u32>, form: Form) -> u8 {
                 failures += 1;
                 if from.is_none() || failures >= FAILURES_MAX {
                     eprintln!("{line}");
+                    marked(query).iter().for_each(|mark| eprintln!("{mark}"));
                     return EXIT_FAILED;
                 }
                 FAILURE_WAIT

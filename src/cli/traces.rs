@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::traceql::{self, ParseError};
+
 /// The query itself is bounded by the server; this is for a server that does not answer.
 pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(65);
 
@@ -95,6 +97,33 @@ pub(super) fn long(value: &Value) -> u64 {
     }
 }
 
+/// Columns of the terminal that stdout is; without one lines may be as long as they are.
+pub(super) fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.map_or(usize::MAX, |size| if size.ws_col == 0 { usize::MAX } else { usize::from(size.ws_col) })
+}
+
+/// How long a text may be in a line of so many columns, of which the rest takes some: no longer than `most`, and at least
+/// so long that it can be recognised.
+pub(super) fn room(columns: usize, rest: usize, most: usize) -> usize {
+    const RECOGNISED: usize = 12;
+    columns.saturating_sub(rest).clamp(RECOGNISED, most)
+}
+
+/// Where a query cannot be parsed, if so: its line, with a mark below, for whoever has to find it in a long one.
+pub(super) fn marked(query: &str) -> Option<String> {
+    /// What is shown before the place, and behind it.
+    const AROUND: usize = 60;
+    let ParseError { line, column, .. } = traceql::parse(query).err()?;
+    let (line, column) = (line.saturating_sub(1) as usize, column.saturating_sub(1) as usize);
+    let line = query.split('\n').nth(line)?;
+    let skipped = column.saturating_sub(AROUND);
+    let shown: String = line.chars().skip(skipped).take(2 * AROUND).collect();
+    let lead = if skipped > 0 { "..." } else { "" };
+    let mark = " ".repeat(lead.len() + column - skipped);
+    Some(format!("  {lead}{}\n  {mark}^", printable(&shown, 2 * AROUND)))
+}
+
 /// `1 error`, `2 errors`.
 pub(super) fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
@@ -119,6 +148,24 @@ mod tests {
         assert_eq!(printable("a\x1b[2Jb\n", 20), "a\u{fffd}[2Jb\u{fffd}");
         assert_eq!(printable("abcdef", 4), "abc…");
         assert_eq!(printable("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn the_place_where_a_query_is_wrong_is_marked() {
+        assert_eq!(marked("{ name = }").unwrap(), "  { name = }\n           ^");
+        assert_eq!(marked("{ name = `ä` } &&\n  {{}}").unwrap(), "    {{}}\n     ^");
+        assert_eq!(marked("{").unwrap(), "  {\n   ^");
+        assert_eq!(marked("{ name = 1 }"), None);
+        let long = format!("{{ name = \"{}\" && }}", "x".repeat(500));
+        let marked = marked(&long).unwrap();
+        let (text, mark) = marked.split_once('\n').unwrap();
+        assert!(text.starts_with("  ...") && text.len() < 200, "{text}");
+        assert_eq!(text.chars().nth(mark.chars().count() - 1), Some('}'), "{marked}");
+    }
+
+    #[test]
+    fn texts_are_cut_to_their_line_and_stay_recognisable() {
+        assert_eq!((room(80, 50, 60), room(usize::MAX, 50, 60), room(20, 50, 60)), (30, 60, 12));
     }
 
     #[test]

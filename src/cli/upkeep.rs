@@ -1,7 +1,10 @@
 //! `spanreel pin`, `verify` and `snapshot`: looking after what is stored.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use http::Method;
@@ -16,6 +19,13 @@ use crate::otlp::percent::url_value;
 
 /// Reading a whole disk takes its time: at 100 MB/s this is 8 TB.
 const WHOLE_DISK_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+const VERIFY_PATH: &str = "/api/spanreel/verify";
+
+/// Between two looks at how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// What is not known by then is asked again.
+const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What becomes of a trace's pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +48,11 @@ pub fn pin(place: &Place, id: Option<&str>, pinning: Pinning, form: Form) -> Out
     })
 }
 
-/// Fails if anything is damaged.
+/// Fails if anything is damaged. Who looks on at a terminal sees how far it is.
 pub fn verify(place: &Place, form: Form) -> Outcome {
-    match place.ask(Method::POST, "/api/spanreel/verify", WHOLE_DISK_WAIT_MAX) {
+    let verify = || place.ask(Method::POST, VERIFY_PATH, WHOLE_DISK_WAIT_MAX);
+    let answer = if std::io::stderr().is_terminal() { with_progress(place, verify) } else { verify() };
+    match answer {
         Ok(answer) => {
             let damaged = rows(&answer["damages"]).next().is_some();
             let stdout = if form == Form::Json { format!("{answer:#}\n") } else { describe(&answer) };
@@ -48,6 +60,35 @@ pub fn verify(place: &Place, form: Form) -> Outcome {
         }
         Err(line) => Outcome::failed(&[line]),
     }
+}
+
+/// Does something that takes long, and says on stderr how far it is.
+fn with_progress<T>(place: &Place, work: impl FnOnce() -> T) -> T {
+    let (working, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let show = move || {
+            // Nobody is left to be told if stderr cannot be written.
+            let put = |text: &str| drop(write!(std::io::stderr(), "\r\x1b[K{text}"));
+            while ended.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if let Ok(answer) = place.ask(Method::GET, VERIFY_PATH, PROGRESS_WAIT_MAX) {
+                    put(&progress(&answer).unwrap_or_default());
+                }
+            }
+            put("");
+        };
+        // Without a thread it is done in silence.
+        let shown = thread::Builder::new().name("progress".into()).spawn_scoped(scope, show);
+        let done = work();
+        drop(working);
+        drop(shown);
+        done
+    })
+}
+
+fn progress(answer: &Value) -> Option<String> {
+    let (done, of) = (answer["done"].as_u64()?, answer["of"].as_u64()?);
+    let percent = done.saturating_mul(100) / of.max(1);
+    Some(format!("reading what is stored: {percent} % ({done} of {of} parts)"))
 }
 
 fn describe(answer: &Value) -> String {
@@ -99,6 +140,13 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("damaged: run 17: block checksum mismatch\n"), "{text}");
+    }
+
+    #[test]
+    fn progress_is_told_while_there_is_any() {
+        let running = serde_json::json!({"running": true, "done": 3, "of": 10});
+        assert_eq!(progress(&running).unwrap(), "reading what is stored: 30 % (3 of 10 parts)");
+        assert_eq!(progress(&serde_json::json!({"running": false})), None);
     }
 
     #[test]

@@ -24,12 +24,13 @@ mod write;
 
 pub use attributes::{Attribute, Attributes};
 pub use items::{Item, Place, TooManyObjects, edit_items};
-pub use objects::{objects, resource_objects};
+pub use objects::objects;
 pub use span::{Event, Link, Span};
 pub use value::{List, Map, Value};
 
 use super::view::messages;
 use super::wire::{Fields, put_bytes};
+use objects::record_objects;
 use record::{Record, Scalar};
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
@@ -77,6 +78,23 @@ pub struct Kept<T> {
     removed: bool,
 }
 
+/// What changes mean for whoever scanned the request before they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Nothing: counts, times, traces and soundness are as they were.
+    Described,
+    /// Spans are gone; those that are left are as sound as they were, and of the same times and traces.
+    Removed,
+    /// Ids, times or what may be nested too deep: only a scan can tell.
+    Unknown,
+}
+
+impl Effect {
+    fn removed(removed: bool) -> Self {
+        if removed { Self::Removed } else { Self::Described }
+    }
+}
+
 /// Field numbers, see [`super::schema`].
 const RESOURCE_SPANS: u32 = 1;
 const RESOURCE: u32 = 1;
@@ -88,7 +106,6 @@ const SCHEMA_URL: u32 = 3;
 /// The request with every resource and every scope in one piece; `None` if it was so already. Protobuf lets a message
 /// come in pieces, which nothing known to us makes use of.
 pub fn whole(request: &[u8]) -> Option<Vec<u8>> {
-    let in_pieces = |message, number| messages(message, number).nth(1).is_some();
     let is_whole = messages(request, RESOURCE_SPANS).all(|resource_spans| {
         !in_pieces(resource_spans, RESOURCE)
             && messages(resource_spans, SCOPE_SPANS).all(|scope_spans| !in_pieces(scope_spans, SCOPE))
@@ -101,9 +118,27 @@ pub fn whole(request: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// As [`whole`], for resources alone: the spans are not looked at.
+pub fn whole_resources(request: &[u8]) -> Option<Vec<u8>> {
+    let is_whole = messages(request, RESOURCE_SPANS).all(|envelope| !in_pieces(envelope, RESOURCE));
+    (!is_whole).then(|| rebuilt(request, RESOURCE_SPANS, |envelope| joined(envelope, RESOURCE)))
+}
+
+fn in_pieces(message: &[u8], number: u32) -> bool {
+    messages(message, number).nth(1).is_some()
+}
+
 /// Changes the resources of a request of any signal: traces, metrics and logs have them at the same place. `None`: nothing
-/// was changed. For requests in one piece, see [`whole`]; what else is in them is copied verbatim.
-pub fn edit_resources<'a>(request: &'a [u8], mut edit: impl FnMut(&mut Resource<'a>)) -> Option<Vec<u8>> {
+/// was changed. What else is in the request is copied verbatim and not looked at. For requests whose resources are in one piece, see
+/// [`whole_resources`].
+///
+/// # Errors
+/// A resource has more than `objects_max` attributes and values; it would take too much memory while it is edited.
+pub fn edit_resources<'a>(
+    request: &'a [u8],
+    objects_max: usize,
+    mut edit: impl FnMut(&mut Attributes<'a>),
+) -> Result<Option<Vec<u8>>, TooManyObjects> {
     let mut is_changed = false;
     let mut out = Vec::with_capacity(request.len() + request.len() / 8);
     for field in Fields::new(request).map_while(Result::ok) {
@@ -112,7 +147,10 @@ pub fn edit_resources<'a>(request: &'a [u8], mut edit: impl FnMut(&mut Resource<
             continue;
         };
         let mut resource = Resource(Record::new(messages(envelope, RESOURCE).next().unwrap_or_default(), 1));
-        edit(&mut resource);
+        if record_objects(resource.0.raw(), 1, 0, objects_max) > objects_max {
+            return Err(TooManyObjects);
+        }
+        edit(resource.attributes_mut());
         if !resource.0.is_changed() {
             out.extend_from_slice(field.raw);
             continue;
@@ -128,7 +166,7 @@ pub fn edit_resources<'a>(request: &'a [u8], mut edit: impl FnMut(&mut Resource<
             put_absent(out, RESOURCE, changed);
         });
     }
-    is_changed.then_some(out)
+    Ok(is_changed.then_some(out))
 }
 
 fn joined_scope(scope_spans: &[u8]) -> Vec<u8> {
@@ -166,11 +204,21 @@ fn rebuilt(message: &[u8], number: u32, change: impl Fn(&[u8]) -> Vec<u8>) -> Ve
 impl<'a> Traces<'a> {
     /// Looks no deeper than to the bounds of the spans.
     pub fn parse(request: &'a [u8]) -> Self {
-        Self { raw: request, resources: Kept::new(messages(request, RESOURCE_SPANS).map(ResourceSpans::parse)) }
+        Self { raw: request, resources: Kept::of(request, RESOURCE_SPANS, ResourceSpans::parse) }
     }
 
     pub fn is_changed(&self) -> bool {
         self.resources.removed || self.resources.iter().any(ResourceSpans::is_changed)
+    }
+
+    /// What of [`super::scan::Scanned`] the changes may have made untrue.
+    pub fn effect(&self) -> Effect {
+        let of_resource = |it: &ResourceSpans<'_>| {
+            let of_scopes = it.scopes.iter().map(ScopeSpans::effect).max().unwrap_or(Effect::Described);
+            of_scopes.max(Effect::removed(it.scopes.removed)).max(it.resource.0.effect(&[]))
+        };
+        let of_resources = self.resources.iter().map(of_resource).max().unwrap_or(Effect::Described);
+        of_resources.max(Effect::removed(self.resources.removed))
     }
 
     /// How many spans are left.
@@ -214,7 +262,7 @@ impl<'a> ResourceSpans<'a> {
         Self {
             schema_url: SchemaUrl(Record::plain(raw)),
             resource: Resource(Record::new(messages(raw, RESOURCE).next().unwrap_or_default(), 1)),
-            scopes: Kept::new(messages(raw, SCOPE_SPANS).map(ScopeSpans::parse)),
+            scopes: Kept::of(raw, SCOPE_SPANS, ScopeSpans::parse),
         }
     }
 
@@ -237,7 +285,7 @@ impl<'a> ResourceSpans<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut kept = self.scopes.iter().peekable();
         let mut resource = self.resource.0.is_changed().then_some(&self.resource.0);
-        self.schema_url.0.encode(out, |out, field| {
+        self.schema_url.0.encode(out, &[RESOURCE, SCOPE_SPANS], |out, field| {
             if let Some(payload) = field.bytes(SCOPE_SPANS) {
                 let Some(scope) = kept.next_if(|kept| kept.schema_url.0.is_of(payload)) else { return true };
                 if scope.is_emptied() {
@@ -259,7 +307,7 @@ impl<'a> ScopeSpans<'a> {
         Self {
             schema_url: SchemaUrl(Record::plain(raw)),
             scope: Scope(Record::new(messages(raw, SCOPE).next().unwrap_or_default(), 3)),
-            spans: Kept::new(messages(raw, SPANS).map(Span::parse)),
+            spans: Kept::of(raw, SPANS, Span::parse),
         }
     }
 
@@ -270,6 +318,11 @@ impl<'a> ScopeSpans<'a> {
             || self.spans.iter().any(Span::is_changed)
     }
 
+    fn effect(&self) -> Effect {
+        let of_spans = self.spans.iter().map(Span::effect).max().unwrap_or(Effect::Described);
+        of_spans.max(Effect::removed(self.spans.removed)).max(self.scope.0.effect(&[]))
+    }
+
     fn is_emptied(&self) -> bool {
         self.spans.removed && self.spans.is_empty()
     }
@@ -277,7 +330,7 @@ impl<'a> ScopeSpans<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut kept = self.spans.iter().peekable();
         let mut scope = self.scope.0.is_changed().then_some(&self.scope.0);
-        self.schema_url.0.encode(out, |out, field| {
+        self.schema_url.0.encode(out, &[SCOPE, SPANS], |out, field| {
             if let Some(payload) = field.bytes(SPANS) {
                 let Some(span) = kept.next_if(|kept| kept.is_of(payload)) else { return true };
                 if span.is_changed() {
@@ -294,7 +347,7 @@ impl<'a> ScopeSpans<'a> {
 /// Writes a changed resource or scope (both are field 1) where the old one stood.
 fn replaces(out: &mut Vec<u8>, changed: &mut Option<&Record<'_>>, old: Option<&[u8]>) -> bool {
     let (Some(old), Some(record)) = (old, *changed) else { return false };
-    put_message(out, RESOURCE, old.len(), |out| record.encode(out, |_, _| false));
+    put_message(out, RESOURCE, old.len(), |out| record.encode_alone(out));
     *changed = None;
     true
 }
@@ -302,7 +355,7 @@ fn replaces(out: &mut Vec<u8>, changed: &mut Option<&Record<'_>>, old: Option<&[
 /// Writes what had no place yet.
 fn put_absent(out: &mut Vec<u8>, number: u32, changed: Option<&Record<'_>>) {
     if let Some(record) = changed {
-        put_message(out, number, 0, |out| record.encode(out, |_, _| false));
+        put_message(out, number, 0, |out| record.encode_alone(out));
     }
 }
 
@@ -369,8 +422,11 @@ impl<'a> Scope<'a> {
 }
 
 impl<T> Kept<T> {
-    fn new(items: impl Iterator<Item = T>) -> Self {
-        Self { items: items.collect(), removed: false }
+    /// Of the fields `number` of a message.
+    fn of<'a>(message: &'a [u8], number: u32, parse: impl Fn(&'a [u8]) -> T) -> Self {
+        let mut items = Vec::with_capacity(messages(message, number).count());
+        items.extend(messages(message, number).map(parse));
+        Self { items, removed: false }
     }
 
     /// Takes out what `keep` does not want.

@@ -5,6 +5,7 @@
 //! objects: the result is counts, a time range and trace fingerprints.
 
 use super::ids::{SpanId, TraceId};
+use super::view::{for_each_span, messages};
 use super::wire::{Field, Fields, Payload, WireError};
 use thiserror::Error;
 
@@ -59,14 +60,39 @@ pub fn scan(request: &[u8]) -> Result<Scanned, ScanError> {
             scanner.resource_spans(resource_spans)?;
         }
     }
-    scanner.found.keys.sort_unstable();
-    scanner.found.keys.dedup();
-    Ok(scanner.found)
+    Ok(scanner.finish())
+}
+
+/// Scans the resources of a request that is sound but for them.
+pub fn scan_resources(request: &[u8]) -> Result<(), ScanError> {
+    let mut resources = messages(request, 1).flat_map(|envelope| messages(envelope, 1));
+    resources.try_for_each(|resource| attributes_of("Resource", 1, resource))
+}
+
+/// Describes what is left of a request that was scanned before some of its spans were taken out. All of them are valid.
+pub fn describe(request: &[u8]) -> Scanned {
+    let mut scanner = Scanner::new();
+    for_each_span(request, |_, _, span| {
+        let (mut trace, mut start, mut end) = (None, 0, 0);
+        for field in Fields::new(span).flatten() {
+            match (field.number, field.payload) {
+                (1, Payload::Bytes(id)) => trace = TraceId::from_wire(id),
+                (7, Payload::Fixed64(nanos)) => start = nanos,
+                (8, Payload::Fixed64(nanos)) => end = nanos,
+                _ => {}
+            }
+        }
+        scanner.found.spans = scanner.found.spans.saturating_add(1);
+        if let Some(trace) = trace {
+            scanner.note(trace, start, end);
+        }
+    });
+    scanner.finish()
 }
 
 /// Appends the fingerprints of the traces in bytes that were scanned before.
 pub fn trace_keys(request: &[u8], keys: &mut Vec<u32>) {
-    super::view::for_each_span(request, |_, _, span| {
+    for_each_span(request, |_, _, span| {
         if let Some(id) = Fields::new(span).flatten().find_map(|field| TraceId::from_wire(field.bytes(1)?)) {
             keys.push(id.fingerprint());
         }
@@ -164,16 +190,28 @@ impl Scanner {
         }
         let count = if ids.valid() { &mut self.found.spans } else { &mut self.found.invalid };
         *count = count.checked_add(1).ok_or(ScanError::TooManySpans)?;
-        if let (true, Some(trace_id)) = (ids.valid(), ids.trace) {
-            self.found.min_start = self.found.min_start.min(start);
-            self.found.max_end = self.found.max_end.max(end).max(start);
-            let key = trace_id.fingerprint();
-            // Spans of one trace mostly stand together.
-            if self.last_key.replace(key) != Some(key) {
-                self.found.keys.push(key);
-            }
+        if let (true, Some(trace)) = (ids.valid(), ids.trace) {
+            self.note(trace, start, end);
         }
         Ok(())
+    }
+
+    /// Where and when a valid span belongs.
+    #[inline(always)]
+    fn note(&mut self, trace: TraceId, start: u64, end: u64) {
+        self.found.min_start = self.found.min_start.min(start);
+        self.found.max_end = self.found.max_end.max(end).max(start);
+        let key = trace.fingerprint();
+        // Spans of one trace mostly stand together.
+        if self.last_key.replace(key) != Some(key) {
+            self.found.keys.push(key);
+        }
+    }
+
+    fn finish(mut self) -> Scanned {
+        self.found.keys.sort_unstable();
+        self.found.keys.dedup();
+        self.found
     }
 }
 
@@ -502,6 +540,14 @@ mod tests {
             keys.sort_unstable();
             keys.dedup();
             prop_assert_eq!(scanned.keys, keys);
+        }
+
+        #[test]
+        fn what_is_left_is_described_as_a_scan_does(spans in proptest::collection::vec(any_span(), 0..20), left in 0u8..4) {
+            let all = request(spans.clone()).encode_to_vec();
+            let valid = retain_spans(&all, is_valid);
+            let kept = retain_spans(&valid, |span| span.last().is_some_and(|byte| byte % 4 >= left));
+            prop_assert_eq!(describe(&kept), scan(&kept).unwrap());
         }
 
         #[test]

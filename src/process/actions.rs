@@ -21,7 +21,7 @@ pub fn run<'a>(actions: &'a [Action], attributes: &mut Attributes<'a>, client: &
                 let matches = |candidate: &str| {
                     candidate == key || pattern.as_ref().is_some_and(|pattern| pattern.is_match(candidate))
                 };
-                attributes.retain(|candidate, _| !matches(candidate));
+                attributes.retain(|candidate| !matches(candidate));
             }
             Action::Hash { key, pattern } => {
                 if let Some(value) = attributes.get_mut(key) {
@@ -127,7 +127,9 @@ fn hashed<'b>(value: &Value<'_>) -> Value<'b> {
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+    text
 }
 
 /// `None`: it has that type already, or cannot have it.

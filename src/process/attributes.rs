@@ -8,7 +8,7 @@ mod tests;
 
 use self::settings::AttributesSettings;
 use super::client::Client;
-use super::{Editor, Failed, ItemEditor, ItemsEditor, Processor, Removed, actions};
+use super::{Editor, Failed, ItemEditor, Processor, Removed, actions};
 use crate::otlp::edit::{Item, Place, ResourceSpans, ScopeSpans, Traces};
 
 /// One instance per pipeline.
@@ -28,8 +28,8 @@ impl Processor for Attributes {
         Some(self)
     }
 
-    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
-        Some(ItemsEditor::Items(self))
+    fn item_editor(&self) -> Option<&dyn ItemEditor> {
+        Some(self)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The processors of one pipeline, and how a request goes through them.
 //!
 //! ```text
-//! request ─▶ read once ─▶ editor ─▶ editor ─▶ .. ─▶ written once ─▶ scanned again
+//! request ─▶ read once ─▶ editor ─▶ editor ─▶ .. ─▶ written once ─▶ described anew, as far as editors changed it
 //! ```
 //!
-//! Without an editor nobody looks inside. Small requests are edited where they are; large ones on a thread for blocking
-//! work, few at a time, because a network thread that edits for milliseconds holds up every other client.
+//! Without an editor nobody looks inside, and where all editors change resources nobody looks at a span. Small requests are
+//! edited where they are; large ones on a thread for blocking work, few at a time, because a network thread that edits for
+//! milliseconds holds up every other client.
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +14,10 @@ mod tests;
 use super::batch::settings::BatchSettings;
 use super::client::Client;
 use super::tail_sampling::settings::TailSamplingSettings;
-use super::{Failed, ItemsEditor, Processor, Refused, Removed};
+use super::{Editor, Failed, Processor, Refused, Removed};
 use crate::otlp::Signal;
-use crate::otlp::edit::{Traces, edit_items, edit_resources, objects, resource_objects, whole};
-use crate::otlp::scan::{ScanError, Scanned, is_valid, scan};
+use crate::otlp::edit::{Effect, TooManyObjects, Traces, edit_items, edit_resources, objects, whole, whole_resources};
+use crate::otlp::scan::{ScanError, Scanned, describe, is_valid, scan, scan_resources};
 use crate::otlp::split::{count_items, split};
 use crate::otlp::view::retain_spans;
 use bytes::Bytes;
@@ -42,10 +43,18 @@ pub(super) fn is_too_large(request: &[u8]) -> bool {
 #[derive(Clone)]
 pub struct Chain {
     processors: Vec<Arc<dyn Processor>>,
-    edits: bool,
+    edits: Edits,
     pub(super) batch: Option<BatchSettings>,
     pub(super) tail_sampling: Option<TailSamplingSettings>,
     large_edits: Arc<Semaphore>,
+}
+
+/// What the processors of a chain look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Edits {
+    Nothing,
+    Resources,
+    Everything,
 }
 
 /// A request that went through.
@@ -73,11 +82,17 @@ pub enum ProcessError {
     Panicked,
 }
 
+impl From<TooManyObjects> for ProcessError {
+    fn from(_: TooManyObjects) -> Self {
+        Self::TooManyObjects
+    }
+}
+
 impl Default for Chain {
     fn default() -> Self {
         Self {
             processors: Vec::new(),
-            edits: false,
+            edits: Edits::Nothing,
             batch: None,
             tail_sampling: None,
             large_edits: Arc::new(Semaphore::new(LARGE_EDITS_MAX)),
@@ -87,7 +102,12 @@ impl Default for Chain {
 
 impl Chain {
     pub(super) fn push(&mut self, processor: Arc<dyn Processor>) {
-        self.edits |= processor.editor().is_some();
+        let edits = match (processor.editor(), processor.resource_editor()) {
+            (Some(_), _) => Edits::Everything,
+            (None, Some(_)) => Edits::Resources,
+            (None, None) => Edits::Nothing,
+        };
+        self.edits = self.edits.max(edits);
         self.processors.push(processor);
     }
 
@@ -115,7 +135,7 @@ impl Chain {
 
     /// Sends a request through the editors. `scanned` describes it, invalid spans taken out.
     pub async fn process(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Processed, ProcessError> {
-        if !self.edits {
+        if self.edits == Edits::Nothing {
             return Ok(Processed { request, scanned, removed: Removed::default() });
         }
         if request.len() <= INLINE_BYTES_MAX {
@@ -130,7 +150,7 @@ impl Chain {
 
     /// Sends a request of metrics or logs through the editors.
     pub async fn process_items(&self, signal: Signal, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
-        if !self.edits {
+        if self.edits == Edits::Nothing {
             return Ok(request);
         }
         if request.len() <= INLINE_BYTES_MAX {
@@ -147,28 +167,18 @@ impl Chain {
     fn edit_items(&self, signal: Signal, request: Bytes, client: &Client) -> Result<Bytes, ProcessError> {
         let joined = whole(&request);
         let read = joined.as_deref().unwrap_or(&request);
-        if read.len() > OBJECTS_MAX * OBJECT_WIRE_BYTES_MIN && resource_objects(read) > OBJECTS_MAX {
-            return Err(ProcessError::TooManyObjects);
-        }
-        let editors: Vec<_> = self.processors.iter().filter_map(|processor| processor.items_editor()).collect();
-        let share = |one: &ItemsEditor<'_>, next: &ItemsEditor<'_>| {
-            matches!((one, next), (ItemsEditor::Resources(_), ItemsEditor::Resources(_)))
-        };
         let mut edited: Option<Vec<u8>> = None;
-        for editors in editors.chunk_by(share) {
+        let share = |one: &Arc<dyn Processor>, next: &Arc<dyn Processor>| {
+            one.item_editor().is_none() && next.item_editor().is_none()
+        };
+        for processors in self.processors.chunk_by(share) {
             let read = edited.as_deref().unwrap_or(read);
-            let changed = match editors {
-                [ItemsEditor::Items(editor)] => {
-                    edit_items(signal, read, OBJECTS_MAX, |place, item| editor.edit_item(place, item, client))
-                        .map_err(|_| ProcessError::TooManyObjects)?
+            let changed = match processors {
+                [processor] if processor.item_editor().is_some() => {
+                    let Some(editor) = processor.item_editor() else { continue };
+                    edit_items(signal, read, OBJECTS_MAX, |place, item| editor.edit_item(place, item, client))?
                 }
-                editors => edit_resources(read, |resource| {
-                    for editor in editors {
-                        if let ItemsEditor::Resources(editor) = editor {
-                            editor.edit_resource(resource.attributes_mut(), client);
-                        }
-                    }
-                }),
+                processors => run_on_resources(processors, read, client)?,
             };
             edited = changed.or(edited);
         }
@@ -176,11 +186,19 @@ impl Chain {
     }
 
     fn edit(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Processed, ProcessError> {
+        if self.edits == Edits::Resources {
+            return self.edit_resources(request, scanned, client);
+        }
         let mut removed = Removed::default();
         let joined = whole(&request);
-        let edited = self.edit_bounded(joined.as_deref().unwrap_or(&request), client, &mut removed)?;
+        let (edited, effect) = self.edit_bounded(joined.as_deref().unwrap_or(&request), client, &mut removed)?;
         let Some(edited) = edited else { return Ok(Processed { request, scanned, removed }) };
-        let mut after = scan(&edited).map_err(ProcessError::Unfit)?;
+        let mut after = match effect {
+            Effect::Described => Scanned { invalid: 0, ..scanned.clone() },
+            Effect::Removed => describe(&edited),
+            Effect::Unknown => scan(&edited).map_err(ProcessError::Unfit)?,
+        };
+        debug_assert_eq!(scan(&edited), Ok(Scanned { legacy_scopes: false, ..after.clone() }));
         let edited = if after.invalid > 0 { retain_spans(&edited, is_valid) } else { edited };
         // What was not sampled out and is not there was filtered: so the ledger balances whatever a processor counts.
         let left = u64::from(after.spans) + u64::from(after.invalid);
@@ -195,30 +213,63 @@ impl Chain {
         })
     }
 
-    /// The request as the editors leave it; `None`: as it was. Cut in two as long as it is too large to be held in objects.
+    /// Spans are neither read nor described anew: they are copied with everything around them.
+    fn edit_resources(&self, request: Bytes, scanned: Scanned, client: &Client) -> Result<Processed, ProcessError> {
+        let removed = Removed::default();
+        let joined = whole_resources(&request);
+        let edited = run_on_resources(&self.processors, joined.as_deref().unwrap_or(&request), client)?;
+        let Some(edited) = edited else { return Ok(Processed { request, scanned, removed }) };
+        scan_resources(&edited).map_err(ProcessError::Unfit)?;
+        debug_assert_eq!(scan(&edited), Ok(Scanned { invalid: 0, legacy_scopes: false, ..scanned.clone() }));
+        Ok(Processed { request: edited.into(), scanned, removed })
+    }
+
+    /// The request as the editors leave it (`None`: as it was), and what that means for its description. Cut in two as long
+    /// as it is too large to be held in objects.
     fn edit_bounded(
         &self,
         request: &[u8],
         client: &Client,
         removed: &mut Removed,
-    ) -> Result<Option<Vec<u8>>, ProcessError> {
+    ) -> Result<(Option<Vec<u8>>, Effect), ProcessError> {
         if is_too_large(request) {
             let spans = count_items(Signal::Traces, request).unwrap_or(0);
             let (left, right) = match spans {
                 0 | 1 => return Err(ProcessError::TooManyObjects),
                 _ => split(Signal::Traces, request, spans / 2).map_err(|_| ProcessError::TooManyObjects)?,
             };
-            let mut edited = self.edit_bounded(&left, client, removed)?.unwrap_or(left);
-            edited.extend(self.edit_bounded(&right, client, removed)?.unwrap_or(right));
-            return Ok(Some(edited));
+            let (left_edited, left_effect) = self.edit_bounded(&left, client, removed)?;
+            let (right_edited, right_effect) = self.edit_bounded(&right, client, removed)?;
+            let mut edited = left_edited.unwrap_or(left);
+            edited.extend(right_edited.unwrap_or(right));
+            return Ok((Some(edited), left_effect.max(right_effect)));
         }
         let mut traces = Traces::parse(request);
-        for editor in self.processors.iter().filter_map(|processor| processor.editor()) {
-            *removed += editor.edit(&mut traces, client)?;
+        for processor in &self.processors {
+            if let Some(editor) = processor.editor() {
+                *removed += editor.edit(&mut traces, client)?;
+            } else if let Some(editor) = processor.resource_editor() {
+                *removed += editor.edit(&mut traces, client)?;
+            }
             if traces.span_count() == 0 {
                 break;
             }
         }
-        Ok(traces.is_changed().then(|| traces.encode()))
+        Ok((traces.is_changed().then(|| traces.encode()), traces.effect()))
     }
+}
+
+/// One walk over the resources of a request of any signal; `None`: nothing was changed.
+fn run_on_resources(
+    processors: &[Arc<dyn Processor>],
+    request: &[u8],
+    client: &Client,
+) -> Result<Option<Vec<u8>>, TooManyObjects> {
+    let editors = || processors.iter().filter_map(|processor| processor.resource_editor());
+    if editors().next().is_none() {
+        return Ok(None);
+    }
+    edit_resources(request, OBJECTS_MAX, |attributes| {
+        editors().for_each(|editor| editor.edit_resource(attributes, client));
+    })
 }

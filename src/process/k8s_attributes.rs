@@ -19,7 +19,7 @@ use self::settings::K8sAttributesSettings;
 use self::table::{Container, Facts, Table};
 use super::client::Client;
 use super::surroundings::{Surroundings, Wanted};
-use super::{Editor, ItemsEditor, Processor, ResourceEditor};
+use super::{Processor, ResourceEditor};
 use crate::otlp::edit::{Attributes, Value};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -112,12 +112,8 @@ impl K8sAttributes {
 }
 
 impl Processor for K8sAttributes {
-    fn editor(&self) -> Option<&dyn Editor> {
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
         Some(self)
-    }
-
-    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
-        Some(ItemsEditor::Resources(self))
     }
 }
 

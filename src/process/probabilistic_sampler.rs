@@ -73,6 +73,9 @@ impl ProbabilisticSampler {
         };
         let kept = threshold.keeps(candidate.randomness);
         if let (true, Some(mut state)) = (kept, candidate.state) {
+            if let Sampler::Hash { .. } = self.sampler {
+                state.set_randomness(candidate.randomness);
+            }
             state.raise_threshold(threshold);
             let text = state.to_string();
             if text != span.trace_state() {
@@ -139,8 +142,6 @@ impl Sampler {
                 if !well_formed || state.randomness().is_some() || state.threshold().is_some() {
                     return Candidate { randomness, state: None, sound: false };
                 }
-                let mut state = state;
-                state.set_randomness(randomness);
                 Candidate { randomness, state: Some(state), sound: true }
             }
             Self::Equalizing { .. } | Self::Proportional { .. } if !well_formed => {
@@ -196,7 +197,11 @@ fn hashed(trace_id: &[u8], seed: u32) -> Randomness {
 
 /// OpenTracing's hint, taken as an order: zero drops, more keeps.
 fn priority(span: &Span<'_>) -> Priority {
-    let number = match span.attributes().get("sampling.priority") {
+    const KEY: &str = "sampling.priority";
+    if !span.has_attribute(KEY) {
+        return Priority::None;
+    }
+    let number = match span.attributes().get(KEY) {
         Some(Value::Int(number)) => *number as f64,
         Some(Value::Double(number)) => *number,
         Some(Value::Text(text)) => text.parse().unwrap_or(f64::NAN),

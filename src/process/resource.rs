@@ -4,7 +4,7 @@ pub mod settings;
 
 use self::settings::ResourceSettings;
 use super::client::Client;
-use super::{Editor, ItemsEditor, Processor, ResourceEditor, actions};
+use super::{Processor, ResourceEditor, actions};
 use crate::otlp::edit::Attributes;
 
 /// One instance per pipeline.
@@ -20,12 +20,8 @@ impl Resource {
 }
 
 impl Processor for Resource {
-    fn editor(&self) -> Option<&dyn Editor> {
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
         Some(self)
-    }
-
-    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
-        Some(ItemsEditor::Resources(self))
     }
 }
 

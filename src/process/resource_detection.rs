@@ -10,7 +10,7 @@ mod system;
 use self::settings::{Detector, ResourceDetectionSettings};
 use super::client::Client;
 use super::surroundings::Surroundings;
-use super::{Editor, ItemsEditor, Processor, ResourceEditor};
+use super::{Processor, ResourceEditor};
 use crate::otlp::edit::{Attributes, Value};
 use std::borrow::Cow;
 
@@ -74,12 +74,8 @@ async fn node(
 }
 
 impl Processor for ResourceDetection {
-    fn editor(&self) -> Option<&dyn Editor> {
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
         Some(self)
-    }
-
-    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
-        Some(ItemsEditor::Resources(self))
     }
 }
 

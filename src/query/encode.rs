@@ -5,7 +5,10 @@
 
 pub(super) mod json;
 pub(super) mod protobuf;
+mod search;
 mod value;
+
+pub(super) use search::Written;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use super::error::QueryError;
 use super::source::SourceError;
-use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
+use crate::traceql::answer::{Inspected, MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Query, Scope};
 use crate::traceql::control::Control;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
@@ -53,6 +53,17 @@ pub(super) fn search(
     listener: &mut dyn Listener,
 ) -> Result<SearchAnswer, QueryError> {
     Ok(traceql::search::run(query, request, source, control, listener)?)
+}
+
+/// The traces go to the listener, the newest first.
+pub(super) fn search_each(
+    query: &Query,
+    request: &SearchRequest,
+    source: &dyn Source,
+    control: &Control,
+    listener: &mut dyn Listener,
+) -> Result<Inspected, QueryError> {
+    Ok(traceql::search::each(query, request, source, control, listener)?)
 }
 
 /// The whole answer at once: what a part of the data says of a quantile or of the largest series would be taken back.

@@ -37,6 +37,9 @@ pub enum QueryError {
     /// The text of the parser or of validation.
     #[error("invalid TraceQL query: {}", excerpt(.0))]
     TraceQl(String),
+    /// `q` of a trace by id.
+    #[error("invalid TraceQL filter: {}", excerpt(.0))]
+    TraceFilter(String),
     /// What came over gRPC cannot be read.
     #[error("{0}")]
     Message(String),
@@ -57,7 +60,7 @@ pub enum QueryError {
     NotFound,
     #[error("trace exceeds max size (max bytes: {bytes_max})")]
     TraceTooLarge { bytes_max: usize },
-    #[error("response larger than the max ({bytes_max} bytes); ask for fewer traces, spans or series")]
+    #[error("response larger than the max ({bytes_max} bytes); ask for fewer traces, spans or series, or for gzip")]
     AnswerTooLarge { bytes_max: usize },
     #[error("job queue full")]
     QueueFull,
@@ -94,6 +97,7 @@ impl QueryError {
             Self::TraceId(_)
             | Self::Parameter(_)
             | Self::TraceQl(_)
+            | Self::TraceFilter(_)
             | Self::Message(_)
             | Self::Filter(_)
             | Self::TagName(_)

@@ -25,7 +25,7 @@ use super::admission::{Answer, Room};
 use super::arrivals::{Came, Look, Newcomers, Order};
 use super::asked::Asked;
 use super::body::Body as AnswerBody;
-use super::call::{SPANS_MAX, check_query_lengths};
+use super::call::{Origin, SPANS_MAX, check_query_lengths};
 use super::encode::json::found_trace;
 use super::engine;
 use super::error::QueryError;
@@ -286,7 +286,7 @@ fn look(call: &LiveCall, since: Mark, until: Mark, scanned: &Scanned<'_>) -> Res
     let mut rows = 0;
     for trace in found.iter().take(call.rows) {
         let mut row = AnswerBody::new(Coding::Identity, scanned.allowance());
-        found_trace(&mut row, trace);
+        found_trace(&mut row, trace, Origin::TraceQl);
         let row = row.finish()?.0.concat();
         // A row of very many services must not keep the others away.
         if event.len() + row.len() > EVENT_BYTES_MAX {

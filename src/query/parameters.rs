@@ -19,6 +19,8 @@ pub(super) struct Parameters(Vec<(String, String)>);
 pub enum ParameterError {
     #[error("invalid {name}: {reason}")]
     Invalid { name: &'static str, reason: ValueError },
+    #[error("invalid value for {name}: {reason}")]
+    Value { name: &'static str, reason: ValueError },
     #[error("could not parse '{name}' parameter: {reason}")]
     Unparsable { name: &'static str, reason: ValueError },
     #[error("error parsing date range: could not parse '{name}' parameter: {reason}")]
@@ -75,6 +77,8 @@ pub enum ValueError {
     DurationUnitUnknown { unit: String, value: String },
     #[error("must not be negative")]
     Negative,
+    #[error("must be >= -1")]
+    BelowMinusOne,
     #[error("empty duration string")]
     Empty,
     #[error("not a valid duration string: {0:?}")]
@@ -133,12 +137,29 @@ pub(super) fn unsigned(text: &str) -> Result<u32, ValueError> {
 
 /// `strconv.ParseInt` with 64 bits.
 pub(super) fn signed(text: &str) -> Result<i64, ValueError> {
-    const FUNCTION: &str = "ParseInt";
+    signed_as("ParseInt", text)
+}
+
+/// `strconv.Atoi`.
+pub(super) fn integer(text: &str) -> Result<i64, ValueError> {
+    signed_as("Atoi", text)
+}
+
+/// `strconv.ParseBool`.
+pub(super) fn boolean(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ValueError::Syntax { function: "ParseBool", value: quoted(text) }),
+    }
+}
+
+fn signed_as(function: &'static str, text: &str) -> Result<i64, ValueError> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(ValueError::Syntax { function: FUNCTION, value: quoted(text) });
+        return Err(ValueError::Syntax { function, value: quoted(text) });
     }
-    text.parse().map_err(|_| ValueError::Range { function: FUNCTION, value: quoted(text) })
+    text.parse().map_err(|_| ValueError::Range { function, value: quoted(text) })
 }
 
 /// The beginning of a value that comes from outside, for an error.
@@ -192,7 +213,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text: String) {
-            let _ = (unsigned(&text), signed(&text));
+            let _ = (unsigned(&text), signed(&text), boolean(&text));
         }
     }
 }

@@ -5,12 +5,11 @@ use http::HeaderMap;
 
 use super::asked::Asked;
 use super::call::{SearchCall, now};
-use super::encode::{json, protobuf};
+use super::encode::Written;
 use super::error::QueryError;
 use super::negotiation::{Coding, Format, Payload};
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
-use crate::traceql::search::Nobody;
 
 pub(super) async fn search(
     State(state): State<QueryState>,
@@ -20,13 +19,9 @@ pub(super) async fn search(
     let now = now();
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
     let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
-        let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut Nobody)?;
-        let mut body = scanned.body(coding);
-        match format {
-            Format::Json => json::search(&mut body, &answer, call.origin),
-            Format::Protobuf => body.put_all(protobuf::search(&answer, call.origin, scanned.allowance())?),
-        }
-        Ok(Payload::new(format.content_type(), body)?.missing(away))
+        let mut written = Written::new(scanned.body(coding), format, call.origin);
+        let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut written)?;
+        Ok(Payload::new(format.content_type(), written.finish(&answer))?.missing(away))
     };
     state.scan(move || SearchCall::from_url(&parameters, now), answer).await
 }

@@ -27,8 +27,23 @@ pub(super) async fn one(
 ) -> Response {
     match PARTS.into_iter().find(|known| *known == part) {
         Some(part) => page(&state, &[part], &Parameters::new(parameters)),
-        None => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        None => match part.as_str() {
+            "overrides" => text(StatusCode::OK, overrides(&state)),
+            // Nothing is reported to anybody.
+            "usage-stats" => text(StatusCode::OK, "usage stats are not enabled\n".to_owned()),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        },
     }
+}
+
+/// There is one tenant, whatever it is called.
+pub(super) async fn overrides_of(State(state): State<QueryState>, Path(_tenant): Path<String>) -> Response {
+    text(StatusCode::OK, overrides(&state))
+}
+
+/// What is acknowledged is on disk already.
+pub(super) async fn flush() -> StatusCode {
+    StatusCode::NO_CONTENT
 }
 
 fn page(state: &QueryState, parts: &[&str], parameters: &Parameters) -> Response {
@@ -69,10 +84,14 @@ fn services(state: &QueryState) -> String {
 /// Only what queries are limited by; `spanreel print-config` shows the rest.
 fn config(state: &QueryState) -> String {
     format!(
-        "---\nquery_frontend:\n  max_query_expression_size_bytes: {QUERY_BYTES_MAX}\n  query_end_cutoff: 0s\n\
-         overrides:\n  defaults:\n    global:\n      max_bytes_per_trace: {}",
-        state.limits().trace_bytes_max
+        "---\nquery_frontend:\n  max_query_expression_size_bytes: {QUERY_BYTES_MAX}\n  query_end_cutoff: 0s\n{}",
+        overrides(state)
     )
+}
+
+fn overrides(state: &QueryState) -> String {
+    let bytes_max = state.limits().trace_bytes_max;
+    format!("overrides:\n  defaults:\n    global:\n      max_bytes_per_trace: {bytes_max}")
 }
 
 fn text(status: StatusCode, body: String) -> Response {

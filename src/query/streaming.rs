@@ -94,9 +94,9 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
         "Search" => answer(&admission, move |sender: Sender| async move {
             let read = move || SearchCall::from_message(&message, now);
             let find = move |call: SearchCall, scanned: &Scanned<'_>| {
-                let mut progress = Progress::new(sender, scanned.control, call.origin);
+                let mut progress = Progress::new(sender, scanned.control, scanned.allowance(), call.origin);
                 let found = upstream::search(scanned, &call.query, &call.request, &mut progress)?;
-                let messages = progress.rest(&found.answer, scanned.allowance())?;
+                let messages = progress.finish(&found.answer)?;
                 Ok(Messages::new(messages).missing(found.away))
             };
             state.scan(read, find).await

@@ -1,8 +1,8 @@
 //! `/api/traces/{id}` and `/api/v2/traces/{id}`, as Tempo answers them.
 //!
-//! They differ in three things: the first answers a missing trace with 404 and one that is too large with 422, and its
+//! They differ in four things: the first answers a missing trace with 404 and one that is too large with 422, and its
 //! body is the trace itself; the second always answers 200, with a trace that is present even if empty, because
-//! Grafana reads into it without looking, and says `PARTIAL` of what was cut off.
+//! Grafana reads into it without looking, and says `PARTIAL` of what was cut off; and only the second takes a filter ([`super::trace_filter`]).
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::negotiation::{Coding, Format, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::QueryState;
 use super::source::{FoundTrace, SpanSource};
+use super::trace_filter::{FILTERED, TraceFilter};
 use super::trace_id::parse_trace_id;
 use super::upstream::{Away, Unanswered, Upstream, whole_start};
 use crate::otlp::TraceId;
@@ -48,7 +49,11 @@ pub(super) async fn v2(
 ) -> Result<Payload, QueryError> {
     let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
     let source = state.source().clone();
-    state.admission().run(Lane::Trace, move |control| lookup.answer_v2(&*source, control)).await
+    let answer = move |control: &Control| {
+        let filter = TraceFilter::from_url(&parameters)?;
+        lookup.answer_v2(&*source, filter.as_ref(), control)
+    };
+    state.admission().run(Lane::Trace, answer).await
 }
 
 /// Traces of up to so many bytes are read without booking them: nearly all are smaller, and are over before anything else
@@ -159,15 +164,29 @@ impl Lookup {
         Payload::new(self.format.content_type(), body)
     }
 
-    fn answer_v2(&self, source: &dyn SpanSource, control: &Control) -> Result<Payload, QueryError> {
-        let Found { trace, inspected_bytes, away, _booked } = self.find(source, control)?;
-        let partial = match trace.completeness {
+    fn answer_v2(
+        &self,
+        source: &dyn SpanSource,
+        filter: Option<&TraceFilter>,
+        control: &Control,
+    ) -> Result<Payload, QueryError> {
+        let Found { mut trace, inspected_bytes, away, _booked } = self.find(source, control)?;
+        let mut missing = Vec::new();
+        match trace.completeness {
             Completeness::Truncated => {
                 let bytes_max = self.limits.trace_bytes_max;
-                Some(format!("Trace exceeds maximum size of {bytes_max} bytes, a partial trace is returned"))
+                missing.push(format!("Trace exceeds maximum size of {bytes_max} bytes, a partial trace is returned"));
             }
-            Completeness::Complete => away.map(|away| away.to_string()),
-        };
+            Completeness::Complete => missing.extend(away.map(|away| away.to_string())),
+        }
+        if let Some(filter) = filter {
+            let before = trace.request.len();
+            trace.request = filter.applied(trace.request, control)?;
+            if trace.request.len() < before {
+                missing.push(FILTERED.to_owned());
+            }
+        }
+        let partial = (!missing.is_empty()).then(|| missing.join("; "));
         let mut body = self.body(control);
         match self.format {
             Format::Protobuf => put_protobuf(&mut body, &trace.request, inspected_bytes, partial.as_deref()),
@@ -306,12 +325,12 @@ mod tests {
     fn the_largest_trace_leaves_memory_to_others_while_it_is_written() {
         for format in [Format::Json, Format::Protobuf] {
             let control = Control::new(Duration::from_secs(3600), 32 * MIB);
-            let payload = lookup(format).answer_v2(&Large(120), &control).unwrap();
+            let payload = lookup(format).answer_v2(&Large(120), None, &control).unwrap();
             assert!(payload.bytes() > 7 * MIB);
             // What was written stays booked, and nothing else does.
             assert!((7 * MIB..9 * MIB).contains(&control.used_bytes()), "{}", control.used_bytes());
         }
         let small = Control::new(Duration::from_secs(3600), 4 * MIB);
-        assert!(matches!(lookup(Format::Json).answer_v2(&Large(120), &small), Err(QueryError::Stopped(_))));
+        assert!(matches!(lookup(Format::Json).answer_v2(&Large(120), None, &small), Err(QueryError::Stopped(_))));
     }
 }

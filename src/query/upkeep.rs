@@ -5,14 +5,15 @@
 //! | `GET /api/spanreel/pins` | `{"traces": ["<hex>", ...]}` |
 //! | `POST`, `DELETE /api/spanreel/pins/{id}` | retention leaves the trace from now on, or no longer; 404 if there is no such trace or pin |
 //! | `POST /api/spanreel/verify` | reads everything; `{"runs", "traces", "spans", "batches", "damages": [{"place", "problem"}]}` |
+//! | `GET /api/spanreel/verify` | how far that is: `{"running": true, "done", "of"}`, or `{"running": false}` |
 //! | `POST /api/spanreel/snapshot?directory=/new/directory` | a copy of the data directory; 409 if there is something already |
 //!
 //! The last two cost disk, so they are answered only to who is on the same machine (or in the same pod).
 
 use std::net::SocketAddr;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
@@ -26,7 +27,7 @@ use super::access::Caller;
 use super::asked::Asked;
 use super::trace_id::parse_trace_id;
 use crate::otlp::TraceId;
-use crate::store::runs::Verification;
+use crate::store::runs::{Verification, VerifyProgress};
 
 /// Who sent a request; the server puts it into the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -59,11 +60,11 @@ pub trait Upkeep: Send + Sync + 'static {
 
     fn pinned(&self) -> Vec<TraceId>;
 
-    /// Reads everything, for as long as `go_on` says.
+    /// Reads everything, for as long as `go_on` says, which is told how far it is.
     ///
     /// # Errors
     /// The disk cannot be read at all.
-    fn verify(&self, go_on: &dyn Fn() -> bool) -> Result<Verification, String>;
+    fn verify(&self, go_on: &dyn Fn(VerifyProgress) -> bool) -> Result<Verification, String>;
 
     /// A copy of the data directory at a place that does not exist yet.
     ///
@@ -77,15 +78,17 @@ struct UpkeepState {
     upkeep: Arc<dyn Upkeep>,
     /// Reading or copying everything is done once at a time.
     turn: Arc<Semaphore>,
+    /// How far the verification is that runs.
+    verified: Arc<Mutex<Option<VerifyProgress>>>,
 }
 
 /// The routes of this page.
 pub fn routes(upkeep: Arc<dyn Upkeep>) -> Router {
-    let state = UpkeepState { upkeep, turn: Arc::new(Semaphore::new(1)) };
+    let state = UpkeepState { upkeep, turn: Arc::new(Semaphore::new(1)), verified: Arc::default() };
     Router::new()
         .route("/api/spanreel/pins", axum::routing::get(pins))
         .route("/api/spanreel/pins/{id}", axum::routing::post(pin).put(pin).delete(unpin))
-        .route("/api/spanreel/verify", axum::routing::post(verify))
+        .route("/api/spanreel/verify", axum::routing::post(verify).get(verified))
         .route("/api/spanreel/snapshot", axum::routing::post(snapshot))
         .with_state(state)
 }
@@ -180,15 +183,52 @@ impl Drop for WhileAsked {
     }
 }
 
+/// Where a verification stands, for whoever waits for it.
+struct Verifying<'a>(&'a Mutex<Option<VerifyProgress>>);
+
+impl Verifying<'_> {
+    fn put(&self, progress: Option<VerifyProgress>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+}
+
+impl Drop for Verifying<'_> {
+    fn drop(&mut self) {
+        self.put(None);
+    }
+}
+
+async fn verified(
+    State(state): State<UpkeepState>,
+    peer: Option<Extension<Peer>>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    only_from_here(peer)?;
+    let progress = *state.verified.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Json(match progress {
+        Some(VerifyProgress { done, of }) => json!({ "running": true, "done": done, "of": of }),
+        None => json!({ "running": false }),
+    }))
+}
+
 async fn verify(
     State(state): State<UpkeepState>,
     peer: Option<Extension<Peer>>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     only_from_here(peer)?;
-    let _turn = turn(&state)?;
+    let turn = turn(&state)?;
     let asked = WhileAsked(Arc::new(AtomicBool::new(true)));
     let go_on = Arc::clone(&asked.0);
-    let found = blocking(move || state.upkeep.verify(&|| go_on.load(Ordering::Relaxed))).await?;
+    let work = move || {
+        // The work's, not the request's: it goes on for a moment when its client has left.
+        let _turn = turn;
+        let verifying = Verifying(&state.verified);
+        let read_on = |progress| {
+            verifying.put(Some(progress));
+            go_on.load(Ordering::Relaxed)
+        };
+        state.upkeep.verify(&read_on)
+    };
+    let found = blocking(work).await?;
     let damages: Vec<_> = found
         .damages
         .iter()
@@ -230,7 +270,66 @@ fn turn(state: &UpkeepState) -> Result<tokio::sync::OwnedSemaphorePermit, Refusa
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use axum::body::Body;
+    use http::{Method, Request};
+    use http_body_util::BodyExt;
+    use tower_service::Service;
+
     use super::*;
+
+    /// Is at the third of ten parts until it is told to end.
+    struct Reading {
+        reads: mpsc::Sender<()>,
+        ends: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl Upkeep for Reading {
+        fn pin(&self, trace: TraceId) -> Result<(), UpkeepError> {
+            Err(UpkeepError::NoTrace(trace))
+        }
+
+        fn unpin(&self, trace: TraceId) -> Result<(), UpkeepError> {
+            Err(UpkeepError::NotPinned(trace))
+        }
+
+        fn pinned(&self) -> Vec<TraceId> {
+            Vec::new()
+        }
+
+        fn verify(&self, go_on: &dyn Fn(VerifyProgress) -> bool) -> Result<Verification, String> {
+            assert!(go_on(VerifyProgress { done: 3, of: 10 }));
+            self.reads.send(()).unwrap();
+            self.ends.lock().unwrap().recv().unwrap();
+            Ok(Verification { runs: 2, ..Verification::default() })
+        }
+
+        fn snapshot(&self, _: &FilePath) -> Result<(), UpkeepError> {
+            Ok(())
+        }
+    }
+
+    async fn asked(mut routes: Router, method: Method) -> serde_json::Value {
+        let mut request = Request::builder().method(method).uri("/api/spanreel/verify").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer(([127, 0, 0, 1], 1).into()));
+        let body = routes.call(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn how_far_a_verification_is_can_be_asked_while_it_runs() {
+        let (reads, reading) = mpsc::channel();
+        let (end, ends) = mpsc::channel();
+        let routes = routes(Arc::new(Reading { reads, ends: Mutex::new(ends) }));
+        assert_eq!(asked(routes.clone(), Method::GET).await, json!({ "running": false }));
+        let verification = tokio::spawn(asked(routes.clone(), Method::POST));
+        tokio::task::spawn_blocking(move || reading.recv().unwrap()).await.unwrap();
+        assert_eq!(asked(routes.clone(), Method::GET).await, json!({ "running": true, "done": 3, "of": 10 }));
+        end.send(()).unwrap();
+        assert_eq!(verification.await.unwrap()["runs"], 2);
+        assert_eq!(asked(routes, Method::GET).await, json!({ "running": false }));
+    }
 
     #[test]
     fn costly_work_is_done_only_for_the_same_machine() {

@@ -186,7 +186,7 @@ impl SpanMetricsSettings {
         Self {
             buckets: decode_buckets(section, defaults.buckets),
             intrinsic,
-            dimensions: decode_dimensions(section),
+            dimensions: decode_dimensions(section, &["le"]),
             target_info: section.bool("enable_target_info", defaults.target_info),
         }
     }
@@ -241,12 +241,17 @@ impl ServiceGraphSettings {
         ] {
             section.unsupported(key, why, "remove it");
         }
+        let client_server_prefix = section.bool("enable_client_server_prefix", defaults.client_server_prefix);
+        let taken: &[&str] = match client_server_prefix {
+            true => &[],
+            false => &["client", "server", "connection_type", "virtual_node", "le"],
+        };
         Self {
             wait: section.duration("wait", defaults.wait),
             waiting_max: waiting_max as usize,
             buckets: decode_buckets(section, defaults.buckets),
-            dimensions: decode_dimensions(section),
-            client_server_prefix: section.bool("enable_client_server_prefix", defaults.client_server_prefix),
+            dimensions: decode_dimensions(section, taken),
+            client_server_prefix,
             virtual_node_label: section.bool("enable_virtual_node_label", defaults.virtual_node_label),
             messaging_latency: section.bool("enable_messaging_system_latency_histogram", defaults.messaging_latency),
             connection_info: section.bool("enable_connection_info", defaults.connection_info),
@@ -339,7 +344,9 @@ pub fn check_bounds(bounds: &[f64]) -> Result<(), String> {
     if ascends { Ok(()) } else { Err("must be finite and ascend".to_owned()) }
 }
 
-fn decode_dimensions(section: &mut Section<'_>) -> Vec<String> {
+/// Attributes that become labels. Not those that would be a label a second time (`taken`), or one of Prometheus' own: a page
+/// with such a label is refused as a whole.
+fn decode_dimensions(section: &mut Section<'_>, taken: &[&str]) -> Vec<String> {
     let dimensions = section.list("dimensions");
     if dimensions.len() > DIMENSIONS_MAX {
         let reason = format!("at most {DIMENSIONS_MAX} attributes, are {}", dimensions.len());
@@ -349,6 +356,9 @@ fn decode_dimensions(section: &mut Section<'_>) -> Vec<String> {
     names.sort_unstable();
     if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
         section.error("dimensions", format!("two of these are the label {twice}"), "name each attribute once");
+    }
+    for name in names.iter().filter(|name| taken.contains(&name.as_str()) || name.starts_with("__")) {
+        section.error("dimensions", format!("{name} is a label already"), "name another attribute");
     }
     if dimensions.iter().any(String::is_empty) {
         section.error("dimensions", "an attribute without a name", "remove it");

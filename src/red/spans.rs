@@ -280,22 +280,38 @@ impl SpanMetrics {
         if self.current.job.is_empty() && instance.is_none() {
             return;
         }
-        self.builder.clear();
-        let mut says_something = false;
+        let mut said: Vec<(String, Value<'_>)> = Vec::new();
         for message in messages(resource.message, 1) {
             for (key, value) in attributes(message, 1) {
                 let begins_badly = key.first().is_none_or(u8::is_ascii_digit);
                 let Some(value) = value.filter(|_| !begins_badly && !IDENTITY.contains(&key)) else { continue };
                 let name = sanitized(&String::from_utf8_lossy(key));
-                // An attribute must not pass for the label that tells targets apart.
-                let name = if matches!(name.as_str(), "job" | "instance") { format!("__{name}") } else { name };
-                self.builder.push(name.as_bytes());
-                self.builder.push_with(|out| value.write(out));
-                says_something = true;
+                match name.as_str() {
+                    // An attribute must not pass for the label that tells targets apart.
+                    "job" | "instance" => said.push((format!("__{name}"), value)),
+                    // Prometheus keeps such names for itself: a second `__name__` takes the whole page away from it.
+                    name if name.starts_with("__") => {}
+                    _ => said.push((name, value)),
+                }
             }
         }
-        if !says_something {
+        if said.is_empty() {
             return;
+        }
+        // Keys that become one label are one label, as in a Collector: a page with a label twice is refused as a whole.
+        said.sort_by(|(left, _), (right, _)| left.cmp(right));
+        self.builder.clear();
+        for same in said.chunk_by(|(left, _), (right, _)| left == right) {
+            let Some((name, _)) = same.first() else { continue };
+            self.builder.push(name.as_bytes());
+            self.builder.push_with(|out| {
+                for (index, (_, value)) in same.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b';');
+                    }
+                    value.write(out);
+                }
+            });
         }
         if !self.current.job.is_empty() {
             self.builder.push(b"job");

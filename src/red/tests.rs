@@ -353,7 +353,20 @@ fn targets_are_told_apart_by_job_and_instance() {
     let labels = "service=shop,span_name=op1,span_kind=SPAN_KIND_SERVER,status_code=STATUS_CODE_UNSET,http_method=GET,\
                   __service=x,job=eu/shop,instance=i1";
     assert_eq!(figures[&format!("traces_spanmetrics_calls{{{labels}}}")], 1.0);
-    assert_eq!(figures["traces_target_info{host_name=node \"7\",__job=cron,job=eu/shop,instance=i1}"], 1.0);
+    assert_eq!(figures["traces_target_info{__job=cron,host_name=node \"7\",job=eu/shop,instance=i1}"], 1.0);
+}
+
+/// Prometheus drops a page as a whole that has a label twice.
+#[test]
+fn attributes_that_become_one_label_of_a_target_are_one() {
+    let span_metrics = settings::SpanMetricsSettings { target_info: true, ..Default::default() };
+    let settings = RedSettings { span_metrics: Some(span_metrics), service_graphs: None, ..RedSettings::default() };
+    let mut engine = settings.engine().unwrap();
+    let resource =
+        [("service.name", "shop"), ("x.y", "1"), ("a", "0"), ("x_y", "2"), ("__name__", "other"), ("__x", "hidden")];
+    engine.observe(&of(&resource, vec![span(SERVER, 1, 0, 1)]), at(0));
+    let figures = figures(&engine);
+    assert_eq!(figures.get("traces_target_info{a=0,x_y=1;2,job=shop}"), Some(&1.0), "{figures:?}");
 }
 
 #[test]

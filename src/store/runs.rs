@@ -50,7 +50,7 @@ pub use metrics::Metrics;
 pub use pins::PinError;
 pub use record::{RunRecord, SegmentRecord};
 pub use segment::RunSegment;
-pub use verify::{Damage, DamagedPlace, Verification};
+pub use verify::{Damage, DamagedPlace, Verification, VerifyProgress};
 
 use super::build::InMemory;
 use disk::Disk;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::assemble::AssembleLimits;
-use super::runs::{Runs, Verification};
+use super::runs::{Runs, Verification, VerifyProgress};
 use super::{Store, TailSettings};
 use crate::otlp::TraceId;
 use crate::query::{TraceSource, Upkeep, UpkeepError};
@@ -66,7 +66,7 @@ impl Upkeep for Keeper {
         self.runs.pinned()
     }
 
-    fn verify(&self, go_on: &dyn Fn() -> bool) -> Result<Verification, String> {
+    fn verify(&self, go_on: &dyn Fn(VerifyProgress) -> bool) -> Result<Verification, String> {
         self.runs.verify(&self.spool, go_on).map_err(|error| error.to_string())
     }
 

@@ -32,9 +32,9 @@ impl Pattern {
     }
 
     /// # Errors
-    /// What is wrong with it, as [`compile`] says it.
+    /// What is wrong with it, in a few words.
     pub fn regex(&self) -> Result<&Regex, &str> {
-        let compiled = self.compiled.get_or_init(|| compile(&self.text).map_err(|error| error.to_string()));
+        let compiled = self.compiled.get_or_init(|| compile(&self.text).map_err(|error| reason(&error)));
         compiled.as_ref().map_err(String::as_str)
     }
 }
@@ -48,6 +48,18 @@ impl PartialEq for Pattern {
 impl Debug for Pattern {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pattern").field(&self.text).finish()
+    }
+}
+
+/// What is wrong with a pattern, without the picture of it that the crate draws over several lines.
+fn reason(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "it would need too much memory".to_owned(),
+        other => {
+            let text = other.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            last.strip_prefix("error: ").unwrap_or(last).to_owned()
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Search: the newest traces in which a pipeline yields spansets.
 //!
 //! ```text
-//! segments, latest first ─▶ newest N traces by start ─▶ when no segment left can hold a newer one ─▶ their details
-//!      └ two threads, in rounds that grow ┘
+//! segments, latest first ─▶ newest N traces by start ─▶ when no segment left can hold a newer one ─▶ their details,
+//!      └ two threads, in rounds that grow ┘                                                          handed on in portions
 //! ```
 //!
 //! Invariants: the answer is exact and the same every time: the N newest by start, of equal starts those with the smallest
@@ -14,6 +14,7 @@ mod newest;
 
 use std::collections::HashSet;
 use std::num::NonZero;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use super::answer::{FoundTrace, Inspected, SearchAnswer};
 use super::ast::{Query, Root};
-use super::control::Control;
+use super::column::ROWS_MAX;
+use super::control::{Control, Stopped};
 use super::error::{Invalid, QueryError};
 use super::mask::Mask;
 use super::reader::{KeptMask, Reader, Scan};
@@ -52,9 +54,16 @@ const ROUND_SEGMENTS_MAX: usize = 8;
 /// What the memory of a query is charged for a trace that is remembered as seen, for one that is among the newest, and
 /// for one in the answer besides its spans and attributes: by size of the structures, rounded up.
 const SEEN_BYTES: usize = 48;
-const CANDIDATE_BYTES: usize = 256;
+const CANDIDATE_BYTES: usize = 64;
 const FOUND_TRACE_BYTES: usize = 512;
 const FOUND_SPAN_BYTES: usize = 128;
+
+/// Traces whose details are read, and held, at once.
+const DETAILED_AT_ONCE: usize = 256;
+
+/// What the segments of a round may have found together before what is too old of it is left out: where many traces are
+/// wanted, fewer segments are looked at in one go.
+const ROUND_CANDIDATES_MAX: usize = 128 * 1024;
 
 /// Sets of rows are kept for the details of traces if at most so many traces are wanted: each takes 8 KiB per segment.
 const TRACES_WITH_MASKS_MAX: usize = 1024;
@@ -62,23 +71,54 @@ const TRACES_WITH_MASKS_MAX: usize = 1024;
 /// Whoever waits for a search to end.
 pub trait Listener {
     /// Whether it wants to hear now what was found so far. To know that costs, so it is asked before.
-    fn listens(&self) -> bool;
+    fn listens(&self) -> bool {
+        false
+    }
 
-    fn hear(&mut self, so_far: &SearchAnswer);
+    fn hear(&mut self, _so_far: &SearchAnswer) {}
+
+    /// Takes the traces of the answer, the newest first, with how much was looked at for all of them; `Break`: no more are
+    /// of use.
+    fn take(&mut self, _trace: FoundTrace, _inspected: &Inspected) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 /// Waits for the end alone.
 pub struct Nobody;
 
-impl Listener for Nobody {
-    fn listens(&self) -> bool {
-        false
-    }
+impl Listener for Nobody {}
 
-    fn hear(&mut self, _: &SearchAnswer) {}
+/// Holds the whole answer, which is memory of its query.
+struct Collector<'a> {
+    listener: &'a mut dyn Listener,
+    control: &'a Control,
+    traces: Vec<FoundTrace>,
+    stopped: Result<(), Stopped>,
 }
 
-/// Runs a search. `listener` is told, now and then, what was found so far.
+impl Listener for Collector<'_> {
+    fn listens(&self) -> bool {
+        self.listener.listens()
+    }
+
+    fn hear(&mut self, so_far: &SearchAnswer) {
+        self.listener.hear(so_far);
+    }
+
+    fn take(&mut self, trace: FoundTrace, _: &Inspected) -> ControlFlow<()> {
+        self.stopped = self.control.reserve(size_of_found(&trace));
+        match self.stopped {
+            Ok(()) => {
+                self.traces.push(trace);
+                ControlFlow::Continue(())
+            }
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+/// Runs a search and collects its answer. `listener` is told, now and then, what was found so far, and takes nothing.
 ///
 /// # Errors
 /// The query is no search, cannot be evaluated, or is to end early.
@@ -89,6 +129,24 @@ pub fn run(
     control: &Control,
     listener: &mut dyn Listener,
 ) -> Result<SearchAnswer, QueryError> {
+    let mut collector = Collector { listener, control, traces: Vec::new(), stopped: Ok(()) };
+    let inspected = each(query, request, source, control, &mut collector)?;
+    collector.stopped?;
+    Ok(SearchAnswer { traces: collector.traces, inspected })
+}
+
+/// Runs a search of which no more is held than a portion of its answer at a time, and the places of the rest. `listener` is told,
+/// now and then, what was found so far, and takes the traces at the end.
+///
+/// # Errors
+/// The query is no search, cannot be evaluated, or is to end early.
+pub fn each(
+    query: &Query,
+    request: &SearchRequest,
+    source: &dyn Source,
+    control: &Control,
+    listener: &mut dyn Listener,
+) -> Result<Inspected, QueryError> {
     let pace = Pace {
         threads: thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
         alone_up_to: ALONE_UP_TO,
@@ -137,7 +195,7 @@ impl<'a> Search<'a> {
         Ok(Self { plan, details, within, overlapping: request.overlapping, limit: request.limit, source, control })
     }
 
-    fn run(&self, pace: Pace, listener: &mut dyn Listener) -> Result<SearchAnswer, QueryError> {
+    fn run(&self, pace: Pace, listener: &mut dyn Listener) -> Result<Inspected, QueryError> {
         let segments = self.source.segments(self.within.start, self.within.end);
         let mut inspected = Inspected { segments: segments.len() as u64, ..Inspected::default() };
         let mut newest = Newest::new(self.limit, 0);
@@ -145,6 +203,7 @@ impl<'a> Search<'a> {
         let mut told = Instant::now();
         let mut left = &segments[..];
         let mut round_segments = 1;
+        let round_segments_max = (ROUND_CANDIDATES_MAX / self.limit.clamp(1, ROWS_MAX)).clamp(1, ROUND_SEGMENTS_MAX);
         let mut segment_time = Duration::ZERO;
         while let Some(first) = left.first() {
             self.control.check()?;
@@ -153,7 +212,7 @@ impl<'a> Search<'a> {
             }
             let (round, rest) = left.split_at(round_segments.min(left.len()));
             left = rest;
-            round_segments = (round_segments * 2).min(ROUND_SEGMENTS_MAX);
+            round_segments = (round_segments * 2).min(round_segments_max);
             let threads = if segment_time * round.len() as u32 <= pace.alone_up_to { 1 } else { pace.threads };
             let began = Instant::now();
             let finds = self.round(&scan, round, newest.floor(), threads);
@@ -165,9 +224,9 @@ impl<'a> Search<'a> {
                         inspected.traces += finds.traces;
                         inspected.spans += segment.rows() as u64;
                         inspected.bytes += segment.stored_bytes();
-                        let before = newest.len();
+                        let both = newest.len() + finds.newest.len();
                         newest.merge(finds.newest);
-                        self.control.reserve((newest.len() - before) * CANDIDATE_BYTES)?;
+                        self.control.release((both - newest.len()) * CANDIDATE_BYTES);
                     }
                     Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
                     Err(error) => return Err(error),
@@ -180,7 +239,8 @@ impl<'a> Search<'a> {
                 told = Instant::now();
             }
         }
-        self.answer(&scan, &newest, inspected)
+        self.hand_on(&scan, &newest, &mut |found| listener.take(found, &inspected))?;
+        Ok(inspected)
     }
 
     /// Looks at some segments. Each is looked at in the same way whoever does it, so that answers do not depend on it.
@@ -233,6 +293,7 @@ impl<'a> Search<'a> {
         seen: &mut HashSet<TraceId>,
     ) -> Result<Finds, QueryError> {
         let mut finds = Finds { newest: Newest::new(self.limit, floor), traces: 0 };
+        finds.newest.enter(segment);
         let reader = scan.reader(segment);
         // What drives a trace may lie in segments that are not looked at. A single filter decides by each span alone.
         let is_part = self.source.is_part() && self.plan.single_filter().is_none();
@@ -288,7 +349,7 @@ impl<'a> Search<'a> {
             } else if !self.plan.yields_one() {
                 self.offer(scan, &reader, trace, newest)?;
             } else if let Some(id) = traces.ids.get(trace) {
-                newest.offer(start_of(trace)?, *id, || self.candidate(&reader, trace));
+                newest.offer(start_of(trace)?, *id, trace);
             }
         }
         for trace in open {
@@ -299,6 +360,10 @@ impl<'a> Search<'a> {
                 self.offer_once(scan, &reader, trace, seen, newest)?;
             }
         }
+        if self.limit <= TRACES_WITH_MASKS_MAX && self.control.has_plenty() {
+            newest.remember(reader.masks());
+        }
+        self.control.reserve(newest.len() * CANDIDATE_BYTES)?;
         Ok(finds)
     }
 
@@ -385,34 +450,55 @@ impl<'a> Search<'a> {
         if view.start() >= newest.floor()
             && (self.plan.single_filter().is_some() || !self.plan.spansets(scan, &view, self.within)?.is_empty())
         {
-            newest.offer(view.start(), view.id(), || self.candidate(reader, trace));
+            newest.offer(view.start(), view.id(), trace);
         }
         Ok(())
     }
 
-    fn candidate(&self, reader: &Reader, trace: usize) -> Candidate {
-        let kept = self.limit <= TRACES_WITH_MASKS_MAX && self.control.has_plenty();
-        let masks = if kept { reader.masks() } else { Vec::new() };
-        Candidate { segment: reader.segment().clone(), trace, masks }
+    fn answer(&self, scan: &Scan<'_>, newest: &Newest, inspected: Inspected) -> Result<SearchAnswer, QueryError> {
+        let mut collector =
+            Collector { listener: &mut Nobody, control: self.control, traces: Vec::new(), stopped: Ok(()) };
+        self.hand_on(scan, newest, &mut |found| collector.take(found, &inspected))?;
+        collector.stopped?;
+        Ok(SearchAnswer { traces: collector.traces, inspected })
     }
 
-    fn answer(&self, scan: &Scan<'_>, newest: &Newest, inspected: Inspected) -> Result<SearchAnswer, QueryError> {
-        let mut traces = Vec::new();
-        // By segment, so that each is read once.
-        for candidate in newest.by_segment() {
-            self.control.check()?;
-            match self.details.found(&self.plan, scan, candidate, self.within) {
-                Ok(Some(found)) => {
-                    self.control.reserve(size_of_found(&found))?;
-                    traces.push(found);
+    /// The details of traces, the newest first, portion by portion.
+    fn hand_on(
+        &self,
+        scan: &Scan<'_>,
+        newest: &Newest,
+        take: &mut dyn FnMut(FoundTrace) -> ControlFlow<()>,
+    ) -> Result<(), QueryError> {
+        let mut candidates = newest.latest_first();
+        loop {
+            let mut portion: Vec<Candidate<'_>> = candidates.by_ref().take(DETAILED_AT_ONCE).collect();
+            if portion.is_empty() {
+                return Ok(());
+            }
+            // By segment, so that each is read once.
+            portion.sort_by_key(|candidate| (candidate.segment().id(), candidate.trace));
+            let mut booked = self.control.nothing_booked();
+            let mut traces = Vec::with_capacity(portion.len());
+            for candidate in &portion {
+                self.control.check()?;
+                match self.details.found(&self.plan, scan, candidate, self.within) {
+                    Ok(Some(found)) => {
+                        booked.grow(size_of_found(&found))?;
+                        traces.push(found);
+                    }
+                    Ok(None) => {}
+                    Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
+                    Err(error) => return Err(error),
                 }
-                Ok(None) => {}
-                Err(QueryError::Segment(SegmentError::Gone | SegmentError::Read(_))) => {}
-                Err(error) => return Err(error),
+            }
+            traces.sort_by(|one, other| (other.start, one.id).cmp(&(one.start, other.id)));
+            for found in traces {
+                if take(found).is_break() {
+                    return Ok(());
+                }
             }
         }
-        traces.sort_by(|one, other| (other.start, one.id).cmp(&(one.start, other.id)));
-        Ok(SearchAnswer { traces, inspected })
     }
 }
 

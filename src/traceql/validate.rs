@@ -41,6 +41,9 @@ const FIELDS_MAX: usize = 256;
 /// Regular expressions of one query: each may take a mebibyte, and its time to be compiled.
 const PATTERNS_MAX: usize = 64;
 
+/// Of a regular expression that is refused so much is quoted: the reason stands behind it.
+const PATTERN_CHARS_SHOWN: usize = 200;
+
 /// Checks a parsed query.
 ///
 /// # Errors
@@ -334,7 +337,13 @@ impl Expression {
 
 fn check_pattern(right: &Expression) -> Result<(), Invalid> {
     let Expression::Pattern(pattern) = right else { return Err(Invalid::RegexType(right.to_string())) };
-    pattern.regex().map(|_| ()).map_err(|_| Invalid::Regex(right.to_string()))
+    let wrong = |reason| {
+        let text = right.to_string();
+        let shown: String = text.chars().take(PATTERN_CHARS_SHOWN).collect();
+        let rest = if shown.len() < text.len() { "..." } else { "" };
+        Invalid::Regex(format!("{shown}{rest}: {reason}"))
+    };
+    pattern.regex().map(|_| ()).map_err(wrong)
 }
 
 fn is_service_name(field: &Field) -> bool {

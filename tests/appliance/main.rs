@@ -22,6 +22,7 @@ mod commands;
 mod config;
 mod crash;
 mod delivery;
+mod documentation;
 mod foreign;
 mod full_disk;
 mod inject;

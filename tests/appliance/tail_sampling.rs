@@ -11,6 +11,7 @@ use crate::support::traces::{hex, mix, request_of};
 use crate::support::{eventually, http, ports};
 use ::http::Method;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
@@ -163,12 +164,15 @@ async fn check_kept(spanreel: &Spanreel) {
 }
 
 /// Policies that know no rates: what they want does not depend on when they are asked.
-const POLICIES: [&str; 12] = [
+const POLICIES: [&str; 15] = [
     "{name: a, type: status_code, status_code: {status_codes: [ERROR]}}, \
      {name: b, type: string_attribute, string_attribute: {key: url.path, values: [/health], invert_match: true}}",
     "{name: a, type: boolean_attribute, boolean_attribute: {key: flag, value: true, invert_match: true}}, \
      {name: b, type: latency, latency: {threshold_ms: 50}}",
     "{name: a, type: boolean_attribute, boolean_attribute: {key: flag, value: false}}",
+    "{name: a, type: boolean_attribute, boolean_attribute: {key: tier, value: false}}",
+    "{name: a, type: string_attribute, string_attribute: {key: tier, values: ['^(gold)?$$'], enabled_regex_matching: true}}",
+    "{name: a, type: string_attribute, string_attribute: {key: n, values: ['^(75)?$$'], enabled_regex_matching: true}}",
     "{name: a, type: latency, latency: {threshold_ms: 20}}",
     "{name: a, type: numeric_attribute, numeric_attribute: {key: n, min_value: 50, max_value: 100}}",
     "{name: a, type: numeric_attribute, numeric_attribute: {key: n, min_value: 0, max_value: 60, invert_match: true}}",
@@ -226,7 +230,16 @@ fn mixture() -> ExportTraceServiceRequest {
             ["shop", "cart"][trace as usize / 2 % 2],
             (0..trace % 3 + 1).map(|it| span(trace, it)).collect(),
         );
-        resource.resource_spans.into_iter().next().unwrap()
+        let mut resource_spans = resource.resource_spans.into_iter().next().unwrap();
+        let tier = match trace % 5 {
+            0 => Some(attribute("tier", text(""))),
+            1 => Some(attribute("tier", Value::IntValue(3))),
+            2 => Some(attribute("tier", text("gold"))),
+            3 => Some(KeyValue { key: "tier".to_owned(), ..KeyValue::default() }),
+            _ => None,
+        };
+        resource_spans.resource.get_or_insert_default().attributes.extend(tier);
+        resource_spans
     });
     ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
 }

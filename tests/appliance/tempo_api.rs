@@ -364,6 +364,30 @@ async fn a_trace_that_is_too_large_is_422_in_v1_and_partial_in_v2() {
 }
 
 #[tokio::test]
+async fn v2_leaves_the_spans_that_a_filter_takes_and_says_so() {
+    let tempo = standard();
+    let of_one_span = "%7B%20span:id%20=%20%220707070707070707%22%20%7D";
+    let message = "Trace filtered, only a subset of spans matching the filter is returned";
+    let answer = tempo.get_protobuf(&format!("/api/v2/traces/abc?q={of_one_span}")).await;
+    let response = TraceByIdResponse::decode(answer.body).unwrap();
+    assert_eq!((response.status, response.message.as_str()), (1, message));
+    let spans = &response.trace.unwrap().resource_spans[0].scope_spans[0].spans;
+    assert_eq!(spans.iter().map(|span| span.span_id.clone()).collect::<Vec<_>>(), [vec![7; 8]]);
+
+    // What takes everything leaves everything; the first version takes no filter.
+    for path in ["/api/v2/traces/abc?q=%7B%7D".to_owned(), format!("/api/traces/abc?q={of_one_span}")] {
+        let answer = tempo.get(&path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.text().len() > 10_000 && !answer.text().contains("PARTIAL"), "{}", answer.text());
+    }
+    let none = tempo.get("/api/v2/traces/abc?q=%7B%20name%20=%20%60none%60%20%7D").await;
+    assert!(none.text().starts_with(r#"{"trace":{},"#) && none.text().contains(message), "{}", none.text());
+    let wrong = tempo.get("/api/v2/traces/abc?q=%7B%7D%7Crate()").await;
+    let text = "invalid TraceQL filter: only a single TraceQL filter is supported: got a metrics query";
+    wrong.is_text(StatusCode::BAD_REQUEST, text);
+}
+
+#[tokio::test]
 async fn start_and_end_are_checked_and_other_parameters_tolerated() {
     let tempo = standard();
     let path = format!("/api/traces/{ID}");

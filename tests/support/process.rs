@@ -1,5 +1,7 @@
 //! A child process: output to a file, bounded waits, dead when its owner is.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +19,20 @@ pub struct Process {
     log: PathBuf,
     /// Set once the process was waited for.
     status: Option<ExitStatus>,
+}
+
+/// What [`Process::thread_times`] gives.
+pub struct ThreadTimes(HashMap<OsString, Duration>);
+
+impl ThreadTimes {
+    /// What all threads that are left took since `before`. What one took that ended meanwhile is missing: pools end threads
+    /// that have had nothing to do for long.
+    pub fn since(&self, before: &Self) -> Duration {
+        let of = |(thread, time): (&OsString, &Duration)| {
+            time.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
+        };
+        self.0.iter().map(of).sum()
+    }
 }
 
 impl Process {
@@ -83,6 +99,18 @@ impl Process {
             Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
         };
         (time(11), time(12))
+    }
+
+    /// CPU time so far, thread by thread, to the nanosecond: ticks of [`Process::user_and_system_time`] are 10 ms.
+    pub fn thread_times(&self) -> ThreadTimes {
+        let mut times = HashMap::new();
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("/proc is readable").flatten() {
+            // A thread that ends meanwhile has no file any more.
+            let Ok(text) = std::fs::read_to_string(thread.path().join("schedstat")) else { continue };
+            let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("a number of nanoseconds");
+            times.insert(thread.file_name(), Duration::from_nanos(nanos));
+        }
+        ThreadTimes(times)
     }
 
     /// The largest resident set it ever had, in bytes.

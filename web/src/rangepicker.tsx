@@ -3,10 +3,33 @@ import { clock } from "./format";
 import { useKeys } from "./keys";
 import { PRESETS, range, tick } from "./range";
 import { change } from "./router";
-import { Icon, Modal } from "./ui";
+import { Empty, Icon, Modal } from "./ui";
 
 export function setRange(start: number, end: number): void {
   change({ since: null, from: start.toFixed(3), to: end.toFixed(3) });
+}
+
+const DAY_SECONDS = 24 * 3600;
+
+/** The way out of a time in which there is nothing; none where it is a day already. */
+export function WiderRange() {
+  const { start, end } = range.value;
+  if (end - start >= DAY_SECONDS) return null;
+  return (
+    <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
+      Look at the last 24 hours
+    </button>
+  );
+}
+
+export function NothingThen({ title }: { title: string }) {
+  return (
+    <Empty title={title}>
+      <p>
+        <WiderRange />
+      </p>
+    </Empty>
+  );
 }
 
 export function RangePicker() {

@@ -135,7 +135,7 @@ impl<'a, F: FnMut(&Place<'_, 'a>, &mut Item<'a>)> Walk<F> {
         }
         if item.0.is_changed() {
             self.is_changed = true;
-            item.0.encode(out, |_, _| false);
+            item.0.encode_alone(out);
         } else {
             out.extend_from_slice(raw);
         }

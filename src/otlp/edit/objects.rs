@@ -19,11 +19,6 @@ pub fn objects(request: &[u8]) -> usize {
     count
 }
 
-/// Attributes and nested values of the resources in a request of any signal.
-pub fn resource_objects(request: &[u8]) -> usize {
-    messages(request, 1).flat_map(|envelope| messages(envelope, 1)).map(|resource| key_values(resource, 1)).sum()
-}
-
 /// Attributes (fields `attributes`) of a record, and the values nested in them and in its field `value`. Not counted where
 /// the record is too short for more than `objects_max`.
 pub(super) fn record_objects(record: &[u8], attributes: u32, value: u32, objects_max: usize) -> usize {

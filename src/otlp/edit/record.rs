@@ -1,7 +1,9 @@
 //! One message as it came, with what was changed laid over it.
 
-use super::attributes::Attributes;
+use super::Effect;
+use super::attributes::{Attributes, has_key};
 use super::lazy::Lazy;
+use super::write::Verbatim;
 use crate::otlp::wire::{Field, Fields, Payload, put_bytes, put_fixed32, put_fixed64, put_uint};
 use std::borrow::Cow;
 
@@ -129,6 +131,14 @@ impl<'a> Record<'a> {
         self.attributes.get(|| Attributes::parse(self.raw, self.attributes_number))
     }
 
+    /// As asking the attributes, but without reading them all for that.
+    pub fn has_attribute(&self, key: &str) -> bool {
+        match self.attributes.known() {
+            Some(attributes) => attributes.contains(key),
+            None => has_key(self.raw, self.attributes_number, key),
+        }
+    }
+
     pub fn attributes_mut(&mut self) -> &mut Attributes<'a> {
         let (raw, number) = (self.raw, self.attributes_number);
         self.attributes.get_mut(|| Attributes::parse(raw, number))
@@ -138,30 +148,53 @@ impl<'a> Record<'a> {
         !self.changes.is_empty() || self.attributes.known().is_some_and(Attributes::is_changed)
     }
 
-    /// Writes the message as it is now. `replaced` is asked about every field that is not changed here: it returns true
-    /// if it wrote, or left out, something in its place.
-    pub fn encode(&self, out: &mut Vec<u8>, mut replaced: impl FnMut(&mut Vec<u8>, &Field<'a>) -> bool) {
+    /// What the changes mean for a scan that looks at the fields `described`.
+    pub fn effect(&self, described: &[u32]) -> Effect {
+        let is_described = |(number, _): &(u32, Scalar<'_>)| described.contains(number);
+        if self.changes.iter().any(is_described) || self.attributes.known().is_some_and(Attributes::has_new_nesting) {
+            Effect::Unknown
+        } else {
+            Effect::Described
+        }
+    }
+
+    pub fn encode_alone(&self, out: &mut Vec<u8>) {
+        self.encode(out, &[], |_, _| false);
+    }
+
+    /// Writes the message as it is now. `replaced` is asked about the fields `asked` that are not changed here: it returns
+    /// true if it wrote, or left out, something in their place.
+    pub fn encode(&self, out: &mut Vec<u8>, asked: &[u32], mut replaced: impl FnMut(&mut Vec<u8>, &Field<'a>) -> bool) {
         let mut attributes = self.attributes.known().filter(|attributes| attributes.is_changed());
+        let attributes_number = attributes.map(|_| self.attributes_number);
+        let changed_numbers = self.changes.iter().map(|(number, _)| *number);
+        let touched = bits(changed_numbers.chain(attributes_number).chain(asked.iter().copied()));
         let mut written = 0u64;
-        let attributes_changed = attributes.is_some();
+        let mut verbatim = Verbatim::of(self.raw);
         for field in Fields::new(self.raw).map_while(Result::ok) {
-            if let Some((index, (number, scalar))) =
-                self.changes.iter().enumerate().find(|(_, (number, _))| *number == field.number)
-            {
-                if written & 1 << index == 0 {
+            if bits([field.number]) & touched == 0 {
+                verbatim.keep(&field);
+                continue;
+            }
+            verbatim.put(out);
+            if let Some((number, scalar)) = self.changes.iter().find(|(number, _)| *number == field.number) {
+                if written & bits([*number]) == 0 {
                     scalar.put(out, *number);
-                    written |= 1 << index;
+                    written |= bits([*number]);
                 }
-            } else if attributes_changed && field.number == self.attributes_number {
+            } else if attributes_number == Some(field.number) {
                 if let Some(attributes) = attributes.take() {
-                    attributes.put(out, self.attributes_number);
+                    attributes.put(out, field.number);
                 }
             } else if !replaced(out, &field) {
-                out.extend_from_slice(field.raw);
+                verbatim.keep(&field);
+                continue;
             }
+            verbatim.leave_out(&field);
         }
-        for (index, (number, scalar)) in self.changes.iter().enumerate() {
-            if written & 1 << index == 0 {
+        verbatim.put(out);
+        for (number, scalar) in &self.changes {
+            if written & bits([*number]) == 0 {
                 scalar.put(out, *number);
             }
         }
@@ -169,4 +202,9 @@ impl<'a> Record<'a> {
             attributes.put(out, self.attributes_number);
         }
     }
+}
+
+/// A set of field numbers. Those that can be changed are small; the others are in none.
+fn bits(numbers: impl IntoIterator<Item = u32>) -> u64 {
+    numbers.into_iter().fold(0, |bits, number| bits | 1u64.checked_shl(number).unwrap_or(0))
 }

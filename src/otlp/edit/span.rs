@@ -1,11 +1,10 @@
 //! Spans, their events and links.
 
-use super::Kept;
 use super::attributes::Attributes;
 use super::lazy::Lazy;
 use super::record::{Record, Scalar};
 use super::write::put_message;
-use crate::otlp::view::messages;
+use super::{Effect, Kept};
 use crate::otlp::wire::{Fields, Payload, put_bytes, put_uint};
 use std::borrow::Cow;
 
@@ -25,6 +24,8 @@ const LINKS: u32 = 13;
 const DROPPED_LINKS: u32 = 14;
 const STATUS: u32 = 15;
 const FLAGS: u32 = 16;
+/// What a scan looks at.
+const DESCRIBED: [u32; 5] = [TRACE_ID, SPAN_ID, PARENT_SPAN_ID, START, END];
 const STATUS_MESSAGE: u32 = 2;
 const STATUS_CODE: u32 = 3;
 
@@ -141,6 +142,11 @@ impl<'a> Span<'a> {
         self.record.attributes_mut()
     }
 
+    /// Cheaper than [`Span::attributes`] where the answer is mostly no.
+    pub fn has_attribute(&self, key: &str) -> bool {
+        self.record.has_attribute(key)
+    }
+
     pub fn dropped_attributes_count(&self) -> u32 {
         self.record.varint(DROPPED_ATTRIBUTES) as u32
     }
@@ -241,10 +247,17 @@ impl<'a> Span<'a> {
             || self.links.known().is_some_and(|it| it.removed || it.iter().any(|link| link.0.is_changed()))
     }
 
+    pub(super) fn effect(&self) -> Effect {
+        let of_events = self.events.known().and_then(|it| it.iter().map(|event| event.0.effect(&[])).max());
+        let of_links = self.links.known().and_then(|it| it.iter().map(|link| link.0.effect(&[])).max());
+        let known = self.record.effect(&DESCRIBED);
+        known.max(of_events.unwrap_or(Effect::Described)).max(of_links.unwrap_or(Effect::Described))
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let mut events = self.events.known().map(|events| events.iter().map(|event| &event.0).peekable());
         let mut links = self.links.known().map(|links| links.iter().map(|link| &link.0).peekable());
-        self.record.encode(out, |out, field| {
+        self.record.encode(out, &[EVENTS, LINKS], |out, field| {
             let (number, kept) = match field.number {
                 EVENTS => {
                     (EVENTS, events.as_mut().map(|it| field.bytes(EVENTS).map(|raw| it.next_if(|e| e.is_of(raw)))))
@@ -258,7 +271,7 @@ impl<'a> Span<'a> {
                 Some(None) => true,
                 Some(Some(record)) => {
                     if record.is_changed() {
-                        put_message(out, number, record.raw().len(), |out| record.encode(out, |_, _| false));
+                        put_message(out, number, record.raw().len(), |out| record.encode_alone(out));
                     }
                     record.is_changed()
                 }
@@ -268,11 +281,11 @@ impl<'a> Span<'a> {
 }
 
 fn events(span: &[u8]) -> Kept<Event<'_>> {
-    Kept::new(messages(span, EVENTS).map(Event::parse))
+    Kept::of(span, EVENTS, Event::parse)
 }
 
 fn links(span: &[u8]) -> Kept<Link<'_>> {
-    Kept::new(messages(span, LINKS).map(Link::parse))
+    Kept::of(span, LINKS, Link::parse)
 }
 
 impl<'a> Event<'a> {

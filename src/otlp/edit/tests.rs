@@ -1,5 +1,5 @@
 use super::*;
-use crate::otlp::scan::scan;
+use crate::otlp::scan::{describe, scan};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -246,9 +246,10 @@ proptest! {
         for resource_spans in traces.resources.iter_mut() {
             resource_spans.resource.attributes_mut().upsert(key.clone(), Value::Int(5));
         }
-        let alone = edit_resources(&bytes, |resource| resource.attributes_mut().upsert(key.clone(), Value::Int(5)));
-        prop_assert_eq!(alone, traces.is_changed().then(|| traces.encode()));
-        prop_assert_eq!(edit_resources(&bytes, |resource| { resource.attributes_mut().delete("absent"); }), None);
+        let alone = edit_resources(&bytes, usize::MAX, |attributes| attributes.upsert(key.clone(), Value::Int(5)));
+        prop_assert_eq!(alone.unwrap(), traces.is_changed().then(|| traces.encode()));
+        let untouched = edit_resources(&bytes, usize::MAX, |attributes| { attributes.delete("absent"); });
+        prop_assert_eq!(untouched.unwrap(), None);
     }
 
     #[test]
@@ -325,7 +326,12 @@ proptest! {
             }
         }
         let encoded = traces.encode();
-        prop_assert!(scan(&encoded).is_ok());
+        let scanned = scan(&encoded).unwrap();
+        match traces.effect() {
+            Effect::Described => prop_assert_eq!(&scanned, &scan(&bytes).unwrap()),
+            Effect::Removed => prop_assert_eq!(&scanned, &describe(&encoded)),
+            Effect::Unknown => {}
+        }
         let mut decoded = ExportTraceServiceRequest::decode(encoded.as_slice()).unwrap();
         // Envelopes that were emptied are gone; those that came empty are not asked about.
         for request in [&mut decoded, &mut theirs] {

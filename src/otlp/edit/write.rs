@@ -1,6 +1,36 @@
-//! Writing nested messages whose length is known only once they are written.
+//! Writing nested messages whose length is known only once they are written, and copying what stays as it is.
 
-use crate::otlp::wire::{put_varint, varint_len};
+use crate::otlp::wire::{Field, put_varint, varint_len};
+
+/// Fields of a message that are passed on verbatim: those that stand together are copied at once.
+pub(super) struct Verbatim<'a> {
+    message: &'a [u8],
+    /// What waits to be copied.
+    from: usize,
+    to: usize,
+}
+
+impl<'a> Verbatim<'a> {
+    /// To be told of every field of the message, in order.
+    pub fn of(message: &'a [u8]) -> Self {
+        Self { message, from: 0, to: 0 }
+    }
+
+    pub fn keep(&mut self, field: &Field<'a>) {
+        self.to += field.raw.len();
+    }
+
+    /// What waits must have been put.
+    pub fn leave_out(&mut self, field: &Field<'a>) {
+        self.to += field.raw.len();
+        self.from = self.to;
+    }
+
+    pub fn put(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.message.get(self.from..self.to).unwrap_or_default());
+        self.from = self.to;
+    }
+}
 
 /// Appends a length-delimited field that `write` fills. With about `expected_len` bytes nothing is moved afterwards.
 pub(super) fn put_message(out: &mut Vec<u8>, number: u32, expected_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
@@ -11,8 +41,11 @@ pub(super) fn put_message(out: &mut Vec<u8>, number: u32, expected_len: usize, w
     let len = out.len() - place - reserved;
     let mut header = [0; 10];
     let header = varint(len as u64, &mut header);
-    // Only a length of another order of magnitude than expected takes another number of bytes.
-    out.splice(place..place + reserved, header.iter().copied());
+    match out.get_mut(place..place + reserved) {
+        Some(length) if length.len() == header.len() => length.copy_from_slice(header),
+        // Only a length of another order of magnitude than expected takes another number of bytes.
+        _ => drop(out.splice(place..place + reserved, header.iter().copied())),
+    }
 }
 
 fn varint(mut value: u64, buffer: &mut [u8; 10]) -> &[u8] {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::otlp::edit::{Attributes, Value};
-use crate::otlp::scan::scan;
+use crate::otlp::scan::{NESTING_MAX, scan};
 use crate::otlp::wire::{put_bytes, put_uint};
-use crate::process::{Editor, ItemsEditor, ResourceEditor};
+use crate::process::{Editor, ResourceEditor};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -35,12 +35,8 @@ impl Editor for Mark {
 struct Stamp;
 
 impl Processor for Stamp {
-    fn editor(&self) -> Option<&dyn Editor> {
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
         Some(self)
-    }
-
-    fn items_editor(&self) -> Option<ItemsEditor<'_>> {
-        Some(ItemsEditor::Resources(self))
     }
 }
 
@@ -157,6 +153,43 @@ async fn spans_that_a_processor_spoils_are_taken_out_and_counted() {
     let processed = process(&chain(vec![Arc::new(Spoil)]), request(vec![span("a", 0), span("b", 0)])).await.unwrap();
     assert_eq!((processed.scanned.spans, processed.scanned.invalid, processed.removed), (0, 2, Removed::default()));
     assert!(names(&processed.request).is_empty());
+}
+
+/// Nests an attribute of every resource deeper than anything may nest.
+struct Nest;
+
+impl Processor for Nest {
+    fn resource_editor(&self) -> Option<&dyn ResourceEditor> {
+        Some(self)
+    }
+}
+
+impl ResourceEditor for Nest {
+    fn edit_resource<'a>(&'a self, attributes: &mut Attributes<'a>, _: &'a Client) {
+        let nested = (0..=NESTING_MAX).fold(Value::Int(1), |inner, _| Value::List(vec![inner].into()));
+        attributes.upsert("deep", nested);
+    }
+}
+
+#[tokio::test]
+async fn resources_alone_change_as_they_do_among_editors_of_spans() {
+    let two = [request(vec![span("a", 2), span("b", 0)]), request(vec![span("c", 1)])].concat();
+    let alone = process(&chain(vec![Arc::new(Stamp)]), two.clone().into()).await.unwrap();
+    let among = process(&chain(vec![Arc::new(Stamp), Arc::new(Keep(&["a", "b", "c"]))]), two.into()).await.unwrap();
+    assert_eq!((&alone.request, &alone.scanned), (&among.request, &among.scanned));
+    let decoded = ExportTraceServiceRequest::decode(alone.request).unwrap();
+    let keys: Vec<_> =
+        decoded.resource_spans.iter().map(|it| it.resource.as_ref().unwrap().attributes[0].key.as_str()).collect();
+    assert_eq!((keys.as_slice(), alone.scanned.spans), (&["peer", "peer"][..], 3));
+}
+
+#[tokio::test]
+async fn what_a_processor_nests_too_deep_is_refused() {
+    let spans: [Arc<dyn Processor>; 2] = [Arc::new(Stamp), Arc::new(Keep(&["a"]))];
+    for other in spans {
+        let refused = process(&chain(vec![Arc::new(Nest), other]), request(vec![span("a", 0)])).await;
+        assert!(matches!(refused, Err(ProcessError::Unfit(ScanError::TooDeep))), "{refused:?}");
+    }
 }
 
 #[tokio::test]

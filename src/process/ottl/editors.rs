@@ -125,7 +125,7 @@ fn delete_key<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result
 fn delete_matching_keys<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
     let pattern = arguments.pattern(1)?;
     frame.edit_map(arguments.target(0)?, |map| {
-        map.retain(|key, _| !pattern.is_match(key));
+        map.retain(|key| !pattern.is_match(key));
     })
 }
 
@@ -137,14 +137,14 @@ fn keep_keys<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<
         return Err(Failure::of_type(Types::TEXT, other));
     }
     frame.edit_map(arguments.target(0)?, |map| {
-        map.retain(|candidate, _| keys.iter().any(|key| matches!(key, Value::Text(text) if text == candidate)));
+        map.retain(|candidate| keys.iter().any(|key| matches!(key, Value::Text(text) if text == candidate)));
     })
 }
 
 fn keep_matching_keys<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), Failure> {
     let pattern = arguments.pattern(1)?;
     frame.edit_map(arguments.target(0)?, |map| {
-        map.retain(|key, _| pattern.is_match(key));
+        map.retain(|key| pattern.is_match(key));
     })
 }
 
@@ -157,7 +157,7 @@ fn limit<'a>(arguments: &'a Arguments, frame: &mut Frame<'_, 'a>) -> Result<(), 
             return;
         }
         let mut kept = priority.iter().filter(|key| map.contains(key)).count();
-        map.retain(|key, _| {
+        map.retain(|key| {
             if priority.iter().any(|wanted| wanted == key) {
                 return true;
             }

@@ -71,6 +71,13 @@ pub(super) enum Test {
     Is(bool),
 }
 
+/// What an attribute belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bearer {
+    Resource,
+    Span,
+}
+
 /// All conditions of all policies; each has a bit of [`Facts::answers`].
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
@@ -105,7 +112,7 @@ impl Questions {
         for resource_spans in messages(request, 1) {
             let of_resource = messages(resource_spans, 1)
                 .flat_map(|resource| messages(resource, 1))
-                .fold(0, |answers, attribute| answers | self.of_attribute(attribute));
+                .fold(0, |answers, attribute| answers | self.of_attribute(attribute, Bearer::Resource));
             for span in messages(resource_spans, 2).flat_map(|scope_spans| messages(scope_spans, 2)) {
                 let Some((id, facts)) = self.of_span(span) else { continue };
                 let place = match last {
@@ -185,7 +192,7 @@ impl Questions {
                 (3, Payload::Bytes(bytes)) => trace_state = bytes,
                 (7, Payload::Fixed64(nanos)) => start = nanos,
                 (8, Payload::Fixed64(nanos)) => end = nanos,
-                (9, Payload::Bytes(attribute)) => answers |= self.of_attribute(attribute),
+                (9, Payload::Bytes(attribute)) => answers |= self.of_attribute(attribute, Bearer::Span),
                 (15, Payload::Bytes(bytes)) => status = status_code(bytes).unwrap_or(status),
                 (16, Payload::Fixed32(bits)) => flags = bits,
                 _ => {}
@@ -204,22 +211,20 @@ impl Questions {
         id.map(|id| (id, facts))
     }
 
-    fn of_attribute(&self, attribute: &[u8]) -> u64 {
+    fn of_attribute(&self, attribute: &[u8], bearer: Bearer) -> u64 {
         if self.questions.is_empty() {
             return 0;
         }
-        let (mut key, mut value): (&[u8], Option<&[u8]>) = (b"", None);
+        let (mut key, mut value): (&[u8], &[u8]) = (b"", b"");
         for field in Fields::new(attribute).map_while(Result::ok) {
             key = field.bytes(1).unwrap_or(key);
-            value = field.bytes(2).or(value);
+            value = field.bytes(2).unwrap_or(value);
         }
         let asked = self.numbered().filter_map(|(bit, question)| match question {
             Question::Attribute { key: wanted, test } if wanted.as_slice() == key => Some((bit, test)),
             _ => None,
         });
-        asked
-            .filter(|(_, test)| value.is_some_and(|value| test.passes(value)))
-            .fold(0, |answers, (bit, _)| answers | bit)
+        asked.filter(|(_, test)| test.passes(value, bearer)).fold(0, |answers, (bit, _)| answers | bit)
     }
 
     fn numbered(&self) -> impl Iterator<Item = (u64, &Question)> {
@@ -228,9 +233,9 @@ impl Questions {
 }
 
 impl Test {
-    /// `value` is an AnyValue: string 1, bool 2, int 3. What is of another kind than the one asked for counts as zero or
-    /// false, as it does in the Collector.
-    fn passes(&self, value: &[u8]) -> bool {
+    /// `value` is an AnyValue: string 1, bool 2, int 3. What is of another kind than the one asked for counts as empty, zero
+    /// or false, as it does in the Collector.
+    fn passes(&self, value: &[u8], bearer: Bearer) -> bool {
         let field = Fields::new(value).map_while(Result::ok).filter(|field| field.number <= 7).last();
         let said = field.map(|field| (field.number, field.payload));
         match self {
@@ -238,14 +243,16 @@ impl Test {
                 Some((1, Payload::Bytes(text))) => values.iter().any(|value| value == text),
                 _ => false,
             },
-            Self::Matches(patterns) => match said {
-                // The Collector passes over empty texts.
-                Some((1, Payload::Bytes(text))) if !text.is_empty() => {
-                    let text = String::from_utf8_lossy(text);
-                    patterns.iter().any(|pattern| pattern.is_match(&text))
-                }
-                _ => false,
-            },
+            Self::Matches(patterns) => {
+                let text = match said {
+                    Some((1, Payload::Bytes(text))) => text,
+                    _ => b"",
+                };
+                // The Collector passes over empty texts of spans, and asks patterns about those of resources.
+                let text = String::from_utf8_lossy(text);
+                (bearer == Bearer::Resource || !text.is_empty())
+                    && patterns.iter().any(|pattern| pattern.is_match(&text))
+            }
             Self::Is(wanted) => matches!(said, Some((2, Payload::Varint(1..)))) == *wanted,
             Self::Between(min, max) => {
                 let number = match said {

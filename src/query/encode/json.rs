@@ -9,21 +9,20 @@ use crate::query::body::Body;
 use crate::query::call::Origin;
 use crate::query::tail::Arrived;
 use crate::traceql::answer::{
-    Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
+    Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, Series, ValuesAnswer,
 };
 use crate::traceql::value::Value;
 
-/// `tempopb.SearchResponse`.
-pub fn search(out: &mut Body, answer: &SearchAnswer, origin: Origin) {
-    object(out, |members| {
-        members.list("traces", &answer.traces, |out, trace| put_trace(out, Shown { trace, origin }));
-        members.metrics(&answer.inspected);
-    });
+/// One trace of a `tempopb.SearchResponse`.
+pub fn found_trace(out: &mut Body, trace: &FoundTrace, origin: Origin) {
+    put_trace(out, Shown { trace, origin });
 }
 
-/// One trace of a `tempopb.SearchResponse`.
-pub fn found_trace(out: &mut Body, trace: &FoundTrace) {
-    put_trace(out, Shown { trace, origin: Origin::TraceQl });
+/// What stands in a `tempopb.SearchResponse` behind its traces.
+pub fn end_of_search(out: &mut Body, inspected: &Inspected) {
+    out.push(b']');
+    Object { out, empty: false }.metrics(inspected);
+    out.push(b'}');
 }
 
 /// `/api/spanreel/tail`: spans as searches show them, each with the id of its trace.

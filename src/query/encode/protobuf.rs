@@ -10,7 +10,7 @@ use crate::query::body::Allowance;
 use crate::query::call::Origin;
 use crate::query::error::QueryError;
 use crate::traceql::answer::{
-    Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, SearchAnswer, Series, ValuesAnswer,
+    Exemplar, FoundSpan, FoundSpanset, FoundTrace, Inspected, MetricsAnswer, Series, ValuesAnswer,
 };
 use crate::traceql::control::Booked;
 use crate::traceql::value::Value;
@@ -80,24 +80,24 @@ impl Parts {
     }
 }
 
-/// `tempopb.SearchResponse`, in one.
-pub fn search(answer: &SearchAnswer, origin: Origin, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
-    let traces = answer.traces.iter().map(|trace| self::trace(trace, origin, usize::MAX));
-    let (parts, booked) = search_parts(traces, &answer.inspected, usize::MAX, allowance)?;
-    booked.leave();
-    Ok(parts)
-}
+/// A `tempopb.SearchResponse` in parts, of traces that are already encoded.
+#[derive(Debug)]
+pub struct SearchParts(Parts);
 
-/// The same of traces that are already encoded, in parts, and what is booked for these.
-pub fn search_parts<T: AsRef<[u8]>>(
-    traces: impl IntoIterator<Item = T>,
-    inspected: &Inspected,
-    bytes_max: usize,
-    allowance: Allowance,
-) -> Result<(Vec<Vec<u8>>, Booked), QueryError> {
-    let mut parts = Parts::new(bytes_max, metrics(inspected), allowance);
-    parts.push_all(1, traces);
-    parts.finish_booked()
+impl SearchParts {
+    pub fn new(inspected: &Inspected, bytes_max: usize, allowance: Allowance) -> Self {
+        Self(Parts::new(bytes_max, metrics(inspected), allowance))
+    }
+
+    /// Whether another trace is of use.
+    pub fn push(&mut self, trace: &[u8]) -> bool {
+        self.0.push(1, trace)
+    }
+
+    /// At least one part, and what is booked for them.
+    pub fn finish(self) -> Result<(Vec<Vec<u8>>, Booked), QueryError> {
+        self.0.finish_booked()
+    }
 }
 
 /// `tempopb.TraceSearchMetadata`. Above `bytes_max` the spans of the first set are not repeated in the deprecated
@@ -283,7 +283,7 @@ fn attribute(key: &str, value: Option<&Value>) -> Vec<u8> {
 }
 
 /// Field 2 of every answer: `tempopb.SearchMetrics`.
-fn metrics(inspected: &Inspected) -> Vec<u8> {
+pub fn metrics(inspected: &Inspected) -> Vec<u8> {
     let metrics = Metrics::from(inspected);
     let mut message = Vec::new();
     put_number(&mut message, 1, u64::from(metrics.traces));

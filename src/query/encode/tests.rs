@@ -9,6 +9,7 @@ use prost::Message;
 use super::*;
 use crate::otlp::{SpanId, TraceId};
 use crate::query::body::{Allowance, Body};
+use crate::query::negotiation::Format;
 use crate::traceql::answer::{
     Exemplar, FoundSpan, FoundSpanset, MetricsAnswer, RootSpan, Sample, SearchAnswer, Series, ServiceStats,
     ValuesAnswer,
@@ -218,6 +219,17 @@ pub(in crate::query) fn search_answer() -> SearchAnswer {
     }
 }
 
+/// As the API writes it.
+pub fn searched(format: Format, answer: &SearchAnswer, origin: Origin) -> Vec<u8> {
+    let mut written = Written::new(Body::unbounded(), format, origin);
+    answer.traces.iter().for_each(|trace| written.put(trace));
+    written.finish(&answer.inspected).whole()
+}
+
+fn searched_json(answer: &SearchAnswer, origin: Origin) -> String {
+    String::from_utf8(searched(Format::Json, answer, origin)).unwrap()
+}
+
 fn string(write: impl FnOnce(&mut Body)) -> String {
     let mut body = Body::unbounded();
     write(&mut body);
@@ -246,22 +258,19 @@ fn a_search_is_written_as_tempo_writes_it() {
         ),
         spanset = spanset
     );
-    assert_eq!(string(|out| json::search(out, &search_answer(), Origin::TraceQl)), expected);
+    assert_eq!(searched_json(&search_answer(), Origin::TraceQl), expected);
 }
 
 #[test]
 fn a_search_by_tags_shows_no_spans() {
-    let answer = string(|out| json::search(out, &search_answer(), Origin::Tags));
+    let answer = searched_json(&search_answer(), Origin::Tags);
     assert!(!answer.contains("spanSet"), "{answer}");
     assert!(answer.contains("serviceStats"), "{answer}");
 }
 
 #[test]
 fn nothing_found_is_an_empty_list_and_empty_metrics() {
-    assert_eq!(
-        string(|out| json::search(out, &SearchAnswer::default(), Origin::TraceQl)),
-        r#"{"traces":[],"metrics":{}}"#
-    );
+    assert_eq!(searched_json(&SearchAnswer::default(), Origin::TraceQl), r#"{"traces":[],"metrics":{}}"#);
     assert_eq!(string(|out| json::tag_names(out, &Tags::default())), r#"{"tagNames":[],"metrics":{}}"#);
     assert_eq!(string(|out| json::tag_names_v2(out, &Tags::default())), r#"{"scopes":[],"metrics":{}}"#);
     assert_eq!(string(|out| json::tag_values(out, &ValuesAnswer::default())), r#"{"tagValues":[],"metrics":{}}"#);
@@ -356,10 +365,8 @@ fn attribute(key: &str, value: any_value::Value) -> KeyValue {
 
 #[test]
 fn a_search_as_protobuf_is_what_clients_decode() {
-    let decoded = tempopb::SearchResponse::decode(
-        &protobuf::search(&search_answer(), Origin::TraceQl, Allowance::unbounded()).unwrap().concat()[..],
-    )
-    .unwrap();
+    let decoded =
+        tempopb::SearchResponse::decode(&searched(Format::Protobuf, &search_answer(), Origin::TraceQl)[..]).unwrap();
     let spanset = tempopb::SpanSet {
         spans: vec![tempopb::Span {
             span_id: "0101010101010101".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -11,9 +12,9 @@ use super::body::Sender;
 use crate::otlp::TraceId;
 use crate::query::body::Allowance;
 use crate::query::call::Origin;
-use crate::query::encode::protobuf;
+use crate::query::encode::protobuf::{self, SearchParts};
 use crate::query::error::QueryError;
-use crate::traceql::answer::SearchAnswer;
+use crate::traceql::answer::{FoundTrace, Inspected, SearchAnswer};
 use crate::traceql::control::Control;
 use crate::traceql::search::Listener;
 
@@ -24,6 +25,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Progress<'a> {
     sender: Sender,
+    /// For the messages that end the answer.
+    allowance: Option<Allowance>,
+    rest: Option<SearchParts>,
     control: &'a Control,
     origin: Origin,
     last: Instant,
@@ -33,24 +37,31 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub fn new(sender: Sender, control: &'a Control, origin: Origin) -> Self {
-        Self { sender, control, origin, last: Instant::now(), told: HashMap::new(), hasher: RandomState::default() }
+    /// `allowance` is for the messages that end the answer.
+    pub fn new(sender: Sender, control: &'a Control, allowance: Allowance, origin: Origin) -> Self {
+        let (told, hasher) = (HashMap::new(), RandomState::default());
+        Self { sender, allowance: Some(allowance), rest: None, control, origin, last: Instant::now(), told, hasher }
     }
 
     /// The messages that end the answer: everything that was not told, with the final metrics.
-    pub fn rest(&self, found: &SearchAnswer, allowance: Allowance) -> Result<Vec<Vec<u8>>, QueryError> {
-        let traces = self.untold(found).map(|(_, _, message)| message);
-        let (parts, booked) = protobuf::search_parts(traces, &found.inspected, MESSAGE_BYTES_MAX, allowance)?;
+    pub fn finish(mut self, inspected: &Inspected) -> Result<Vec<Vec<u8>>, QueryError> {
+        self.begin_rest(inspected);
+        let (parts, booked) = self.rest.ok_or(QueryError::Crashed)?.finish()?;
         booked.leave();
         Ok(parts)
     }
 
-    fn untold<'s>(&'s self, found: &'s SearchAnswer) -> impl Iterator<Item = (TraceId, u64, Vec<u8>)> + 's {
-        let messages = found.traces.iter().map(|trace| {
-            let message = protobuf::trace(trace, self.origin, MESSAGE_BYTES_MAX);
-            (trace.id, self.hasher.hash_one(&message), message)
-        });
-        messages.filter(|(id, hash, _)| self.told.get(id) != Some(hash))
+    fn begin_rest(&mut self, inspected: &Inspected) {
+        if let Some(allowance) = self.allowance.take() {
+            self.rest = Some(SearchParts::new(inspected, MESSAGE_BYTES_MAX, allowance));
+        }
+    }
+
+    /// The message of a trace with its hash, unless it was told.
+    fn untold(&self, trace: &FoundTrace) -> Option<(u64, Vec<u8>)> {
+        let message = protobuf::trace(trace, self.origin, MESSAGE_BYTES_MAX);
+        let hash = self.hasher.hash_one(&message);
+        (self.told.get(&trace.id) != Some(&hash)).then_some((hash, message))
     }
 }
 
@@ -64,17 +75,30 @@ impl Listener for Progress<'_> {
         self.last = Instant::now();
         let mut ids = Vec::new();
         // One message at a time; what is beyond it is told later.
-        let allowance = Allowance::new(self.control, MESSAGE_BYTES_MAX);
-        let traces = self.untold(found).map(|(id, hash, message)| {
-            ids.push((id, hash));
-            message
-        });
+        let mut parts = SearchParts::new(&found.inspected, usize::MAX, Allowance::new(self.control, MESSAGE_BYTES_MAX));
+        for trace in &found.traces {
+            if let Some((hash, message)) = self.untold(trace) {
+                ids.push((trace.id, hash));
+                if !parts.push(&message) {
+                    return;
+                }
+            }
+        }
         // What is booked for it goes with it: it is one message, and the next waits until it was taken.
-        if let Ok((parts, _booked)) = protobuf::search_parts(traces, &found.inspected, usize::MAX, allowance)
+        if let Ok((parts, _booked)) = parts.finish()
             && parts.first().is_some_and(|message| self.sender.try_send(message))
         {
             self.told.extend(ids);
         }
+    }
+
+    fn take(&mut self, trace: FoundTrace, inspected: &Inspected) -> ControlFlow<()> {
+        self.begin_rest(inspected);
+        let goes_on = match (self.untold(&trace), &mut self.rest) {
+            (Some((_, message)), Some(rest)) => rest.push(&message),
+            _ => true,
+        };
+        if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
 
@@ -87,7 +111,6 @@ mod tests {
     use crate::query::router::QueryLimits;
     use crate::query::streaming::body;
     use crate::query::streaming::frame::Messages;
-    use crate::traceql::answer::{FoundTrace, Inspected};
 
     #[tokio::test]
     async fn what_was_told_is_not_booked_any_more() {
@@ -104,7 +127,7 @@ mod tests {
                 services: std::collections::BTreeMap::new(),
             };
             let found = SearchAnswer { traces: vec![found], inspected: Inspected::default() };
-            let mut progress = Progress::new(sender, &control, Origin::TraceQl);
+            let mut progress = Progress::new(sender, &control, Allowance::unbounded(), Origin::TraceQl);
             progress.hear(&found);
             done.send((progress.told.len(), control.used_bytes())).unwrap();
             Ok(Messages::new(Vec::new()))

@@ -380,4 +380,9 @@ async fn status_pages_name_their_parts() {
     let text = "unknown value for mode query parameter: x";
     assert_eq!((wrong.status, wrong.text().as_str()), (StatusCode::INTERNAL_SERVER_ERROR, text));
     assert_eq!(api.get("/status/nope", &[]).await.status, StatusCode::NOT_FOUND);
+    for path in ["/status/overrides", "/status/overrides/single-tenant"] {
+        assert!(api.get(path, &[]).await.text().contains("max_bytes_per_trace: 50000000"), "{path}");
+    }
+    assert_eq!(api.get("/status/usage-stats", &[]).await.status, StatusCode::OK);
+    assert_eq!(api.get("/flush", &[]).await.status, StatusCode::NO_CONTENT);
 }

@@ -303,10 +303,9 @@ mod tests {
 
     use super::*;
     use crate::otlp::wire::put_bytes;
-    use crate::query::body::Allowance;
     use crate::query::call::Origin;
-    use crate::query::encode::protobuf;
-    use crate::query::encode::tests::search_answer;
+    use crate::query::encode::tests::{search_answer, searched};
+    use crate::query::negotiation::Format;
     use crate::traceql::control::Control;
     use proptest::prelude::*;
 
@@ -344,9 +343,8 @@ mod tests {
     #[test]
     fn a_search_is_read_back_as_it_was_written() {
         let mut answer = search_answer();
-        let (control, message) =
-            (control(usize::MAX), protobuf::search(&answer, Origin::TraceQl, Allowance::unbounded()));
-        let read = search(&message.unwrap().concat(), &mut control.nothing_booked()).unwrap();
+        let (control, message) = (control(usize::MAX), searched(Format::Protobuf, &answer, Origin::TraceQl));
+        let read = search(&message, &mut control.nothing_booked()).unwrap();
         // What the wire does not carry: durations below a millisecond, types that are texts there.
         for trace in &mut answer.traces {
             trace.duration -= trace.duration % 1_000_000;

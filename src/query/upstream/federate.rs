@@ -5,7 +5,7 @@ use super::{Away, Unanswered, Upstream};
 use crate::query::engine;
 use crate::query::error::QueryError;
 use crate::query::router::Scanned;
-use crate::traceql::answer::{MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
+use crate::traceql::answer::{Inspected, MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Query, Scope};
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 use crate::traceql::search::Listener;
@@ -24,17 +24,33 @@ impl<T> Federated<T> {
     }
 }
 
-/// Searches here and, where that is not enough, upstream.
+/// Searches here and, where that is not enough, upstream. The listener takes the traces; what is held of them is a portion,
+/// if upstream has nothing to be asked for.
 pub fn search(
     scanned: &Scanned<'_>,
     query: &Query,
     request: &SearchRequest,
     listener: &mut dyn Listener,
-) -> Result<Federated<SearchAnswer>, QueryError> {
-    let mut found = engine::search(query, request, scanned.source, scanned.control, listener)?;
+) -> Result<Federated<Inspected>, QueryError> {
     let Some((upstream, oldest)) = older_than_here(scanned, request.start) else {
-        return Ok(Federated::whole(found));
+        let inspected = engine::search_each(query, request, scanned.source, scanned.control, listener)?;
+        return Ok(Federated::whole(inspected));
     };
+    let found = engine::search(query, request, scanned.source, scanned.control, listener)?;
+    let Federated { answer, away } = with_older(scanned, query, request, found, upstream, oldest)?;
+    // It takes as many as it wants.
+    let _ = answer.traces.into_iter().try_for_each(|trace| listener.take(trace, &answer.inspected));
+    Ok(Federated { answer: answer.inspected, away })
+}
+
+fn with_older(
+    scanned: &Scanned<'_>,
+    query: &Query,
+    request: &SearchRequest,
+    mut found: SearchAnswer,
+    upstream: &dyn Upstream,
+    oldest: u64,
+) -> Result<Federated<SearchAnswer>, QueryError> {
     if found.traces.len() >= request.limit {
         return Ok(Federated::whole(found));
     }

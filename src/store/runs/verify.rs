@@ -1,6 +1,7 @@
 //! Reading everything once, to know what is damaged before somebody needs it.
 
 use std::fmt;
+use std::ops::Range;
 
 use rocksdb::ReadOptions;
 
@@ -20,6 +21,14 @@ pub struct Verification {
     /// Of the spool.
     pub batches: u64,
     pub damages: Vec<Damage>,
+}
+
+/// How far a verification is: segments of runs, batches of the spool, and the records as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyProgress {
+    pub done: u64,
+    /// As it looks now: batches that come meanwhile are read, too.
+    pub of: u64,
 }
 
 /// Something that cannot be read.
@@ -58,17 +67,21 @@ impl fmt::Display for DamagedPlace {
 
 impl Runs {
     /// Reads every block of every run, every batch of the spool with its index, and all records, and puts every span
-    /// together. Damaged runs are set aside. Blocking, for as long as it takes to read the disk; `go_on` is asked before
-    /// each run and batch.
+    /// together. Damaged runs are set aside. Blocking, for as long as it takes to read the disk; `go_on` is told before each
+    /// part how far it is, and asked whether to read on.
     ///
     /// # Errors
     /// Files or memory are short, which says nothing of what is stored.
-    pub fn verify(&self, spool: &Spool, go_on: impl Fn() -> bool) -> Result<Verification, ReadError> {
+    pub fn verify(&self, spool: &Spool, go_on: impl Fn(VerifyProgress) -> bool) -> Result<Verification, ReadError> {
         let mut verification = Verification::default();
-        for segment in &self.view().segments {
-            if !go_on() {
+        let view = self.view();
+        let (mut done, batches_of) = (0, |batches: &Range<Seq>| batches.end.0.saturating_sub(batches.start.0));
+        let mut of = view.segments.len() as u64 + batches_of(&spool.range()) + 1;
+        for segment in &view.segments {
+            if !go_on(VerifyProgress { done, of }) {
                 return Ok(verification);
             }
+            done += 1;
             if segment.run().is_gone() {
                 continue;
             }
@@ -89,12 +102,14 @@ impl Runs {
             }
         }
         let batches = spool.range();
+        of = done + batches_of(&batches) + 1;
         let mut seq = batches.start;
-        while seq < batches.end && go_on() {
+        while seq < batches.end && go_on(VerifyProgress { done, of }) {
             verify_batch(spool, seq, &mut verification)?;
             seq = seq.next();
+            done += 1;
         }
-        if go_on() {
+        if go_on(VerifyProgress { done, of }) {
             self.verify_records(&mut verification)?;
         }
         Ok(verification)

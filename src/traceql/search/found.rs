@@ -64,7 +64,7 @@ impl Details {
         &self,
         plan: &Plan,
         scan: &Scan<'_>,
-        candidate: &Candidate,
+        candidate: &Candidate<'_>,
         within: StartedWithin,
     ) -> Result<Option<FoundTrace>, QueryError> {
         let reader = candidate.reader(scan);

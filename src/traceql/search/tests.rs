@@ -20,6 +20,12 @@ fn attempt(source: &dyn Source, text: &str, request: &SearchRequest) -> Result<S
     run(&crate::traceql::read(text)?, request, source, &control(), &mut Nobody)
 }
 
+fn run_at(search: &Search<'_>, pace: Pace, listener: &mut dyn Listener) -> SearchAnswer {
+    let mut collector = Collector { listener, control: search.control, traces: Vec::new(), stopped: Ok(()) };
+    let inspected = search.run(pace, &mut collector).unwrap();
+    SearchAnswer { traces: collector.traces, inspected }
+}
+
 fn search(source: &dyn Source, text: &str) -> Vec<FoundTrace> {
     attempt(source, text, &ALL).unwrap().traces
 }
@@ -251,7 +257,7 @@ fn progress_tells_of_the_newest_so_far() {
     let mut told = Told(Vec::new());
     let pace = Pace { threads: 1, alone_up_to: Duration::MAX, progress_interval: Duration::ZERO };
     let search = Search::new(&query, &ALL, &memory, &control).unwrap();
-    let answer = search.run(pace, &mut told).unwrap();
+    let answer = run_at(&search, pace, &mut told);
     assert_eq!(told.0, [vec![4], vec![4, 3, 2]]);
     assert_eq!(ids(&answer.traces), [4, 3, 2, 1]);
 }
@@ -271,8 +277,51 @@ fn details_are_not_computed_for_those_who_do_not_listen() {
     let traces = (1..5).map(|id| vec![trace(id, [span(id as u64).lasting(id as u64, 1)])]);
     let (memory, query, control) = (Memory::parts(traces.collect()), crate::traceql::read("{}").unwrap(), control());
     let pace = Pace { threads: 1, alone_up_to: Duration::MAX, progress_interval: Duration::ZERO };
-    let answer = Search::new(&query, &ALL, &memory, &control).unwrap().run(pace, &mut Deaf).unwrap();
+    let answer = run_at(&Search::new(&query, &ALL, &memory, &control).unwrap(), pace, &mut Deaf);
     assert_eq!(ids(&answer.traces), [4, 3, 2, 1]);
+}
+
+#[test]
+fn of_an_answer_that_is_handed_on_no_more_than_a_portion_is_held() {
+    struct Taken {
+        ids: Vec<u128>,
+        left: usize,
+    }
+    impl Listener for Taken {
+        fn take(&mut self, trace: FoundTrace, inspected: &Inspected) -> ControlFlow<()> {
+            assert_eq!(inspected.segments_done, 2, "all is found by then");
+            self.ids.push(u128::from_be_bytes(trace.id.0));
+            self.left -= 1;
+            if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    const TRACES: u128 = 1200;
+    let one = |id: u128| trace(id, [span(1).named("n").service("s").lasting(id as u64, 1)]);
+    let parts = (0..2).map(|part| (1..=TRACES).filter(|id| id % 2 == part).map(one).collect());
+    let (memory, query) = (Memory::parts(parts.collect()), crate::traceql::read("{}").unwrap());
+    let request = SearchRequest { limit: TRACES as usize, ..ALL };
+    let control = || Control::new(Duration::from_secs(3600), 700 << 10);
+    let whole = run(&query, &request, &memory, &control(), &mut Nobody);
+    assert!(matches!(whole, Err(QueryError::Stopped(Stopped::MemoryOver(_)))));
+    let newest_first: Vec<u128> = (1..=TRACES).rev().collect();
+    for wanted in [TRACES as usize, 500] {
+        let mut taken = Taken { ids: Vec::new(), left: wanted };
+        each(&query, &request, &memory, &control(), &mut taken).unwrap();
+        assert!(taken.ids == newest_first[..wanted]);
+    }
+}
+
+#[test]
+fn places_of_the_newest_are_kept_through_any_merges() {
+    let traces: Vec<Trace> = (1..=9).map(|id| trace(id, [span(1).lasting(id as u64 * 10, 0)])).collect();
+    for parts in 1..=9 {
+        let memory = Memory::spread(&traces, parts, |trace, _| vec![(trace * 5) % parts]);
+        for limit in 1..=9 {
+            let expected: Vec<u128> = (1..=9).rev().take(limit).collect();
+            let found = attempt(&memory, "{}", &SearchRequest { limit, ..ALL }).unwrap();
+            assert_eq!(ids(&found.traces), expected, "{parts} parts, {limit} wanted");
+        }
+    }
 }
 
 /// Segments that each hold a span of trace 1 among many others.
@@ -394,7 +443,7 @@ proptest! {
                 for threads in [1, 2] {
                     let pace = Pace { threads, alone_up_to: Duration::ZERO, progress_interval: Duration::MAX };
                     let search = Search::new(&query, &request, source, &control).unwrap();
-                    let found = search.run(pace, &mut Nobody).unwrap().traces;
+                    let found = run_at(&search, pace, &mut Nobody).traces;
                     prop_assert_eq!(&found, &expected, "{} with {} threads", text, threads);
                 }
             }

@@ -5,11 +5,12 @@ import type { Status } from "../api";
 import { ago, bytes, coarse, count, duration, percent, rate } from "../format";
 import { useAnswer, useInterval, useTitle } from "../hooks";
 import { keepRange, range, step, tick } from "../range";
+import { NothingThen } from "../rangepicker";
 import { change, href, parameter } from "../router";
 import { ENTRIES, figures } from "../spanmetrics";
 import type { Figures, ServiceFigures } from "../spanmetrics";
 import { quote } from "../traceql";
-import { Command, Empty, Failure, Service, Sparkline, Waiting } from "../ui";
+import { Command, Failure, Service, Sparkline, Waiting } from "../ui";
 
 /** How often the page looks again: with data, and while the first span is awaited. */
 const LOOK_MS = 15_000;
@@ -125,15 +126,7 @@ function Overview({ figures, seconds }: { figures: Figures; seconds: number }) {
     return services.filter((one) => one.service.toLowerCase().includes(wanted)).sort(by[sort]);
   }, [services, sort, wanted]);
   if (services.length === 0) {
-    return (
-      <Empty title="No requests in this time">
-        <p>
-          <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
-            Look at the last 24 hours
-          </button>
-        </p>
-      </Empty>
-    );
+    return <NothingThen title="No requests in this time" />;
   }
   const slowest = services.reduce((worst, one) => (one.p95 > worst.p95 ? one : worst));
   const share = totals.failed / Math.max(1, totals.requests);

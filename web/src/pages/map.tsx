@@ -8,9 +8,10 @@ import type { MapEdge, MapNode } from "../map";
 import { Picture, Table } from "../mapview";
 import { QueryBox } from "../querybox";
 import { keepRange, range } from "../range";
+import { NothingThen } from "../rangepicker";
 import { change, href, parameter } from "../router";
 import { condition, takesMetrics } from "../traceql";
-import { Empty, Failure, Waiting } from "../ui";
+import { Failure, Waiting } from "../ui";
 
 /** The newest traces that the map is made of, and spans of each. */
 const TRACES = 500;
@@ -32,15 +33,7 @@ export default function MapPage() {
       <QueryBox query={query} run={(next) => change({ q: next.trim() === EVERYTHING ? null : next })} invalid={answer.error?.status === 400} />
       {answer.error && <Failure error={answer.error} what={answer.error.status === 400 ? "The query is not valid" : "No map"} retry={answer.reload} />}
       {!map && !answer.error && <Waiting />}
-      {map && map.nodes.length === 0 && (
-        <Empty title="No traces in this time">
-          <p>
-            <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
-              Look at the last 24 hours
-            </button>
-          </p>
-        </Empty>
-      )}
+      {map && map.nodes.length === 0 && <NothingThen title="No traces in this time" />}
       {map && map.nodes.length > 0 && (
         <>
           <p class="note">

@@ -15,6 +15,7 @@ import { useLive } from "../live";
 import type { Live } from "../live";
 import { QueryBox } from "../querybox";
 import { keepRange, range, step, tick } from "../range";
+import { WiderRange } from "../rangepicker";
 import { change, go, href, parameter } from "../router";
 import { conditions, takesMetrics, traceIdOf, withCondition, withoutCondition, withoutField } from "../traceql";
 import { SPANS_DRAWN, TraceList, errorsOf, spansOf } from "../tracelist";
@@ -342,17 +343,11 @@ function joined(found: FoundTrace[], arrived: FoundTrace[]): FoundTrace[] {
 }
 
 function NothingFound({ query, isLive }: { query: string; isLive: boolean }) {
-  const { start, end } = range.value;
-  const isWide = end - start >= 24 * 3600;
   return (
     <Empty title="No trace matches">
       <p>
         {query === EVERYTHING ? "Nothing was received in this time." : "Nothing in this time matches the query."} {isLive && "What arrives appears here. "}
-        {!isWide && (
-          <button type="button" class="linkish" onClick={() => change({ since: "24h", from: null, to: null })}>
-            Look at the last 24 hours
-          </button>
-        )}
+        <WiderRange />
       </p>
       {query === EVERYTHING && (
         <p>

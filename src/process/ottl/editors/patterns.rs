@@ -1,8 +1,9 @@
 //! Editors that replace by regular expression or glob.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use regex::{Captures, Regex};
+use regex::Regex;
 
 use crate::otlp::edit::{self, Attributes};
 use crate::process::ottl::compile::Expr;
@@ -162,25 +163,31 @@ impl<'p> Replacer<'p> {
 
     /// The text with every match replaced. None: nothing matched.
     fn replaced(&self, text: &str, view: View<'_, '_>) -> Result<Option<String>, Failure> {
-        if !self.pattern.is_match(text) {
+        let mut found = self.pattern.find_iter(text).peekable();
+        if found.peek().is_none() {
             return Ok(None);
         }
+        let replacement = evaluate::text(self.replacement, view)?;
         let mut out = String::with_capacity(text.len());
         let mut done = 0;
-        for captures in self.pattern.captures_iter(text) {
-            let Some(found) = captures.get(0) else { continue };
-            out.push_str(text.get(done..found.start()).unwrap_or_default());
-            out.push_str(&self.expanded(&captures, view)?);
-            done = found.end();
+        let mut put = |place: Range<usize>, new: &str| {
+            out.push_str(text.get(done..place.start).unwrap_or_default());
+            out.push_str(new);
+            done = place.end;
+        };
+        // Groups are dear to find, and mostly not asked for.
+        if replacement.contains('$') {
+            for captures in self.pattern.captures_iter(text) {
+                let mut new = String::new();
+                captures.expand(&replacement, &mut new);
+                put(captures.get_match().range(), &self.converted(new, view)?);
+            }
+        } else {
+            let new = self.converted(replacement.into_owned(), view)?;
+            found.for_each(|found| put(found.range(), &new));
         }
         out.push_str(text.get(done..).unwrap_or_default());
         Ok(Some(out))
-    }
-
-    fn expanded(&self, captures: &Captures<'_>, view: View<'_, '_>) -> Result<String, Failure> {
-        let mut new = String::new();
-        captures.expand(&evaluate::text(self.replacement, view)?, &mut new);
-        self.converted(new, view)
     }
 
     /// What a whole match becomes: the replacement as it is, `$1` means nothing.

@@ -56,10 +56,10 @@ fn verifying_reads_everything_and_names_what_is_damaged() {
         rig.sealer.seal_all().unwrap();
     }
     rig.append(&request(vec![span(9_999, 1, 0, 1)]));
-    let verification = rig.sealer.runs.verify(&rig.spool, || true).unwrap();
+    let verification = rig.sealer.runs.verify(&rig.spool, |_| true).unwrap();
     assert_eq!((verification.runs, verification.traces, verification.spans, verification.batches), (2, 398, 398, 3));
     assert_eq!(verification.damages, []);
-    let stopped = rig.sealer.runs.verify(&rig.spool, || false).unwrap();
+    let stopped = rig.sealer.runs.verify(&rig.spool, |_| false).unwrap();
     assert_eq!((stopped.runs, stopped.batches), (0, 0));
 
     // A batch whose frame is no longer one.
@@ -76,7 +76,7 @@ fn verifying_reads_everything_and_names_what_is_damaged() {
     bytes[10] ^= 0xff;
     std::fs::write(&path, bytes).unwrap();
     let rig = Rig::open(&directory);
-    let verification = rig.sealer.runs.verify(&rig.spool, || true).unwrap();
+    let verification = rig.sealer.runs.verify(&rig.spool, |_| true).unwrap();
     let places: Vec<_> = verification.damages.iter().map(|damage| damage.place).collect();
     assert_eq!(places, [DamagedPlace::Run(1), DamagedPlace::Batch(3)]);
     assert_eq!(rig.view().segments().map(|segment| segment.id()).collect::<Vec<_>>(), [SegmentId(2, 0)]);
@@ -235,7 +235,7 @@ fn a_run_of_which_a_file_cannot_be_opened_is_set_aside_at_the_start_until_there_
             assert_eq!(view.fragments(id(trace), usize::MAX).unwrap().requests.len(), 1);
         }
         assert_eq!(view.pieces(id(1_001)).unwrap().len(), 0);
-        let verification = rig.sealer.runs.verify(&rig.spool, || true).unwrap();
+        let verification = rig.sealer.runs.verify(&rig.spool, |_| true).unwrap();
         let places: Vec<_> = verification.damages.iter().map(|damage| damage.place).collect();
         assert_eq!(places, [DamagedPlace::Run(2)]);
         drop(view);
@@ -400,7 +400,7 @@ fn verifying_reads_the_index_the_records_and_the_copies_of_pinned_traces() {
     let (dict, meta) = (database.family(crate::spool::database::DICT), database.family(META));
     database.raw().put_cf(dict, b"a page", [7; 1_000]).unwrap();
     let damages = |rig: &Rig| -> Vec<DamagedPlace> {
-        let verification = rig.sealer.runs.verify(&rig.spool, || true).unwrap();
+        let verification = rig.sealer.runs.verify(&rig.spool, |_| true).unwrap();
         verification.damages.iter().map(|damage| damage.place).collect()
     };
     assert_eq!(damages(&rig), []);
