@@ -247,28 +247,32 @@ impl<'q> Comparison<'q> {
     ) -> Result<(), SegmentError> {
         let (width, rows) = (self.width, wanted.rows());
         let coded = match &field {
-            // Of most columns few of the rows are asked for, and of a column in which none of them has a value nothing else is
-            // read.
-            Field::Attribute(_) => match reader.segment().codes_at(&field, wanted)? {
-                Codes::Rows(codes) if codes.is_empty() => {
-                    let Column::Unlisted { sketches } = reader.column(&field)? else { return Ok(()) };
-                    let tally = self.tally(field.clone(), control)?;
-                    tally.lookups = tally.lookups.saturating_add(rows.len());
-                    if tally.is_unlisted() {
-                        for (row, cell) in rows.iter().zip(&scratch.cells) {
-                            let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
-                            tally.count_total(*cell as usize, u64::from(present));
-                        }
-                        return Ok(());
-                    }
-                    coded::read(&field, scan, reader, rows)?.map(|coded| coded.at(rows))
+            Field::Attribute(_) => {
+                let codes = reader.segment().codes_at(&field, wanted)?;
+                // Of a column in which none of these spans has a value nothing else is read.
+                if let Codes::Rows(codes) = &codes
+                    && !codes.is_empty()
+                    && codes.iter().all(|code| *code == NIL)
+                {
+                    return Ok(());
                 }
-                Codes::Rows(codes) if codes.iter().all(|code| *code == NIL) => return Ok(()),
-                codes => match reader.column(&field)? {
+                match reader.column(&field)? {
+                    Column::Absent => None,
                     Column::Listed(dictionary) => Some(Coded::listed(dictionary, codes)),
-                    _ => None,
-                },
-            },
+                    Column::Unlisted { sketches } => {
+                        let tally = self.tally(field.clone(), control)?;
+                        tally.lookups = tally.lookups.saturating_add(rows.len());
+                        if tally.is_unlisted() {
+                            for (row, cell) in rows.iter().zip(&scratch.cells) {
+                                let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
+                                tally.count_total(*cell as usize, u64::from(present));
+                            }
+                            return Ok(());
+                        }
+                        coded::read(&field, scan, reader, rows)?.map(|coded| coded.at(rows))
+                    }
+                }
+            }
             Field::Intrinsic(_) => coded::read(&field, scan, reader, rows)?.map(|coded| coded.at(rows)),
         };
         let Some(coded) = coded else { return Ok(()) };
