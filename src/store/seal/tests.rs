@@ -58,7 +58,7 @@ impl Rig {
         let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
         let runs =
             Runs::open(spool.database().clone(), Metrics::default(), crate::store::runs::Memory::default()).unwrap();
-        let sealer = Sealer::new(spool.clone(), runs, settings, RetentionSettings::default());
+        let sealer = Sealer::new(spool.clone(), runs, settings, RetentionSettings::default(), Pool::new(64 << 20));
         sealer.begin();
         Self { runtime, spool, pipeline, sealer }
     }
@@ -392,6 +392,13 @@ fn traces_are_known_to_be_split_however_old_the_other_piece_is() {
     let mut rig = Rig::open(&directory);
     let first = rig.view().segments().next().unwrap().id();
     rig.sealer.runs.forget_recent_traces();
+    // Of a trace that is not sealed yet, older runs are asked only if they have spans of its time.
+    let times = rig.view().segments().next().unwrap().times();
+    let may_hold = |trace: u64, start: u64, end: u64| SealedView::may_hold(&*rig.view(), id(trace), start, end);
+    assert!(may_hold(7, times.max_end, u64::MAX) && may_hold(7, 0, times.min_start));
+    assert!(
+        !may_hold(7, times.max_end + 1, u64::MAX) && !may_hold(7, 0, times.min_start - 1) && !may_hold(9, 0, u64::MAX)
+    );
     rig.append(&request(vec![span(7, 2, 1, 1_001), span(9, 1, 0, 1_000)]));
     rig.sealer.seal_all().unwrap();
     let view = rig.view();
@@ -468,7 +475,8 @@ fn the_sealer_seals_by_size_and_age_and_stops() {
     assert!(!rig.sealer.seal_if_due().unwrap(), "nothing waits");
     rig.append(&request(vec![span(500, 1, 0, 1)]));
     let (settings, retention) = (SealSettings::default(), RetentionSettings::default());
-    let sealing = Sealing::start(rig.spool.clone(), rig.sealer.runs.clone(), settings, retention).unwrap();
+    let memory = Pool::new(64 << 20);
+    let sealing = Sealing::start(rig.spool.clone(), rig.sealer.runs.clone(), settings, retention, memory).unwrap();
     sealing.seal_all().ok().unwrap();
     assert!(rig.view().may_hold(id(500)));
     sealing.stop();
