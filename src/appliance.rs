@@ -51,6 +51,7 @@ use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
 use crate::store::{Keeper, Store};
 use crate::telemetry::Metrics;
+use crate::traceql::control::Pool;
 use crate::{forward, process, receive, spool, telemetry};
 use collector_metrics::{CollectorMetrics, older_text};
 use components::{Components, spanreel_settings};
@@ -173,7 +174,9 @@ impl Appliance {
             (running.spool.clone(), running.serving.clone(), running.serving_tasks.clone());
         let memory = Memory::of(settings.memory);
         let runs = open_runs(&spool, memory.runs, &mut registry).await?;
-        running.sealing = Some(start_sealing(&spool, &runs, settings, memory.sealing_raw_bytes)?);
+        // What queries and runs in the making share.
+        let passing = Pool::new(memory.query.scratch_bytes_max);
+        running.sealing = Some(start_sealing(&spool, &runs, settings, (memory.sealing, Arc::clone(&passing)))?);
         let receive_metrics = receive::Metrics::default();
         receive_metrics.register(&mut registry);
         let forward_metrics = forward::Metrics::default();
@@ -239,7 +242,7 @@ impl Appliance {
             let store = Store::new(spool.clone(), Arc::new(runs.clone()), memory.tail);
             serving_tasks.spawn(store.clone().housekeep(serving.clone()));
             let mut state = QueryState::new(Arc::new(store), Arc::clone(&process) as _, memory.query)
-                .with_metrics(query_metrics.clone())
+                .sharing(query_metrics.clone(), Arc::clone(&passing))
                 .until(serving.clone());
             if let Some(url) = &settings.query_upstream {
                 let tempo = Tempo::new(url, Handle::current());
@@ -466,7 +469,7 @@ fn start_sealing(
     spool: &spool::Spool,
     runs: &Runs,
     settings: &SpanreelSettings,
-    raw_bytes: u64,
+    (memory, passing): (memory::Sealing, Arc<Pool>),
 ) -> Result<Arc<Sealing>, StartError> {
     const MIB: u64 = 1024 * 1024;
     let retention = RetentionSettings {
@@ -475,13 +478,15 @@ fn start_sealing(
         bytes_max: settings.store.max_size_mib.saturating_mul(MIB),
         free_bytes_min: settings.spool.min_free_mib.saturating_mul(MIB),
     };
-    let mut sealing = SealSettings { make_runs: settings.store.enabled, raw_bytes, ..SealSettings::default() };
+    let memory::Sealing { raw_bytes, raw_bytes_min } = memory;
+    let make_runs = settings.store.enabled;
+    let mut sealing = SealSettings { make_runs, raw_bytes, raw_bytes_min, ..SealSettings::default() };
     if let Some(age_max) = settings.spool.max_age {
         // What the spool drops by age must be in a run long before.
         sealing.age_max = sealing.age_max.min(age_max / 4);
         sealing.age = sealing.age.min(age_max / 4);
     }
-    Sealing::start(spool.clone(), runs.clone(), sealing, retention)
+    Sealing::start(spool.clone(), runs.clone(), sealing, retention, passing)
         .map(Arc::new)
         .map_err(|error| StartError::Internal(format!("no thread for the sealer: {error}")))
 }

@@ -25,6 +25,7 @@ mod encode;
 mod engine;
 mod error;
 mod introspection;
+mod lengths;
 mod live;
 mod logfmt;
 mod negotiation;

@@ -1,13 +1,17 @@
 //! How one budget of memory (`extensions::spanreel::memory::max_mib`) is divided among the rooms.
 //!
 //! ```text
-//! resting   block cache, write buffers, filters of runs, columns of the tail, pinned traces: held as long as they are of use
-//! passing   requests on their way to disk, a run that is being sealed, queries, answers, bodies to destinations
+//! resting   27   block cache, write buffers, filters of runs, columns of the tail, pinned traces
+//! passing   29   one pool: queries, their answers until they are read, runs in the making ([`crate::traceql::control::Pool`])
+//! intake     8   requests on their way to disk
+//!           64
 //! ```
 //!
-//! What rests is less than half of the budget; where a `prometheus` exporter is configured its series are an eighth more. Each passing share is a bound of its own, and they are more than the other half
-//! together: intake at full speed, sealing, three scans and slow readers do not all come at once, and if they do, each
-//! waits at its own bound. The program itself, its stacks and tables come on top, about 30 MiB, of which 4 MiB are heap.
+//! In the pool nobody has a share: a run is made of as much OTLP as queries leave room for, and a query that needs much
+//! waits until the run is made. Intake has its own, since a slow reader or a scan must not stop it.
+//!
+//! Not in it: bodies on their way to destinations (an eighth and a sixteenth, where there are any), series of `prometheus` exporters
+//! (an eighth, where there are such), and the program itself with its stacks and tables, about 35 MiB, of which 6 MiB are heap.
 
 use super::spanreel::settings::MemorySettings;
 use crate::query::QueryLimits;
@@ -28,10 +32,18 @@ pub(super) struct Memory {
     /// Requests between socket and disk, all listeners together. Group commit needs a few megabytes to be efficient; more
     /// only makes memory peaks.
     pub intake_bytes: usize,
-    /// OTLP of one run; sealing holds about as much again for its columns.
-    pub sealing_raw_bytes: u64,
+    pub sealing: Sealing,
     pub forward: forward::Memory,
     pub query: QueryLimits,
+}
+
+/// OTLP of one run, bytes; what holds it, and as much again for its columns, is borrowed from the pool of queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sealing {
+    /// Where queries hold next to nothing.
+    pub raw_bytes: u64,
+    /// While queries hold the rest.
+    pub raw_bytes_min: u64,
 }
 
 impl Memory {
@@ -46,14 +58,17 @@ impl Memory {
                 batch_memtable_bytes: parts(4).min(BATCH_MEMTABLE_BYTES_MAX),
                 group_raw_bytes: parts(4).min(GROUP_RAW_BYTES_MAX),
             },
-            runs: runs::Memory { filter_bytes: parts(6), pinned_bytes: parts(2) },
+            runs: runs::Memory { filter_bytes: parts(5), pinned_bytes: parts(2) },
             tail: TailSettings {
-                resident_bytes_max: parts(6),
+                resident_bytes_max: parts(4),
                 // Columns are about a fifth of it.
                 whole_raw_bytes_max: parts(30) as u64,
             },
-            intake_bytes: at_least(8, parts(16)),
-            sealing_raw_bytes: at_least(8, parts(20)).min(SEALING_RAW_BYTES_MAX) as u64,
+            intake_bytes: at_least(8, parts(8)),
+            sealing: Sealing {
+                raw_bytes: at_least(4, parts(10)).min(SEALING_RAW_BYTES_MAX) as u64,
+                raw_bytes_min: at_least(4, parts(6)).min(SEALING_RAW_BYTES_MAX) as u64,
+            },
             forward: forward::Memory {
                 ahead_raw_bytes: parts(16),
                 // One request of the largest size, at the least.
@@ -65,7 +80,8 @@ impl Memory {
                 // Tempo's own default is 5 MB.
                 trace_bytes_max: parts(8).max(TRACE_BYTES_MIN),
                 // One query may need all of it: a comparison counts every value of every attribute.
-                scratch_bytes_max: parts(32),
+                scratch_bytes_max: parts(29),
+                // Of the same pool, so that clients that do not read leave more than half of it.
                 answers_bytes_max: parts(12),
                 ..QueryLimits::default()
             },
@@ -84,6 +100,7 @@ const TRACE_BYTES_MIN: usize = 5_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::seal::MAKING_FACTOR;
 
     fn resting(memory: &Memory) -> usize {
         memory.spool.block_cache_bytes
@@ -94,23 +111,28 @@ mod tests {
     }
 
     #[test]
-    fn neither_what_rests_nor_any_passing_share_is_more_than_half() {
-        for max_mib in [32, 64, 256, 1 << 20] {
+    fn all_shares_together_are_the_budget() {
+        for max_mib in [64, 128, 256, 1 << 20] {
             let memory = Memory::of(MemorySettings { max_mib });
             let max = max_mib as usize * MIB;
-            assert!(resting(&memory) <= max / 2, "{memory:?}");
+            let passing = memory.query.scratch_bytes_max;
+            assert!(resting(&memory) + passing + memory.intake_bytes <= max, "{memory:?}");
+            assert!(memory.query.answers_bytes_max < passing / 2);
+            let least = (memory.sealing.raw_bytes_min * MAKING_FACTOR) as usize;
+            assert!(least <= passing / 2, "a run can be made beside queries: {memory:?}");
+            assert!(memory.forward.answering_bytes + memory.forward.silent_bytes <= max * 3 / 16, "{memory:?}");
             assert!(memory.forward.shown_bytes <= max / 8, "{memory:?}");
-            let query = memory.query;
-            for share in [
-                memory.intake_bytes,
-                memory.sealing_raw_bytes as usize,
-                memory.forward.answering_bytes + memory.forward.silent_bytes,
-                query.scratch_bytes_max,
-                query.answers_bytes_max,
-            ] {
-                assert!(share <= max / 2, "{share} of {max}: {memory:?}");
-            }
         }
+    }
+
+    #[test]
+    fn with_the_least_memory_requests_and_runs_still_fit() {
+        let memory = Memory::of(MemorySettings { max_mib: 32 });
+        assert!(resting(&memory) <= 16 * MIB && memory.intake_bytes == 8 * MIB, "{memory:?}");
+        assert!(
+            (memory.sealing.raw_bytes_min * MAKING_FACTOR) as usize <= memory.query.scratch_bytes_max,
+            "{memory:?}"
+        );
     }
 
     #[test]

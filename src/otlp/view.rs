@@ -3,7 +3,7 @@
 //! Everything here works on bytes that [`super::scan::scan`] accepted; on others it stops early instead of failing.
 
 use super::scan::LEGACY_SCOPE_SPANS;
-use super::wire::{Field, Fields, put_bytes};
+use super::wire::{Field, Fields, SoundFields, put_bytes};
 
 /// Calls `look(resource_spans, scope_spans, span)` for every span, with the bytes of the three messages.
 pub fn for_each_span<'a>(request: &'a [u8], mut look: impl FnMut(&'a [u8], &'a [u8], &'a [u8])) {
@@ -18,7 +18,10 @@ pub fn for_each_span<'a>(request: &'a [u8], mut look: impl FnMut(&'a [u8], &'a [
 
 /// The length-delimited fields with this number.
 pub fn messages(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
-    Fields::new(message).map_while(Result::ok).filter_map(move |field| field.bytes(number))
+    SoundFields::new(message).filter_map(
+        #[inline(always)]
+        move |field| field.bytes(number),
+    )
 }
 
 /// The request with only those spans that `keep` wants. Spans, resources, scopes and unknown fields stay verbatim;

@@ -152,6 +152,26 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// The fields of a message up to the first that is malformed: for messages that were scanned before. Inlined into every
+/// walk, unlike `Fields` behind an adapter, which hands each field over through memory.
+#[derive(Debug, Clone)]
+pub struct SoundFields<'a>(Fields<'a>);
+
+impl<'a> SoundFields<'a> {
+    pub fn new(message: &'a [u8]) -> Self {
+        Self(Fields::new(message))
+    }
+}
+
+impl<'a> Iterator for SoundFields<'a> {
+    type Item = Field<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Field<'a>> {
+        self.0.next()?.ok()
+    }
+}
+
 /// Appends `value` as a varint.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

@@ -5,22 +5,24 @@
 //!                                  └──────────────── held until here ─────────────────┘
 //! ```
 //!
-//! What queries hold in memory while they run is booked against one pool that all share; finished answers share a room of
-//! bytes until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
-//! their own: they are over in a millisecond and must not stand behind a scan of a week. A client that leaves while it
+//! What queries hold in memory while they run is booked against one pool that all share, and so is what they answer; of that
+//! finished answers may hold a part (a room) until their clients have read them, or did not in time ([`super::paced`]). Look-ups of one trace have a lane of
+//! their own: they are over in a millisecond and must not stand behind a scan of a week. Scans that were long last time, and
+//! metrics that are new, leave one of the turns to others ([`super::lengths`]). A client that leaves while it
 //! waits leaves the queue; if it leaves while its query runs, the query is cancelled.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::QueryError;
+use super::lengths::{Length, Lengths, Question};
 use super::paced::Outstanding;
 use super::router::QueryLimits;
 use crate::traceql::control::{Control, Pool, Stopped};
@@ -30,6 +32,10 @@ const TRACES_RUNNING_MAX: usize = 4;
 
 /// A scan keeps a core or two busy; a third lets short ones pass a long one.
 const SCANS_RUNNING_MAX: usize = 3;
+
+/// Scans that were long last time leave a turn to others. So do metrics that were not asked before: they look at every span
+/// of their range, a search mostly at the newest.
+const LONG_RUNNING_MAX: usize = SCANS_RUNNING_MAX - 1;
 
 /// Running and waiting; Tempo's queue for one tenant is of this order too.
 const ADMITTED_MAX: usize = 2000;
@@ -52,8 +58,10 @@ const NOTICE_MAX: Duration = Duration::from_secs(2);
 pub(super) enum Lane {
     /// One trace by its id.
     Trace,
-    /// Search, tags, metrics.
-    Scan,
+    /// Search, tags.
+    Scan(Question),
+    /// Metrics: a scan, after its turn among its like.
+    Metrics(Question),
 }
 
 /// What a query leaves in memory until its client has read it.
@@ -68,6 +76,8 @@ pub(super) trait Answer: Send + 'static {
 #[derive(Debug)]
 pub(super) struct Room {
     permit: OwnedSemaphorePermit,
+    /// The query that it is the answer of: it is booked as long as any of it is held.
+    query: Option<Arc<Control>>,
     unread: Counter,
     outstanding: Outstanding,
     wait_max: Duration,
@@ -78,6 +88,7 @@ struct Held {
     bytes: Vec<u8>,
     outstanding: Outstanding,
     _permit: Option<OwnedSemaphorePermit>,
+    _query: Option<Arc<Control>>,
 }
 
 impl Drop for Held {
@@ -98,7 +109,8 @@ impl Room {
     pub(super) fn hold(&mut self, bytes: Vec<u8>) -> Bytes {
         let units = bytes.len().div_ceil(ROOM_UNIT_BYTES).min(self.permit.num_permits());
         self.outstanding.is_handed_on();
-        Bytes::from_owner(Held { bytes, outstanding: self.outstanding.clone(), _permit: self.permit.split(units) })
+        let (_permit, _query) = (self.permit.split(units), self.query.clone());
+        Bytes::from_owner(Held { bytes, outstanding: self.outstanding.clone(), _permit, _query })
     }
 
     /// What no piece holds is free again.
@@ -136,7 +148,7 @@ pub struct Metrics {
     pub stalled: Counter,
     /// Streams of the web UI that are open.
     pub(super) live: Gauge,
-    /// What queries may hold together, and the most that they did.
+    /// What queries and sealing may hold together, and the most that they did.
     memory_max: Gauge,
     memory_peak: Gauge,
 }
@@ -160,13 +172,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "spanreel_query_memory_max",
-            "Memory that queries may hold together while they run",
+            "Memory that queries, and runs in the making, may hold together",
             Unit::Bytes,
             self.memory_max.clone(),
         );
         registry.register_with_unit(
             "spanreel_query_memory_peak",
-            "The most memory that queries held together since the start",
+            "The most memory that queries, and runs in the making, held together since the start",
             Unit::Bytes,
             self.memory_peak.clone(),
         );
@@ -178,6 +190,10 @@ pub(super) struct Admission {
     admitted: Semaphore,
     traces: Arc<Semaphore>,
     scans: Arc<Semaphore>,
+    /// Turns of scans that were long last time, and of metrics that nobody knows yet.
+    long_scans: Arc<Semaphore>,
+    new_metrics: Arc<Semaphore>,
+    lengths: Arc<Lengths>,
     room: Arc<Semaphore>,
     room_units: usize,
     metrics: Metrics,
@@ -185,6 +201,11 @@ pub(super) struct Admission {
     scratch: Arc<Pool>,
     query_duration_max: Duration,
     read_wait_max: Duration,
+}
+
+/// Held while a query runs.
+struct Turn {
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 /// Cancels a query whose client no longer waits.
@@ -198,9 +219,15 @@ impl Drop for CancelOnDrop {
 
 impl Admission {
     pub(super) fn new(limits: &QueryLimits) -> Self {
+        Self::sharing(limits, Metrics::default(), Pool::new(limits.scratch_bytes_max))
+    }
+
+    /// With memory that others borrow from.
+    pub(super) fn sharing(limits: &QueryLimits, metrics: Metrics, scratch: Arc<Pool>) -> Self {
         let admission = Self::with(ADMITTED_MAX, TRACES_RUNNING_MAX, SCANS_RUNNING_MAX, limits.answers_bytes_max);
         let QueryLimits { query_duration_max, read_wait_max, .. } = *limits;
-        Self { scratch: Pool::new(limits.scratch_bytes_max), query_duration_max, read_wait_max, ..admission }
+        metrics.memory_max.set(i64::try_from(scratch.bytes_max()).unwrap_or(i64::MAX));
+        Self { metrics, scratch, query_duration_max, read_wait_max, ..admission }
     }
 
     fn with(admitted: usize, traces: usize, scans: usize, answers_bytes: usize) -> Self {
@@ -210,6 +237,9 @@ impl Admission {
             admitted: Semaphore::new(admitted),
             traces: Arc::new(Semaphore::new(traces)),
             scans: Arc::new(Semaphore::new(scans)),
+            long_scans: Arc::new(Semaphore::new(LONG_RUNNING_MAX.min(scans))),
+            new_metrics: Arc::new(Semaphore::new(LONG_RUNNING_MAX.min(scans))),
+            lengths: Arc::default(),
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
             metrics: Metrics::default(),
@@ -226,21 +256,23 @@ impl Admission {
         work: impl FnOnce(&Control) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let _place = self.admitted.try_acquire().map_err(|_| QueryError::QueueFull)?;
-        let lane = match lane {
-            Lane::Trace => &self.traces,
-            Lane::Scan => &self.scans,
-        };
         // The semaphores are never closed, so the only way to get nothing is to wait too long.
-        let turn = timeout(WAIT_MAX, Arc::clone(lane).acquire_owned());
-        let Ok(Ok(permit)) = turn.await else { return Err(QueryError::Waited) };
+        let turn = timeout(WAIT_MAX, self.turn(lane));
+        let Ok(Ok(turn)) = turn.await else { return Err(QueryError::Waited) };
+        let lengths = Arc::clone(&self.lengths);
         let control = Arc::new(Control::sharing(self.query_duration_max, Arc::clone(&self.scratch)));
         let _cancel = CancelOnDrop(Arc::clone(&control));
+        let query = Arc::clone(&control);
         // The turn is the work's, not the request's: a client that leaves does not free memory that is in use. Once the work
         // is done the next one has its turn, and the answer is memory of its query for as long as it waits for room.
         let (memory_peak, scratch) = (self.metrics.memory_peak.clone(), Arc::clone(&self.scratch));
         let task = tokio::task::spawn_blocking(move || {
-            let _turn = permit;
+            let _turn = turn;
+            let begun = Instant::now();
             let answer = work(&control);
+            if let Lane::Scan(question) | Lane::Metrics(question) = lane {
+                lengths.learn(question, begun.elapsed());
+            }
             memory_peak.set(i64::try_from(scratch.peak_bytes()).unwrap_or(i64::MAX));
             let answer = answer?;
             control.settle(answer.bytes())?;
@@ -251,13 +283,24 @@ impl Admission {
             Ok(Err(_)) => return Err(QueryError::Crashed),
             Err(_) => return Err(Stopped::TimeOver(self.query_duration_max).into()),
         };
-        answer.hold(self.room_for(answer.bytes()).await?);
+        let room = self.room_for(answer.bytes()).await?;
+        answer.hold(Room { query: Some(query), ..room });
         Ok(answer)
     }
 
-    pub(super) fn with_metrics(self, metrics: Metrics) -> Self {
-        metrics.memory_max.set(i64::try_from(self.scratch.bytes_max()).unwrap_or(i64::MAX));
-        Self { metrics, ..self }
+    async fn turn(&self, lane: Lane) -> Result<Turn, AcquireError> {
+        let one = |lane: &Arc<Semaphore>| Arc::clone(lane).acquire_owned();
+        Ok(match lane {
+            Lane::Trace => Turn { _permits: (one(&self.traces).await?, None) },
+            Lane::Scan(question) | Lane::Metrics(question) => {
+                let among = match (self.lengths.of(question), lane) {
+                    (Some(Length::Long), _) => Some(one(&self.long_scans).await?),
+                    (None, Lane::Metrics(_)) => Some(one(&self.new_metrics).await?),
+                    _ => None,
+                };
+                Turn { _permits: (one(&self.scans).await?, among) }
+            }
+        })
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -282,7 +325,7 @@ impl Admission {
 
     fn room(&self, permit: OwnedSemaphorePermit) -> Room {
         let (unread, wait_max) = (self.metrics.unread.clone(), self.read_wait_max);
-        Room { permit, unread, outstanding: Outstanding::default(), wait_max }
+        Room { permit, query: None, unread, outstanding: Outstanding::default(), wait_max }
     }
 
     /// How long a client may take nothing of an answer.
@@ -341,7 +384,7 @@ mod tests {
                         now.fetch_sub(1, Ordering::SeqCst);
                         Ok(nothing())
                     };
-                    admission.run(Lane::Scan, work).await
+                    admission.run(Lane::Scan(Question::UNKNOWN), work).await
                 })
             })
             .collect();
@@ -357,14 +400,16 @@ mod tests {
         let (release, held) = mpsc::channel::<()>();
         let first = admission.run(Lane::Trace, move |_| Ok(Answered(usize::from(held.recv().is_ok()), None)));
         let second = async {
-            let refused = admission.run(Lane::Scan, |_| Ok(nothing())).await;
+            let refused = admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await;
             release.send(()).unwrap();
             refused
         };
         let (first, second) = tokio::join!(first, second);
         assert_eq!(first.unwrap().0, 1);
         assert!(matches!(second, Err(QueryError::QueueFull)));
-        let crashed = admission.run(Lane::Scan, |_| -> Result<Answered, QueryError> { panic!("on purpose") }).await;
+        let crashed = admission
+            .run(Lane::Scan(Question::UNKNOWN), |_| -> Result<Answered, QueryError> { panic!("on purpose") })
+            .await;
         assert!(matches!(crashed, Err(QueryError::Crashed)));
     }
 
@@ -376,13 +421,81 @@ mod tests {
             let admission = Arc::clone(&admission);
             async move {
                 admission
-                    .run(Lane::Scan, move |_| held.recv().map(|()| nothing()).map_err(|_| QueryError::Crashed))
+                    .run(Lane::Scan(Question::UNKNOWN), move |_| {
+                        held.recv().map(|()| nothing()).map_err(|_| QueryError::Crashed)
+                    })
                     .await
             }
         });
         admission.run(Lane::Trace, |_| Ok(nothing())).await.unwrap();
         release.send(()).unwrap();
         scan.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_search_does_not_wait_behind_metrics() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let (release, held) = tokio::sync::watch::channel(false);
+        let metrics: Vec<_> = (0..20)
+            .map(|_| {
+                let (admission, held) = (Arc::clone(&admission), held.clone());
+                tokio::spawn(async move {
+                    let work = move |_: &Control| {
+                        while !*held.borrow() {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        Ok(nothing())
+                    };
+                    admission.run(Lane::Metrics(Question::UNKNOWN), work).await
+                })
+            })
+            .collect();
+        while admission.new_metrics.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await.unwrap();
+        release.send(true).unwrap();
+        for query in metrics {
+            query.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_long_leaves_a_turn_to_what_is_new_or_was_not() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let (long, short) = (Question::of("long"), Question::of("short"));
+        admission.lengths.learn(long, Duration::from_secs(5));
+        admission.lengths.learn(short, Duration::from_millis(5));
+        let (release, held) = tokio::sync::watch::channel(false);
+        let queries: Vec<_> = (0..10)
+            .map(|_| {
+                let (admission, held) = (Arc::clone(&admission), held.clone());
+                tokio::spawn(async move {
+                    let work = move |_: &Control| {
+                        while !*held.borrow() {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        Ok(nothing())
+                    };
+                    admission.run(Lane::Scan(long), work).await
+                })
+            })
+            .collect();
+        while admission.long_scans.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for lane in [
+            Lane::Scan(short),
+            Lane::Metrics(short),
+            Lane::Scan(Question::of("new")),
+            Lane::Metrics(Question::of("new")),
+        ] {
+            admission.run(lane, |_| Ok(nothing())).await.unwrap();
+        }
+        release.send(true).unwrap();
+        for query in queries {
+            query.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]
@@ -404,31 +517,33 @@ mod tests {
                     ended.send(stopped).unwrap();
                     Err::<Answered, _>(stopped.into())
                 };
-                admission.run(Lane::Scan, work).await
+                admission.run(Lane::Scan(Question::UNKNOWN), work).await
             }
         });
         begun.await.unwrap();
         query.abort();
-        admission.run(Lane::Scan, |_| Ok(nothing())).await.unwrap();
+        admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await.unwrap();
         assert_eq!(how.recv().unwrap(), Stopped::Cancelled);
     }
 
     #[tokio::test]
-    async fn an_answer_that_waits_for_room_holds_no_turn_but_stays_booked() {
+    async fn an_answer_is_booked_until_it_is_read_and_holds_no_turn_while_it_waits_for_room() {
         let admission = Arc::new(Admission::with(10, 1, 1, 4096));
-        let all = admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await.unwrap();
+        let all = admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(4096, None))).await.unwrap();
         let waits = tokio::spawn({
             let admission = Arc::clone(&admission);
-            async move { admission.run(Lane::Scan, |_| Ok(Answered(4096, None))).await }
+            async move { admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(4096, None))).await }
         });
         // There is one turn; an answer of nothing needs no room.
-        let next = admission.run(Lane::Scan, |_| Ok(nothing()));
+        let next = admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing()));
         tokio::time::timeout(WAIT_MAX / 2, next).await.expect("its turn comes").unwrap();
         while admission.scratch.used_bytes() == 0 {
             tokio::task::yield_now().await;
         }
         drop(all);
-        waits.await.unwrap().unwrap();
+        let read = waits.await.unwrap().unwrap();
+        assert!(admission.scratch.used_bytes() >= 4096);
+        drop(read);
         assert_eq!(admission.scratch.used_bytes(), 0);
     }
 
@@ -451,10 +566,11 @@ mod tests {
     #[tokio::test]
     async fn answers_wait_for_room_until_others_are_read() {
         let admission = Arc::new(Admission::with(10, 2, 2, 4096));
-        let larger_than_all = admission.run(Lane::Scan, |_| Ok(Answered(1 << 20, None))).await.unwrap();
+        let larger_than_all =
+            admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(1 << 20, None))).await.unwrap();
         let second = tokio::spawn({
             let admission = Arc::clone(&admission);
-            async move { admission.run(Lane::Scan, |_| Ok(Answered(1, None))).await }
+            async move { admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(Answered(1, None))).await }
         });
         // It holds the only room there is.
         assert_eq!(admission.room.available_permits(), 0);

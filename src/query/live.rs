@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::access::Standing;
-use super::admission::{Answer, Room};
+use super::admission::{Answer, Lane, Room};
 use super::arrivals::{Came, Look, Newcomers, Order};
 use super::asked::Asked;
 use super::body::Body as AnswerBody;
@@ -29,6 +29,7 @@ use super::call::{Origin, SPANS_MAX, check_query_lengths};
 use super::encode::json::found_trace;
 use super::engine;
 use super::error::QueryError;
+use super::lengths::Question;
 use super::negotiation::Coding;
 use super::paced::{self, Feed, Unread};
 use super::parameters::{ParameterError, Parameters};
@@ -160,7 +161,7 @@ pub(super) async fn live(
     // What is stored from here on is new, whenever the first look comes.
     let from = resumed(&headers, state.source().stored());
     let read = move || LiveCall::of(&parameters).map(Arc::new);
-    let understood = state.scan(read, |call, _| Ok(Understood(call))).await;
+    let understood = state.scan(Lane::Scan(Question::UNKNOWN), read, |call, _| Ok(Understood(call))).await;
     let Understood(call) = understood.map_err(IntoResponse::into_response)?;
     let (standing, wait_max) = (Standing::of(&headers, &extensions), state.limits().read_wait_max);
     let (body, hangup) = paced::fed(wait_max, move |feed| Live { place, call, mark: from, standing }.run(feed));
@@ -257,7 +258,13 @@ impl Live {
         }
         let call = Arc::clone(&self.call);
         // What is searched is taken after `now`, so it holds all that came until then.
-        let looked = state.scan(move || Ok(call), move |call, scanned| look(&call, since, now, scanned)).await?;
+        let looked = state
+            .scan(
+                Lane::Scan(Question::UNKNOWN),
+                move || Ok(call),
+                move |call, scanned| look(&call, since, now, scanned),
+            )
+            .await?;
         self.mark = now;
         Ok(looked)
     }

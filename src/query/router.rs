@@ -16,7 +16,7 @@ use super::negotiation::Coding;
 use super::source::SpanSource;
 use super::upstream::Upstream;
 use super::{search, series, status_pages, streaming, tags, tail, trace_by_id, ui};
-use crate::traceql::control::Control;
+use crate::traceql::control::{Control, Pool};
 use crate::traceql::segment::Source;
 use tokio_util::sync::CancellationToken;
 
@@ -89,10 +89,11 @@ impl QueryState {
         &self.live
     }
 
-    /// Counting what becomes of queries where others can read it. To be called before the state is used.
+    /// Counting what becomes of queries where others can read it, with memory that others borrow from. To be called before
+    /// the state is used.
     #[must_use]
-    pub fn with_metrics(self, metrics: Metrics) -> Self {
-        Self { admission: Arc::new(Admission::new(&self.limits).with_metrics(metrics)), ..self }
+    pub fn sharing(self, metrics: Metrics, memory: Arc<Pool>) -> Self {
+        Self { admission: Arc::new(Admission::sharing(&self.limits, metrics, memory)), ..self }
     }
 
     /// With somebody to ask for what is no longer here.
@@ -113,6 +114,7 @@ impl QueryState {
     /// comes: to parse a query and to compile its regular expressions is work, too.
     pub(super) async fn scan<C, T: Answer>(
         &self,
+        lane: Lane,
         read: impl FnOnce() -> Result<C, QueryError> + Send + 'static,
         answer: impl FnOnce(C, &Scanned<'_>) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
@@ -121,7 +123,7 @@ impl QueryState {
             let call = read()?;
             answer(call, &Scanned { state: &state, source: &*state.source.searchable()?, control })
         };
-        self.admission.run(Lane::Scan, run).await
+        self.admission.run(lane, run).await
     }
 
     pub(super) fn introspection(&self) -> &dyn Introspection {

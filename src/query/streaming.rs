@@ -26,9 +26,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version as HttpVersion};
 use tokio::time::timeout_at;
 
+use super::admission::Lane;
 use super::call::{InstantCall, RangeCall, SearchCall, TagsCall, ValuesCall, now};
 use super::encode::protobuf;
 use super::introspection::{self, Readiness};
+use super::lengths::Question;
 use super::negotiation::TEXT;
 use super::paced::Hangup;
 use super::router::{QueryState, Scanned};
@@ -92,6 +94,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
     let admission = state.admission().clone();
     Some(match method {
         "Search" => answer(&admission, move |sender: Sender| async move {
+            let lane = Lane::Scan(Question::of_message(&message, 8));
             let read = move || SearchCall::from_message(&message, now);
             let find = move |call: SearchCall, scanned: &Scanned<'_>| {
                 let mut progress = Progress::new(sender, scanned.control, scanned.allowance(), call.origin);
@@ -99,7 +102,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                 let messages = progress.finish(&found.answer)?;
                 Ok(Messages::new(messages).missing(found.away))
             };
-            state.scan(read, find).await
+            state.scan(lane, read, find).await
         }),
         "SearchTags" | "SearchTagsV2" => {
             let version = if method == "SearchTags" { Version::V1 } else { Version::V2 };
@@ -114,7 +117,7 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                     };
                     Ok(Messages::new(messages?).missing(away))
                 };
-                state.scan(read, find).await
+                state.scan(Lane::Scan(Question::UNKNOWN), read, find).await
             })
         }
         "SearchTagValues" | "SearchTagValuesV2" => {
@@ -130,24 +133,26 @@ fn start(state: QueryState, method: &str, message: Bytes) -> Option<(Body, Hangu
                     };
                     Ok(Messages::new(messages?).missing(away))
                 };
-                state.scan(read, find).await
+                state.scan(Lane::Scan(Question::UNKNOWN), read, find).await
             })
         }
         "MetricsQueryRange" => answer(&admission, move |_| async move {
+            let lane = Lane::Metrics(Question::of_message(&message, 1));
             let read = move || RangeCall::from_message(&message, now);
             let find = |call: RangeCall, scanned: &Scanned<'_>| {
                 let series = upstream::range(scanned, &call.query, &call.request)?;
                 Ok(Messages::new(protobuf::range(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
-            state.scan(read, find).await
+            state.scan(lane, read, find).await
         }),
         "MetricsQueryInstant" => answer(&admission, move |_| async move {
+            let lane = Lane::Metrics(Question::of_message(&message, 1));
             let read = move || InstantCall::from_message(&message, now);
             let find = |call: InstantCall, scanned: &Scanned<'_>| {
                 let series = upstream::instant(scanned, &call.query, &call.request)?;
                 Ok(Messages::new(protobuf::instant(&series, MESSAGE_BYTES_MAX, scanned.allowance())?))
             };
-            state.scan(read, find).await
+            state.scan(lane, read, find).await
         }),
         _ => return None,
     })

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::asked::Asked;
 use super::call::{TagNames, TagScope, TagsCall, ValuesCall, now};
 use super::encode::{Tags, json, protobuf};
 use super::error::QueryError;
+use super::lengths::Question;
 use super::negotiation::{Coding, Format, Payload};
 use super::router::{QueryState, Scanned};
 use super::upstream::{self, Federated};
@@ -111,7 +113,7 @@ async fn names(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(move || TagsCall::from_url(&parameters, now), answer).await
+    state.scan(Lane::Scan(Question::UNKNOWN), move || TagsCall::from_url(&parameters, now), answer).await
 }
 
 async fn values(
@@ -137,7 +139,13 @@ async fn values(
         }
         Ok(Payload::new(format.content_type(), body)?.missing(away))
     };
-    state.scan(move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now), answer).await
+    state
+        .scan(
+            Lane::Scan(Question::UNKNOWN),
+            move || ValuesCall::from_url(&tag, version.tag_names(), &parameters, now),
+            answer,
+        )
+        .await
 }
 
 impl Version {

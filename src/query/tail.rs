@@ -16,11 +16,13 @@ use std::collections::HashSet;
 use axum::extract::State;
 use http::HeaderMap;
 
+use super::admission::Lane;
 use super::arrivals::{Arrivals, Came, Look, Newcomers, Order};
 use super::asked::Asked;
 use super::encode::json;
 use super::engine;
 use super::error::QueryError;
+use super::lengths::Question;
 use super::negotiation::{Coding, JSON, Payload};
 use super::parameters::{ParameterError, Parameters, signed};
 use super::router::{QueryState, Scanned};
@@ -84,7 +86,7 @@ pub(super) async fn tail(
             }
         }
     };
-    state.scan(move || TailCall::from_url(&parameters), answer).await
+    state.scan(Lane::Scan(Question::UNKNOWN), move || TailCall::from_url(&parameters), answer).await
 }
 
 impl TailCall {

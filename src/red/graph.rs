@@ -100,6 +100,8 @@ pub struct ServiceGraph {
     unpaired: u64,
 }
 
+/// The label of a connector that says whether calls failed: `true` or `false`.
+pub const FAILED: &str = "failed";
 /// Who calls this, where nobody who sends spans does.
 const USER: &str = "user";
 
@@ -107,7 +109,7 @@ impl ServiceGraph {
     pub fn new(plan: Plan, keys: &mut Keys) -> Self {
         let mut names: Vec<String> = ["client", "server", "connection_type"].map(str::to_owned).into();
         if plan.failed_label {
-            names.push("failed".to_owned());
+            names.push(FAILED.to_owned());
         }
         if plan.virtual_node_label {
             names.push("virtual_node".to_owned());

@@ -1,12 +1,15 @@
 //! The series as OTLP: `ExportMetricsServiceRequest`s for pipelines of metrics.
 
 use super::exponential::Exponential;
+use super::graph::FAILED;
 use super::histogram::{Bounds, Exemplar, Histogram};
 use super::labels::Labels;
 use super::{Engine, Family, Reading};
 use crate::otlp::wire::{put_bytes, put_double_field, put_fixed64, put_header, put_uint, put_varint};
 use std::collections::BTreeMap;
 
+/// The scope of what `service_graph` reports.
+pub const GRAPH_SCOPE: &str = "traces_service_graph";
 /// A request is closed when it is as large as this; destinations take 4 MiB.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -170,7 +173,8 @@ fn put_point(out: &mut Vec<u8>, labels: Labels<'_>, reading: Reading<'_>, report
     for (name, value) in labels.iter() {
         // The one label that is no attribute's name.
         let name = if labels.is_overflow { "otel.metric.overflow" } else { &*name };
-        put_attribute(&mut point, attributes, name, &value, labels.is_overflow);
+        let is_flag = labels.is_overflow || (name == FAILED && report.scope == GRAPH_SCOPE);
+        put_attribute(&mut point, attributes, name, &value, is_flag);
     }
     put_bytes(out, 1, &point);
 }
@@ -218,11 +222,11 @@ fn put_exemplar(point: &mut Vec<u8>, number: u32, exemplar: &Exemplar) {
     put_bytes(point, number, &message);
 }
 
-/// A text; where it only says yes, the boolean of the specification.
+/// A text, or a boolean.
 fn put_attribute(point: &mut Vec<u8>, number: u32, name: &str, value: &str, is_flag: bool) {
     let (mut any, mut attribute) = (Vec::new(), Vec::new());
     match is_flag {
-        true => put_uint(&mut any, 2, 1),
+        true => put_uint(&mut any, 2, u64::from(value == "true")),
         false => put_bytes(&mut any, 1, value.as_bytes()),
     }
     put_bytes(&mut attribute, 1, name.as_bytes());

@@ -122,6 +122,12 @@ struct Row {
     place: Place,
 }
 
+impl AsRef<RowKey> for Row {
+    fn as_ref(&self) -> &RowKey {
+        &self.key
+    }
+}
+
 /// Distinct resources or scopes.
 #[derive(Debug, Default)]
 struct Envelopes {

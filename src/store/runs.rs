@@ -82,7 +82,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { filter_bytes: 6 * 1024 * 1024, pinned_bytes: 2 * 1024 * 1024 }
+        Self { filter_bytes: 5 * 1024 * 1024, pinned_bytes: 2 * 1024 * 1024 }
     }
 }
 

@@ -19,7 +19,7 @@ mod thin;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ use super::runs::{RunRecord, Runs, RunsError, SegmentRecord};
 use crate::otlp::Signal;
 use crate::spool::database::{COLUMN, TRACE, table_options};
 use crate::spool::{Batch, ReadError, SealedAccount, Seq, Spool, unix_nanos};
+use crate::traceql::control::{Loan, Pool};
 use encode::Files;
 use handle::Command;
 pub use handle::Sealing;
@@ -48,8 +49,10 @@ pub struct SealSettings {
     pub make_runs: bool,
     /// A run holds about so many spans, at the most: what one segment holds, less a batch.
     pub spans: u64,
-    /// Or so many bytes of OTLP: they are in memory while a run is made.
+    /// Or so many bytes of OTLP, which are in memory while a run is made, and [`MAKING_FACTOR`] times as much with its columns.
     pub raw_bytes: u64,
+    /// A run has room for so many bytes of OTLP at the least, whatever queries hold: it is waited for.
+    pub raw_bytes_min: u64,
     /// A run that is worth its files is made when its oldest span has waited so long,
     pub age: Duration,
     /// and holds so many bytes;
@@ -67,6 +70,7 @@ impl Default for SealSettings {
             make_runs: true,
             spans: 60_000,
             raw_bytes: 20 * MIB,
+            raw_bytes_min: 6 * MIB,
             age: Duration::from_secs(60),
             age_raw_bytes: 8 * MIB,
             age_max: Duration::from_secs(15 * 60),
@@ -85,6 +89,11 @@ const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 const HURRY_RUNS: u64 = 3;
 /// A run takes less than this share of its OTLP.
 const RATIO_MIN: u64 = 4;
+/// Memory for a run is waited for so long before new queries get less because of it: the spool has room.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(20);
+/// Making a run takes so many times its OTLP: that, and its columns.
+pub const MAKING_FACTOR: u64 = 2;
+
 /// A run could not be made. The spool keeps its spans.
 #[derive(Debug, Error)]
 pub enum SealError {
@@ -137,6 +146,8 @@ struct Sealer {
     spool: Spool,
     runs: Runs,
     settings: SealSettings,
+    /// What queries and runs in the making hold.
+    memory: Arc<Pool>,
     retention: Retention,
     builder: Builder,
     packer: Packer,
@@ -161,8 +172,9 @@ struct Sealer {
 }
 
 impl Sealer {
-    fn new(spool: Spool, runs: Runs, settings: SealSettings, retention: RetentionSettings) -> Self {
+    fn new(spool: Spool, runs: Runs, settings: SealSettings, retention: RetentionSettings, memory: Arc<Pool>) -> Self {
         Self {
+            memory,
             retention: Retention::new(retention),
             spool,
             runs,
@@ -316,6 +328,7 @@ impl Sealer {
         }
         let end = self.spool.range().end;
         while self.position() < end {
+            self.look(self.position())?;
             self.seal_next(Hurry::Yes)?;
         }
         Ok(())
@@ -361,6 +374,8 @@ impl Sealer {
         if self.builder.rows() > 0 {
             self.builder = Builder::new();
         }
+        let Some(mut loan) = self.borrow(self.waiting.raw_bytes) else { return Err(Stopped.into()) };
+        let raw_bytes_max = (loan.bytes() as u64 / MAKING_FACTOR).min(self.settings.raw_bytes);
         let mut pace = self.pace(hurry);
         let mut intake = Intake::new(self.sealed_so_far());
         let hour = unix_nanos() / NANOS_PER_HOUR;
@@ -377,7 +392,7 @@ impl Sealer {
                 };
                 let full = sealer.builder.rows() > 0
                     && (intake.spans + u64::from(batch.header.spans) > sealer.settings.spans
-                        || intake.raw_bytes + request.len() as u64 > sealer.settings.raw_bytes);
+                        || intake.raw_bytes + request.len() as u64 > raw_bytes_max);
                 if full {
                     break;
                 }
@@ -399,6 +414,8 @@ impl Sealer {
                     break;
                 }
             }
+            // What tells new values from known ones goes first: more than a third.
+            loan.shrink_to(loan.bytes() * 2 / 3);
             if sealer.builder.rows() > 0 {
                 segments.push(sealer.write_segment(key.segment(segments.len() as u16), files, &mut pace)?);
             }
@@ -448,6 +465,14 @@ impl Sealer {
                 "spans left the spool before they were sealed, or could not be read; searches do not find them"
             );
         }
+    }
+
+    /// Memory to make a run of so many bytes of OTLP, or of fewer. `None`: the sealer was told to stop while it waited.
+    fn borrow(&self, raw_bytes: u64) -> Option<Loan> {
+        let bytes = |raw_bytes: u64| usize::try_from(raw_bytes.saturating_mul(MAKING_FACTOR)).unwrap_or(usize::MAX);
+        let (least, most) = (self.settings.raw_bytes_min, self.settings.raw_bytes.max(self.settings.raw_bytes_min));
+        let wanted = bytes(raw_bytes.clamp(least, most));
+        self.memory.lend(bytes(least), wanted, MEMORY_PATIENCE, || !self.stopping.load(Ordering::Relaxed))
     }
 
     /// Half of the space that intake leaves free is for runs: what is sealed takes less than it did in the spool, so a

@@ -47,8 +47,8 @@ pub struct TailSettings {
 
 impl Default for TailSettings {
     fn default() -> Self {
-        // A sealer that keeps up leaves 20 MiB raw, which are 4 MiB of columns.
-        Self { resident_bytes_max: 6 << 20, whole_raw_bytes_max: 30 << 20 }
+        // A sealer that keeps up leaves up to 20 MiB raw, which are 4 MiB of columns.
+        Self { resident_bytes_max: 4 << 20, whole_raw_bytes_max: 30 << 20 }
     }
 }
 
@@ -111,9 +111,6 @@ impl Tail {
             return;
         }
         idle.iter().for_each(|group| group.evict());
-        if let Ok(mut builder) = shared.builder.try_lock() {
-            *builder = Builder::of_any_width();
-        }
     }
 
     /// The batches `range` of the spool. Blocking.
@@ -134,6 +131,7 @@ impl Tail {
             for group in groups.iter().filter(|group| group.facts().is_none()) {
                 // What could not be read says so when the query reads it.
                 let _ = group.resident(shared);
+                shared.trim(&groups);
             }
         }
         if state.prints.is_none() {
@@ -141,7 +139,7 @@ impl Tail {
         }
         let prints = state.prints.clone();
         drop(state);
-        shared.trim();
+        shared.trim(&groups);
         Ok(TailView { shared: Arc::clone(shared), groups, prints, raw: Arc::default() })
     }
 }
@@ -205,9 +203,8 @@ impl TailView {
 }
 
 impl Shared {
-    /// Evicts what was not used for longest, until what is left fits the budget.
-    fn trim(&self) {
-        let groups = lock(&self.state).plan.groups();
+    /// Evicts what was not used for longest of these, until what is left fits the budget.
+    fn trim(&self, groups: &[Arc<Group>]) {
         let mut resident: Vec<(u64, usize, &Arc<Group>)> = groups
             .iter()
             .map(|group| (group.last_used(), group.resident_bytes(), group))

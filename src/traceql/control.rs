@@ -1,6 +1,14 @@
 //! What ends a query before it is done: its client left, its time is over, it needs too much memory.
+//!
+//! The pool of memory is not for queries alone: work in the background borrows from it ([`Pool::lend`]), so that both never
+//! hold their most at the same time. Who borrows waits until those have ended that hold much; who needs much then waits until
+//! it is given back. Light queries go on meanwhile. Of queries that wait for one another the youngest gives in, and what can be
+//! begun anew is ([`Control::again`]).
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,23 +18,72 @@ use thiserror::Error;
 const PORTION_BYTES: usize = 256 * 1024;
 /// How long a query waits for memory that others hold. It may hold some itself, so waiting longer would not help all.
 const POOL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// As long, if an older query waits too that holds much: nobody else may be left to give anything back.
+const YOUNGER_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often a query that waits looks whether its client left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// A query that holds no more than this is let on while a loan is waited for: columns of a segment for each of two threads.
+const LIGHT_BYTES: usize = 4 * 1024 * 1024;
+/// A loan leaves as much to light queries, if there is.
+const LEFT_BYTES: usize = 2 * LIGHT_BYTES;
+/// How long a loan lets queries go first that waited for one before it.
+const GIVE_WAY_MAX: Duration = Duration::from_secs(1);
 
-/// Memory that all queries share.
+/// Memory that all queries share, and that work in the background borrows.
 #[derive(Debug)]
 pub struct Pool {
     bytes_max: usize,
     free: Mutex<Free>,
     freed: Condvar,
+    /// How many queries there were.
+    queries: AtomicU64,
 }
 
 /// What a pool has left.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Free {
     bytes: usize,
     /// The least that there ever was.
     least_bytes: usize,
+    /// Queries that wait for memory, by their numbers, with what they hold.
+    queries_waiting: Vec<(u64, usize)>,
+    /// Loans that are waited for.
+    loans_waiting: usize,
+}
+
+impl Free {
+    fn take(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.least_bytes = self.least_bytes.min(self.bytes);
+    }
+}
+
+/// Memory of a [`Pool`] that work in the background holds until this is dropped.
+#[derive(Debug)]
+pub struct Loan {
+    pool: Arc<Pool>,
+    bytes: usize,
+}
+
+impl Loan {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back what is no longer needed.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if let Some(freed) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.pool.give_back(freed);
+        }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.pool.give_back(self.bytes);
+    }
 }
 
 /// Shared by a running query, what it keeps in memory, and whoever waits for it.
@@ -43,9 +100,13 @@ struct Account {
     time_max: Duration,
     used_bytes: AtomicUsize,
     bytes_max: usize,
+    /// The younger, the greater.
+    number: u64,
     pool: Arc<Pool>,
     /// Taken from the pool.
     taken_bytes: Mutex<usize>,
+    /// What it would have held when others did not give back enough in time.
+    missed_bytes: AtomicUsize,
 }
 
 /// Memory that is given back when this is dropped.
@@ -111,8 +172,8 @@ pub enum Stopped {
 impl Pool {
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        let free = Free { bytes: bytes_max, least_bytes: bytes_max };
-        Arc::new(Self { bytes_max, free: Mutex::new(free), freed: Condvar::new() })
+        let free = Free { bytes: bytes_max, least_bytes: bytes_max, queries_waiting: Vec::new(), loans_waiting: 0 };
+        Arc::new(Self { bytes_max, free: Mutex::new(free), freed: Condvar::new(), queries: AtomicU64::new(0) })
     }
 
     #[must_use]
@@ -120,13 +181,13 @@ impl Pool {
         self.bytes_max
     }
 
-    /// Bytes that queries hold now.
+    /// Bytes that queries, and whoever borrowed, hold now.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.bytes_max - self.free().bytes
     }
 
-    /// The most that queries ever held together.
+    /// The most that was ever held together.
     #[must_use]
     pub fn peak_bytes(&self) -> usize {
         self.bytes_max - self.free().least_bytes
@@ -136,19 +197,77 @@ impl Pool {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `wanted` bytes, or as many as there are, but no fewer than `least`; 0: there are not so many now.
-    fn take(&self, least: usize, wanted: usize) -> usize {
+    /// Lends `wanted` bytes, or as many as there are, but no fewer than `least`. Blocks until so many are free; queries
+    /// that hold much get what they still need before, and after `patience` new ones only what is light. `None`: `goes_on` said
+    /// no.
+    pub fn lend(
+        self: &Arc<Self>,
+        least: usize,
+        wanted: usize,
+        patience: Duration,
+        goes_on: impl Fn() -> bool,
+    ) -> Option<Loan> {
+        let (least, wanted) = (least.min(self.bytes_max), wanted.min(self.bytes_max));
+        let begun = Instant::now();
         let mut free = self.free();
-        let taken = if free.bytes < least { 0 } else { wanted.min(free.bytes) };
-        free.bytes -= taken;
-        free.least_bytes = free.least_bytes.min(free.bytes);
+        // What was given back a moment ago is theirs who wait.
+        let gives_way = |free: &Free| !free.queries_waiting.is_empty() && begun.elapsed() < GIVE_WAY_MAX;
+        while (free.bytes < least || gives_way(&free)) && begun.elapsed() < patience && goes_on() {
+            free = self.wait(free);
+        }
+        free.loans_waiting += 1;
+        while free.bytes < least && goes_on() {
+            free = self.wait(free);
+        }
+        free.loans_waiting -= 1;
+        let is_lent = free.bytes >= least;
+        let bytes = if is_lent { wanted.min(free.bytes.saturating_sub(LEFT_BYTES).max(least)) } else { 0 };
+        free.take(bytes);
+        drop(free);
+        // Queries that it kept waiting look again.
+        self.freed.notify_all();
+        is_lent.then(|| Loan { pool: Arc::clone(self), bytes })
+    }
+
+    /// Takes `wanted` bytes for a query that holds `held`, or as many as there are, but no fewer than `least`; 0: it is to
+    /// wait.
+    fn take(&self, held: usize, least: usize, wanted: usize) -> usize {
+        let mut free = self.free();
+        let most = match held {
+            // Who holds much is to end, not to wait for others.
+            _ if free.loans_waiting == 0 || held > LIGHT_BYTES => free.bytes,
+            _ => free.bytes.min(LIGHT_BYTES - held),
+        };
+        let taken = if most < least { 0 } else { wanted.min(most) };
+        free.take(taken);
         taken
     }
 
-    /// Waits a little, or until so many bytes are free.
-    fn wait_for(&self, bytes: usize) {
-        let free = self.free();
-        drop(self.freed.wait_timeout_while(free, LOOK_INTERVAL, |free| free.bytes < bytes));
+    /// A query that holds `held` waits a little, or until something changed; not if there is enough by now. Returns how long
+    /// it may do so in all.
+    fn wait_for(&self, bytes: usize, query: u64, held: usize) -> Duration {
+        let mut free = self.free();
+        if free.bytes < bytes || free.loans_waiting > 0 {
+            free.queries_waiting.push((query, held));
+            free = self.wait(free);
+            if let Some(own) = free.queries_waiting.iter().position(|(number, _)| *number == query) {
+                free.queries_waiting.swap_remove(own);
+            }
+        }
+        let gives_in = |(number, held): &(u64, usize)| *number < query && *held > LIGHT_BYTES;
+        if held > LIGHT_BYTES && free.queries_waiting.iter().any(gives_in) { YOUNGER_WAIT_MAX } else { POOL_WAIT_MAX }
+    }
+
+    /// Waits until so many bytes are free, but not longer than this.
+    fn wait_until_free(&self, bytes: usize, until: Instant, goes_on: impl Fn() -> bool) {
+        let mut free = self.free();
+        while (free.bytes < bytes || free.loans_waiting > 0) && Instant::now() < until && goes_on() {
+            free = self.wait(free);
+        }
+    }
+
+    fn wait<'f>(&self, free: MutexGuard<'f, Free>) -> MutexGuard<'f, Free> {
+        self.freed.wait_timeout(free, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn give_back(&self, bytes: usize) {
@@ -173,8 +292,10 @@ impl Control {
             time_max,
             used_bytes: AtomicUsize::new(0),
             bytes_max: pool.bytes_max,
+            number: pool.queries.fetch_add(1, Ordering::Relaxed),
             pool,
             taken_bytes: Mutex::new(0),
+            missed_bytes: AtomicUsize::new(0),
         };
         Self { account: Arc::new(account) }
     }
@@ -238,6 +359,26 @@ impl Control {
         self.account.cover()
     }
 
+    /// Runs what can be run again, since it changes nothing: once more if `is_busy` says of its error that others held the
+    /// memory that it needed, when they have given that back. All that it held is gone by then.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn again<T, E>(&self, mut run: impl FnMut() -> Result<T, E>, is_busy: impl Fn(&E) -> bool) -> Result<T, E> {
+        match run() {
+            Err(error) if is_busy(&error) => {
+                let account = &self.account;
+                account.used_bytes.store(0, Ordering::Relaxed);
+                account.give_back_all();
+                let missed = account.missed_bytes.load(Ordering::Relaxed).saturating_add(PORTION_BYTES);
+                let until = Instant::now() + POOL_WAIT_MAX;
+                account.pool.wait_until_free(missed.min(account.bytes_max), until, || account.check().is_ok());
+                run()
+            }
+            done => done,
+        }
+    }
+
     /// What it may hold at most.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
@@ -271,25 +412,27 @@ impl Account {
 
     /// Takes what is used from the pool. Nothing is locked while it waits: other threads of the query may give back meanwhile.
     fn cover(&self) -> Result<(), Stopped> {
-        let mut until = None;
+        let mut since = None;
         loop {
-            let missing = {
+            let (missing, held) = {
                 let mut taken = self.taken();
                 let used = self.used_bytes.load(Ordering::Relaxed).min(self.bytes_max);
                 let missing = used.saturating_sub(*taken);
                 if missing == 0 {
                     return Ok(());
                 }
+                let held = *taken;
                 let portion = missing.next_multiple_of(PORTION_BYTES).min(self.bytes_max - *taken);
-                *taken += self.pool.take(missing, portion);
-                used.saturating_sub(*taken)
+                *taken += self.pool.take(*taken, missing, portion);
+                (used.saturating_sub(*taken), held)
             };
             if missing > 0 {
-                if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + POOL_WAIT_MAX) {
+                self.check()?;
+                let since = *since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.pool.wait_for(missing, self.number, held) {
+                    self.missed_bytes.store(held + missing, Ordering::Relaxed);
                     return Err(Stopped::MemoryBusy(self.bytes_max));
                 }
-                self.check()?;
-                self.pool.wait_for(missing);
             }
         }
     }
@@ -300,6 +443,11 @@ impl Account {
             let _ = self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
             self.give_back_spare();
         }
+    }
+
+    fn give_back_all(&self) {
+        let mut taken = self.taken();
+        self.pool.give_back(std::mem::take(&mut *taken));
     }
 
     /// A portion is kept, so that small steps to and fro cost nothing.
@@ -321,104 +469,5 @@ impl Drop for Account {
     fn drop(&mut self) {
         let taken = *self.taken();
         self.pool.give_back(taken);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: usize = 1024 * 1024;
-
-    fn sharing(pool: &Arc<Pool>) -> Control {
-        Control::sharing(Duration::from_secs(60), Arc::clone(pool))
-    }
-
-    #[test]
-    fn what_one_query_gives_back_another_gets() {
-        let pool = Pool::new(4 * MIB);
-        let first = sharing(&pool);
-        first.reserve(3 * MIB).unwrap();
-        assert_eq!(pool.used_bytes(), 3 * MIB);
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| sharing(&pool).reserve(2 * MIB));
-            // It waits, or will, until there is room.
-            first.release(2 * MIB);
-            assert_eq!(second.join().unwrap(), Ok(()));
-        });
-        drop(first);
-        assert_eq!(pool.used_bytes(), 0);
-        assert!((3 * MIB..=4 * MIB).contains(&pool.peak_bytes()), "{}", pool.peak_bytes());
-    }
-
-    #[test]
-    fn a_query_that_waits_for_memory_ends_when_its_client_leaves() {
-        let pool = Pool::new(MIB);
-        let first = sharing(&pool);
-        first.reserve(MIB).unwrap();
-        let second = sharing(&pool);
-        second.cancel();
-        assert_eq!(second.reserve(1), Err(Stopped::Cancelled));
-        assert_eq!(first.reserve(1), Err(Stopped::MemoryOver(MIB)), "more than all there is");
-    }
-
-    #[test]
-    fn a_thread_that_waits_does_not_keep_others_of_its_query_from_giving_back() {
-        let pool = Pool::new(4 * MIB);
-        let (query, other) = (sharing(&pool), sharing(&pool));
-        other.reserve(2 * MIB).unwrap();
-        query.reserve(2 * MIB).unwrap();
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| query.reserve(MIB));
-            // Should it give up before, that shows below.
-            while query.used_bytes() < 3 * MIB && !waits.is_finished() {
-                std::thread::yield_now();
-            }
-            // Given back by the query itself while one of its threads waits for it.
-            query.release(2 * MIB);
-            assert_eq!(waits.join().unwrap(), Ok(()));
-        });
-        assert_eq!(query.used_bytes(), MIB);
-    }
-
-    #[test]
-    fn what_is_refused_is_not_booked_and_what_is_kept_outlives_its_query() {
-        let pool = Pool::new(MIB);
-        let query = sharing(&pool);
-        let mut kept = query.book(1000).unwrap();
-        assert_eq!(kept.grow(MIB), Err(Stopped::MemoryOver(MIB)));
-        assert_eq!((kept.bytes(), query.used_bytes()), (1000, 1000));
-        drop(query);
-        assert!(pool.used_bytes() >= 1000);
-        drop(kept);
-        assert_eq!(pool.used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_query_that_is_over_holds_its_answer_alone() {
-        let pool = Pool::new(4 * MIB);
-        let query = sharing(&pool);
-        query.reserve(3 * MIB).unwrap();
-        query.settle(1000).unwrap();
-        assert_eq!((query.used_bytes(), pool.used_bytes()), (1000, PORTION_BYTES));
-        query.settle(2 * MIB).unwrap();
-        assert_eq!(pool.used_bytes(), 2 * MIB);
-    }
-
-    #[test]
-    fn any_steps_leave_the_pool_as_it_was() {
-        let pool = Pool::new(4 * MIB);
-        {
-            let control = sharing(&pool);
-            for step in 1..200usize {
-                control.reserve(step * 100).unwrap();
-                assert!(pool.used_bytes() >= control.used_bytes() && pool.used_bytes() <= 4 * MIB);
-                if step % 3 == 0 {
-                    control.release(step * 100);
-                }
-            }
-            let _ = control.reserve(4 * MIB);
-        }
-        assert_eq!(pool.used_bytes(), 0);
     }
 }

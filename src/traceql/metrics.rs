@@ -42,7 +42,7 @@ use self::lines::Line;
 use self::rows::{Matcher, Selected};
 use super::answer::{Inspected, MetricsAnswer, Sample};
 use super::ast::{Arithmetic, Field, FirstStage, Metrics, Pipeline, Query, Root, SecondStage};
-use super::control::{Control, Stopped};
+use super::control::{Booked, Control, Stopped};
 use super::error::{Invalid, QueryError};
 use super::reader::Scan;
 use super::request::{InstantRequest, RangeRequest};
@@ -122,21 +122,24 @@ fn run(
 
     let segments = source.segments(intervals.from, intervals.to);
     let pass = Pass { leaves: &leaves, intervals: &intervals, source, control };
-    let answer = |state: &State<'_>| {
-        let bytes = state.answer_bytes(&intervals);
-        control.reserve(bytes)?;
-        let mut answer = state.answer(metrics, &parts, &intervals, series_max);
-        answer.inspected.segments = segments.len() as u64;
-        Ok((answer, bytes))
+    let inspected = |answer: MetricsAnswer| {
+        let inspected = Inspected { segments: segments.len() as u64, ..answer.inspected };
+        MetricsAnswer { inspected, ..answer }
     };
-    let state = pass.all(&segments, &mut |state| {
-        let (answer, bytes) = answer(state)?;
-        progress(&answer);
-        control.release(bytes);
+    let mut state = pass.all(&segments, &mut |state| {
+        let (numbers, samples) = state.answer_bytes(metrics, &intervals);
+        control.reserve(numbers + samples)?;
+        let lines = state.folds.iter().map(Folded::lines).collect();
+        progress(&inspected(state.answer(lines, metrics, &parts, &intervals, series_max)));
+        control.release(numbers + samples);
         Ok(())
     })?;
-    let (answer, _) = answer(&state)?;
-    Ok(answer)
+    // What was folded goes before the answer is made of it.
+    let (numbers, samples) = state.answer_bytes(metrics, &intervals);
+    control.reserve(numbers)?;
+    let lines = state.take_lines(control);
+    control.reserve(samples)?;
+    Ok(inspected(state.answer(lines, metrics, &parts, &intervals, series_max)))
 }
 
 /// One `pipeline | function` of a query. Equal ones are folded once.
@@ -162,6 +165,29 @@ enum Folded<'q> {
     Compare(compare::Comparison<'q>),
 }
 
+impl Folded<'_> {
+    fn lines(&self) -> Vec<Line> {
+        match self {
+            Self::Over(fold) => fold.lines(),
+            Self::Compare(comparison) => comparison.lines(),
+        }
+    }
+
+    fn line_count(&self) -> usize {
+        match self {
+            Self::Over(fold) => fold.line_count(),
+            Self::Compare(comparison) => comparison.line_count(),
+        }
+    }
+
+    fn booked_bytes(&self) -> usize {
+        match self {
+            Self::Over(fold) => fold.booked_bytes(),
+            Self::Compare(comparison) => comparison.booked_bytes(),
+        }
+    }
+}
+
 /// What one thread has of all segments that it looked at.
 struct State<'q> {
     folds: Vec<Folded<'q>>,
@@ -170,6 +196,8 @@ struct State<'q> {
     selected: Selected,
     scratch: fold::Scratch,
     compare_scratch: compare::Scratch,
+    /// For these three.
+    booked: Booked,
 }
 
 struct Pass<'s> {
@@ -254,7 +282,7 @@ impl<'s> Pass<'s> {
     }
 
     fn add(&self, scan: &Scan<'_>, state: &mut State<'s>, segment: &Arc<dyn Segment>) -> Result<(), QueryError> {
-        let State { folds, selected, scratch, compare_scratch, inspected, .. } = state;
+        let State { folds, selected, scratch, compare_scratch, inspected, booked, .. } = state;
         let reader = scan.reader(segment);
         for (leaf, folded) in self.leaves.iter().zip(folds) {
             let matching = leaf.matcher.matching(scan, &reader)?;
@@ -268,6 +296,8 @@ impl<'s> Pass<'s> {
                 (Folded::Compare(_), _) => {}
             }
         }
+        let held = selected.bytes() + scratch.bytes() + compare_scratch.bytes();
+        booked.grow(held.saturating_sub(booked.bytes())).map_err(QueryError::from)?;
         inspected.spans += segment.rows() as u64;
         inspected.bytes += segment.stored_bytes();
         Ok(())
@@ -313,6 +343,7 @@ impl<'q> State<'q> {
             selected: Selected::default(),
             scratch: fold::Scratch::default(),
             compare_scratch: compare::Scratch::default(),
+            booked: pass.control.nothing_booked(),
         })
     }
 
@@ -331,30 +362,54 @@ impl<'q> State<'q> {
         Ok(())
     }
 
-    /// What an answer takes while it is made, beside the cells.
-    fn answer_bytes(&self, intervals: &Intervals) -> usize {
-        let lines = self.folds.iter().map(|fold| match fold {
-            Folded::Over(fold) => fold.line_count(),
-            Folded::Compare(comparison) => comparison.line_count(),
+    /// The numbers of all that was folded, which is gone then.
+    fn take_lines(&mut self, control: &Control) -> Vec<Vec<Line>> {
+        let folds = std::mem::take(&mut self.folds).into_iter();
+        let lines = folds.map(|fold| {
+            let lines = fold.lines();
+            let freed = fold.booked_bytes();
+            drop(fold);
+            control.release(freed);
+            lines
         });
-        // Numbers of a part, those that stages work on, and samples.
-        let number_bytes = 2 * size_of::<f64>() + size_of::<Sample>();
-        let lines = lines.sum::<usize>();
-        let numbers = lines.saturating_mul(intervals.count()).saturating_mul(number_bytes);
-        // Parts are copied where an expression uses them.
-        numbers.saturating_add(lines.saturating_mul(LINE_BYTES)).saturating_mul(self.folds.len().max(1))
+        lines.collect()
     }
 
-    fn answer(&self, metrics: &Metrics, parts: &[Part<'_>], intervals: &Intervals, series_max: usize) -> MetricsAnswer {
-        let of_parts: Vec<Vec<Line>> = self
-            .folds
-            .iter()
-            .map(|fold| match fold {
-                Folded::Over(fold) => fold.lines(),
-                Folded::Compare(comparison) => comparison.lines(),
-            })
-            .collect();
-        let mut lines = match evaluate(metrics, parts, &of_parts) {
+    /// What an answer takes while it is made, beside the cells: the numbers of its parts, and what is made of them.
+    fn answer_bytes(&self, metrics: &Metrics, intervals: &Intervals) -> (usize, usize) {
+        let lines = self.folds.iter().map(Folded::line_count).sum::<usize>();
+        let numbers = lines.saturating_mul(intervals.count());
+        let parts = numbers.saturating_mul(size_of::<f64>()).saturating_add(lines.saturating_mul(LINE_BYTES));
+        let samples = numbers.saturating_mul(size_of::<Sample>());
+        let made = match is_one_part(metrics) {
+            // Lines become samples one after the other.
+            true => samples,
+            // Parts are copied where an expression uses them.
+            false => samples.saturating_add(parts).saturating_mul(self.folds.len().max(1)),
+        };
+        (parts, made)
+    }
+
+    fn answer(
+        &self,
+        mut of_parts: Vec<Vec<Line>>,
+        metrics: &Metrics,
+        parts: &[Part<'_>],
+        intervals: &Intervals,
+        series_max: usize,
+    ) -> MetricsAnswer {
+        let mut uses = vec![0; parts.len()];
+        for (pipeline, first) in metrics.series() {
+            if let Some(uses) = part_of(parts, pipeline, first).and_then(|index| uses.get_mut(index)) {
+                *uses += 1;
+            }
+        }
+        let mut take = |index: usize| {
+            let (Some(lines), Some(uses)) = (of_parts.get_mut(index), uses.get_mut(index)) else { return Vec::new() };
+            *uses -= 1;
+            if *uses == 0 { std::mem::take(lines) } else { lines.clone() }
+        };
+        let mut lines = match evaluate(metrics, parts, &mut take) {
             Operand::Lines(lines) => lines,
             Operand::Constant(_) => Vec::new(),
         };
@@ -390,20 +445,34 @@ enum Operand {
     Constant(f64),
 }
 
-fn evaluate(metrics: &Metrics, parts: &[Part<'_>], of_parts: &[Vec<Line>]) -> Operand {
+/// Whether nothing is joined.
+fn is_one_part(metrics: &Metrics) -> bool {
+    match metrics {
+        Metrics::Series { .. } | Metrics::Constant(_) => true,
+        Metrics::Staged { of, .. } => is_one_part(of),
+        Metrics::Binary { .. } => false,
+    }
+}
+
+/// Which of the parts it is.
+fn part_of(parts: &[Part<'_>], pipeline: &Pipeline, first: &FirstStage) -> Option<usize> {
+    parts.iter().position(|part| *part == Part { pipeline, first })
+}
+
+/// `take` gives the lines of a part.
+fn evaluate(metrics: &Metrics, parts: &[Part<'_>], take: &mut dyn FnMut(usize) -> Vec<Line>) -> Operand {
     match metrics {
         Metrics::Constant(value) => Operand::Constant(number(value)),
         Metrics::Series { pipeline, first } => {
-            let part = parts.iter().position(|part| *part == Part { pipeline, first });
-            Operand::Lines(part.and_then(|index| of_parts.get(index)).cloned().unwrap_or_default())
+            Operand::Lines(part_of(parts, pipeline, first).map(take).unwrap_or_default())
         }
-        Metrics::Staged { of, stages } => match evaluate(of, parts, of_parts) {
+        Metrics::Staged { of, stages } => match evaluate(of, parts, take) {
             Operand::Lines(lines) => Operand::Lines(stages.iter().fold(lines, stage)),
             constant => constant,
         },
         Metrics::Binary { op, left, right } => {
             let op: Arithmetic = *op;
-            match (evaluate(left, parts, of_parts), evaluate(right, parts, of_parts)) {
+            match (evaluate(left, parts, take), evaluate(right, parts, take)) {
                 (Operand::Lines(left), Operand::Lines(right)) => Operand::Lines(stages::join(op, &left, &right)),
                 (Operand::Lines(lines), Operand::Constant(constant)) => {
                     Operand::Lines(stages::scale(lines, |number| stages::apply(op, number, constant)))

@@ -181,9 +181,9 @@ fn normal(value: Value) -> Value {
 fn points(path: &Path) -> Points {
     let mut latest: BTreeMap<String, (String, Value)> = BTreeMap::new();
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    // Labels are texts here, and one that is empty is left out: to Prometheus that is the same.
+    // Labels that come from attributes are texts here, and one that is empty is left out: to Prometheus that is the same.
     let as_text = |mut attribute: Value| {
-        if let Some(truth) = attribute["value"]["boolValue"].as_bool() {
+        if let Some(truth) = attribute["value"]["boolValue"].as_bool().filter(|_| attribute["key"] != "failed") {
             attribute["value"] = serde_json::json!({"stringValue": truth.to_string()});
         }
         (attribute["value"]["stringValue"] != "").then(|| attribute.to_string())

@@ -88,8 +88,8 @@ pub struct StoreSettings {
 /// `extensions::spanreel::memory`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// `max_mib`; default 64. What caches, requests under way, sealing and queries may hold together, beside the program
-    /// itself; every share of it grows and shrinks with it.
+    /// `max_mib`; default 64. What caches, requests under way, sealing, queries and their answers may hold together, beside the
+    /// program itself; every share of it grows and shrinks with it.
     pub max_mib: u64,
 }
 

@@ -1,10 +1,10 @@
 //! An ordered list of key and value, as resources, scopes, spans, events, links and nested maps have it.
 
 use super::lazy::Lazy;
-use super::value::Value;
+use super::value::{Value, text_of};
 use super::write::put_message;
 use crate::otlp::view::messages;
-use crate::otlp::wire::{Fields, put_bytes};
+use crate::otlp::wire::{SoundFields, put_bytes};
 use std::borrow::Cow;
 
 /// Attributes in the order they came. Of a key that comes twice the first counts, as in the Collector.
@@ -25,7 +25,7 @@ pub struct Attribute<'a> {
 
 impl<'a> Attribute<'a> {
     fn parse(raw: &'a [u8]) -> Self {
-        Self { key: String::from_utf8_lossy(key_of(raw)), value: Lazy::new(), raw: Some(raw) }
+        Self { key: text_of(key_of(raw)), value: Lazy::new(), raw: Some(raw) }
     }
 
     fn new(key: Cow<'a, str>, value: Value<'a>) -> Self {
@@ -103,7 +103,7 @@ impl<'a> Attributes<'a> {
         const RESERVED_MAX: usize = 16;
         let mut entries = Vec::new();
         let mut left = message.len();
-        for field in Fields::new(message).map_while(Result::ok) {
+        for field in SoundFields::new(message) {
             if let Some(raw) = field.bytes(number) {
                 if entries.is_empty() {
                     entries.reserve_exact((1 + left / WIRE_BYTES).min(RESERVED_MAX));

@@ -3,8 +3,9 @@
 use super::Effect;
 use super::attributes::{Attributes, has_key};
 use super::lazy::Lazy;
+use super::value::text_of;
 use super::write::Verbatim;
-use crate::otlp::wire::{Field, Fields, Payload, put_bytes, put_fixed32, put_fixed64, put_uint};
+use crate::otlp::wire::{Field, Payload, SoundFields, put_bytes, put_fixed32, put_fixed64, put_uint};
 use std::borrow::Cow;
 
 /// A message with scalar fields and, under one number, attributes.
@@ -79,11 +80,15 @@ impl<'a> Record<'a> {
     pub fn get(&self, number: u32) -> Option<Payload<'_>> {
         match self.changes.iter().find(|(changed, _)| *changed == number) {
             Some((_, scalar)) => Some(scalar.payload()),
-            None => Fields::new(self.raw)
-                .map_while(Result::ok)
-                .filter(|field| field.number == number)
-                .last()
-                .map(|field| field.payload),
+            None => {
+                let mut found = None;
+                for field in SoundFields::new(self.raw) {
+                    if field.number == number {
+                        found = Some(field.payload);
+                    }
+                }
+                found
+            }
         }
     }
 
@@ -103,7 +108,7 @@ impl<'a> Record<'a> {
 
     /// Bytes that are no UTF-8 read as replacement characters.
     pub fn text(&self, number: u32) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.bytes(number))
+        text_of(self.bytes(number))
     }
 
     pub fn varint(&self, number: u32) -> u64 {
@@ -171,7 +176,7 @@ impl<'a> Record<'a> {
         let touched = bits(changed_numbers.chain(attributes_number).chain(asked.iter().copied()));
         let mut written = 0u64;
         let mut verbatim = Verbatim::of(self.raw);
-        for field in Fields::new(self.raw).map_while(Result::ok) {
+        for field in SoundFields::new(self.raw) {
             if bits([field.number]) & touched == 0 {
                 verbatim.keep(&field);
                 continue;

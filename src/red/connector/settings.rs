@@ -4,7 +4,7 @@
 use super::super::facts::Keys;
 use super::super::graph::{self, ServiceGraph};
 use super::super::histogram::{Bounds, Scheme};
-use super::super::otlp::Temporality;
+use super::super::otlp::{GRAPH_SCOPE, Temporality};
 use super::super::settings::{DIMENSIONS_MAX, check_bounds};
 use super::super::{Engine, Family, Kind};
 use super::How;
@@ -122,7 +122,7 @@ impl ServiceGraphConnectorSettings {
         let engine = Engine::new(keys, None, Some(graph), STALE_MILLIS);
         let how = How {
             name,
-            scope: "traces_service_graph",
+            scope: GRAPH_SCOPE,
             interval: self.interval,
             temporality: Temporality::Cumulative,
             exemplars_max: 0,

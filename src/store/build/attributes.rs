@@ -23,6 +23,8 @@ pub(super) struct Attributes {
     columns: Vec<OpenColumn>,
     /// Columns of earlier builds, for their memory.
     spare: Vec<OpenColumn>,
+    /// Otherwise the memory of a column goes once it is finished.
+    is_kept: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,7 @@ impl Attributes {
             names: HashMap::new(),
             columns: Vec::new(),
             spare: Vec::new(),
+            is_kept: true,
         }
     }
 
@@ -101,11 +104,13 @@ impl Attributes {
 
     /// The columns; the builder is then ready for another segment.
     pub fn finish<B: Bytes + ?Sized>(&mut self, order: Order<'_>, batches: &B) -> Named {
-        let columns = &self.columns;
-        let mut named: Named = columns
-            .iter()
-            .map(|column| (Arc::clone(&column.name), column.finish(self.shape, order, batches)))
-            .collect();
+        let mut named: Named = Vec::with_capacity(self.columns.len());
+        for column in std::mem::take(&mut self.columns) {
+            named.push((Arc::clone(&column.name), column.finish(self.shape, order, batches)));
+            if self.is_kept && self.spare.len() < SPARE_MAX {
+                self.spare.push(column);
+            }
+        }
         named.sort_by(|a, b| a.0.cmp(&b.0));
         // Names that differ only in what is not UTF-8 read the same; the first stands for them.
         named.dedup_by(|later, first| later.0 == first.0);
@@ -117,11 +122,13 @@ impl Attributes {
     pub fn release_known(&mut self) {
         self.seen.release();
         self.targets = Vec::new();
+        self.is_kept = false;
     }
 
     /// Frees the memory of earlier builds.
     pub fn release_spare(&mut self) {
         self.spare = Vec::new();
+        self.is_kept = true;
     }
 
     pub fn clear(&mut self) {

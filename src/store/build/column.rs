@@ -126,7 +126,10 @@ impl FieldColumn {
             Column::Unlisted { sketches } => sketches.len() * 2,
             Column::Listed(dictionary) => {
                 let text: usize = dictionary.strings.iter().map(|string| string.len() + 4).sum();
-                text + dictionary.ints.len() * 8 + dictionary.others.iter().map(cell_bytes).sum::<usize>()
+                size_of::<Dictionary>()
+                    + text
+                    + dictionary.ints.len() * 8
+                    + dictionary.others.iter().map(cell_bytes).sum::<usize>()
             }
         };
         size_of::<Self>() + values + self.codes.bytes()

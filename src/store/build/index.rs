@@ -77,8 +77,7 @@ impl Builder {
 
     /// The segment; the builder is then ready for another one, with the memory that it has.
     pub fn finish(&mut self) -> Built {
-        let keys: Vec<_> = self.rows.iter().map(|row| row.key).collect();
-        let sorted = super::order::sort(&keys, &self.traces);
+        let sorted = super::order::sort(&self.rows, &self.traces);
         let order = Order { ranks: Some(&sorted.ranks), rows: sorted.arrivals.len() };
         let rows: Vec<_> = sorted.arrivals.iter().filter_map(|arrival| self.rows.get(*arrival as usize)).collect();
 

@@ -17,6 +17,12 @@ pub(super) struct RowKey {
     pub kind: u64,
 }
 
+impl AsRef<Self> for RowKey {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl RowKey {
     pub fn known_kind(&self) -> Kind {
         Kind::from_otlp(self.kind)
@@ -37,7 +43,7 @@ pub(super) struct Sorted {
 }
 
 /// Sorts by trace id, start, span id and kind. Of rows with the same trace, span id and kind the first to arrive counts.
-pub(super) fn sort(rows: &[RowKey], trace_ids: &[TraceId]) -> Sorted {
+pub(super) fn sort(rows: &[impl AsRef<RowKey>], trace_ids: &[TraceId]) -> Sorted {
     let mut order: Vec<(TraceId, u32)> = trace_ids.iter().copied().zip(0u32..).collect();
     order.sort_unstable();
     let mut by_trace = ByTrace::of(rows, trace_ids.len());
@@ -70,9 +76,9 @@ struct ByTrace {
 }
 
 impl ByTrace {
-    fn of(rows: &[RowKey], traces: usize) -> Self {
+    fn of(rows: &[impl AsRef<RowKey>], traces: usize) -> Self {
         let mut ends = vec![0u32; traces];
-        for trace in rows.iter().filter_map(|row| row.trace) {
+        for trace in rows.iter().filter_map(|row| row.as_ref().trace) {
             ends[trace as usize] += 1;
         }
         let mut sum = 0;
@@ -83,7 +89,7 @@ impl ByTrace {
         // `ends` are beginnings so far; placing the rows moves them to the ends.
         let mut grouped = vec![0; sum as usize];
         for (arrival, row) in (0u32..).zip(rows) {
-            let Some(trace) = row.trace else { continue };
+            let Some(trace) = row.as_ref().trace else { continue };
             let end = &mut ends[trace as usize];
             grouped[*end as usize] = arrival;
             *end += 1;
@@ -100,10 +106,10 @@ impl ByTrace {
 
 impl Sorted {
     /// `by_id` is lent for its memory.
-    fn add_trace(&mut self, rows: &[RowKey], members: &mut [u32], by_id: &mut Vec<(SpanId, u64, u32)>) {
+    fn add_trace(&mut self, rows: &[impl AsRef<RowKey>], members: &mut [u32], by_id: &mut Vec<(SpanId, u64, u32)>) {
         by_id.clear();
         by_id.extend(members.iter().map(|arrival| {
-            let row = &rows[*arrival as usize];
+            let row = rows[*arrival as usize].as_ref();
             (row.span, row.kind, *arrival)
         }));
         by_id.sort_unstable();
@@ -118,14 +124,14 @@ impl Sorted {
         let first_rank = self.arrivals.len();
         self.arrivals.extend(by_id.iter().map(|(_, _, arrival)| *arrival));
         self.arrivals[first_rank..].sort_unstable_by_key(|arrival| {
-            let row = &rows[*arrival as usize];
+            let row = rows[*arrival as usize].as_ref();
             (row.start, row.span, row.known_kind(), row.kind)
         });
         for (rank, arrival) in (first_rank as u32..).zip(&self.arrivals[first_rank..]) {
             self.ranks[*arrival as usize] = rank;
         }
         for arrival in &self.arrivals[first_rank..] {
-            let parent = match find_parent(&rows[*arrival as usize], by_id) {
+            let parent = match find_parent(rows[*arrival as usize].as_ref(), by_id) {
                 Found::Root => Parent::Root,
                 Found::Away => Parent::Away,
                 Found::Arrival(arrival) => Parent::Row(self.ranks[arrival as usize]),

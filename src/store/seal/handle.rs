@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{RetentionSettings, Runs, SealError, SealSettings, Sealer};
 use crate::spool::Spool;
+use crate::traceql::control::Pool;
 
 /// A run that is under way is cut short in less.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -29,7 +30,7 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// Starts the thread.
+    /// Starts the thread. What it needs to make a run it borrows from `memory`.
     ///
     /// # Errors
     /// No thread can be made.
@@ -38,9 +39,10 @@ impl Sealing {
         runs: Runs,
         settings: SealSettings,
         retention: RetentionSettings,
+        memory: Arc<Pool>,
     ) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
-        let mut sealer = Sealer::new(spool, runs, settings, retention);
+        let mut sealer = Sealer::new(spool, runs, settings, retention, memory);
         // From here on the spool keeps what is not sealed, whenever the thread gets to run.
         sealer.begin();
         let stopping = Arc::clone(&sealer.stopping);

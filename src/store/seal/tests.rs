@@ -58,7 +58,7 @@ impl Rig {
         let pipeline = runtime.block_on(spool.pipeline("traces")).unwrap();
         let runs =
             Runs::open(spool.database().clone(), Metrics::default(), crate::store::runs::Memory::default()).unwrap();
-        let sealer = Sealer::new(spool.clone(), runs, settings, RetentionSettings::default());
+        let sealer = Sealer::new(spool.clone(), runs, settings, RetentionSettings::default(), Pool::new(64 << 20));
         sealer.begin();
         Self { runtime, spool, pipeline, sealer }
     }
@@ -468,7 +468,8 @@ fn the_sealer_seals_by_size_and_age_and_stops() {
     assert!(!rig.sealer.seal_if_due().unwrap(), "nothing waits");
     rig.append(&request(vec![span(500, 1, 0, 1)]));
     let (settings, retention) = (SealSettings::default(), RetentionSettings::default());
-    let sealing = Sealing::start(rig.spool.clone(), rig.sealer.runs.clone(), settings, retention).unwrap();
+    let memory = Pool::new(64 << 20);
+    let sealing = Sealing::start(rig.spool.clone(), rig.sealer.runs.clone(), settings, retention, memory).unwrap();
     sealing.seal_all().ok().unwrap();
     assert!(rig.view().may_hold(id(500)));
     sealing.stop();

@@ -23,7 +23,7 @@ use crate::store::build::{Builder, Pushed};
 use crate::store::format::key::{MADE_ANEW, RunKey};
 use crate::store::retention::DropReason;
 use crate::store::runs::{RunSegment, SegmentRecord, Unsaved};
-use crate::store::seal::pace::Hurry;
+use crate::store::seal::pace::{Hurry, Stopped};
 use crate::traceql::segment::{Segment, SegmentError, Traces};
 
 /// The files of a run that was made anew.
@@ -86,6 +86,7 @@ impl Sealer {
         self.thinning = Some(run);
         let segments = self.runs.view().of(run);
         let Some(before) = segments.first().map(|segment| segment.run().record.clone()) else { return Ok(false) };
+        let Some(_loan) = self.borrow(before.raw_bytes) else { return Err(Stopped.into()) };
         let mut listed: Vec<Listed> = Vec::with_capacity(segments.len());
         for segment in &segments {
             listed.push((Arc::clone(segment), segment.traces()?));

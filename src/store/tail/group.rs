@@ -173,7 +173,8 @@ impl Group {
                 batches.pop();
             }
         }
-        let built = builder.finish();
+        // Kept, its memory would be more than all columns of the tail may take.
+        let built = builder.finish_lean();
         drop(builder);
         let bytes = built.index.bytes() + built.spans.places.len() * size_of::<Place>();
         Ok(Resident { index: built.index, places: built.spans.places, batches, bytes })

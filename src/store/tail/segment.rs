@@ -34,7 +34,7 @@ struct Kept {
 
 /// A query reads a segment's spans in the order of their traces, so it comes back to all batches of a group again and
 /// again: enough for two groups, one for each thread that a query is likely to have.
-const KEPT_BYTES_MAX: usize = 8 << 20;
+const KEPT_BYTES_MAX: usize = 4 << 20;
 
 impl TailSegment {
     pub fn new(shared: Arc<Shared>, group: Arc<Group>, raw: Arc<RawBatches>) -> Self {
@@ -44,7 +44,8 @@ impl TailSegment {
     fn resident(&self) -> Result<Arc<Resident>, SegmentError> {
         let (resident, fresh) = self.group.resident(&self.shared)?;
         if fresh {
-            self.shared.trim();
+            let groups = lock(&self.shared.state).plan.groups();
+            self.shared.trim(&groups);
         }
         Ok(resident)
     }

@@ -341,9 +341,11 @@ fn what_no_query_reads_any_more_leaves_memory_and_comes_back_when_one_does() {
     let newest = view.segments(11_999, u64::MAX).next().unwrap();
     newest.starts().unwrap();
     tail.release_idle(Seq::FIRST);
-    assert_eq!(resident_bytes().iter().map(|bytes| *bytes > 0).collect::<Vec<_>>(), [false, true]);
+    let left = resident_bytes();
+    let (newest_bytes, others) = left.split_last().unwrap();
+    assert!(*newest_bytes > 0 && !others.is_empty() && others.iter().all(|bytes| *bytes == 0), "{left:?}");
     tail.release_idle(rig.spool.range().end);
-    assert_eq!(resident_bytes(), [0, 0]);
+    assert!(resident_bytes().iter().all(|bytes| *bytes == 0), "{:?}", resident_bytes());
     assert_eq!(newest.starts().unwrap().iter().max(), Some(&11_999));
     rig.close();
 }

@@ -60,6 +60,16 @@ pub struct Scratch {
     rare: Vec<bool>,
 }
 
+impl Scratch {
+    /// What it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        (self.cells.capacity() + self.counted.capacity() + self.numbers.capacity()) * size_of::<u32>()
+            + self.sides.capacity() * size_of::<[u32; 2]>()
+            + self.rare.capacity()
+    }
+}
+
 /// Distinct values of an attribute in a segment up to which all are counted. Where there are more, only those are that at
 /// least two spans of one side have there, and one of [`COMMON_AMONG`].
 const SEGMENT_VALUES_MAX: usize = 256;
@@ -135,13 +145,17 @@ impl<'q> Comparison<'q> {
     /// The query needs too much memory.
     pub fn merge(&mut self, other: Self, control: &Control) -> Result<(), Stopped> {
         for (field, tally) in other.attributes {
-            let width = self.width;
-            self.tally(field, control)?.merge(&tally, width, control)?;
+            self.tally(field, control)?.merge(&tally, control)?;
             control.release(tally.booked_bytes);
         }
         self.baseline_exemplars.merge(other.baseline_exemplars, &[0]);
         self.selection_exemplars.merge(other.selection_exemplars, &[0]);
         Ok(())
+    }
+
+    #[must_use]
+    pub fn booked_bytes(&self) -> usize {
+        self.attributes.values().map(|tally| tally.booked_bytes).sum()
     }
 
     /// How many [`Comparison::lines`] there are, at most.
@@ -185,7 +199,7 @@ impl<'q> Comparison<'q> {
                         .cloned()
                         .collect(),
                 });
-                for (value, counts) in tally.top(side, self.plan.top, self.width) {
+                for (value, counts) in tally.top(side, self.plan.top) {
                     let labels = labels(values_label, Some(value.clone()));
                     lines.push(Line { labels, numbers: numbers(counts), exemplars: Vec::new() });
                 }
@@ -264,11 +278,11 @@ impl<'q> Comparison<'q> {
             for (index, counts) in scratch.counted.chunks(width).enumerate() {
                 let code = of_groups.map_or(index as Code, |codes| codes.get(index).copied().unwrap_or(NIL));
                 if counts.iter().any(|count| *count > 0) {
-                    tally.add((&coded, code, scratch.is_rare(code)), counts, width, control)?;
+                    tally.add((&coded, code, scratch.is_rare(code)), counts, control)?;
                 }
             }
         } else {
-            tally.add_rows(&coded, rows, scratch, width, control)?;
+            tally.add_rows(&coded, rows, scratch, control)?;
         }
         tally.bound(control);
         Ok(())

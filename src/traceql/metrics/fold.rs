@@ -44,6 +44,18 @@ pub struct Scratch {
     buckets: Vec<Bucket>,
 }
 
+impl Scratch {
+    /// What it holds, but for tables of distinct values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.columns.bytes()
+            + self.codes.capacity() * size_of::<Code>()
+            + self.series.capacity() * size_of::<u32>()
+            + self.numbers.capacity() * size_of::<f64>()
+            + self.buckets.capacity() * size_of::<Bucket>()
+    }
+}
+
 /// The label of histogram series: the upper bound of the bucket.
 const BUCKET_LABEL: &str = "__bucket";
 /// The label of quantile series.
@@ -106,6 +118,11 @@ impl<'q> Fold<'q> {
         self.grouping.groups().len()
     }
 
+    #[must_use]
+    pub fn booked_bytes(&self) -> usize {
+        self.grouping.booked_bytes() + self.cells.booked_bytes()
+    }
+
     /// How many [`Fold::lines`] there are.
     #[must_use]
     pub fn line_count(&self) -> usize {
@@ -159,7 +176,7 @@ impl<'q> Fold<'q> {
         let numbers: Vec<u32> = numbers.collect::<Result<_, _>>()?;
         self.cells.grow(self.grouping.groups().len(), control)?;
         self.cells.merge(&other.cells, &numbers, control)?;
-        control.release(other.grouping.booked_bytes() + other.cells.booked_bytes());
+        control.release(other.booked_bytes());
         self.exemplars.merge(other.exemplars, &numbers);
         Ok(())
     }

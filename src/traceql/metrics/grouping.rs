@@ -33,6 +33,14 @@ pub struct Columns {
     table: Vec<u32>,
 }
 
+impl Columns {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let codes: usize = self.codes.iter().map(|codes| codes.capacity() * size_of::<Code>()).sum();
+        codes + self.table.capacity() * size_of::<u32>()
+    }
+}
+
 /// Combinations of codes up to this go through a table of a number each (1 MiB); beyond it they are hashed.
 const TABLE_MAX: usize = 1 << 18;
 

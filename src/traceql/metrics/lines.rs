@@ -51,9 +51,11 @@ impl Line {
     /// `None` for a series without any sample.
     #[must_use]
     pub fn into_series(self, intervals: &Intervals) -> Option<Series> {
-        let present = self.numbers.iter().enumerate().filter(|(_, number)| !number.is_nan());
-        let samples: Vec<Sample> =
-            present.map(|(interval, value)| Sample { at_ms: intervals.sample_ms(interval), value: *value }).collect();
+        let present = || self.numbers.iter().enumerate().filter(|(_, number)| !number.is_nan());
+        // Not collected: it would grow to twice of what is there.
+        let mut samples = Vec::with_capacity(present().count());
+        samples
+            .extend(present().map(|(interval, value)| Sample { at_ms: intervals.sample_ms(interval), value: *value }));
         if samples.is_empty() {
             return None;
         }

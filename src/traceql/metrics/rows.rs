@@ -33,6 +33,12 @@ pub struct Selected {
 }
 
 impl Selected {
+    /// What it holds, to be used again.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<u16>() + self.intervals.capacity() * size_of::<u32>()
+    }
+
     /// The matching rows whose start is within the intervals.
     ///
     /// # Errors

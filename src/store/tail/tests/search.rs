@@ -7,7 +7,7 @@ use crate::store::retention::RetentionSettings;
 use crate::store::runs::{self, Runs};
 use crate::store::seal::{SealSettings, Sealing};
 use crate::traceql::answer::FoundTrace;
-use crate::traceql::control::Control;
+use crate::traceql::control::{Control, Pool};
 use crate::traceql::parse;
 use crate::traceql::request::SearchRequest;
 use crate::traceql::search;
@@ -140,8 +140,10 @@ proptest! {
         let memory = Memory::whole(&plain(&requests));
         let rig = Rig::new();
         let runs = Runs::open(rig.spool.database().clone(), runs::Metrics::default(), runs::Memory::default()).unwrap();
+        let (settings_of_sealer, retention) = (SealSettings::default(), RetentionSettings::default());
+        let memory_of_sealer = Pool::new(64 << 20);
         let sealing =
-            Sealing::start(rig.spool.clone(), runs.clone(), SealSettings::default(), RetentionSettings::default()).unwrap();
+            Sealing::start(rig.spool.clone(), runs.clone(), settings_of_sealer, retention, memory_of_sealer).unwrap();
         let store = Store::new(rig.spool.clone(), Arc::new(runs), settings);
         let (sealed, in_tail) = requests.split_at(sealed.index(requests.len() + 1));
         sealed.iter().for_each(|request| rig.append(request));

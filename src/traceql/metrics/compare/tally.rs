@@ -10,6 +10,7 @@ use crate::traceql::coded::{Coded, Met};
 use crate::traceql::column::Code;
 use crate::traceql::control::{Control, Stopped};
 use crate::traceql::keys;
+use crate::traceql::metrics::table::Table;
 use crate::traceql::value::Value;
 
 /// Counts for one attribute.
@@ -18,8 +19,10 @@ pub(super) struct Tally {
     /// Scratch for the key of a value.
     key: Vec<u8>,
     pub(super) values: Vec<Value>,
-    /// By value, then cell.
-    counts: Vec<u64>,
+    /// A line for each value, by cell.
+    counts: Table<u64>,
+    /// What they take.
+    counts_bytes: usize,
     /// By cell: values of any kind, those left out included.
     pub(super) totals: Vec<u64>,
     /// Spans whose values were to be looked at one by one.
@@ -48,7 +51,8 @@ impl Tally {
             numbers: HashMap::default(),
             key: Vec::new(),
             values: Vec::new(),
-            counts: Vec::new(),
+            counts: Table::new(width, 0),
+            counts_bytes: 0,
             totals: vec![0; width],
             lookups: 0,
             has_too_many: false,
@@ -66,7 +70,6 @@ impl Tally {
         &mut self,
         (coded, code, is_rare): (&Coded, Code, bool),
         counts: &[u32],
-        width: usize,
         control: &Control,
     ) -> Result<(), Stopped> {
         let mut result = Ok(());
@@ -77,9 +80,9 @@ impl Tally {
             if is_rare || self.has_too_many {
                 return;
             }
-            match self.number(met, width, control) {
+            match self.number(met, control) {
                 Ok(number) => {
-                    let own = self.counts.iter_mut().skip(number as usize * width);
+                    let own = self.counts.line_mut(number as usize).iter_mut();
                     own.zip(counts).for_each(|(own, count)| *own += u64::from(*count));
                 }
                 Err(stopped) => result = Err(stopped),
@@ -94,7 +97,6 @@ impl Tally {
         coded: &Coded,
         rows: &[u16],
         scratch: &mut Scratch,
-        width: usize,
         control: &Control,
     ) -> Result<(), Stopped> {
         scratch.numbers.clear();
@@ -104,7 +106,7 @@ impl Tally {
             let is_left_out = self.has_too_many || scratch.is_rare(code);
             let Some(number) = scratch.numbers.get_mut(usize::from(code)) else { continue };
             if *number == UNASKED {
-                let only = if is_left_out { None } else { self.only_number(coded, code, width, control)? };
+                let only = if is_left_out { None } else { self.only_number(coded, code, control)? };
                 *number = only.unwrap_or(NOT_ONE);
             }
             if *number == NOT_ONE {
@@ -113,45 +115,39 @@ impl Tally {
                     if is_left_out {
                         return self.count_total(*cell as usize, 1);
                     }
-                    match self.number(met, width, control) {
-                        Ok(number) => self.count(number, *cell as usize, width),
+                    match self.number(met, control) {
+                        Ok(number) => self.count(number, *cell as usize),
                         Err(stopped) => result = Err(stopped),
                     }
                 });
                 result?;
             } else {
-                self.count(*number, *cell as usize, width);
+                self.count(*number, *cell as usize);
             }
         }
         Ok(())
     }
 
     /// The number of the value of a code, if it stands for one.
-    fn only_number(
-        &mut self,
-        coded: &Coded,
-        code: Code,
-        width: usize,
-        control: &Control,
-    ) -> Result<Option<u32>, Stopped> {
+    fn only_number(&mut self, coded: &Coded, code: Code, control: &Control) -> Result<Option<u32>, Stopped> {
         let (mut met, mut number) = (0, Ok(0));
         coded.each(code, |value| {
             met += 1;
             if met == 1 {
-                number = self.number(value, width, control);
+                number = self.number(value, control);
             }
         });
         number.map(|number| (met == 1).then_some(number))
     }
 
-    fn count(&mut self, number: u32, cell: usize, width: usize) {
-        if let Some(own) = self.counts.get_mut(number as usize * width + cell) {
+    fn count(&mut self, number: u32, cell: usize) {
+        if let Some(own) = self.counts.get_mut(number as usize, cell) {
             *own += 1;
         }
         self.count_total(cell, 1);
     }
 
-    pub(super) fn merge(&mut self, other: &Self, width: usize, control: &Control) -> Result<(), Stopped> {
+    pub(super) fn merge(&mut self, other: &Self, control: &Control) -> Result<(), Stopped> {
         self.lookups = self.lookups.saturating_add(other.lookups);
         self.totals.iter_mut().zip(&other.totals).for_each(|(total, other)| *total += other);
         if other.has_too_many {
@@ -160,28 +156,30 @@ impl Tally {
         if self.has_too_many {
             return Ok(());
         }
-        for (value, counts) in other.values.iter().zip(other.counts.chunks(width)) {
-            let number = self.number(Met::Value(value), width, control)?;
-            let own = self.counts.iter_mut().skip(number as usize * width);
-            own.zip(counts).for_each(|(count, other)| *count += other);
+        for (line, value) in other.values.iter().enumerate() {
+            let number = self.number(Met::Value(value), control)?;
+            let own = self.counts.line_mut(number as usize).iter_mut();
+            own.zip(other.counts.line(line)).for_each(|(count, other)| *count += other);
         }
         self.bound(control);
         Ok(())
     }
 
-    fn number(&mut self, met: Met<'_>, width: usize, control: &Control) -> Result<u32, Stopped> {
+    fn number(&mut self, met: Met<'_>, control: &Control) -> Result<u32, Stopped> {
         self.key.clear();
         met.write_key(&mut self.key);
         if let Some(known) = self.numbers.get(self.key.as_slice()) {
             return Ok(*known);
         }
-        let bytes = booked_for(self.key.len(), width);
+        let number = self.values.len() as u32;
+        let before = self.counts_bytes;
+        self.counts.grow(self.values.len() + 1, &mut self.counts_bytes, control)?;
+        self.booked_bytes += self.counts_bytes - before;
+        let bytes = booked_for(self.key.len());
         control.reserve(bytes)?;
         self.booked_bytes += bytes;
-        let number = self.values.len() as u32;
         self.numbers.insert(self.key.as_slice().into(), number);
         self.values.push(met.into_value());
-        self.counts.resize(self.counts.len() + width, 0);
         Ok(number)
     }
 
@@ -200,20 +198,23 @@ impl Tally {
     /// Leaves out all values, now and later, and their memory.
     fn forget_values(&mut self, control: &Control) {
         self.has_too_many = true;
-        let width = self.totals.len();
-        let freed = self.numbers.keys().map(|key| booked_for(key.len(), width)).sum();
-        (self.numbers, self.values, self.counts) = Default::default();
+        let freed = self.counts_bytes + self.numbers.keys().map(|key| booked_for(key.len())).sum::<usize>();
+        (self.numbers, self.values) = Default::default();
+        (self.counts, self.counts_bytes) = (Table::new(self.totals.len(), 0), 0);
         self.booked_bytes = self.booked_bytes.saturating_sub(freed);
         control.release(freed);
     }
 
     /// The most frequent values of a side, with a count for each interval.
-    pub(super) fn top(&self, side: usize, top: usize, width: usize) -> Vec<(&Value, &[u64])> {
+    pub(super) fn top(&self, side: usize, top: usize) -> Vec<(&Value, &[u64])> {
         if self.is_unlisted() {
             return Vec::new();
         }
-        let sides = self.values.iter().zip(self.counts.chunks(width));
-        let of_side = sides.map(|(value, counts)| (value, counts.chunks(width / 2).nth(side).unwrap_or_default()));
+        let half = self.totals.len() / 2;
+        let of_side = self.values.iter().enumerate().map(|(line, value)| {
+            let counts = self.counts.line(line).get(side * half..(side + 1) * half);
+            (value, counts.unwrap_or_default())
+        });
         let mut met: Vec<(u64, &Value, &[u64])> =
             of_side.map(|(value, counts)| (counts.iter().sum(), value, counts)).filter(|(sum, ..)| *sum > 0).collect();
         met.sort_by(|(left, left_value, _), (right, right_value, _)| {
@@ -224,9 +225,9 @@ impl Tally {
     }
 }
 
-/// What one value with a key of so many bytes takes.
-fn booked_for(key_len: usize, width: usize) -> usize {
-    2 * key_len + width * size_of::<u64>() + VALUE_OVERHEAD_BYTES
+/// What one value with a key of so many bytes takes, beside its counts.
+fn booked_for(key_len: usize) -> usize {
+    2 * key_len + VALUE_OVERHEAD_BYTES
 }
 
 #[cfg(test)]
@@ -243,11 +244,11 @@ mod tests {
         for number in 0..150_000_i64 {
             let value = Value::String(format!("value number {number}").into());
             if !tally.has_too_many {
-                tally.number(Met::Value(&value), 2, &control).unwrap();
+                tally.number(Met::Value(&value), &control).unwrap();
             }
             tally.bound(&control);
         }
-        assert!(tally.has_too_many && tally.values.is_empty() && tally.numbers.is_empty() && tally.counts.is_empty());
+        assert!(tally.has_too_many && tally.values.is_empty() && tally.numbers.is_empty() && tally.counts.lines() == 0);
         assert_eq!((control.used_bytes(), tally.booked_bytes), (0, 0));
     }
 
@@ -258,8 +259,8 @@ mod tests {
         let tally_of = |numbers: std::ops::Range<usize>| {
             let mut tally = Tally::new(2, 0);
             for number in numbers {
-                let number = tally.number(Met::Int(number as i64), 2, &control).unwrap();
-                tally.count(number, 0, 2);
+                let number = tally.number(Met::Int(number as i64), &control).unwrap();
+                tally.count(number, 0);
                 tally.bound(&control);
             }
             tally
@@ -267,9 +268,9 @@ mod tests {
         for cut in [1, VALUES_MAX / 2, VALUES_MAX, VALUES_MAX + 1] {
             let mut merged = tally_of(0..cut);
             let other = tally_of(cut..VALUES_MAX + 1);
-            merged.merge(&other, 2, &control).unwrap();
+            merged.merge(&other, &control).unwrap();
             control.release(other.booked_bytes);
-            assert!(merged.top(0, 10, 2).is_empty(), "{cut}");
+            assert!(merged.top(0, 10).is_empty(), "{cut}");
             assert_eq!(merged.totals.first(), Some(&(VALUES_MAX as u64 + 1)), "{cut}");
             control.release(merged.booked_bytes);
         }
