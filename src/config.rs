@@ -26,6 +26,7 @@ pub mod section;
 mod source;
 mod structure;
 pub mod telemetry;
+pub mod tls;
 pub mod url;
 mod yaml;
 
@@ -119,7 +120,9 @@ pub struct Pipeline {
 /// Loads a configuration, or says everything that is wrong with it.
 pub fn load<K: Kit>(input: &Input<'_>) -> Result<Loaded<K>, Diagnostics> {
     let report = Report::default();
-    let mut root = merged(input)?;
+    let Some(mut root) = merged(input, &report).filter(|_| !report.has_errors()) else {
+        return Err(report.into_diagnostics());
+    };
     expand::Expander { env: input.env, files: input.files, report: &report }.expand(&mut root, "");
     let config = structure::read::<K>(&root, &report);
     if !report.has_errors() {
@@ -128,9 +131,9 @@ pub fn load<K: Kit>(input: &Input<'_>) -> Result<Loaded<K>, Diagnostics> {
     Ok(Loaded { notes: report.into_result()?, config })
 }
 
-fn merged(input: &Input<'_>) -> Result<node::Node, Diagnostics> {
-    let report = Report::default();
-    let sources = input.sources.iter().map(|source| source.read(input.env));
+/// `None` and trees that are not whole come with errors in the report.
+fn merged(input: &Input<'_>, report: &Report) -> Option<node::Node> {
+    let sources = input.sources.iter().map(|source| source.read(input.env, report));
     let sets = input.sets.iter().map(|set| source::read_set(set));
     let mut root: Option<node::Node> = None;
     for tree in sources.chain(sets) {
@@ -142,6 +145,8 @@ fn merged(input: &Input<'_>) -> Result<node::Node, Diagnostics> {
             (Err(error), _) => report.add(error),
         }
     }
-    report.into_result()?;
-    root.ok_or_else(|| Diagnostic::error(None, "", "at least one --config must be provided").into())
+    if input.sources.is_empty() && input.sets.is_empty() {
+        report.add(Diagnostic::error(None, "", "at least one --config must be provided"));
+    }
+    root
 }

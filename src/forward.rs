@@ -41,6 +41,7 @@ mod request;
 mod retry;
 mod sampling;
 pub mod settings;
+mod sizes;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -106,7 +107,7 @@ impl Destination {
         feed: impl Into<Feed>,
         around: Surroundings<'_>,
     ) -> Result<Self, BuildError> {
-        let pages = around.metrics.pages.clone();
+        let (pages, files) = (around.metrics.pages.clone(), around.metrics.files.clone());
         let Surroundings { signal, batch, delivery, credentials, metrics, budget } = around;
         let (metrics, feed) = (metrics.of(name), feed.into());
         let kind = match settings {
@@ -136,7 +137,7 @@ impl Destination {
                 Kind::Debug(Engine::new(feed, link.delivering(delivery), batch, 1))
             }
             ExporterSettings::File(settings) => {
-                let writer = file::Writer::new(settings, signal);
+                let writer = file::Writer::new(settings, signal, &files);
                 let retry = RetrySettings::default();
                 let link = Link::new(name, writer, Dialect::Plain, Compression::None, retry, metrics, budget);
                 // One at a time: lines in the order of the spool.

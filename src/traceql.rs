@@ -38,6 +38,7 @@ pub mod trace;
 mod validate;
 pub mod value;
 mod walk;
+pub mod wanted;
 
 pub use error::{Invalid, ParseError, QueryError, TooManyGroups};
 pub use lenient::{lenient, pinned};

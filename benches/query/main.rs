@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! cargo bench --bench query -- [--spans 1000000] [--repeat 50] [--intake SPANS_PER_SECOND] [--hours 1] [--report FILE]
+//!                              [--keep FOLDER] [--only TEXT]
 //! ```
+//!
+//! With `--keep` what was stored stays in the folder, and is asked again the next time instead of being sent. With `--only`
+//! only questions are asked that have the text in them.
 //!
 //! The spans are sent over OTLP like anybody's, then the process is stopped and started again: the first answer to each
 //! question is *cold* (a new process, and the kernel's page cache dropped where that is allowed), the others are *warm*.
@@ -32,8 +36,11 @@ use support::spanreel::{Options, Spanreel};
 /// Sealing is over when the figure of waiting spans has not changed for this long.
 const SETTLED: Duration = Duration::from_secs(5);
 const SETTLE_BOUND: Duration = Duration::from_secs(180);
+/// Metrics may ask about a day at the most, and questions ask a little around everything.
+const MARGIN: Duration = Duration::from_secs(60);
 /// Traces looked up by id.
 const LOOK_UPS: u64 = 500;
+const LOOK_UP: &str = "trace by id";
 
 struct Arguments {
     spans: u64,
@@ -41,6 +48,8 @@ struct Arguments {
     intake: u64,
     hours: u64,
     report: Option<PathBuf>,
+    keep: Option<PathBuf>,
+    only: String,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +73,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments { spans: 1_000_000, repeat: 50, intake: 0, hours: 1, report: None };
+    let mut arguments =
+        Arguments { spans: 1_000_000, repeat: 50, intake: 0, hours: 1, report: None, keep: None, only: String::new() };
     while let Some(flag) = given.next() {
         // `cargo bench` says so itself.
         if flag == "--bench" {
@@ -78,6 +88,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
             "--intake" => arguments.intake = number()?,
             "--hours" => arguments.hours = number()?.max(1),
             "--report" => arguments.report = Some(value.into()),
+            "--keep" => arguments.keep = Some(value.into()),
+            "--only" => arguments.only = value,
             _ => return Err(format!("unknown argument {flag}")),
         }
     }
@@ -85,25 +97,16 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
 }
 
 async fn measure(arguments: &Arguments) -> String {
-    let mut spanreel = Spanreel::start(&Options::default()).await;
-    let shop = Shop::ending_now(arguments.spans, Duration::from_secs(arguments.hours * 3600));
-
-    eprintln!("== sending {} spans", shop.spans());
-    let (user, system) = spanreel.process().user_and_system_time();
-    let started = Instant::now();
-    let raw_bytes = send(&spanreel, &shop, 0..shop.groups(), None).await;
-    let sending = started.elapsed();
-    settle(&mut spanreel).await;
-    let (user_after, system_after) = spanreel.process().user_and_system_time();
-    let cpu = (user_after + system_after) - (user + system);
-    let store_peak = spanreel.process().peak_memory();
-    let written = spanreel.process().written_bytes();
-    let metrics = spanreel.metrics().await;
-    let sealed = |name: &str| metrics.sum(name, &[]).unwrap_or_default();
-    let (runs, sealed_spans, sealed_bytes) =
-        (sealed("spanreel_store_runs"), sealed("spanreel_store_spans"), sealed("spanreel_store_bytes"));
-    assert!(spanreel.stop().success(), "an ordered stop");
-    let disk = folder_bytes(&spanreel.data);
+    let kept = arguments.keep.as_ref().and_then(|folder| Shop::kept_in(folder));
+    let shop = kept.clone().unwrap_or_else(|| {
+        Shop::ending_now(arguments.spans, Duration::from_secs(arguments.hours * 3600).saturating_sub(MARGIN))
+    });
+    let data = arguments.keep.as_ref().map(|folder| folder.join("data"));
+    let mut spanreel = Spanreel::prepare(&Options { data, ..Options::default() });
+    let stored = if kept.is_some() { String::new() } else { store(&mut spanreel, &shop).await };
+    if let Some(folder) = &arguments.keep {
+        shop.keep_in(folder);
+    }
 
     let dropped = drop_page_cache();
     spanreel.start_again().await;
@@ -117,42 +120,72 @@ async fn measure(arguments: &Arguments) -> String {
     });
 
     let mut lines = Vec::new();
-    for question in questions::all(&shop) {
-        let line = ask(&spanreel, &question, arguments.repeat, arguments.intake == 0).await;
+    let mut note = |line: String| {
         eprintln!("{line}");
         lines.push(line);
+    };
+    for question in questions::all(&shop).iter().filter(|question| question.title.contains(&arguments.only)) {
+        note(ask(&spanreel, question, arguments.repeat, arguments.intake == 0).await);
     }
-    lines.push(look_up(&spanreel, &shop).await);
+    if LOOK_UP.contains(&arguments.only) {
+        note(look_up(&spanreel, &shop).await);
+    }
     let query_peak = spanreel.process().peak_memory();
     stop.store(true, Ordering::Relaxed);
     if let Some(intake) = intake {
         intake.await.expect("the intake does not panic");
     }
+    assert!(spanreel.stop().success(), "an ordered stop");
 
-    let spans = shop.spans() as f64;
-    let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
     format!(
-        "{} spans of {:.0} bytes in {} traces over {} h{}; page cache {}dropped before the first answers.\n\n\
-         Sent and stored: {:.2} us of CPU a span ({:.0} spans/s offered), {:.2} bytes written a raw byte, peak RSS {:.1} MiB. \
-         {sealed_spans} spans are in {runs} sealed runs, at {:.1} bytes a span; the directory as a whole has {:.1} MiB, with the \
-         log (up to 64 MiB, reused) and what of the spool was not released yet. Peak RSS of the process that answered: \
-         {:.1} MiB.\n\n\
+        "{} spans in {} traces over {:.1} h{}; page cache {}dropped before the first answers.\n\n\
+         {stored}Peak RSS of the process that answered: {:.1} MiB.\n\n\
          | question | found | cold, ms | p50, ms | p99, ms |\n| --- | ---: | ---: | ---: | ---: |\n{}\n",
         shop.spans(),
-        raw_bytes as f64 / spans,
         shop.traces(),
-        arguments.hours,
+        shop.duration().as_secs_f64() / 3600.0,
         if arguments.intake > 0 { format!(", while {} spans/s arrive", arguments.intake) } else { String::new() },
         if dropped { "" } else { "not " },
-        cpu.as_secs_f64() * 1e6 / spans,
-        spans / sending.as_secs_f64(),
-        written as f64 / raw_bytes as f64,
-        mib(store_peak),
-        sealed_bytes / sealed_spans.max(1.0),
-        mib(disk),
         mib(query_peak),
         lines.join("\n"),
     )
+}
+
+/// Sends everything, waits until it is sealed, and stops; what that took.
+async fn store(spanreel: &mut Spanreel, shop: &Shop) -> String {
+    spanreel.start_again().await;
+    eprintln!("== sending {} spans", shop.spans());
+    let (user, system) = spanreel.process().user_and_system_time();
+    let started = Instant::now();
+    let raw_bytes = send(spanreel, shop, 0..shop.groups(), None).await;
+    let sending = started.elapsed();
+    settle(spanreel).await;
+    let (user_after, system_after) = spanreel.process().user_and_system_time();
+    let cpu = (user_after + system_after) - (user + system);
+    let peak = spanreel.process().peak_memory();
+    let written = spanreel.process().written_bytes();
+    let metrics = spanreel.metrics().await;
+    let sealed = |name: &str| metrics.sum(name, &[]).unwrap_or_default();
+    let (runs, sealed_spans, sealed_bytes) =
+        (sealed("spanreel_store_runs"), sealed("spanreel_store_spans"), sealed("spanreel_store_bytes"));
+    assert!(spanreel.stop().success(), "an ordered stop");
+    let spans = shop.spans() as f64;
+    format!(
+        "Spans of {:.0} bytes, sent and stored: {:.2} us of CPU a span ({:.0} spans/s offered), {:.2} bytes written a raw byte, \
+         peak RSS {:.1} MiB. {sealed_spans} spans are in {runs} sealed runs, at {:.1} bytes a span; the directory as a whole \
+         has {:.1} MiB, with the log (up to 64 MiB, reused) and what of the spool was not released yet. ",
+        raw_bytes as f64 / spans,
+        cpu.as_secs_f64() * 1e6 / spans,
+        spans / sending.as_secs_f64(),
+        written as f64 / raw_bytes as f64,
+        mib(peak),
+        sealed_bytes / sealed_spans.max(1.0),
+        mib(folder_bytes(&spanreel.data)),
+    )
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
 }
 
 /// Sends groups of traces over OTLP/HTTP; how many bytes they were.
@@ -249,7 +282,7 @@ async fn look_up(spanreel: &Spanreel, shop: &Shop) -> String {
     }
     let cold = times.remove(0);
     times.sort_unstable();
-    row("trace by id", shop::SPANS_PER_TRACE as usize, cold, &times)
+    row(LOOK_UP, shop::SPANS_PER_TRACE as usize, cold, &times)
 }
 
 fn row(title: &str, found: usize, cold: Duration, sorted: &[Duration]) -> String {

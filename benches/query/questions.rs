@@ -77,6 +77,8 @@ pub fn all(shop: &Shop) -> Vec<Question> {
     vec![
         search(&format!("{{ span.enduser.id = \"user-{USER}\" }}"), LIMIT, Expected::Exactly(needles)),
         search("{ span.enduser.id = \"nobody\" }", LIMIT, Expected::Exactly(0)),
+        // Values that no column lists: they are looked at span by span.
+        search("{ span.enduser.id =~ \".*-424[0-9]\" }", LIMIT, Expected::Some),
         search("{ resource.service.name = \"ratings\" && status = error }", LIMIT, Expected::Exactly(failures)),
         search("{ duration > 500ms }", LIMIT, Expected::Some),
         search("{ name = \"GET /reviews/{id}\" && duration > 50ms }", LIMIT, Expected::Exactly(LIMIT)),

@@ -15,6 +15,7 @@
 //! Entropy as it is in life: random ids, 10,000 users, 500 books, durations over three orders of magnitude, several pods
 //! of each service, 2 % of the ratings fail and take their callers along.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -33,6 +34,9 @@ const BOOKS: u64 = 500;
 const TRACES_PER_GROUP: u64 = 40;
 const PODS: u64 = 3;
 const FAILING_PER_THOUSAND: u64 = 20;
+const IDS: Traces = Traces { seed: 0x5ca1_ab1e, spans_per_trace: 0 };
+/// The file that says what is in a folder: groups, start and step.
+const KEPT: &str = "shop";
 
 #[derive(Debug, Clone)]
 pub struct Shop {
@@ -61,7 +65,21 @@ impl Shop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         let step = (span_of_time.as_nanos() as u64 / (groups * TRACES_PER_GROUP)).max(1);
         let start = (now - span_of_time).as_nanos() as u64;
-        Self { ids: Traces { seed: 0x5ca1_ab1e, spans_per_trace: 0 }, groups, start, step }
+        Self { ids: IDS, groups, start, step }
+    }
+
+    /// What was stored in a folder before; `None` if nothing was.
+    pub fn kept_in(folder: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(folder.join(KEPT)).ok()?;
+        let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
+        let mut next = || numbers.next().expect("three numbers");
+        let (groups, start, step) = (next(), next(), next());
+        Some(Self { ids: IDS, groups, start, step })
+    }
+
+    pub fn keep_in(&self, folder: &Path) {
+        let text = format!("{} {} {}\n", self.groups, self.start, self.step);
+        std::fs::write(folder.join(KEPT), text).expect("the folder is writable");
     }
 
     /// Other traces, from now on, for an hour at most.
@@ -89,6 +107,11 @@ impl Shop {
 
     pub fn spans(&self) -> u64 {
         self.traces() * SPANS_PER_TRACE
+    }
+
+    /// From the start of the first trace to that of the last.
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.traces() * self.step)
     }
 
     pub fn trace_id(&self, trace: u64) -> [u8; 16] {

@@ -6,8 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use spanreel_fuzz::receive::admission::Admission;
 use spanreel_fuzz::receive::inflate::{Encoding, InflateError, inflate};
 
-const ENCODINGS: [Encoding; 5] =
-    [Encoding::Gzip, Encoding::Zstd, Encoding::Deflate, Encoding::Snappy, Encoding::Identity];
+const ENCODINGS: [Encoding; 6] =
+    [Encoding::Gzip, Encoding::Zstd, Encoding::Deflate, Encoding::Snappy, Encoding::Identity, Encoding::Lz4];
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// What is left beside the others is less than the largest body takes.
 const ROOM_BYTES: usize = 512 * 1024;
@@ -15,7 +15,7 @@ const OTHERS_BYTES: usize = 312 * 1024;
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, body)) = data.split_first() else { return };
-    let encoding = ENCODINGS[usize::from(choice % 5)];
+    let encoding = ENCODINGS[usize::from(choice % 6)];
     let admission = Admission::new(ROOM_BYTES);
     let _others = admission.try_reserve(OTHERS_BYTES).expect("all is free");
     let mut room = admission.try_reserve(body.len()).expect("enough is free");

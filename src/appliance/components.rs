@@ -22,8 +22,11 @@ use crate::process::{
     attributes, batch, filter, k8s_attributes, memory_limiter, probabilistic_sampler, queue_batch, resource,
     resource_detection, tail_sampling, transform,
 };
+use crate::receive::listener::Transport;
 use crate::receive::settings::ReceiverSettings;
 use crate::receive::{jaeger, otlp, zipkin};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Spanreel's components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,21 +200,17 @@ fn check_attributes(config: &Config<Components>, report: &Report) {
     }
 }
 
-/// A file has one writer: each pipeline would begin it anew and write over the others.
+/// One exporter may write for several pipelines; two would begin the file anew and write over one another.
 fn check_files(config: &Config<Components>, report: &Report) {
+    let mut writers: BTreeMap<&Path, &ComponentId> = BTreeMap::new();
     for (id, exporter) in &config.exporters {
         let ExporterSettings::File(settings) = &exporter.settings else { continue };
-        let same_path = |other: &ComponentId| {
-            let other = config.exporters.get(other).map(|exporter| &exporter.settings);
-            matches!(other, Some(ExporterSettings::File(other)) if other.path == settings.path)
-        };
-        let writers: Vec<String> = (config.service.pipelines.iter())
-            .filter(|pipeline| pipeline.exporters.iter().any(same_path))
-            .map(|pipeline| pipeline.name.to_string())
-            .collect();
-        if writers.len() > 1 {
-            let reason = format!("several pipelines ({}) write to {}", writers.join(", "), settings.path.display());
-            let remedy = "use an exporter with a path of its own for each, e.g. file/metrics";
+        if !config.service.pipelines.iter().any(|pipeline| pipeline.exporters.contains(id)) {
+            continue;
+        }
+        if let Some(other) = writers.insert(&settings.path, id) {
+            let reason = format!("writes to {}, as {other} does", settings.path.display());
+            let remedy = "name one of them in all pipelines, or give each a path of its own";
             report.error(&exporter.position, &format!("exporters::{id}"), reason, remedy);
         }
     }
@@ -237,11 +236,15 @@ pub fn files_of_the_process(config: &Config<Components>) -> Vec<String> {
         let is_file = matches!(exporter.settings, ExporterSettings::File(_));
         is_file.then(|| (&exporter.position, format!("exporters::{id}"), "path", "use an otlp exporter"))
     });
+    let receivers = config.receivers.iter().filter_map(|(id, receiver)| {
+        let is_file = receiver.settings.ports().iter().any(|port| port.endpoint.transport == Transport::Unix);
+        is_file.then(|| (&receiver.position, format!("receivers::{id}"), "endpoint", "listen on host:port"))
+    });
     let line = |(position, path, key, remedy): (&Position, String, &str, &str)| {
         let reason = format!("{key} names a file of the process, which a custom resource cannot use");
         Diagnostic::error(Some(position.clone()), path, reason).with_remedy(remedy).to_string()
     };
-    extensions.chain(exporters).map(line).collect()
+    extensions.chain(exporters).chain(receivers).map(line).collect()
 }
 
 /// What exporters name to say who they are must be able to, and must run.

@@ -4,12 +4,13 @@
 //! prepared first (ports bound, certificates read), which can fail and disturbs nobody, and carried out then.
 
 use crate::cluster::ListenerPort;
+use crate::receive::accept::Address;
 use crate::receive::listener::{Behind, DoorChange, Transport};
 use crate::receive::settings::ServerTlsSettings;
 use crate::receive::{Door, Endpoint, ListenError, Listener};
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +33,7 @@ pub(super) struct Listening {
     pub receiver: String,
     pub protocol: &'static str,
     pub udp: bool,
-    pub address: SocketAddr,
+    pub address: Address,
     /// `None`: in the clear.
     pub tls: Option<Arc<ServerTlsSettings>>,
 }
@@ -50,7 +51,7 @@ struct Open {
     id: u64,
     holder: Holder,
     wanted: Wanted,
-    address: SocketAddr,
+    address: Address,
     door: Arc<Door>,
     /// Cancelled to close this port alone; `ended` is cancelled once it is closed and its connections have ended.
     stop: CancellationToken,
@@ -86,7 +87,7 @@ impl Doors {
             let same = |open: &&Open| {
                 open.wanted.endpoint.address == *address
                     && open.wanted.endpoint.transport == wanted.endpoint.transport
-                    && (port_of(address).is_some() || open.holder == prepared.holder)
+                    && (is_fixed(&wanted.endpoint) || open.holder == prepared.holder)
             };
             match available().filter(|open| !taken.contains(&open.id)).find(same) {
                 Some(open) => {
@@ -158,7 +159,8 @@ impl Doors {
     }
 
     fn serve(&mut self, holder: Holder, wanted: Wanted, listener: Listener) -> u64 {
-        let (stop, ended, address) = (self.shutdown.child_token(), CancellationToken::new(), listener.address());
+        let (stop, ended, address) =
+            (self.shutdown.child_token(), CancellationToken::new(), listener.address().clone());
         let (door, serving) = listener.open(wanted.behind.clone(), stop.clone());
         let done = ended.clone();
         self.tasks.spawn(async move {
@@ -198,7 +200,8 @@ impl Doors {
     pub async fn take_back(&mut self, wanted: &[Wanted]) {
         for wanted in wanted {
             let name = wanted.endpoint.name();
-            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.name(), &name)) || port_of(&name).is_none() {
+            if self.open.iter().any(|open| overlap(&open.wanted.endpoint.name(), &name)) || !is_fixed(&wanted.endpoint)
+            {
                 continue;
             }
             match Listener::bind(&wanted.endpoint).await {
@@ -221,10 +224,10 @@ impl Doors {
     pub fn listening(&self) -> impl Iterator<Item = (Holder, Listening)> {
         self.open.iter().map(|open| {
             let Wanted { protocol, behind, endpoint } = &open.wanted;
-            let udp = endpoint.transport != Transport::Tcp;
+            let udp = matches!(endpoint.transport, Transport::Udp(_));
             let tls = endpoint.tls.clone().map(Arc::new);
             let receiver = behind.receiver.name.clone();
-            let listening = Listening { receiver, protocol, udp, address: open.address, tls };
+            let listening = Listening { receiver, protocol, udp, address: open.address.clone(), tls };
             (open.holder.clone(), listening)
         })
     }
@@ -233,7 +236,9 @@ impl Doors {
     pub fn service_ports(&self, owner: &str) -> Vec<ListenerPort> {
         let of_owner = self.listening().filter(|(holder, _)| holder.as_deref() == Some(owner));
         let mut ports: Vec<ListenerPort> = of_owner
-            .map(|(_, listening)| {
+            .filter_map(|(_, listening)| {
+                // A socket in the file system is reached by no Service.
+                let port = listening.address.port()?;
                 let parts = [listening.receiver.as_str(), listening.protocol];
                 let name = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
                 let app_protocol = match listening.protocol {
@@ -241,12 +246,12 @@ impl Doors {
                     "grpc" => Some("grpc"),
                     _ => Some("http"),
                 };
-                ListenerPort {
+                Some(ListenerPort {
                     name: name.replace(['/', '_'], "-"),
-                    port: listening.address.port(),
+                    port,
                     udp: listening.udp,
                     app_protocol: app_protocol.map(str::to_owned),
-                }
+                })
             })
             .collect();
         ports.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
@@ -254,7 +259,12 @@ impl Doors {
     }
 }
 
-/// `None` for port 0, which is another one each time.
+/// Whether a configured address is the same one each time, which port 0 is not.
+fn is_fixed(endpoint: &Endpoint) -> bool {
+    endpoint.transport == Transport::Unix || port_of(&endpoint.address).is_some()
+}
+
+/// `None` for port 0, which is another one each time, and for a path.
 fn port_of(address: &str) -> Option<u16> {
     address.rsplit(':').next()?.parse().ok().filter(|port| *port != 0)
 }
@@ -262,6 +272,10 @@ fn port_of(address: &str) -> Option<u16> {
 /// Whether two configured addresses ([`Endpoint::name`]) cannot be listened on at once. A name of a host may be any address.
 pub(super) fn overlap(a: &str, b: &str) -> bool {
     const UDP: &str = "udp ";
+    const UNIX: &str = "unix ";
+    if a.starts_with(UNIX) || b.starts_with(UNIX) {
+        return a == b;
+    }
     match (a.strip_prefix(UDP), b.strip_prefix(UDP)) {
         (Some(a), Some(b)) => return overlap(a, b),
         (None, None) => {}
@@ -301,6 +315,9 @@ mod tests {
             ("[::]:4317", "[::1]:4317", true),
             ("localhost:4317", "127.0.0.2:4317", true),
             ("0.0.0.0:0", "0.0.0.0:0", false),
+            ("unix /run/a.sock", "unix /run/a.sock", true),
+            ("unix /run/a.sock", "unix /run/b.sock", false),
+            ("unix /run/a.sock", "127.0.0.1:4317", false),
             ("udp 0.0.0.0:6831", "127.0.0.1:6831", false),
             ("udp 0.0.0.0:6831", "udp 127.0.0.1:6831", true),
         ] {

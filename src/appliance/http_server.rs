@@ -73,7 +73,7 @@ impl HttpServer {
             patience: accept::Patience { first_words: HEADER_WAIT_MAX, ..Default::default() },
             dismissed: Counter::default(),
         };
-        accept::accept(self.socket, self.address, bounds, shutdown, |stream, peer| {
+        accept::accept(self.socket.into(), accept::Address::Ip(self.address), bounds, shutdown, move |stream, peer| {
             let connection = CancellationToken::new();
             let service = Handlers { inner: TowerToHyperService::new(router.clone()), peer: Peer(peer), connection };
             serve_connection(stream, service, given_up.clone(), stop.clone())

@@ -212,16 +212,23 @@ impl Report {
 
     /// `Ok` with notes and warnings if nothing is wrong; everything in the order of the sources' lines.
     pub fn into_result(self) -> Result<Vec<Diagnostic>, Diagnostics> {
-        let omitted = self.errors_omitted.into_inner();
+        if self.has_errors() { Err(self.into_diagnostics()) } else { Ok(self.into_sorted()) }
+    }
+
+    /// The errors, of which there are some, and the warnings, in the order of the sources' lines.
+    pub fn into_diagnostics(self) -> Diagnostics {
+        let omitted = *self.errors_omitted.borrow();
+        let found = self.into_sorted();
+        let (errors, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity == Severity::Error);
+        let warnings = rest.into_iter().filter(|found| found.severity == Severity::Warning).collect();
+        Diagnostics { errors, warnings, omitted }
+    }
+
+    fn into_sorted(self) -> Vec<Diagnostic> {
         let mut found = self.found.into_inner();
         // Stable: findings about one place stay in the order in which they were made.
         found.sort_by(|a, b| a.position.cmp(&b.position));
-        if found.iter().all(|found| found.severity != Severity::Error) {
-            return Ok(found);
-        }
-        let (errors, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity == Severity::Error);
-        let warnings = rest.into_iter().filter(|found| found.severity == Severity::Warning).collect();
-        Err(Diagnostics { errors, warnings, omitted })
+        found
     }
 }
 

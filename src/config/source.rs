@@ -1,6 +1,6 @@
 //! Where configurations come from: `--config` values, `--set`, a custom resource, the built-in text.
 
-use super::diagnostic::{Diagnostic, Position};
+use super::diagnostic::{Diagnostic, Position, Report};
 use super::node::{self, Node, Value};
 use super::yaml::{self, TEXT_BYTES_MAX};
 use std::fs::File;
@@ -73,7 +73,7 @@ impl Source {
     }
 
     /// The tree of this source alone, `a::b` keys nested, references not yet expanded.
-    pub(super) fn read(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Node, Diagnostic> {
+    pub(super) fn read(&self, env: &dyn Fn(&str) -> Option<String>, report: &Report) -> Result<Node, Diagnostic> {
         let (name, text) = match self {
             Self::File(path) => (path.display().to_string(), read_file(path)?),
             Self::Text { name, text } => (name.clone(), text.clone()),
@@ -85,7 +85,11 @@ impl Source {
                 }
             },
         };
-        let mut root = yaml::parse(&Arc::from(name), &text)?;
+        let (mut root, second) = yaml::parse_first(&Arc::from(name), &text)?;
+        if let Some(second) = second {
+            let reason = "a second YAML document starts here, and is not read, as in the Collector";
+            report.warn(&second, "", reason, "give --config several times to merge files");
+        }
         node::nest_keys(&mut root);
         match root.value {
             Value::Map(_) | Value::Null => Ok(root),

@@ -49,8 +49,8 @@ impl TelemetrySettings {
     pub(super) fn decode(section: &mut Section<'_>) -> Self {
         let (log_level, log_encoding) = section.section("logs", logs);
         let (metrics_level, metrics_endpoints) = section.section("metrics", metrics);
-        section.inert("traces", Shape::Map, "Spanreel does not trace itself");
-        section.inert("resource", Shape::Map, "Spanreel's own metrics carry no resource attributes");
+        section.section("traces", traces);
+        resource(section);
         Self { log_level, log_encoding, metrics_level, metrics_endpoints }
     }
 }
@@ -66,17 +66,49 @@ fn logs(section: &mut Section<'_>) -> (Option<LogLevel>, Option<LogEncoding>) {
         ("fatal", Some(LogLevel::Error)),
     ];
     let level = section.word_any_case("level", &levels, None);
-    let encodings = [("console", Some(LogEncoding::Console)), ("json", Some(LogEncoding::Json))];
+    let encodings = [("console", Some(LogEncoding::Console)), ("json", Some(LogEncoding::Json)), ("", None)];
     let encoding = section.word("encoding", &encodings, None);
     section.inert("development", Shape::Bool, "there is no development mode");
     section.inert("disable_caller", Shape::Bool, "log lines name their module, never file and line");
     section.inert("disable_stacktrace", Shape::Bool, "log lines have no stack traces");
-    section.inert("sampling", Shape::Map, "log lines are few and not sampled");
+    section.section("sampling", |sampling| {
+        if sampling.is_empty() {
+            return;
+        }
+        sampling.accept("enabled", Shape::Bool);
+        sampling.accept("tick", Shape::Duration);
+        sampling.accept("initial", Shape::Int);
+        sampling.accept("thereafter", Shape::Int);
+        sampling.note("", "accepted, without effect: log lines are few and not sampled");
+    });
+    section.inert("disable_zap_resource", Shape::Bool, "log lines carry no resource");
     section.inert("output_paths", Shape::List, "logs go to standard error");
     section.inert("error_output_paths", Shape::List, "logs go to standard error");
     section.inert("initial_fields", Shape::Map, "log lines carry no fixed fields");
     not_pushed(section, "processors", Shape::List, "logs go to standard error", "collect it, as for any pod");
     (level, encoding)
+}
+
+/// `traces`: nothing of it has an effect, but it is checked as the Collector checks it.
+fn traces(section: &mut Section<'_>) {
+    if section.is_empty() {
+        return;
+    }
+    let levels = ["none", "basic", "normal", "detailed"];
+    section.accept_word("level", &levels);
+    section.accept("propagators", Shape::List);
+    section.accept("processors", Shape::List);
+    section.accept("sampler", Shape::Map);
+    section.accept("limits", Shape::Map);
+    section.note("", "accepted, without effect: Spanreel does not trace itself");
+}
+
+/// `resource`: names and texts (null: not that one), or the list `attributes` beside them.
+fn resource(section: &mut Section<'_>) {
+    let declarative = ["attributes", "attributes_list", "detectors", "detection/development", "schema_url"];
+    if section.texts_or_null("resource", &declarative) {
+        section.note("resource", "accepted, without effect: Spanreel's own metrics carry no resource attributes");
+    }
 }
 
 fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
@@ -87,8 +119,9 @@ fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
         ("detailed", MetricsLevel::Detailed),
     ];
     let level = section.word_any_case("level", &levels, MetricsLevel::Normal);
-    let readers = section.has("readers");
+    let has_readers = section.has("readers");
     let listed = section.sections("readers", reader);
+    let readers = listed.len();
     let address = section.optional_text("address", Secrecy::Open);
     if let Some(address) = &address {
         section.note("address", "the Collector dropped this key in favour of readers; it still works here");
@@ -97,13 +130,16 @@ fn metrics(section: &mut Section<'_>) -> (MetricsLevel, Vec<String>) {
         }
     }
     section.inert("views", Shape::List, "the metrics are fixed");
+    if section.has("views") && level != MetricsLevel::Detailed && section.is_sound() {
+        section.error("views", "goes with level: detailed only, as in the Collector", "remove it, or set that level");
+    }
     let mut endpoints: Vec<String> = listed.into_iter().flatten().chain(address).collect();
-    if endpoints.is_empty() && !readers {
+    if endpoints.is_empty() && !has_readers {
         endpoints.push(METRICS_ENDPOINT.to_owned());
     }
     if level == MetricsLevel::None {
         endpoints.clear();
-    } else if endpoints.is_empty() && section.is_sound() {
+    } else if endpoints.is_empty() && readers == 0 && section.is_sound() {
         section.error("readers", "a level other than none needs a reader", "write level: none, or a pull reader");
     }
     endpoints.sort();

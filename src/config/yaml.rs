@@ -16,8 +16,17 @@ pub const DEPTH_MAX: usize = 64;
 /// Values and keys of one source, aliases followed: the bound on what `*a` of `*b` of ... can blow up to.
 pub const NODES_MAX: usize = 1 << 16;
 
-/// Parses one document. Empty text is null.
+/// Parses text of one document. Empty text is null.
 pub fn parse(source: &Arc<str>, text: &str) -> Result<Node, Diagnostic> {
+    match parse_first(source, text)? {
+        (root, None) => Ok(root),
+        (_, Some(second)) => Err(Diagnostic::error(Some(second), "", "a second YAML document starts here")
+            .with_remedy("one document per source; give --config several times to merge files")),
+    }
+}
+
+/// Parses the first document, as the Collector does, and says where another one begins. What is in that is not looked at.
+pub fn parse_first(source: &Arc<str>, text: &str) -> Result<(Node, Option<Position>), Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > TEXT_BYTES_MAX {
         let reason = format!("is larger than {} KiB", TEXT_BYTES_MAX / 1024);
@@ -50,23 +59,25 @@ struct Built {
 }
 
 impl<'a> Reader<'a> {
-    fn document(mut self) -> Result<Node, Diagnostic> {
+    fn document(mut self) -> Result<(Node, Option<Position>), Diagnostic> {
         let mut root = None;
-        loop {
+        let second = loop {
             let (event, start) = self.next()?;
             match event {
-                Event::StreamEnd => break,
+                Event::StreamEnd => break None,
                 Event::StreamStart | Event::DocumentEnd => {}
                 Event::DocumentStart(..) if root.is_some() => {
-                    return Err(self
-                        .refuse(start, "a second YAML document starts here")
-                        .with_remedy("one document per source; give --config several times to merge files"));
+                    // A marker with nothing behind it is the end of many a file.
+                    let is_null = |text: &str, style, tag| matches!(scalar(text, style, tag), Value::Null);
+                    let is_empty = matches!(self.next(), Ok((Event::Scalar(text, style, _, tag), _))
+                        if is_null(&text, style, tag.as_deref()));
+                    break (!is_empty).then_some(start);
                 }
                 Event::DocumentStart(..) => {}
                 event => root = Some(self.node(event, start, 0)?.node),
             }
-        }
-        Ok(root.unwrap_or_else(|| Node::new(Value::Null, Position::new(self.source, 1, 1))))
+        };
+        Ok((root.unwrap_or_else(|| Node::new(Value::Null, Position::new(self.source, 1, 1))), second))
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Position), Diagnostic> {

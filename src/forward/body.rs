@@ -25,6 +25,10 @@ pub(super) enum Codec {
     Gzip,
     Snappy,
     Identity,
+    Zlib,
+    Deflate,
+    SnappyFramed,
+    Lz4,
 }
 
 impl Codec {
@@ -35,6 +39,10 @@ impl Codec {
             Self::Gzip => Some("gzip"),
             Self::Snappy => Some("snappy"),
             Self::Identity => None,
+            Self::Zlib => Some("zlib"),
+            Self::Deflate => Some("deflate"),
+            Self::SnappyFramed => Some("x-snappy-framed"),
+            Self::Lz4 => Some("lz4"),
         }
     }
 }
@@ -60,8 +68,17 @@ pub(super) struct CodecChoice {
 }
 
 impl CodecChoice {
-    /// Best first. Snappy is only used when asked for.
-    const ORDER: [Codec; 4] = [Codec::Zstd, Codec::Gzip, Codec::Identity, Codec::Snappy];
+    /// Best first. Those behind none at all are only used when asked for.
+    const ORDER: [Codec; 8] = [
+        Codec::Zstd,
+        Codec::Gzip,
+        Codec::Identity,
+        Codec::Snappy,
+        Codec::Zlib,
+        Codec::Deflate,
+        Codec::SnappyFramed,
+        Codec::Lz4,
+    ];
 
     pub(super) fn new(compression: Compression) -> Self {
         let current = match compression {
@@ -69,6 +86,10 @@ impl CodecChoice {
             Compression::Gzip => 1,
             Compression::None => 2,
             Compression::Snappy => 3,
+            Compression::Zlib => 4,
+            Compression::Deflate => 5,
+            Compression::SnappyFramed => 6,
+            Compression::Lz4 => 7,
         };
         Self { is_auto: compression == Compression::Auto, current: AtomicU8::new(current) }
     }
@@ -84,7 +105,7 @@ impl CodecChoice {
         let next = match refused {
             Codec::Zstd => 1,
             Codec::Gzip => 2,
-            Codec::Snappy | Codec::Identity => return None,
+            _ => return None,
         };
         if !self.is_auto {
             return None;
@@ -159,7 +180,18 @@ pub(super) fn encode(
             encoder.write_all(&plain)?;
             encoder.finish()?.into()
         }
-        (Codec::Snappy, Dialect::Grpc) => {
+        (Codec::Zlib | Codec::Deflate, _) => {
+            let out = Vec::with_capacity(plain.len() / 4);
+            let mut encoder = flate2::write::ZlibEncoder::new(out, flate2::Compression::fast());
+            encoder.write_all(&plain)?;
+            encoder.finish()?.into()
+        }
+        (Codec::Lz4, _) => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::with_capacity(plain.len() / 2));
+            encoder.write_all(&plain)?;
+            encoder.finish().map_err(std::io::Error::other)?.into()
+        }
+        (Codec::SnappyFramed, _) | (Codec::Snappy, Dialect::Grpc) => {
             let mut encoder = snap::write::FrameEncoder::new(Vec::with_capacity(plain.len() / 2));
             encoder.write_all(&plain)?;
             encoder.into_inner().map_err(|error| std::io::Error::other(error.to_string()))?.into()
@@ -221,6 +253,10 @@ mod tests {
             (Dialect::Grpc, Codec::Snappy),
             (Dialect::Grpc, Codec::Identity),
             (Dialect::HttpProtobuf, Codec::Snappy),
+            (Dialect::HttpProtobuf, Codec::SnappyFramed),
+            (Dialect::HttpProtobuf, Codec::Zlib),
+            (Dialect::HttpProtobuf, Codec::Deflate),
+            (Dialect::HttpProtobuf, Codec::Lz4),
         ] {
             let body = encode(raw.clone(), Signal::Traces, 1, dialect, codec).unwrap();
             let encoded = body.segments.concat();
@@ -230,7 +266,13 @@ mod tests {
                 (Codec::Gzip, _) => {
                     flate2::read::GzDecoder::new(&*encoded).read_to_end(&mut back).unwrap();
                 }
-                (Codec::Snappy, Dialect::Grpc) => {
+                (Codec::Zlib | Codec::Deflate, _) => {
+                    flate2::read::ZlibDecoder::new(&*encoded).read_to_end(&mut back).unwrap();
+                }
+                (Codec::Lz4, _) => {
+                    lz4_flex::frame::FrameDecoder::new(&*encoded).read_to_end(&mut back).unwrap();
+                }
+                (Codec::SnappyFramed, _) | (Codec::Snappy, Dialect::Grpc) => {
                     snap::read::FrameDecoder::new(&*encoded).read_to_end(&mut back).unwrap();
                 }
                 (Codec::Snappy, _) => back = snap::raw::Decoder::new().decompress_vec(&encoded).unwrap(),

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::version::{TLS12, TLS13};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::io;
@@ -273,8 +274,8 @@ impl Tls {
 
 fn tls_config(settings: &ClientTlsSettings, protocol: &[u8]) -> Result<rustls::ClientConfig, TargetError> {
     let provider = Arc::new(ring::default_provider());
-    let builder =
-        rustls::ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&settings.versions.among(&TLS12, &TLS13))?;
     let builder = if settings.insecure_skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyServer { provider }))
     } else {

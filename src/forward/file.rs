@@ -15,10 +15,11 @@ use crate::otlp::items::request_of;
 use crate::otlp::json::message_to_json;
 use jiff::Timestamp;
 use settings::{FileSettings, Format, Rotation};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 const ZSTD_LEVEL: i32 = 3;
@@ -28,7 +29,36 @@ const ROTATED_AT: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 pub(super) struct Writer {
     settings: FileSettings,
     signal: Signal,
-    open: Arc<Mutex<Option<Open>>>,
+    file: Shared,
+}
+
+/// The files of the process: exporters of several pipelines that are one in the configuration write into one, record by
+/// record.
+#[derive(Clone, Default)]
+pub(super) struct Files(Arc<Mutex<HashMap<PathBuf, WeakFile>>>);
+
+type Shared = Arc<Mutex<Option<Open>>>;
+type WeakFile = Weak<Mutex<Option<Open>>>;
+
+impl Files {
+    /// The file at a path, which others may be writing into. It closes with the last of them.
+    fn at(&self, path: &Path) -> Shared {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|_, file| file.strong_count() > 0);
+        if let Some(file) = files.get(path).and_then(Weak::upgrade) {
+            return file;
+        }
+        let file = Shared::default();
+        files.insert(path.to_owned(), Arc::downgrade(&file));
+        file
+    }
+}
+
+/// What is open is no business of logs.
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Files")
+    }
 }
 
 /// The file at work.
@@ -38,17 +68,17 @@ struct Open {
 }
 
 impl Writer {
-    pub(super) fn new(settings: &FileSettings, signal: Signal) -> Self {
-        Self { settings: settings.clone(), signal, open: Arc::default() }
+    pub(super) fn new(settings: &FileSettings, signal: Signal, files: &Files) -> Self {
+        Self { settings: settings.clone(), signal, file: files.at(&settings.path) }
     }
 }
 
 impl Transport for Writer {
     async fn send(&self, body: Body) -> Reply {
-        let (settings, signal, open) = (self.settings.clone(), self.signal, Arc::clone(&self.open));
+        let (settings, signal, file) = (self.settings.clone(), self.signal, Arc::clone(&self.file));
         let written = tokio::task::spawn_blocking(move || {
             let record = record(&settings, signal, &body.segments.concat())?;
-            let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = file.lock().unwrap_or_else(PoisonError::into_inner);
             append(&settings, &mut open, &record)
         });
         let why = match written.await {

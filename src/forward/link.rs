@@ -9,6 +9,7 @@ use super::metrics::DestinationMetrics;
 use super::pace::Pace;
 use super::request::Piece;
 use super::settings::{Compression, RetrySettings};
+use super::sizes::Sizes;
 use super::status::{Journal, State, Status};
 use crate::otlp::Signal;
 use crate::spool::Seq;
@@ -123,6 +124,7 @@ pub(super) struct Link<T> {
     is_answering: AtomicBool,
     delivery: DeliverySettings,
     pace: Pace,
+    sizes: Sizes,
     /// When the destination went silent in the midst of its work, or lost its connections; until somebody asks.
     went_silent: Mutex<Option<SystemTime>>,
     /// It is back since then, and what it was sent shortly before may be lost.
@@ -159,6 +161,7 @@ impl<T: Transport> Link<T> {
             is_answering: AtomicBool::new(false),
             delivery: DeliverySettings::default(),
             pace: Pace::new(None),
+            sizes: Sizes::default(),
             went_silent: Mutex::new(None),
             came_back: AtomicBool::new(false),
             resent: Mutex::new(None),
@@ -311,7 +314,7 @@ impl<T: Transport> Link<T> {
 
     /// A request of `raw_bytes` was more than the destination lets pass at once: for a while later ones are half as large.
     pub(super) fn learn_burst(&self, raw_bytes: usize) {
-        let bytes_max = self.pace.too_much_at_once(raw_bytes, Instant::now());
+        let bytes_max = self.sizes.refused(raw_bytes, Instant::now());
         info!(
             destination = self.name,
             bytes_max, "destination limits the rate to less than a request: they are smaller now"
@@ -320,7 +323,7 @@ impl<T: Transport> Link<T> {
 
     /// How large a request may be that the destination's rate limit lets pass.
     pub(super) fn burst_raw_bytes_max(&self) -> usize {
-        self.pace.burst_max(Instant::now())
+        self.sizes.max(Instant::now())
     }
 
     /// Sends a piece in the codec in use until there is a verdict on its content; waits at the gate while the
@@ -365,7 +368,9 @@ impl<T: Transport> Link<T> {
             self.pace.settle(&charge, bytes);
             match self.send(body).await {
                 Answer::Delivered { rejected_spans, message } => {
-                    self.pace.delivered(piece.raw_bytes(), bytes, Instant::now());
+                    let now = Instant::now();
+                    self.pace.delivered(bytes, now);
+                    self.sizes.delivered(piece.raw_bytes(), now);
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     self.journal.success();
                     self.metrics.succeeded();

@@ -1,5 +1,6 @@
 //! Metrics of the room. Spans sent and lost are not here: the spool's ledger counts them, exactly.
 
+use super::file::Files;
 use super::prometheus::Pages;
 use super::status::State;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -22,6 +23,8 @@ pub struct Metrics {
     state: Family<StateLabels, Gauge>,
     /// What is shown to whoever scrapes.
     pub(super) pages: Pages,
+    /// What `file` exporters write into.
+    pub(super) files: Files,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -13,10 +13,6 @@ use tokio::time::Instant;
 /// A learnt limit is never lower, bytes a second: a request of the largest size goes within 16 s, also uncompressed.
 const LEARNT_MIN: f64 = 256.0 * 1024.0;
 
-/// Later requests are never made smaller than this because of a rate limit, bytes as protobuf; what did not pass at this
-/// size is cut nevertheless.
-const BURST_MIN: usize = 64 * 1024;
-
 /// Deliveries raise a learnt limit e-fold in so much time: 20-fold in a minute.
 const RECOVERY: Duration = Duration::from_secs(20);
 
@@ -24,11 +20,8 @@ const RECOVERY: Duration = Duration::from_secs(20);
 /// little.
 const RECOVERY_STEP_MAX: Duration = Duration::from_secs(2);
 
-/// Deliveries double the size of requests in so much time: from the smallest to the largest in a minute.
-const GROW_AFTER: Duration = Duration::from_secs(10);
-
 /// What was learnt is forgotten when the destination had nothing to say for so long.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// Over how long, about, the rate of what is delivered is measured.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -60,7 +53,6 @@ struct Inner {
     /// What became of each byte of the last body when it was encoded.
     encoded_share: f64,
     learnt: Option<Learnt>,
-    burst: Option<Burst>,
     window: Option<Window>,
 }
 
@@ -69,18 +61,6 @@ struct Learnt {
     bytes_per_second_max: f64,
     lowered_at: Instant,
     raised_at: Instant,
-}
-
-/// What passes at once.
-#[derive(Debug, Clone, Copy)]
-struct Burst {
-    /// As protobuf.
-    bytes_max: usize,
-    refused_at: Instant,
-    changed_at: Instant,
-    /// Longer each time that growing was wrong.
-    grow_after: Duration,
-    has_grown: bool,
 }
 
 /// What was delivered lately.
@@ -100,7 +80,7 @@ pub(super) struct Charge {
 
 impl Pace {
     pub(super) fn new(bytes_per_second_max: Option<u64>) -> Self {
-        let inner = Inner { owed: 0.0, owed_at: None, encoded_share: 1.0, learnt: None, burst: None, window: None };
+        let inner = Inner { owed: 0.0, owed_at: None, encoded_share: 1.0, learnt: None, window: None };
         Self { bytes_per_second_max, inner: Mutex::new(inner) }
     }
 
@@ -138,8 +118,8 @@ impl Pace {
         inner.encoded_share = encoded_bytes as f64 / charge.body_bytes.max(1) as f64;
     }
 
-    /// A request of so many bytes as protobuf was delivered, and of so many as sent.
-    pub(super) fn delivered(&self, raw_bytes: usize, encoded_bytes: usize, now: Instant) {
+    /// A request of so many bytes as sent was delivered.
+    pub(super) fn delivered(&self, encoded_bytes: usize, now: Instant) {
         let mut inner = self.lock();
         let bytes = encoded_bytes as f64;
         let window = inner.window.get_or_insert(Window { began: now, bytes: 0.0 });
@@ -156,13 +136,6 @@ impl Pace {
             learnt.bytes_per_second_max *= (counted / RECOVERY.as_secs_f64()).exp();
             learnt.raised_at = now;
         }
-        if let Some(burst) = &mut inner.burst
-            && raw_bytes >= burst.bytes_max / 2
-            && now.saturating_duration_since(burst.changed_at) >= burst.grow_after
-        {
-            burst.bytes_max = burst.bytes_max.saturating_mul(2);
-            (burst.changed_at, burst.has_grown) = (now, true);
-        }
     }
 
     /// The destination gets too much, and has said how long to wait. The new limit in bytes a second, if it is lowered:
@@ -175,31 +148,6 @@ impl Pace {
         let bytes_per_second_max = (rate.min(before) / 2.0).max(LEARNT_MIN);
         inner.learnt = Some(Learnt { bytes_per_second_max, lowered_at: now, raised_at: now });
         Some(bytes_per_second_max as u64)
-    }
-
-    /// A request of `raw_bytes` did not pass, alone and after its waits. How large others may be for a while.
-    pub(super) fn too_much_at_once(&self, raw_bytes: usize, now: Instant) -> usize {
-        let mut inner = self.lock();
-        let before = inner.burst.filter(|burst| burst.is_known(now));
-        let bytes_max = (raw_bytes / 2).max(BURST_MIN).min(before.map_or(usize::MAX, |before| before.bytes_max));
-        let grow_after = before.map_or(GROW_AFTER, |before| match before.has_grown {
-            true => (before.grow_after * 2).min(FORGOTTEN_AFTER),
-            false => before.grow_after,
-        });
-        inner.burst = Some(Burst { bytes_max, refused_at: now, changed_at: now, grow_after, has_grown: false });
-        bytes_max
-    }
-
-    /// How large a request may be, bytes as protobuf.
-    pub(super) fn burst_max(&self, now: Instant) -> usize {
-        let burst = self.lock().burst.filter(|burst| burst.is_known(now));
-        burst.map_or(usize::MAX, |burst| burst.bytes_max)
-    }
-}
-
-impl Burst {
-    fn is_known(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.refused_at) < FORGOTTEN_AFTER
     }
 }
 
@@ -236,7 +184,7 @@ mod tests {
                 return (sent, from + time);
             }
             now = turn + ANSWER_TIME;
-            pace.delivered(MIB, encoded_bytes, now);
+            pace.delivered(encoded_bytes, now);
             sent += 1;
         }
     }
@@ -284,7 +232,7 @@ mod tests {
         const LARGE: usize = 4 * MIB;
         let pace = Pace::new(None);
         let mut now = Instant::now();
-        pace.delivered(1000, 1000, now);
+        pace.delivered(1000, now);
         assert_eq!(pace.too_fast(now), Some(LEARNT_MIN as u64));
         let end = now + 60 * SECOND;
         let mut last_pause = Duration::ZERO;
@@ -292,7 +240,7 @@ mod tests {
             let turn = go(&pace, LARGE, LARGE, now);
             last_pause = turn - now;
             now = turn + ANSWER_TIME;
-            pace.delivered(LARGE, LARGE, now);
+            pace.delivered(LARGE, now);
         }
         assert!(last_pause < 3 * SECOND, "16 s at first, {last_pause:?} now");
     }
@@ -301,7 +249,7 @@ mod tests {
     fn who_waits_goes_as_soon_as_the_limit_is_forgotten() {
         let pace = Pace::new(None);
         let start = Instant::now();
-        pace.delivered(1000, 1000, start);
+        pace.delivered(1000, start);
         pace.too_fast(start);
         let forgotten = start + FORGOTTEN_AFTER;
         assert!(pace.turn(1000 * MIB, forgotten - SECOND).is_ok());
@@ -315,64 +263,16 @@ mod tests {
         let start = Instant::now();
         assert_eq!(pace.too_fast(start), None, "it is only starting");
         assert_eq!(go(&pace, MIB, MIB, start), start);
-        pace.delivered(1000, 1000, start);
+        pace.delivered(1000, start);
         assert_eq!(pace.too_fast(start + SECOND), Some(LEARNT_MIN as u64));
         assert_eq!(pace.too_fast(start + 2 * SECOND), None);
-    }
-
-    #[test]
-    fn smaller_requests_are_tried_for_a_while() {
-        let (pace, start) = (Pace::new(None), Instant::now());
-        assert_eq!(pace.burst_max(start), usize::MAX);
-        assert_eq!(pace.too_much_at_once(MIB, start), MIB / 2);
-        assert_eq!(pace.too_much_at_once(2 * MIB, start), MIB / 2, "that was under way already");
-        assert_eq!(pace.burst_max(start + SECOND), MIB / 2);
-        assert_eq!(pace.too_much_at_once(100, start), BURST_MIN);
-        assert_eq!(pace.burst_max(start + FORGOTTEN_AFTER), usize::MAX);
-    }
-
-    /// Delivers requests of the size in force, for so long.
-    fn deliver(pace: &Pace, from: Instant, time: Duration) -> Instant {
-        let mut now = from;
-        while now < from + time {
-            now += SECOND;
-            let bytes = pace.burst_max(now);
-            pace.delivered(bytes, bytes, now);
-        }
-        now
-    }
-
-    #[test]
-    fn what_is_delivered_makes_requests_large_again_within_a_minute() {
-        let (pace, start) = (Pace::new(None), Instant::now());
-        pace.too_much_at_once(100, start);
-        pace.delivered(100, 100, start + 30 * SECOND);
-        assert_eq!(pace.burst_max(start + 30 * SECOND), BURST_MIN, "a small request proves nothing");
-        let now = deliver(&pace, start, 65 * SECOND);
-        assert!(pace.burst_max(now) >= 4 * MIB, "{}", pace.burst_max(now));
-    }
-
-    #[test]
-    fn a_size_that_never_passes_is_tried_less_and_less_often() {
-        let (pace, mut now) = (Pace::new(None), Instant::now());
-        pace.too_much_at_once(MIB, now);
-        let mut passed = Vec::new();
-        for _ in 0..4 {
-            let refused = now;
-            while pace.burst_max(now) <= MIB / 2 {
-                now = deliver(&pace, now, SECOND);
-            }
-            passed.push((now - refused).as_secs());
-            pace.too_much_at_once(pace.burst_max(now), now);
-        }
-        assert_eq!(passed, [10, 20, 40, 80]);
     }
 
     #[test]
     fn the_configured_limit_holds_beside_a_learnt_one() {
         let pace = Pace::new(Some(1000));
         let start = Instant::now();
-        pace.delivered(10 * MIB, 10 * MIB, start);
+        pace.delivered(10 * MIB, start);
         pace.too_fast(start + SECOND);
         let second = go(&pace, 500, 500, go(&pace, 500, 500, start));
         let took = (second - start).as_secs_f64();

@@ -1,6 +1,7 @@
 //! What exporters can be configured, and the blocks they share.
 
 use crate::config::duration;
+use crate::config::tls::{self, TlsVersions};
 use crate::config::{Role, Secrecy, Section, Shape, WhenNull};
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub struct ClientTlsSettings {
     pub certificate: Option<Pem>,
     /// `key_file` or `key_pem`.
     pub key: Option<Pem>,
+    pub versions: TlsVersions,
     /// How old what was read of the files may be when a connection is opened; `None`: as old as the configuration.
     pub reload_interval: Option<Duration>,
 }
@@ -61,8 +63,15 @@ pub enum Compression {
     Auto,
     None,
     Gzip,
+    /// Blocks over HTTP, frames over gRPC, as in the Collector.
     Snappy,
     Zstd,
+    /// The format of zlib, by that name.
+    Zlib,
+    /// The format of zlib, by the name that HTTP has for it.
+    Deflate,
+    SnappyFramed,
+    Lz4,
 }
 
 /// `retry_on_failure`. There is no limit on elapsed time: the spool's budget bounds an outage.
@@ -132,14 +141,10 @@ impl ClientTlsSettings {
             include_system_roots: section.bool("include_system_ca_certs_pool", false),
             certificate: pem(section, "cert_file", "cert_pem"),
             key: pem(section, "key_file", "key_pem"),
+            versions: TlsVersions::decode(section),
             reload_interval: Some(section.duration("reload_interval", Duration::ZERO)).filter(|it| !it.is_zero()),
         };
-        section.only("min_version", &["", "1.2"], "TLS 1.2 and 1.3 are spoken", "remove it");
-        section.only("max_version", &["", "1.3"], "TLS 1.2 and 1.3 are spoken", "remove it");
-        section.inert("cipher_suites", Shape::List, "the suites are fixed, all of them with forward secrecy");
-        section.only("include_insecure_cipher_suites", &["false"], "insecure suites do not exist here", "remove it");
-        section.inert("curve_preferences", Shape::List, "the key exchange groups are fixed");
-        section.unsupported("tpm", "keys are read from files", "use key_file");
+        tls::accept_fixed(section);
         if settings.certificate.is_some() != settings.key.is_some() {
             let missing = if settings.certificate.is_some() { "key_file" } else { "cert_file" };
             section.error(missing, "cert_file and key_file come together", format!("give {missing} too, or none"));
@@ -218,8 +223,15 @@ impl QueueSettings {
         }
         let sizer = section.inert_word("sizer", &["requests", "items", "bytes"], why);
         section.inert("block_on_overflow", Shape::Bool, why);
-        section.inert("wait_for_result", Shape::Bool, "clients are answered once their spans are on disk");
+        let waits = section.optional_bool("wait_for_result");
+        if section.has("wait_for_result") && section.is_sound() {
+            section
+                .note("wait_for_result", "accepted, without effect: clients are answered once their spans are on disk");
+        }
         if section.reference("storage", Role::Extension).is_some() {
+            if waits == Some(true) {
+                section.error("wait_for_result", "does not go with storage, as in the Collector", "remove one of them");
+            }
             section.note("storage", "the queue is durable with and without it: it is Spanreel's spool");
         }
         let queue_size = queue_size.unwrap_or(QUEUE_SIZE);
@@ -256,7 +268,11 @@ fn accept_batch(section: &mut Section<'_>, queue_sizer: Option<&str>, queue_size
     if sizer == "requests" {
         section.error("sizer", "is the queue's, requests, and batches have none of it", "write sizer: items");
     }
-    section.accept("partition", Shape::Map);
+    section.section("partition", |partition| {
+        partition.header_names("metadata_keys");
+        partition.accept("cache_size", Shape::Int);
+        partition.accept("idle_timeout", Shape::Duration);
+    });
     let min_size = section.accept_int("min_size").unwrap_or(MIN_SIZE);
     let max_size = section.accept_int("max_size").unwrap_or(0);
     if min_size < 0 {
@@ -274,24 +290,30 @@ fn accept_batch(section: &mut Section<'_>, queue_sizer: Option<&str>, queue_size
 }
 
 impl Compression {
-    /// Reads `compression`; absent is [`Compression::Auto`].
+    /// Reads `compression` of a destination that is spoken to in gRPC; absent is [`Compression::Auto`].
+    pub fn of_grpc(section: &mut Section<'_>) -> Self {
+        let compression = Self::decode(section);
+        if matches!(compression, Self::Zlib | Self::Deflate | Self::SnappyFramed | Self::Lz4) {
+            let remedy = "one of: none, gzip, snappy, zstd; or remove it: zstd, gzip where that is refused";
+            section.error("compression", "not supported: gRPC has no such compression", remedy);
+        }
+        compression
+    }
+
+    /// Reads `compression` of a destination that is spoken to in HTTP; absent is [`Compression::Auto`].
     pub fn decode(section: &mut Section<'_>) -> Self {
         let words = [
-            ("none", Some(Self::None)),
-            ("", Some(Self::None)),
-            ("gzip", Some(Self::Gzip)),
-            ("snappy", Some(Self::Snappy)),
-            ("zstd", Some(Self::Zstd)),
-            ("zlib", None),
-            ("deflate", None),
-            ("lz4", None),
-            ("x-snappy-framed", None),
+            ("none", Self::None),
+            ("", Self::None),
+            ("gzip", Self::Gzip),
+            ("snappy", Self::Snappy),
+            ("zstd", Self::Zstd),
+            ("zlib", Self::Zlib),
+            ("deflate", Self::Deflate),
+            ("x-snappy-framed", Self::SnappyFramed),
+            ("lz4", Self::Lz4),
         ];
-        section.word("compression", &words, Some(Self::Auto)).unwrap_or_else(|| {
-            let remedy = "one of: none, gzip, snappy, zstd; or remove it: zstd, gzip where that is refused";
-            section.error("compression", "not supported: this compression of the Collector is not sent", remedy);
-            Self::Auto
-        })
+        section.word("compression", &words, Self::Auto)
     }
 }
 

@@ -69,16 +69,18 @@ pub(super) fn span_names(request: &[u8]) -> Vec<String> {
 /// The protobuf of a body.
 pub(super) fn decoded(body: &Body) -> Vec<u8> {
     let bytes = body.segments.concat();
-    match body.codec {
-        body::Codec::Zstd => zstd::decode_all(&*bytes).unwrap(),
-        body::Codec::Identity => bytes,
-        body::Codec::Gzip => {
-            let mut raw = Vec::new();
-            flate2::read::GzDecoder::new(&*bytes).read_to_end(&mut raw).unwrap();
-            raw
-        }
-        body::Codec::Snappy => snap::raw::Decoder::new().decompress_vec(&bytes).unwrap(),
-    }
+    let mut raw = Vec::new();
+    let read = match body.codec {
+        body::Codec::Zstd => return zstd::decode_all(&*bytes).unwrap(),
+        body::Codec::Identity => return bytes,
+        body::Codec::Snappy => return snap::raw::Decoder::new().decompress_vec(&bytes).unwrap(),
+        body::Codec::Gzip => flate2::read::GzDecoder::new(&*bytes).read_to_end(&mut raw),
+        body::Codec::Zlib | body::Codec::Deflate => flate2::read::ZlibDecoder::new(&*bytes).read_to_end(&mut raw),
+        body::Codec::SnappyFramed => snap::read::FrameDecoder::new(&*bytes).read_to_end(&mut raw),
+        body::Codec::Lz4 => lz4_flex::frame::FrameDecoder::new(&*bytes).read_to_end(&mut raw),
+    };
+    read.unwrap();
+    raw
 }
 
 /// Answers by a function of the span names; remembers what it took, in order.

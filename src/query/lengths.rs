@@ -85,7 +85,7 @@ mod tests {
         lengths.learn(Question::UNKNOWN, LONG_MIN);
         assert_eq!(lengths.of(Question::UNKNOWN), None);
         for number in 0..KNOWN_MAX {
-            lengths.learn(Question::of(&number.to_string()), LONG_MIN);
+            lengths.learn(Question::of(number.to_string()), LONG_MIN);
         }
         assert_eq!((lengths.of(question), lengths.known().len()), (None, KNOWN_MAX));
     }

@@ -1,16 +1,20 @@
 //! The accept loop that every port of the process has: bounded, never closed by clients that say nothing, ends in order.
 
 mod connections;
+mod idle;
+mod socket;
 
 pub use connections::{Connection, Patience};
+pub use idle::Calls;
+pub use socket::{Address, Socket, UnixSocket};
 
 use connections::Connections;
 use prometheus_client::metrics::counter::Counter;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,18 +28,20 @@ pub struct Bounds {
     pub dismissed: Counter,
 }
 
-/// Hands every connection to a task of `serve`. When there are as many as may be, the longest silent ones are closed for
-/// those that come; while none is silent, more wait in the kernel's queue. After `shutdown` the port is closed; returns
-/// when the connections have ended, which `serve` must see to.
+/// Hands every connection to a task of `serve` as soon as its client says something: what a protocol needs is not made
+/// for those that are silent, which then cost next to nothing. When there are as many as may be, the longest silent ones
+/// are closed for those that come; while none is silent, more wait in the kernel's queue. After `shutdown` the port is
+/// closed; returns when the connections have ended, which `serve` must see to.
 pub async fn accept<F: Future<Output = ()> + Send + 'static>(
-    socket: TcpListener,
-    address: SocketAddr,
+    socket: Socket,
+    address: Address,
     bounds: Bounds,
     shutdown: CancellationToken,
-    serve: impl Fn(Connection, SocketAddr) -> F,
+    serve: impl Fn(Connection, SocketAddr) -> F + Send + Sync + 'static,
 ) {
+    let serve = Arc::new(serve);
     let tasks = TaskTracker::new();
-    let connections = Connections::new(address, bounds.connections_max, bounds.patience);
+    let connections = Connections::new(address.clone(), bounds.connections_max, bounds.patience);
     let mut look = tokio::time::interval(bounds.patience.look_interval);
     loop {
         let accepted = tokio::select! {
@@ -48,10 +54,17 @@ pub async fn accept<F: Future<Output = ()> + Send + 'static>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
                 let Some(place) = shutdown.run_until_cancelled(connections.place()).await else { break };
-                let (served, dismissed) = (serve(place.connection(stream), peer), bounds.dismissed.clone());
+                let (serve, shutdown) = (Arc::clone(&serve), shutdown.clone());
+                let (connection, dismissed) = (place.connection(stream), bounds.dismissed.clone());
                 tasks.spawn(async move {
+                    let served = async {
+                        // One that has said nothing has begun nothing that could be finished.
+                        if let Some(Ok(())) = shutdown.run_until_cancelled(connection.first_byte()).await {
+                            // Apart, so that a silent one does not have its size.
+                            Box::pin(serve(connection, peer)).await;
+                        }
+                    };
                     if !place.hold(served).await {
                         dismissed.inc();
                     }

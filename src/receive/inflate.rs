@@ -23,10 +23,12 @@ pub enum Encoding {
     Deflate,
     /// Block or framed, told apart by the framing magic.
     Snappy,
+    /// Frames.
+    Lz4,
 }
 
 /// Names as clients may be told them.
-pub const SUPPORTED: &str = "identity, gzip, zstd, deflate, snappy";
+pub const SUPPORTED: &str = "identity, gzip, zstd, deflate, snappy, lz4";
 
 #[derive(Debug, Error)]
 pub enum InflateError {
@@ -47,6 +49,7 @@ impl Encoding {
             "zstd" => Some(Self::Zstd),
             "deflate" | "zlib" => Some(Self::Deflate),
             "snappy" | "x-snappy-framed" => Some(Self::Snappy),
+            "lz4" => Some(Self::Lz4),
             _ => None,
         }
     }
@@ -58,6 +61,7 @@ impl Encoding {
             Self::Zstd => "zstd",
             Self::Deflate => "deflate",
             Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
         }
     }
 
@@ -78,6 +82,7 @@ pub fn inflate(encoding: Encoding, body: Bytes, max: usize, room: &mut Reservati
         }
         Encoding::Deflate => read_all(encoding, flate2::bufread::ZlibDecoder::new(&*body), wire_len, None, max, room),
         Encoding::Zstd => inflate_zstd(&body, max, room),
+        Encoding::Lz4 => read_all(encoding, lz4_flex::frame::FrameDecoder::new(&*body), wire_len, None, max, room),
         Encoding::Snappy if body.starts_with(SNAPPY_FRAMED_MAGIC) => {
             read_all(encoding, snap::read::FrameDecoder::new(&*body), wire_len, None, max, room)
         }
@@ -177,8 +182,8 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    const ALL: [Encoding; 5] =
-        [Encoding::Identity, Encoding::Gzip, Encoding::Zstd, Encoding::Deflate, Encoding::Snappy];
+    const ALL: [Encoding; 6] =
+        [Encoding::Identity, Encoding::Gzip, Encoding::Zstd, Encoding::Deflate, Encoding::Snappy, Encoding::Lz4];
 
     #[test]
     fn names_are_known_in_any_case() {
@@ -202,6 +207,11 @@ mod tests {
             }
             Encoding::Zstd => zstd::bulk::compress(raw, 1).unwrap(),
             Encoding::Snappy => snap::raw::Encoder::new().compress_vec(raw).unwrap(),
+            Encoding::Lz4 => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                encoder.write_all(raw).unwrap();
+                encoder.finish().unwrap()
+            }
         }
         .into()
     }

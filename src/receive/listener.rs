@@ -1,9 +1,9 @@
 //! A bound port: accepts connections, tells the protocols apart, and ends in order. What stands behind it can change.
 
-use super::accept::Connection;
+use super::accept::{Address, Calls, Connection, Socket, UnixSocket};
 use super::answer::{AnswerBody, Refusal};
 use super::jaeger::udp::{self, UdpSettings};
-use super::settings::ServerTlsSettings;
+use super::settings::{ServerTlsSettings, ServerTransport};
 use super::{Dialect, Policy, Receiver, accept, grpc, http, jaeger, tls, zipkin};
 use crate::process::Client;
 use ::http::{HeaderMap, Request, Response, header};
@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -52,8 +53,37 @@ pub struct Limits {
     /// Content encodings of HTTP that are taken, `""` being none; `None`: all that are supported.
     pub http_encodings: Option<Vec<String>>,
     pub streams_max: Option<u32>,
+    pub waits: Waits,
     pub connection_age: Option<ConnectionAge>,
     pub paths: Paths,
+}
+
+/// How long connections may do nothing, and how they are asked whether they live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// For the head of a request of HTTP/1.1, counted from the end of the one before.
+    pub head_max: Duration,
+    /// Whether a connection of HTTP/1.1 serves more than one request.
+    pub keeps_http: bool,
+    /// Without a request of HTTP/1.1; `None`: as long as there is room.
+    pub http_idle_max: Option<Duration>,
+    /// Without a call of HTTP/2; `None`: as long as there is room.
+    pub grpc_idle_max: Option<Duration>,
+    pub ping_interval: Duration,
+    pub ping_wait_max: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            head_max: HEADER_WAIT_MAX,
+            keeps_http: true,
+            http_idle_max: None,
+            grpc_idle_max: None,
+            ping_interval: PING_INTERVAL,
+            ping_wait_max: PING_WAIT_MAX,
+        }
+    }
 }
 
 /// How old connections get.
@@ -82,7 +112,7 @@ impl Default for Paths {
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// `host:port`.
+    /// `host:port`, or the path of a socket.
     pub address: String,
     pub tls: Option<ServerTlsSettings>,
     pub transport: Transport,
@@ -93,14 +123,19 @@ pub struct Endpoint {
 pub enum Transport {
     /// HTTP and gRPC.
     Tcp,
+    /// The same, by a socket in the file system.
+    Unix,
     /// Packets of Jaeger's clients.
     Udp(UdpSettings),
 }
 
 impl Endpoint {
     /// As configured: `:4317` means every interface, as in Go.
-    pub fn tcp(endpoint: &str, tls: Option<ServerTlsSettings>) -> Self {
-        Self { address: bindable(endpoint), tls, transport: Transport::Tcp }
+    pub fn serving(endpoint: &str, transport: ServerTransport, tls: Option<ServerTlsSettings>) -> Self {
+        match transport {
+            ServerTransport::Tcp => Self { address: bindable(endpoint), tls, transport: Transport::Tcp },
+            ServerTransport::Unix => Self { address: endpoint.to_owned(), tls, transport: Transport::Unix },
+        }
     }
 
     pub fn udp(endpoint: &str, settings: UdpSettings) -> Self {
@@ -111,6 +146,7 @@ impl Endpoint {
     pub fn name(&self) -> String {
         match self.transport {
             Transport::Tcp => self.address.clone(),
+            Transport::Unix => format!("unix {}", self.address),
             Transport::Udp(_) => format!("udp {}", self.address),
         }
     }
@@ -132,14 +168,14 @@ pub enum ListenError {
 
 /// A port that is bound, so that nothing that is sent to it from now on is refused.
 pub struct Listener {
-    socket: Socket,
+    socket: Bound,
     handshake: Handshake,
-    address: SocketAddr,
+    address: Address,
 }
 
-enum Socket {
-    Tcp(TcpListener),
-    Udp(UdpSocket, UdpSettings),
+enum Bound {
+    Streams(Socket),
+    Packets(UdpSocket, UdpSettings),
 }
 
 /// How connections begin.
@@ -181,23 +217,27 @@ impl Listener {
     pub async fn bind(endpoint: &Endpoint) -> Result<Self, ListenError> {
         let failed = |problem| ListenError::Bind { address: endpoint.name(), problem };
         let handshake = Handshake::of(endpoint)?;
+        let streams = |socket: Socket| {
+            let address = socket.address();
+            (Bound::Streams(socket), address)
+        };
         let (socket, address) = match endpoint.transport {
-            Transport::Tcp => {
-                let socket = TcpListener::bind(&endpoint.address).await.map_err(failed)?;
-                let address = socket.local_addr();
-                (Socket::Tcp(socket), address)
+            Transport::Tcp => streams(TcpListener::bind(&endpoint.address).await.map_err(failed)?.into()),
+            Transport::Unix => {
+                let socket = UnixSocket::bind(Path::new(&endpoint.address)).await.map_err(failed)?;
+                streams(Socket::Unix(socket))
             }
             Transport::Udp(settings) => {
                 let socket = udp::bind(&endpoint.address, settings).await.map_err(failed)?;
-                let address = socket.local_addr();
-                (Socket::Udp(socket, settings), address)
+                let address = socket.local_addr().map(Address::Ip);
+                (Bound::Packets(socket, settings), address)
             }
         };
         Ok(Self { socket, handshake, address: address.map_err(failed)? })
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The door to `behind`, and the task that serves it until `shutdown`; then there are no more connections, and those
@@ -211,9 +251,10 @@ impl Listener {
         });
         let (address, opened) = (self.address, Arc::clone(&door));
         match self.socket {
-            Socket::Tcp(socket) => {
+            Bound::Streams(socket) => {
+                let port = address.port().unwrap_or(0);
                 let serve = move |stream, peer: SocketAddr| {
-                    let from = Origin { port: address.port(), peer: peer.ip().to_canonical() };
+                    let from = Origin { port, peer: peer.ip().to_canonical() };
                     serve_stream(stream, Arc::clone(&opened), from)
                 };
                 let bounds = accept::Bounds {
@@ -223,7 +264,7 @@ impl Listener {
                 };
                 (door, accept::accept(socket, address, bounds, shutdown, serve).boxed())
             }
-            Socket::Udp(socket, settings) => (door, udp::serve(socket, address, settings, opened, shutdown).boxed()),
+            Bound::Packets(socket, settings) => (door, udp::serve(socket, address, settings, opened, shutdown).boxed()),
         }
     }
 }
@@ -255,7 +296,7 @@ impl Door {
 /// Where a request came in, and from whom.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
-    /// As configured.
+    /// As configured; 0 where there is none.
     pub port: u16,
     pub peer: IpAddr,
 }
@@ -297,11 +338,12 @@ async fn serve_connection<S>(stream: S, door: Arc<Door>, from: Origin, stop: &Ca
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Limits { streams_max, connection_age, .. } = door.receiver().limits;
+    let Limits { streams_max, waits, connection_age, .. } = door.receiver().limits;
     let streams_max = streams_max.unwrap_or(STREAMS_MAX);
     let mut server = auto::Builder::new(TokioExecutor::new());
     // Who closes its side once it has sent everything is answered all the same.
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX).half_close(true);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(waits.head_max).half_close(true);
+    server.http1().keep_alive(waits.keeps_http);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -310,19 +352,40 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_WAIT_MAX);
-    let service = service_fn(move |request| {
+        .keep_alive_interval(waits.ping_interval)
+        .keep_alive_timeout(waits.ping_wait_max);
+    let calls = Calls::watched(waits.http_idle_max, waits.grpc_idle_max).map(Arc::new);
+    let counted = calls.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
         let behind = door.behind.load_full();
-        async move { Ok::<_, Infallible>(answer(&behind, from, request).await) }
+        let call = counted.as_ref().map(|calls| calls.begin(request.version()));
+        // Apart: every connection has room for one future of this kind, whether it asks anything or not.
+        Box::pin(async move {
+            let response = answer(&behind, from, request).await;
+            drop(call);
+            Ok::<_, Infallible>(response)
+        })
     });
     let connection = server.serve_connection(TokioIo::new(stream), service);
     let end = stop.child_token();
     let ageing = async {
-        if let Some(age) = connection_age {
-            tokio::time::sleep(age.one()).await;
-            end.cancel();
+        let aged = async {
+            match connection_age {
+                Some(age) => tokio::time::sleep(age.one()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let idle = async {
+            match &calls {
+                Some(calls) => calls.idle().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = aged => {}
+            () = idle => {}
         }
+        end.cancel();
         std::future::pending::<()>().await;
     };
     let patience = || async {

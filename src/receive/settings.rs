@@ -2,10 +2,12 @@
 
 use super::inflate::{Encoding, SUPPORTED};
 use super::jaeger::settings::JaegerReceiverSettings;
-use super::listener::{ConnectionAge, Endpoint, Limits, Paths};
+use super::listener::{ConnectionAge, Endpoint, Limits, Paths, Waits};
 use super::otlp::settings::OtlpReceiverSettings;
 use super::zipkin::settings::ZipkinReceiverSettings;
 use super::{Dialect, zipkin};
+use crate::config::duration;
+use crate::config::tls::{self, TlsVersions};
 use crate::config::{Role, Secrecy, Section, Shape, WhenNull};
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ const MESSAGE_MIB_MAX: u64 = 4095;
 const BODY_BYTES_MAX: i64 = 20 << 20;
 /// What `client_ca_file_reload` means where there is no `reload_interval`.
 const CLIENT_CA_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// Clients are not asked more often whether they are there, as in grpc-go.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// What grpc-go accepts where nothing is configured.
 const GRPC_MESSAGE_MIB: u64 = 4;
 
@@ -82,27 +86,62 @@ impl CorsSettings {
 /// A server of HTTP (`confighttp.ServerConfig`, the part that is supported).
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpServerSettings {
-    /// `host:port`.
+    /// `host:port`, or the path of a socket.
     pub endpoint: String,
+    pub transport: ServerTransport,
     /// Bytes on the wire and after decompression; 0 or less means 20 MiB.
     pub max_request_body_size: i64,
     /// `compression_algorithms`, `""` being none; `None`: all that are supported.
     pub compression_algorithms: Option<Vec<String>>,
+    /// `read_header_timeout`: how long the head of a request may take; `None`: the appliance's own bound.
+    pub head_max: Option<Duration>,
+    pub keepalive: HttpKeepalive,
     pub tls: Option<ServerTlsSettings>,
     pub policy: PolicySettings,
+}
+
+/// What a server listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerTransport {
+    #[default]
+    Tcp,
+    /// A socket in the file system.
+    Unix,
+}
+
+/// `keepalive` of a server of HTTP, in either of the Collector's spellings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpKeepalive {
+    /// Whether a connection of HTTP/1.1 serves more than one request.
+    pub enabled: bool,
+    /// How long a connection of HTTP/1.1 may wait for its next request; `None`: as long as there is room for it.
+    pub idle_max: Option<Duration>,
+}
+
+/// `keepalive::server_parameters` of a server of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrpcKeepalive {
+    /// `max_connection_age` and `max_connection_age_grace`.
+    pub age: Option<ConnectionAge>,
+    /// `max_connection_idle`: how long a connection may be without a call.
+    pub idle_max: Option<Duration>,
+    /// `time`: how often a client is asked whether it is there; `None`: as often as the appliance asks by itself.
+    pub ping_interval: Option<Duration>,
+    /// `timeout`: how long it may take to say so.
+    pub ping_wait_max: Option<Duration>,
 }
 
 /// A server of gRPC (`configgrpc.ServerConfig`, the part that is supported).
 #[derive(Debug, Clone, PartialEq)]
 pub struct GrpcServerSettings {
-    /// `host:port`.
+    /// `host:port`, or the path of a socket.
     pub endpoint: String,
+    pub transport: ServerTransport,
     /// MiB on the wire and after decompression; 0 means 4, as in grpc-go.
     pub max_recv_msg_size_mib: u64,
     /// Per connection; 0 means the appliance's own bound.
     pub max_concurrent_streams: u32,
-    /// `keepalive::server_parameters::max_connection_age` and `max_connection_age_grace`.
-    pub connection_age: Option<ConnectionAge>,
+    pub keepalive: GrpcKeepalive,
     pub tls: Option<ServerTlsSettings>,
     pub policy: PolicySettings,
 }
@@ -139,10 +178,14 @@ impl ReceiverSettings {
 impl HttpServerSettings {
     /// Reads the keys of a block, which may have others.
     pub fn decode(section: &mut Section<'_>, endpoint: &str) -> Self {
+        let (endpoint, transport) = address(section, endpoint);
         let settings = Self {
-            endpoint: section.endpoint("endpoint", endpoint),
+            endpoint,
+            transport,
             max_request_body_size: section.i64("max_request_body_size", BODY_BYTES_MAX),
             compression_algorithms: compression_algorithms(section),
+            head_max: nonzero(section, "read_header_timeout"),
+            keepalive: HttpKeepalive::decode(section),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
             policy: PolicySettings {
                 cors: section.optional("cors", WhenNull::Absent, CorsSettings::decode),
@@ -150,19 +193,21 @@ impl HttpServerSettings {
                 ..PolicySettings::decode(section)
             },
         };
-        section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
-        for key in ["read_timeout", "read_header_timeout", "write_timeout", "idle_timeout"] {
+        for key in ["read_timeout", "write_timeout"] {
             section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
         }
-        section.inert("keep_alives_enabled", Shape::Bool, "connections are kept while clients keep them");
-        section.moved("keepalive", &[("idle_timeout", "0"), ("keep_alives_enabled", "true")]);
-        section.inert("keepalive", Shape::Map, "connections are kept while clients keep them");
+        let head_bound = Waits::default().head_max;
+        if settings.head_max.is_some_and(|max| max > head_bound) {
+            let reason = format!("no head of a request is waited for longer than {}", duration::format(head_bound));
+            section.note("read_header_timeout", reason);
+        }
+        section.moved("keepalive", &[("idle_timeout", false), ("keep_alives_enabled", true)]);
         section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
         settings
     }
 
     pub fn port(&self, protocol: &'static str) -> Port {
-        let endpoint = Endpoint::tcp(&self.endpoint, self.tls.clone());
+        let endpoint = Endpoint::serving(&self.endpoint, self.transport, self.tls.clone());
         Port { protocol, endpoint, policy: self.policy.clone() }
     }
 }
@@ -170,26 +215,32 @@ impl HttpServerSettings {
 impl GrpcServerSettings {
     /// Reads the keys of a block.
     pub fn decode(section: &mut Section<'_>, endpoint: &str) -> Self {
+        let (endpoint, transport) = address(section, endpoint);
         let settings = Self {
-            endpoint: section.endpoint("endpoint", endpoint),
+            endpoint,
+            transport,
             max_recv_msg_size_mib: section.u64("max_recv_msg_size_mib", 0),
             max_concurrent_streams: section.u32("max_concurrent_streams", 0),
-            connection_age: section.section("keepalive", connection_age),
+            keepalive: section.section("keepalive", GrpcKeepalive::decode),
             tls: section.optional("tls", WhenNull::Absent, ServerTlsSettings::decode),
             policy: PolicySettings::decode(section),
         };
         if settings.max_recv_msg_size_mib > MESSAGE_MIB_MAX {
             section.error("max_recv_msg_size_mib", format!("must not be above {MESSAGE_MIB_MAX}"), "the unit is MiB");
         }
-        section.only("transport", &["tcp", "tcp4", "tcp6"], "only TCP is listened on", "remove it and give host:port");
-        section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
-        section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
+        for key in ["read_buffer_size", "write_buffer_size"] {
+            if section.accept_int(key).is_some_and(|bytes| bytes < 0) {
+                section.error(key, "must not be negative", "or remove it");
+            } else if section.has(key) && section.is_sound() {
+                section.note(key, "accepted, without effect: buffers have the appliance's own size");
+            }
+        }
         section.only("middlewares", &["[]"], "there are no middlewares", "remove it");
         settings
     }
 
     pub fn port(&self, protocol: &'static str) -> Port {
-        let endpoint = Endpoint::tcp(&self.endpoint, self.tls.clone());
+        let endpoint = Endpoint::serving(&self.endpoint, self.transport, self.tls.clone());
         Port { protocol, endpoint, policy: self.policy.clone() }
     }
 }
@@ -231,18 +282,74 @@ fn compression_algorithms(section: &mut Section<'_>) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// `keepalive` of a gRPC server: the age, which is all of it that has an effect.
-fn connection_age(section: &mut Section<'_>) -> Option<ConnectionAge> {
-    section.inert("enforcement_policy", Shape::Map, "clients may ask as often as they like");
-    section.section("server_parameters", |parameters| {
-        for key in ["max_connection_idle", "time", "timeout"] {
-            parameters.inert(key, Shape::Duration, "connections are watched by the appliance's own timeouts");
+/// `endpoint` and `transport` of a server.
+fn address(section: &mut Section<'_>, default: &str) -> (String, ServerTransport) {
+    let words = [
+        ("tcp", ServerTransport::Tcp),
+        ("tcp4", ServerTransport::Tcp),
+        ("tcp6", ServerTransport::Tcp),
+        ("unix", ServerTransport::Unix),
+    ];
+    let transport = section.word("transport", &words, ServerTransport::Tcp);
+    let endpoint = match transport {
+        ServerTransport::Tcp => section.endpoint("endpoint", default),
+        ServerTransport::Unix => section.text("endpoint", ""),
+    };
+    if transport == ServerTransport::Unix && (endpoint.is_empty() || endpoint.starts_with('@')) {
+        section.error("endpoint", "is no path of a socket", "e.g. endpoint: /run/spanreel/otlp.sock");
+    }
+    (endpoint, transport)
+}
+
+/// A duration of which zero means that there is no end of it.
+fn nonzero(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
+    section.optional_duration(key).filter(|duration| !duration.is_zero())
+}
+
+impl Default for HttpKeepalive {
+    fn default() -> Self {
+        Self { enabled: true, idle_max: None }
+    }
+}
+
+impl HttpKeepalive {
+    /// Reads the section `keepalive`, and the keys that it took the place of.
+    fn decode(section: &mut Section<'_>) -> Self {
+        let flat = Self {
+            enabled: section.optional_bool("keep_alives_enabled").unwrap_or(true),
+            idle_max: nonzero(section, "idle_timeout"),
+        };
+        if !section.has("keepalive") {
+            return flat;
         }
-        // Zero stands for no end of it, as in the Collector.
-        let mut duration = |key| parameters.optional_duration(key).filter(|duration| !duration.is_zero());
-        let (max, grace) = (duration("max_connection_age"), duration("max_connection_age_grace"));
-        max.map(|max| ConnectionAge { max, grace })
-    })
+        match section.optional("keepalive", WhenNull::On, |keepalive| nonzero(keepalive, "idle_timeout")) {
+            Some(idle_max) => Self { idle_max: idle_max.or(flat.idle_max), ..flat },
+            None => Self { enabled: false, ..flat },
+        }
+    }
+}
+
+impl GrpcKeepalive {
+    fn decode(section: &mut Section<'_>) -> Self {
+        section.section("enforcement_policy", |policy| {
+            if policy.is_empty() {
+                return;
+            }
+            policy.accept("min_time", Shape::Duration);
+            policy.accept("permit_without_stream", Shape::Bool);
+            policy.note("", "accepted, without effect: clients may ask as often as they like");
+        });
+        section.section("server_parameters", |parameters| {
+            let (max, grace) =
+                (nonzero(parameters, "max_connection_age"), nonzero(parameters, "max_connection_age_grace"));
+            Self {
+                age: max.map(|max| ConnectionAge { max, grace }),
+                idle_max: nonzero(parameters, "max_connection_idle"),
+                ping_interval: nonzero(parameters, "time"),
+                ping_wait_max: nonzero(parameters, "timeout"),
+            }
+        })
+    }
 }
 
 /// Names and values that every answer carries.
@@ -268,9 +375,25 @@ impl Limits {
             grpc_message_bytes_max: usize::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(usize::MAX),
             http_body_bytes_max: body_bytes.filter(|bytes| *bytes > 0).unwrap_or(BODY_BYTES_MAX as usize),
             http_encodings: http.and_then(|http| http.compression_algorithms.clone()),
-            connection_age: grpc.and_then(|grpc| grpc.connection_age),
+            waits: Waits::of(grpc.map(|grpc| grpc.keepalive).unwrap_or_default(), http),
+            connection_age: grpc.and_then(|grpc| grpc.keepalive.age),
             streams_max: grpc.map(|grpc| grpc.max_concurrent_streams).filter(|streams| *streams > 0),
             paths: Paths::default(),
+        }
+    }
+}
+
+impl Waits {
+    fn of(grpc: GrpcKeepalive, http: Option<&HttpServerSettings>) -> Self {
+        let defaults = Self::default();
+        let keepalive = http.map(|http| http.keepalive).unwrap_or_default();
+        Self {
+            head_max: http.and_then(|http| http.head_max).unwrap_or(defaults.head_max).min(defaults.head_max),
+            keeps_http: keepalive.enabled,
+            http_idle_max: keepalive.idle_max,
+            grpc_idle_max: grpc.idle_max,
+            ping_interval: grpc.ping_interval.unwrap_or(defaults.ping_interval).max(PING_INTERVAL_MIN),
+            ping_wait_max: grpc.ping_wait_max.unwrap_or(defaults.ping_wait_max),
         }
     }
 }
@@ -294,14 +417,6 @@ pub enum Pem {
     Inline(String),
 }
 
-/// The versions that are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersions {
-    Both,
-    Only12,
-    Only13,
-}
-
 /// A key is no business of logs.
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -318,17 +433,15 @@ impl ServerTlsSettings {
         let certificate = Pem::decode(section, "cert_file", "cert_pem");
         let key = Pem::decode(section, "key_file", "key_pem");
         let client_ca_file = section.file_path("client_ca_file");
-        section.unsupported("ca_pem", "a listener trusts client_ca_file only", "remove it");
-        section.inert("ca_file", Shape::Text, "a listener trusts client_ca_file only");
+        for key in ["ca_file", "ca_pem"] {
+            section.inert(key, Shape::Text, "a listener trusts client_ca_file only");
+        }
         let versions = TlsVersions::decode(section);
-        section.inert("cipher_suites", Shape::List, "the suites are fixed, all of them with forward secrecy");
-        section.only("include_insecure_cipher_suites", &["false"], "insecure suites do not exist here", "remove it");
-        section.inert("curve_preferences", Shape::List, "the key exchange groups are fixed");
+        tls::accept_fixed(section);
         let reload_interval = section.duration("reload_interval", Duration::ZERO);
         let reload_interval = Some(reload_interval).filter(|interval| !interval.is_zero());
         let reload_ca = section.bool("client_ca_file_reload", false).then_some(CLIENT_CA_RELOAD_INTERVAL);
         section.inert("include_system_ca_certs_pool", Shape::Bool, "a listener trusts client_ca_file only");
-        section.unsupported("tpm", "keys are read from files", "use key_file");
         for (given, file, inline) in [(&certificate, "cert_file", "cert_pem"), (&key, "key_file", "key_pem")] {
             if given.is_none() && !section.has(file) && !section.has(inline) {
                 section.error(
@@ -372,24 +485,6 @@ impl Pem {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Inline(_) => "the PEM in the configuration".to_owned(),
-        }
-    }
-}
-
-impl TlsVersions {
-    /// Older ones than 1.2 are not among the words.
-    fn decode(section: &mut Section<'_>) -> Self {
-        let words = [("", None), ("1.2", Some(12)), ("1.3", Some(13))];
-        let min = section.word("min_version", &words, None);
-        let max = section.word("max_version", &words, None);
-        match (min, max) {
-            (Some(13), Some(12)) => {
-                section.error("max_version", "is below min_version", "exchange them");
-                Self::Both
-            }
-            (Some(13), _) => Self::Only13,
-            (_, Some(12)) => Self::Only12,
-            _ => Self::Both,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! TLS of a listener. Certificates are read when a port opens and, where an interval is set, again when a client comes
 //! and they may have changed; connections that are open stay as they began.
 
-use super::settings::{Pem, ServerTlsSettings, TlsVersions};
+use super::settings::{Pem, ServerTlsSettings};
 use arc_swap::ArcSwap;
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, Mutex};
@@ -45,13 +45,8 @@ impl Acceptor {
 
 fn server_config(settings: &ServerTlsSettings) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions: &[&SupportedProtocolVersion] = match settings.versions {
-        TlsVersions::Both => &[&TLS13, &TLS12],
-        TlsVersions::Only12 => &[&TLS12],
-        TlsVersions::Only13 => &[&TLS13],
-    };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)
+        .with_protocol_versions(&settings.versions.among(&TLS12, &TLS13))
         .map_err(|error| error.to_string())?;
     let builder = match &settings.client_ca_file {
         None => builder.with_no_client_auth(),

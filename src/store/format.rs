@@ -73,7 +73,19 @@ impl<'a> Reader<'a> {
         Some(self.array::<1>()?[0])
     }
 
+    #[inline]
     pub fn varint(&mut self) -> Option<u64> {
+        match self.bytes {
+            // Most are short.
+            [byte @ ..0x80, rest @ ..] => {
+                self.bytes = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for (index, byte) in self.bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
             value |= u64::from(byte & 0x7f).checked_shl(7 * index as u32)?;

@@ -319,6 +319,12 @@ impl Runs {
 const BEHIND_ALL: [u8; 48] = [0xff; 48];
 
 impl View {
+    /// [`SealedView::may_hold`], whenever the trace was.
+    #[cfg(test)]
+    pub(super) fn may_hold(&self, trace: TraceId) -> bool {
+        SealedView::may_hold(self, trace, 0, u64::MAX)
+    }
+
     /// The first batch that is in no run.
     #[must_use]
     pub fn sealed(&self) -> Seq {
@@ -397,6 +403,10 @@ impl View {
     }
 }
 
+fn piece(segment: &Arc<RunSegment>, trace: usize) -> Piece {
+    Piece { segment: Arc::clone(segment) as Arc<dyn Segment>, trace }
+}
+
 impl sealed::Sealed for Runs {
     fn view(&self) -> Arc<dyn SealedView> {
         Runs::view(self)
@@ -432,33 +442,47 @@ impl SealedView for View {
         oldest.map(|oldest| oldest.max(missing_to))
     }
 
-    /// One look at a filter per segment, and one at a block per segment that has the trace.
+    /// One look at a filter per segment, and one at a block per segment that has the trace and whose traces nobody knows: to
+    /// inflate a block takes longer than all else, and a query asks for many traces of the same few segments.
     fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError> {
         let mut found = Vec::new();
-        if let Some(pinned) = &self.pinned
-            && let Some(trace) = pinned.built.index.traces.position(trace)
-        {
-            found.push(Piece { segment: Arc::clone(pinned) as Arc<dyn Segment>, trace });
+        let fingerprint = trace.fingerprint();
+        let mut unknown = Vec::new();
+        for segment in self.segments().filter(|segment| segment.filter().may_hold(fingerprint)) {
+            match segment.known_traces() {
+                Some(traces) => found.extend(traces.position(trace).map(|trace| piece(segment, trace))),
+                None => unknown.push(segment),
+            }
         }
-        self.disk.each_piece(&self.segments, trace, |segment, value| {
+        self.disk.each_piece(unknown, trace, |segment, value| {
             if segment.run().is_served()
                 // Damage sets the run aside, and hides no other.
                 && let Some(trace) = segment.trace_of_piece(value)?
             {
-                found.push(Piece { segment: Arc::clone(segment) as Arc<dyn Segment>, trace });
+                found.push(piece(segment, trace));
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        found.sort_by_key(|piece| piece.segment.id());
+        if let Some(pinned) = &self.pinned
+            && let Some(trace) = pinned.built.index.traces.position(trace)
+        {
+            found.insert(0, Piece { segment: Arc::clone(pinned) as Arc<dyn Segment>, trace });
+        }
         Ok(found)
     }
 
-    fn may_hold(&self, trace: TraceId) -> bool {
+    fn may_hold(&self, trace: TraceId, start: u64, end: u64) -> bool {
         let (recently, older) = self.splits.recently(trace, &self.segments);
         let pinned = self.pinned.as_ref().is_some_and(|pinned| pinned.built.index.traces.position(trace).is_some());
         if recently || pinned {
             return true;
         }
-        let older = self.segments.get(..older).unwrap_or_default();
+        let of_that_time = |segment: &&Arc<RunSegment>| {
+            let times = segment.times();
+            times.max_end >= start && times.min_start <= end
+        };
+        let older = self.segments.get(..older).unwrap_or_default().iter().filter(of_that_time);
         let mut is_found = false;
         let looked = self.disk.each_piece(older, trace, |_, _| {
             is_found = true;

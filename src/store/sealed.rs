@@ -35,8 +35,10 @@ pub trait SealedView: Send + Sync {
     /// The disk could not be read.
     fn pieces(&self, trace: TraceId) -> Result<Vec<Piece>, SegmentError>;
 
-    /// Whether any run may hold spans of a trace. Quick, and never falsely `false`.
-    fn may_hold(&self, trace: TraceId) -> bool;
+    /// Whether any run may hold spans of a trace of which a piece lasted from `start` to `end` (Unix nanoseconds): one of the
+    /// latest, or an older one with spans of that time. Quick, and not falsely `false` but for traces of which pieces are as far
+    /// apart as those are that runs do not find to belong together either.
+    fn may_hold(&self, trace: TraceId, start: u64, end: u64) -> bool;
 
     /// Whether a trace of one of these segments may have pieces in other runs. Quick, and never falsely `false`.
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool;
@@ -89,7 +91,7 @@ impl SealedView for NothingSealed {
         Ok(Vec::new())
     }
 
-    fn may_hold(&self, _trace: TraceId) -> bool {
+    fn may_hold(&self, _trace: TraceId, _start: u64, _end: u64) -> bool {
         false
     }
 

@@ -42,7 +42,7 @@ const ARRIVALS_BATCHES_MAX: u64 = 4096;
 pub struct Store {
     spool: Spool,
     sealed: Arc<dyn Sealed>,
-    tail: Tail,
+    pub(super) tail: Tail,
 }
 
 impl Store {
@@ -52,8 +52,12 @@ impl Store {
         Self { spool, sealed, tail }
     }
 
-    /// Gives back memory that queries needed and no query needs any more, until `shutdown`.
+    /// Makes ready what the first query would wait for, then gives back memory that queries needed and no query needs any more,
+    /// until `shutdown`.
     pub async fn housekeep(self, shutdown: CancellationToken) {
+        let store = self.clone();
+        // What cannot be read says so when a query reads it.
+        let _ = tokio::task::spawn_blocking(move || store.searchable().is_ok()).await;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -245,6 +249,20 @@ impl Searchable {
         kept.truncate(TRACES_KEPT);
         traces.ids.get(trace).copied()
     }
+
+    /// Whether runs may hold spans of a trace of a segment of the tail.
+    fn has_more(&self, segment: &dyn Segment, trace: usize, id: TraceId) -> bool {
+        let lasted = || {
+            let rows = segment.traces().ok()?.rows(trace);
+            let (starts, durations) = (segment.starts().ok()?, segment.durations().ok()?);
+            let times = starts.get(rows.clone())?.iter().zip(durations.get(rows)?);
+            Some(times.fold((u64::MAX, 0), |(from, to), (start, duration)| {
+                (from.min(*start), to.max(start.saturating_add(*duration)))
+            }))
+        };
+        let (start, end) = lasted().unwrap_or((0, u64::MAX));
+        self.runs.may_hold(id, start, end)
+    }
 }
 
 impl Source for Searchable {
@@ -263,7 +281,9 @@ impl Source for Searchable {
 
     fn may_be_split(&self, segment: &dyn Segment, trace: usize) -> bool {
         if segment.id().0 >= self.sealed_to.0 {
-            return self.trace_id(segment, trace).is_none_or(|id| self.tail.may_be_split(id) || self.runs.may_hold(id));
+            return self
+                .trace_id(segment, trace)
+                .is_none_or(|id| self.tail.may_be_split(id) || self.has_more(segment, trace, id));
         }
         let in_tail = || self.trace_id(segment, trace).is_none_or(|id| self.tail.may_hold(id));
         self.runs.may_be_split(segment, trace) || (!self.tail.is_empty() && in_tail())

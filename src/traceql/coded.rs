@@ -135,6 +135,20 @@ impl Coded {
         &self.codes
     }
 
+    /// The same with codes of these rows alone, in their order.
+    #[must_use]
+    pub fn at(self, rows: &[u16]) -> Self {
+        let codes = match self.codes {
+            Codes::Rows(_) => {
+                let mut gathered = Vec::with_capacity(rows.len());
+                self.gather(rows, &mut gathered);
+                Codes::Rows(gathered.into())
+            }
+            groups => groups,
+        };
+        Self { codes, ..self }
+    }
+
     /// The codes of these rows, in their order.
     pub fn gather(&self, rows: &[u16], out: &mut Vec<Code>) {
         out.clear();

@@ -48,6 +48,14 @@ pub enum Entry<'a> {
 }
 
 impl Strings {
+    /// Strings that stand end to end, by where each ends, ascending; `None` if one ends within a character, or the last before the
+    /// end of `text`.
+    pub fn of(text: &str, ends: Vec<u32>) -> Option<Self> {
+        let is_whole = ends.last().map_or(0, |end| *end as usize) == text.len();
+        let fits = is_whole && ends.is_sorted() && ends.iter().all(|end| text.is_char_boundary(*end as usize));
+        fits.then(|| Self { text: text.to_owned(), ends })
+    }
+
     pub fn push(&mut self, string: &str) {
         self.text.push_str(string);
         self.ends.push(self.text.len() as u32);

@@ -44,8 +44,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// More threads than that would take the processor from those who send spans.
 const THREADS_MAX: usize = 2;
 
-/// A second thread is begun only if the segments before took longer, each: to begin one takes about a third of it.
-const ALONE_UP_TO: Duration = Duration::from_micros(150);
+/// A second thread is begun only if what is to be looked at next will take longer, by the segments before: to begin one takes
+/// about 50 microseconds.
+const ALONE_UP_TO: Duration = Duration::from_micros(200);
 
 /// Segments that are looked at between two looks at whether that is enough.
 const ROUND_SEGMENTS_MAX: usize = 8;
@@ -157,7 +158,7 @@ pub fn each(
 /// How a search goes about its work, which makes no difference to its answer.
 struct Pace {
     threads: usize,
-    /// One thread does it alone if the segments before took no longer, each.
+    /// One thread does it alone if, by the segments before, it will take no longer.
     alone_up_to: Duration,
     progress_interval: Duration,
 }
@@ -212,7 +213,7 @@ impl<'a> Search<'a> {
             let (round, rest) = left.split_at(round_segments.min(left.len()));
             left = rest;
             round_segments = (round_segments * 2).min(round_segments_max);
-            let threads = if segment_time <= pace.alone_up_to { 1 } else { pace.threads };
+            let threads = if segment_time * round.len() as u32 <= pace.alone_up_to { 1 } else { pace.threads };
             let began = Instant::now();
             let finds = self.round(&scan, round, newest.floor(), threads);
             segment_time = began.elapsed() / round.len() as u32;
@@ -369,15 +370,24 @@ impl<'a> Search<'a> {
     /// The rows of a segment whose traces are worth a look.
     fn driven(&self, scan: &Scan<'_>, reader: &Rc<Reader>) -> Result<Mask, SegmentError> {
         let mut driven = self.plan.driven(scan, reader, self.within)?;
-        // Most traces that have both sides of a relation do not have it: their parents tell, without a look at each trace.
+        // Most traces that have both sides of a relation do not have it: their parents tell, without a look at each trace. Of a
+        // trace with spans elsewhere they tell whether those can make a difference.
         if let Some(upward) = self.plan.upward()
             && !driven.is_empty()
-            && let Some(split) = reader.split_traces(scan)
         {
             let above = self.plan.filtered(scan, reader, upward.above, self.within)?;
             let mut related = upward.related_here(reader.parents()?, &driven, &above);
             let traces = reader.traces()?;
-            split.iter().for_each(|trace| related.set_range(traces.rows(trace)));
+            let split = reader.split_traces(scan);
+            for trace in (0..traces.len()).filter(|trace| split.is_none_or(|split| split.get(*trace))) {
+                let rows = traces.rows(trace);
+                if driven.any(rows.clone())
+                    && !related.any(rows.clone())
+                    && upward.may_relate(reader, (&driven, &above), rows.clone())?
+                {
+                    related.set_range(rows);
+                }
+            }
             driven.and(&related);
         }
         Ok(driven)

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::ast::{Field, Scope};
-use super::column::{Cell, Codes, Dictionary};
+use super::column::{Cell, Codes, Dictionary, NIL};
 use super::control::Stopped;
 use super::mask::Mask;
+use super::wanted::Wanted;
 use crate::otlp::{SpanId, TraceId};
 
 /// Everything that can be searched, as it stood at one moment. What is acknowledged later is not in it.
@@ -136,6 +137,22 @@ pub trait Segment: Send + Sync {
 
     /// For each row the code of its value in the column's dictionary.
     fn codes(&self, field: &Field) -> Result<Codes, SegmentError>;
+
+    /// As [`Segment::codes`], but codes of rows are those of the wanted ones alone, one for each: for who asks for few of a segment.
+    /// Codes of resources and scopes are all of them.
+    ///
+    /// # Errors
+    /// The segment could not be read.
+    fn codes_at(&self, field: &Field, wanted: &mut Wanted<'_>) -> Result<Codes, SegmentError> {
+        Ok(match self.codes(field)? {
+            Codes::Rows(codes) if codes.is_empty() => Codes::Rows(codes),
+            Codes::Rows(codes) => {
+                let code = |row: &u16| codes.get(usize::from(*row)).copied().unwrap_or(NIL);
+                Codes::Rows(wanted.rows().iter().map(code).collect())
+            }
+            groups => groups,
+        })
+    }
 
     /// The value of one row, for columns that hold none ([`Column::Unlisted`]), and for no others.
     fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError>;

@@ -1,5 +1,6 @@
 //! Who may send: passwords, tokens, pages of other origins; and connections that do nothing.
 
+use super::foreign::Ports;
 use crate::support::compression::Compression;
 use crate::support::eventually;
 use crate::support::http::Connection;
@@ -14,7 +15,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use prost::Message;
 use spanreel::receive::listener::CONNECTIONS_MAX;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -184,54 +185,112 @@ async fn ten_thousand_idle_connections_cost_little_and_keep_nobody_out() {
 /// A client that closes its sending half is still answered; one that goes away in the middle leaves nothing behind.
 #[tokio::test]
 async fn half_closed_connections_are_answered_and_broken_ones_are_forgotten() {
-    let spanreel = Spanreel::start(&Options::default()).await;
-    let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
-    let request =
-        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    let ports = Ports::free();
+    let spanreel = Spanreel::start(&Options { receivers: ports.receivers(), ..Options::default() }).await;
+    for (port, path, media_type, body, expected) in [
+        (spanreel.ports.http, "/v1/traces", "application/json", "{}", "HTTP/1.1 200"),
+        (ports.zipkin, "/api/v2/spans", "application/json", "[]", "HTTP/1.1 202"),
+        (ports.jaeger_http, "/api/traces", "application/x-thrift", "xx", "HTTP/1.1 400"),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\ncontent-length: 2\r\n\r\n");
+        let request = head + body;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(expected.as_bytes()), "{path}: {}", String::from_utf8_lossy(&answer));
 
-    for cut in [10, 60, request.len() - 1] {
-        let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
-        stream.write_all(&request.as_bytes()[..cut]).await.unwrap();
-        drop(stream);
+        for cut in [10, 60, request.len() - 1] {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream.write_all(&request.as_bytes()[..cut]).await.unwrap();
+            drop(stream);
+        }
     }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while spanreel.metrics().await.sum("spanreel_receiver_connections", &[]) != Some(0.0) {
-        assert!(Instant::now() < deadline, "a connection that broke is still counted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("every connection that broke is forgotten", Duration::from_secs(30), async || {
+        spanreel.metrics().await.sum("spanreel_receiver_connections", &[]) == Some(0.0)
+    })
+    .await;
     spanreel.ledger().await.assert_balanced();
+}
+
+/// Sends a body of HTTP/1.1 byte by byte; the answer.
+async fn drip(port: u16, head: String) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reads, mut writes) = stream.split();
+    let drip = async {
+        while writes.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(DRIP_INTERVAL).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = [0; 512];
+    tokio::select! {
+        read = reads.read(&mut answer) => String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned(),
+        () = drip => unreachable!("it never ends"),
+    }
+}
+
+/// Sends messages byte by byte, so many at once on one connection of HTTP/2; the status of each call.
+async fn drip_calls(port: u16, path: &'static str, count: usize) -> Vec<String> {
+    let mut sender = http2(port).await.0;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let begin = futures_util::stream::iter([Ok(hyper::body::Frame::data(Bytes::from_static(&[0, 0, 1, 0, 0])))]);
+        let drip = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(DRIP_INTERVAL).await;
+            Some((Ok(hyper::body::Frame::data(Bytes::from_static(&[0]))), ()))
+        });
+        let body = http_body_util::StreamBody::new(begin.chain(drip));
+        let call = http::Request::post(format!("http://x{path}")).header("content-type", "application/grpc");
+        let answer = sender.send_request(call.body(BodyExt::boxed(body)).unwrap());
+        calls.spawn(async move {
+            let answer = answer.await.unwrap();
+            let status = answer.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+            status.unwrap_or_default().to_owned()
+        });
+    }
+    calls.join_all().await
+}
+
+const DRIP_INTERVAL: Duration = Duration::from_millis(500);
+
+type Http2Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+type Http2Sender = hyper::client::conn::http2::SendRequest<Http2Body>;
+
+/// A connection of HTTP/2, and the task that ends with it.
+async fn http2(port: u16) -> (Http2Sender, tokio::task::JoinHandle<Result<(), hyper::Error>>) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    (sender, tokio::spawn(connection))
 }
 
 /// Bodies that come byte by byte, more of them than there may be bytes in flight if each held a full body's.
 #[tokio::test]
 async fn slow_clients_are_refused_after_a_while_and_hold_nobody_up() {
-    const SLOW: usize = 200;
-    let spanreel = Spanreel::start(&Options::default()).await;
-    let head =
-        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n";
-    let mut slow = tokio::task::JoinSet::new();
-    for _ in 0..SLOW {
-        let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        slow.spawn(async move {
-            let (mut reads, mut writes) = stream.split();
-            let drip = async {
-                while writes.write_all(b" ").await.is_ok() {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                std::future::pending::<()>().await;
-            };
-            let mut answer = [0; 512];
-            tokio::select! {
-                read = reads.read(&mut answer) => String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned(),
-                () = drip => unreachable!("it never ends"),
-            }
-        });
+    /// Of each kind.
+    const SLOW: usize = 60;
+    let ports = Ports::free();
+    let spanreel = Spanreel::start(&Options { receivers: ports.receivers(), ..Options::default() }).await;
+    let (mut slow, mut calls) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
+    let posts = [
+        (spanreel.ports.http, "/v1/traces", "application/json"),
+        (ports.zipkin, "/api/v2/spans", "application/json"),
+        (ports.jaeger_http, "/api/traces", "application/x-thrift"),
+    ];
+    for (port, path, media_type) in posts {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\ncontent-length: 100000\r\n\r\n");
+        for _ in 0..SLOW {
+            slow.spawn(drip(port, head.clone()));
+        }
+    }
+    let services = [(spanreel.ports.grpc, EXPORT), (ports.jaeger_grpc, "/jaeger.api_v2.CollectorService/PostSpans")];
+    for (port, path) in services {
+        calls.spawn(drip_calls(port, path, SLOW));
     }
     let traces = Traces { seed: 78, spans_per_trace: 2 };
     for protocol in Protocol::ALL {
@@ -240,24 +299,26 @@ async fn slow_clients_are_refused_after_a_while_and_hold_nobody_up() {
         assert!(answer.is_ok(), "{protocol:?}: {answer:?}");
     }
     let answers = tokio::time::timeout(Duration::from_secs(120), slow.join_all()).await.expect("each is refused");
+    assert_eq!(answers.len(), posts.len() * SLOW);
     for answer in &answers {
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     }
+    let statuses = tokio::time::timeout(Duration::from_secs(120), calls.join_all()).await.expect("each is refused");
+    let statuses = statuses.concat();
+    assert_eq!(statuses.len(), services.len() * SLOW);
+    assert!(statuses.iter().all(|status| !matches!(status.as_str(), "" | "0")), "{statuses:?}");
     let refused = [("outcome", "bad_data")];
-    assert_eq!(spanreel.metrics().await.sum("spanreel_receiver_requests_total", &refused), Some(SLOW as f64));
+    let expected = (answers.len() + statuses.len()) as f64;
+    assert_eq!(spanreel.metrics().await.sum("spanreel_receiver_requests_total", &refused), Some(expected));
     spanreel.ledger().await.assert_balanced();
 }
 
 /// Streams of one HTTP/2 connection that are begun and never ended, or ended before they said anything.
 #[tokio::test]
 async fn half_closed_streams_cost_their_connection_alone() {
-    type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
     let spanreel = Spanreel::start(&Options::default()).await;
-    let stream = TcpStream::connect(("127.0.0.1", spanreel.ports.grpc)).await.unwrap();
-    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
-    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Body>(executor, io).await.unwrap();
-    let driver = tokio::spawn(connection);
-    let request = |body: Body| {
+    let (mut sender, driver) = http2(spanreel.ports.grpc).await;
+    let request = |body: Http2Body| {
         let uri = format!("http://x{EXPORT}");
         http::Request::post(uri).header("content-type", "application/grpc").body(body).unwrap()
     };
@@ -322,4 +383,24 @@ async fn connections_end_at_their_age() {
     let mut said = Vec::new();
     let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut said)).await.expect("it ends");
     assert!(said.get(3) == Some(&4), "the server's settings come first: {said:?}");
+}
+
+/// Load balancers give up connections that nobody uses; a server that does so first is not met in the middle of it.
+#[tokio::test]
+async fn connections_without_requests_end_where_that_is_bounded() {
+    /// Silent connections are borne for longer.
+    const BOUND: Duration = Duration::from_secs(40);
+    let grpc = line("keepalive: {server_parameters: {max_connection_idle: 500ms}}");
+    let http = line("keepalive: {idle_timeout: 500ms}");
+    let spanreel = Spanreel::start(&Options { grpc, http, ..Options::default() }).await;
+    let (sender, driver) = http2(spanreel.ports.grpc).await;
+    tokio::time::timeout(BOUND, driver).await.expect("it ends").unwrap().unwrap();
+    drop(sender);
+    let mut stream = TcpStream::connect(("127.0.0.1", spanreel.ports.http)).await.unwrap();
+    let request =
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(BOUND, stream.read_to_end(&mut answer)).await.expect("it ends").unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }

@@ -1,6 +1,7 @@
-//! Our judgement of configurations beside a real Collector's: `otelcol validate` on every file under `tests/data/config`.
+//! Our judgement of configurations beside a real Collector's: `otelcol validate` on every file under `tests/data/config`,
+//! and on every line of `snippets.txt` there.
 
-use super::config::{Case, cases};
+use super::config::{Case, cases, load_merged};
 use crate::support::otelcol;
 use std::process::Command;
 
@@ -63,4 +64,47 @@ fn what_loads_here_is_what_a_collector_finds_valid() {
     }
     assert!(wrong.is_empty(), "the Collector judges differently:{wrong}");
     assert!(compared >= COMPARED_MIN, "{compared}");
+}
+
+/// What each snippet is merged into: with nothing of its own it is valid.
+const SNIPPETS_BASE: &str = "
+receivers: {otlp: {protocols: {grpc: }}}
+exporters: {debug: }
+service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
+";
+const SNIPPETS: &str = include_str!("../data/config/snippets.txt");
+
+fn otelcol_takes(snippet: &str) -> bool {
+    let mut command = Command::new(otelcol::binary());
+    command.arg("validate").env_clear();
+    for text in [SNIPPETS_BASE, snippet] {
+        command.arg("--config").arg(format!("yaml:{text}"));
+    }
+    command.output().expect("otelcol runs").status.success()
+}
+
+/// Each line is a judgement and a snippet: `ok` and `bad` are the Collector's and ours; behind `stricter` and `looser` we
+/// refuse and take what it does not, for the reason that the comment above says.
+#[test]
+fn rarer_fields_are_judged_as_a_collector_judges_them() {
+    let lines: Vec<&str> = SNIPPETS.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let check = |line: &&str| {
+        let (judgement, snippet) = line.split_once(' ').expect("a judgement and a snippet");
+        let ours = load_merged(&[SNIPPETS_BASE, snippet.trim()]);
+        let judged = match (ours.is_ok(), otelcol_takes(snippet.trim())) {
+            (true, true) => "ok",
+            (false, false) => "bad",
+            (false, true) => "stricter",
+            (true, false) => "looser",
+        };
+        let said = ours.err().unwrap_or_default();
+        (judged != judgement).then(|| format!("\n{judged} {}\n  {said}", snippet.trim()))
+    };
+    let (left, right) = lines.split_at(lines.len() / 2);
+    let judge = |lines: &[&str]| lines.iter().filter_map(check).collect::<String>();
+    let wrong = std::thread::scope(|scope| {
+        let right = scope.spawn(|| judge(right));
+        judge(left) + &right.join().expect("judged")
+    });
+    assert!(wrong.is_empty(), "these are judged differently:{wrong}");
 }

@@ -13,7 +13,7 @@
 //! A positions's file name is left out where it is the case's own.
 
 use proptest::prelude::*;
-use spanreel::appliance::components::{Components, ExtensionSettings, spanreel_settings};
+use spanreel::appliance::components::{Components, ExtensionSettings, files_of_the_process, spanreel_settings};
 use spanreel::cli::components::components;
 use spanreel::cli::print_config::print_config;
 use spanreel::cli::validate::validate;
@@ -144,6 +144,14 @@ fn load_text(text: &str) -> Result<Loaded<Components>, String> {
     config::load(&input).map_err(|error| error.to_string())
 }
 
+/// Texts that are merged; the error is everything that is said.
+pub fn load_merged(texts: &[&str]) -> Result<(), String> {
+    let source = |text: &&str| Source::Text { name: "text".to_owned(), text: (*text).to_owned() };
+    let sources: Vec<Source> = texts.iter().map(source).collect();
+    let input = Input { sources: &sources, sets: &[], env: &|_| None, files: Files::Readable };
+    config::load::<Components>(&input).map(|_| ()).map_err(|error| error.to_string())
+}
+
 #[test]
 fn the_walk_through_means_what_it_says() {
     let config = load("walkthrough.yaml");
@@ -233,6 +241,15 @@ fn a_custom_resource_reads_no_files() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn a_custom_resource_listens_on_no_socket_in_the_file_system() {
+    let text = "receivers: {otlp: {protocols: {grpc: {endpoint: /run/x.sock, transport: unix}}}}\n\
+                service: {pipelines: {traces: {receivers: [otlp]}}}\n";
+    let said = files_of_the_process(&load_text(text).unwrap().config);
+    let reason = "endpoint names a file of the process, which a custom resource cannot use (listen on host:port)";
+    assert_eq!(said, [format!("text:1:13: receivers::otlp: {reason}")]);
 }
 
 /// Settings without positions, which differ between a file and what is printed of it.

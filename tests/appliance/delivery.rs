@@ -25,6 +25,7 @@ enum Badness {
     AnswersGarbage,
     AnswersGarbageWithoutEnd,
     ClosesAfterEachByte,
+    ClosesAfterAByteOfItsAnswer,
 }
 
 async fn misbehave(badness: Badness, mut stream: TcpStream) -> std::io::Result<()> {
@@ -42,6 +43,12 @@ async fn misbehave(badness: Badness, mut stream: TcpStream) -> std::io::Result<(
         }
         Badness::ClosesAfterEachByte => {
             let _ = stream.read_u8().await?;
+        }
+        Badness::ClosesAfterAByteOfItsAnswer => {
+            let _ = stream.read(&mut some).await?;
+            // A frame of HTTP/2, or the first line of an answer, begins so.
+            let byte = if some.starts_with(b"PRI") { 0 } else { b'H' };
+            stream.write_u8(byte).await?;
         }
     }
     Ok(())
@@ -68,6 +75,7 @@ async fn a_destination_that_misbehaves_costs_time_and_no_span() {
         Badness::AnswersGarbage,
         Badness::AnswersGarbageWithoutEnd,
         Badness::ClosesAfterEachByte,
+        Badness::ClosesAfterAByteOfItsAnswer,
     ] {
         for way in Way::both() {
             let way = Way { timeout: Duration::from_millis(300), ..way };

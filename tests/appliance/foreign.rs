@@ -431,7 +431,7 @@ async fn bombs_are_refused_by_every_receiver_without_the_memory() {
     let mut spanreel = Spanreel::start(&Options { receivers: ports.receivers(), ..Options::default() }).await;
     let nothing = vec![b' '; 24 << 20];
     let mut bombs: Vec<(&str, Bytes)> =
-        [Compression::Gzip, Compression::Zstd, Compression::Deflate, Compression::SnappyFramed]
+        [Compression::Gzip, Compression::Zstd, Compression::Deflate, Compression::SnappyFramed, Compression::Lz4]
             .into_iter()
             .map(|compression| (compression.name().unwrap(), compression.apply(&nothing).into()))
             .collect();

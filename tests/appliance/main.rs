@@ -39,6 +39,7 @@ mod rig;
 mod seal;
 mod sighup;
 mod signals;
+mod sockets;
 mod span_metrics;
 mod start;
 mod tail_sampling;

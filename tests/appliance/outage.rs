@@ -86,6 +86,7 @@ impl Way {
                 retry,
                 queue: QueueSettings::default(),
                 authenticator: None,
+                cookies: false,
                 proxy_url: None,
             })
         }
@@ -236,6 +237,10 @@ async fn json_and_the_other_compressions_are_encoded_anew() {
         (false, Compression::Gzip, Encoding::Json, "gzip"),
         (false, Compression::Zstd, Encoding::Json, "zstd"),
         (false, Compression::None, Encoding::Proto, ""),
+        (false, Compression::Zlib, Encoding::Proto, "zlib"),
+        (false, Compression::Deflate, Encoding::Json, "deflate"),
+        (false, Compression::SnappyFramed, Encoding::Proto, "x-snappy-framed"),
+        (false, Compression::Lz4, Encoding::Proto, "lz4"),
     ] {
         let way = Way { is_grpc, compression, encoding, ..Way::grpc() };
         let (directory, destination) =

@@ -13,11 +13,12 @@ pub enum Compression {
     SnappyBlock,
     /// The framing format, as gRPC clients send it.
     SnappyFramed,
+    Lz4,
 }
 
 impl Compression {
-    pub const ALL: [Compression; 6] =
-        [Self::Identity, Self::Gzip, Self::Zstd, Self::Deflate, Self::SnappyBlock, Self::SnappyFramed];
+    pub const ALL: [Compression; 7] =
+        [Self::Identity, Self::Gzip, Self::Zstd, Self::Deflate, Self::SnappyBlock, Self::SnappyFramed, Self::Lz4];
 
     /// The value of `content-encoding` or `grpc-encoding`; `None`: no header.
     pub fn name(self) -> Option<&'static str> {
@@ -27,6 +28,7 @@ impl Compression {
             Self::Zstd => Some("zstd"),
             Self::Deflate => Some("deflate"),
             Self::SnappyBlock | Self::SnappyFramed => Some("snappy"),
+            Self::Lz4 => Some("lz4"),
         }
     }
 
@@ -48,6 +50,11 @@ impl Compression {
                 let mut out = snap::write::FrameEncoder::new(Vec::new());
                 out.write_all(body).expect("memory takes every write");
                 out.into_inner().expect("memory takes every write")
+            }
+            Self::Lz4 => {
+                let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                out.write_all(body).expect("memory takes every write");
+                out.finish().expect("memory takes every write")
             }
         }
     }

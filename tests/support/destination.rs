@@ -258,6 +258,9 @@ fn decompressed(body: &[u8], encoding: &str) -> Vec<u8> {
         "gzip" => drop(flate2::read::MultiGzDecoder::new(body).read_to_end(&mut out).expect("gzip")),
         // As klauspost's reader in the Collector: one frame or several, end to end.
         "zstd" => out = zstd::decode_all(body).expect("zstd"),
+        "zlib" | "deflate" => drop(flate2::read::ZlibDecoder::new(body).read_to_end(&mut out).expect("zlib")),
+        "x-snappy-framed" => drop(snap::read::FrameDecoder::new(body).read_to_end(&mut out).expect("snappy")),
+        "lz4" => drop(lz4_flex::frame::FrameDecoder::new(body).read_to_end(&mut out).expect("lz4")),
         other => panic!("unexpected encoding {other:?}"),
     }
     out

@@ -35,6 +35,15 @@ impl HealthCheckSettings {
         let works_not = "it does not work in the Collector either; readiness here includes spool and disk";
         section.inert("check_collector_pipeline", Shape::Map, works_not);
         section.unsupported("tls", "probes are answered in plain HTTP", "remove it; keep the port inside the pod");
+        for key in ["auth", "cors", "response_headers"] {
+            section.unsupported(key, "probes are answered as they are, to everybody", "remove it");
+        }
+        for key in ["max_request_body_size", "compression_algorithms", "include_metadata"] {
+            section.inert(key, Shape::Any, "nothing of a probe is read but its path");
+        }
+        for key in ["read_timeout", "read_header_timeout", "write_timeout", "idle_timeout"] {
+            section.inert(key, Shape::Duration, "slow clients are bounded by the appliance's own timeouts");
+        }
         for key in ["use_v2", "http", "grpc", "component_health"] {
             section.unsupported(key, "only the first version of this extension is there", "use endpoint and path");
         }

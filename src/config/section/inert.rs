@@ -2,6 +2,7 @@
 
 use super::{Section, Shape, quotes, text_of};
 use crate::config::diagnostic::suggestion;
+use crate::config::duration;
 use crate::config::node::{Entry, Kind, Value, excerpt};
 use std::time::Duration;
 
@@ -48,6 +49,22 @@ impl Section<'_> {
         None
     }
 
+    /// A key that means nothing here with a map of free names to texts or null; the names `other` hold anything. Whether
+    /// something is written there, and is as it should be.
+    pub fn texts_or_null(&mut self, key: &'static str, other: &[&str]) -> bool {
+        let Some((_, entries)) = self.free_map(key) else { return false };
+        let mut is_sound = !entries.is_empty();
+        for entry in entries.iter().filter(|entry| !other.contains(&entry.key.as_str())) {
+            if !matches!(entry.node.value, Value::Null) && text_of(&entry.node).is_none() {
+                let path = format!("{}::{}", self.child_path(key), entry.key);
+                let reason = format!("expected text or nothing, got {}", entry.node.describe());
+                self.report.error(&entry.node.position, &path, reason, quotes(&entry.node));
+                is_sound = false;
+            }
+        }
+        is_sound
+    }
+
     /// A key of the Collector that we refuse: honest configurations rely on what it does. Null says nothing.
     pub fn unsupported(&mut self, key: &'static str, why: &str, remedy: &str) {
         if let Some(entry) = self.value(key) {
@@ -67,6 +84,11 @@ impl Section<'_> {
         if !fits {
             self.error(key, format!("not supported: {why}"), remedy);
         }
+    }
+
+    /// Whether the key is written without a value.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key && matches!(entry.node.value, Value::Null))
     }
 
     /// As [`Section::accept`] of a whole number; its value, for checks across keys. What is behind a point goes, as in the
@@ -89,15 +111,25 @@ impl Section<'_> {
         self.duration_of(entry)
     }
 
-    /// `flat` keys (with the texts of their defaults) that the Collector has moved into the section `block`: they earn a
-    /// warning, and beside the section they are an error. All are declared elsewhere.
-    pub fn moved(&self, block: &'static str, flat: &[(&'static str, &str)]) {
+    /// `flat` keys that the Collector has moved into the section `block`: they earn a warning, and beside the section they
+    /// are an error. Each comes with the boolean that says nothing; of numbers and durations that is zero. All are
+    /// declared elsewhere.
+    pub fn moved(&self, block: &'static str, flat: &[(&'static str, bool)]) {
         let find = |key: &str| self.entries.iter().find(|entry| entry.key == key);
-        let is_open = find(block).and_then(|entry| entry.node.entries()).is_some_and(|entries| !entries.is_empty());
-        for (key, default) in flat {
+        let is_open = find(block).is_some_and(|entry| !matches!(entry.node.value, Value::Null));
+        for (key, idle) in flat {
             let Some(entry) = find(key) else { continue };
             let Value::Scalar(scalar) = &entry.node.value else { continue };
-            if is_open && scalar.text != *default {
+            let says_nothing = match scalar.kind {
+                Kind::Bool(value) => value == *idle,
+                Kind::Int(value) => value == 0,
+                Kind::Float(value) => value == 0.0,
+                Kind::Text => duration::parse(&scalar.text).is_ok_and(|value| value.is_zero()),
+            };
+            if says_nothing {
+                continue;
+            }
+            if is_open {
                 let reason = format!("stands beside the section {block}, which took its place");
                 self.report.error(
                     &entry.position,

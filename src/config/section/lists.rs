@@ -34,6 +34,18 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// Names of headers; none twice, whatever the case of its letters.
+    pub fn header_names(&mut self, key: &'static str) -> Vec<String> {
+        let names = self.list(key);
+        let lower: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        for (at, name) in lower.iter().enumerate() {
+            if lower.iter().take(at).any(|known| known == name) {
+                self.error(key, format!("names {name:?} a second time; case does not count"), "remove one");
+            }
+        }
+        names
+    }
+
     /// A text in place of a list of texts. The Collector would cut it at commas, whatever they mean in there.
     fn one_text(&mut self, key: &'static str) -> Option<ListText> {
         let node = &self.entries.iter().find(|entry| entry.key == key)?.node;

@@ -13,18 +13,27 @@ const DURATION_REMEDY: &str = "write it with a unit, e.g. 300ms, 5s or 1h30m";
 impl Section<'_> {
     /// `true` or `false`.
     pub fn bool(&mut self, key: &'static str, default: bool) -> bool {
-        let value = match self.value(key) {
-            None => default,
-            Some(entry) => match &entry.node.value {
-                Value::Scalar(scalar) if let Kind::Bool(value) = scalar.kind => value,
-                _ => {
-                    self.mismatch(entry, "true or false", "");
-                    default
-                }
-            },
-        };
+        let value = self.bool_value(key).unwrap_or(default);
         self.record(key, Effective::Bool(value));
         value
+    }
+
+    /// `true` or `false`, for which absence means something else than either.
+    pub fn optional_bool(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.bool_value(key)?;
+        self.record(key, Effective::Bool(value));
+        Some(value)
+    }
+
+    fn bool_value(&mut self, key: &'static str) -> Option<bool> {
+        let entry = self.value(key)?;
+        match &entry.node.value {
+            Value::Scalar(scalar) if let Kind::Bool(value) = scalar.kind => Some(value),
+            _ => {
+                self.mismatch(entry, "true or false", "");
+                None
+            }
+        }
     }
 
     /// A whole number from 0 to 4294967295.

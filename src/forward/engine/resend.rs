@@ -10,6 +10,9 @@ use tracing::warn;
 /// Batches that are read at once, at most.
 const BATCHES_MAX: usize = 512;
 
+/// Parts of a request that are refused for their content are cut in two so often; what is left then is left out.
+const REFUSALS_MAX: u32 = 100;
+
 /// So long before the last batch of a stretch became durable; 0 if that is not known.
 pub(super) async fn since_last<S: Source>(source: S, (from, end): (Seq, Seq), nanos: u64) -> u64 {
     let last = Seq(end.0.saturating_sub(1)).max(from);
@@ -63,7 +66,7 @@ pub(super) async fn resend<S: Source, T: Transport>(
 /// Sends a piece, in as many as the destination wants; how many spans it took. `None`: shutting down.
 async fn send<T: Transport>(link: &Link<T>, piece: Piece, shutdown: &CancellationToken) -> Option<u64> {
     let spans = piece.spans();
-    let (mut sent, mut work) = (0, vec![piece]);
+    let (mut sent, mut refusals, mut work) = (0, 0, vec![piece]);
     while let Some(piece) = work.pop() {
         // Behind everything that is new: a closed gate lets the oldest through first.
         match link.attempt(Seq(u64::MAX), shutdown, &piece).await? {
@@ -73,7 +76,8 @@ async fn send<T: Transport>(link: &Link<T>, piece: Piece, shutdown: &Cancellatio
             }
             Verdict::TooMuch { .. } => link.learn_burst(piece.raw_bytes()),
             Verdict::TooLarge { .. } => link.learn_size(piece.raw_bytes()),
-            // Accounts have what became of it when it was first sent.
+            // Accounts have what became of it when it was first sent; its neighbours go without it.
+            Verdict::Refused { .. } | Verdict::Internal { .. } if refusals < REFUSALS_MAX => refusals += 1,
             Verdict::Refused { .. } | Verdict::Internal { .. } | Verdict::GivenUp { .. } | Verdict::Damaged { .. } => {
                 continue;
             }
@@ -132,5 +136,14 @@ mod tests {
     async fn what_is_not_taken_again_is_counted() {
         let refuse = |_: &[String]| Some(Answer::Refused { why: "no".to_owned() });
         assert_eq!(sent_again(refuse).await, (Vec::new(), 20));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_one_span_goes_again_without_it() {
+        let bad = |name: &String| name == "2/3";
+        let refuse =
+            move |names: &[String]| names.iter().any(bad).then(|| Answer::Refused { why: "bad id".to_owned() });
+        let others: Vec<String> = all().into_iter().filter(|name| !bad(name)).collect();
+        assert_eq!(sent_again(refuse).await, (others, 1));
     }
 }

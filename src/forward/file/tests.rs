@@ -27,7 +27,7 @@ async fn send(writer: &Writer, seq: u64) {
 #[tokio::test]
 async fn each_request_is_a_line_of_json() {
     let folder = TempDir::new().unwrap();
-    let writer = Writer::new(&settings(&folder), Signal::Traces);
+    let writer = Writer::new(&settings(&folder), Signal::Traces, &Files::default());
     send(&writer, 1).await;
     send(&writer, 2).await;
     let text = std::fs::read_to_string(folder.path().join("traces.jsonl")).unwrap();
@@ -37,11 +37,11 @@ async fn each_request_is_a_line_of_json() {
     // A line that a crash cut in two spoils no other.
     let path = folder.path().join("traces.jsonl");
     std::fs::write(&path, "{\"resourceSpans\":[").unwrap();
-    send(&Writer::new(&FileSettings { append: true, ..settings(&folder) }, Signal::Traces), 3).await;
+    send(&Writer::new(&FileSettings { append: true, ..settings(&folder) }, Signal::Traces, &Files::default()), 3).await;
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(text.lines().nth(1).unwrap()).is_ok(), "{text}");
     // Without `append` the file begins anew with the process.
-    send(&Writer::new(&settings(&folder), Signal::Traces), 3).await;
+    send(&Writer::new(&settings(&folder), Signal::Traces, &Files::default()), 3).await;
     assert_eq!(std::fs::read_to_string(folder.path().join("traces.jsonl")).unwrap().lines().count(), 1);
 }
 
@@ -50,7 +50,7 @@ async fn compressed_requests_stand_behind_their_lengths() {
     let folder = TempDir::new().unwrap();
     for format in [Format::Json, Format::Proto] {
         let settings = FileSettings { format, is_compressed: true, ..settings(&folder) };
-        let writer = Writer::new(&settings, Signal::Traces);
+        let writer = Writer::new(&settings, Signal::Traces, &Files::default());
         send(&writer, 1).await;
         send(&writer, 2).await;
         let mut rest = std::fs::read(folder.path().join("traces.jsonl")).unwrap();
@@ -94,9 +94,22 @@ fn a_full_file_moves_aside_and_the_oldest_go() {
 async fn a_place_that_cannot_be_written_is_tried_again() {
     let folder = TempDir::new().unwrap();
     let settings = FileSettings { path: folder.path().join("missing/traces.jsonl"), ..settings(&folder) };
-    let writer = Writer::new(&settings, Signal::Traces);
+    let writer = Writer::new(&settings, Signal::Traces, &Files::default());
     let answer = writer.send(request(1)).await.answer;
     assert!(matches!(&answer, Answer::Retry { why, .. } if why.contains("missing/traces.jsonl")), "{answer:?}");
     std::fs::create_dir(folder.path().join("missing")).unwrap();
     send(&writer, 1).await;
+}
+
+#[tokio::test]
+async fn writers_of_one_exporter_share_its_file() {
+    let (folder, files) = (tempfile::tempdir().unwrap(), Files::default());
+    let writers = [0; 3].map(|_| Writer::new(&settings(&folder), Signal::Traces, &files));
+    for (writer, seq) in writers.iter().zip(1..) {
+        send(writer, seq).await;
+    }
+    let written = std::fs::read_to_string(&settings(&folder).path).unwrap();
+    assert_eq!(written.lines().count(), 3, "nobody begins the file anew: {written}");
+    drop(writers);
+    assert!(files.0.lock().unwrap().values().all(|file| file.strong_count() == 0));
 }

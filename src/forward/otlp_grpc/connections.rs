@@ -32,6 +32,8 @@ pub(super) struct Connections {
     connector: Connector,
     balancer: Balancer,
     pool: Mutex<Pool>,
+    /// Held while the one connection of [`Balancer::PickFirst`] is opened.
+    dialing: Mutex<()>,
     pub(super) breaks: Arc<Breaks>,
 }
 
@@ -71,7 +73,7 @@ impl Connections {
     pub(super) fn new(connector: Connector, balancer: Balancer) -> Self {
         // Behind a proxy or a socket there are no addresses that could be told apart.
         let balancer = if connector.is_elsewhere() { Balancer::PickFirst } else { balancer };
-        Self { connector, balancer, pool: Mutex::default(), breaks: Arc::default() }
+        Self { connector, balancer, pool: Mutex::default(), dialing: Mutex::default(), breaks: Arc::default() }
     }
 
     /// An open connection, or a new one. The flag says whether it was open before.
@@ -92,14 +94,25 @@ impl Connections {
             Balancer::PickFirst => match pool.open.first() {
                 Some(open) => (open.clone(), true),
                 None => {
-                    let stream = self.connector.connect().await.map_err(CallError::Connect)?;
-                    (pool.keep(self.open(None, stream).await?), false)
+                    drop(pool);
+                    self.dial().await?
                 }
             },
             Balancer::RoundRobin => self.next(pool).await?,
         };
         used.0.store(connection.number, Ordering::Relaxed);
         Ok((connection, is_reused))
+    }
+
+    /// One connection, for all who wait for one.
+    async fn dial(&self) -> Result<(Connection, bool), CallError> {
+        let _dialing = self.dialing.lock().await;
+        if let Some(open) = self.pool.lock().await.open.first() {
+            return Ok((open.clone(), true));
+        }
+        let stream = self.connector.connect().await.map_err(CallError::Connect)?;
+        let connection = self.open(None, stream).await?;
+        Ok((self.pool.lock().await.keep(connection), false))
     }
 
     /// Later calls do not use the connection of this one: they open another, to whatever addresses the name has then.

@@ -69,11 +69,15 @@ impl OtlpGrpcSettings {
         let settings = Self {
             endpoint,
             tls: section.section("tls", ClientTlsSettings::decode),
-            compression: Compression::decode(section),
+            compression: Compression::of_grpc(section),
             headers: section.pairs("headers", Secrecy::Secret),
             balancer: section.word(
                 "balancer_name",
-                &[("round_robin", Balancer::RoundRobin), ("pick_first", Balancer::PickFirst)],
+                &[
+                    ("round_robin", Balancer::RoundRobin),
+                    ("pick_first", Balancer::PickFirst),
+                    ("", Balancer::PickFirst),
+                ],
                 Balancer::RoundRobin,
             ),
             authority: section.optional_text("authority", Secrecy::Open).filter(|authority| !authority.is_empty()),
@@ -85,7 +89,15 @@ impl OtlpGrpcSettings {
         section.inert("wait_for_ready", Shape::Bool, "requests wait in the spool anyway");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
-        section.inert("keepalive", Shape::Map, "connections are watched by the appliance's own keep-alive");
+        section.section("keepalive", |keepalive| {
+            if keepalive.is_empty() {
+                return;
+            }
+            keepalive.accept("time", Shape::Duration);
+            keepalive.accept("timeout", Shape::Duration);
+            keepalive.accept("permit_without_stream", Shape::Bool);
+            keepalive.note("", "accepted, without effect: connections are watched by the appliance's own keep-alive");
+        });
         section.inert("user_agent", Shape::Text, "requests say that they come from Spanreel");
         refuse_extensions(section);
         settings
@@ -144,15 +156,25 @@ fn check_endpoint(text: &str) -> Result<(), (String, String)> {
     Ok(())
 }
 
-/// Whether this looks like a Service of the cluster: `tempo:4317`, `tempo.tempo:4317`, `tempo.tempo.svc:4317`.
+/// Whether this looks like a Service of the cluster: `tempo:4317`, `tempo.tempo:4317`, `tempo.tempo.svc:4317`, `10.0.0.1:4317`.
 fn is_plain_in_cluster(endpoint: &str) -> bool {
     if endpoint.starts_with("https://") || endpoint.starts_with("unix://") {
         return false;
     }
     let target = endpoint.rsplit('/').next().unwrap_or_default();
     let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
-    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    !host.is_empty() && !is_address && (!host.contains('.') || host.contains(".svc") || is_in_namespace(host))
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return is_private(address) && !target.ends_with(":443");
+    }
+    !host.is_empty() && (!host.contains('.') || host.contains(".svc") || is_in_namespace(host))
+}
+
+/// An address that pods and Services have.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_private(),
+        IpAddr::V6(address) => address.is_unique_local(),
+    }
 }
 
 /// `tempo.monitoring`: a Service and its namespace. Names on the internet end in a country or one of a few words.

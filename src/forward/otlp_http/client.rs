@@ -1,5 +1,6 @@
 //! A few kept-open HTTP/1.1 connections to a destination, and POSTs on them.
 
+use super::cookies::Cookies;
 use super::settings::{Encoding, OtlpHttpSettings};
 use crate::config::url::split_user;
 use crate::forward::answer::{Answer, HttpAnswer, bounded, classify_http};
@@ -43,6 +44,7 @@ pub(in crate::forward) struct Client {
     headers: HeaderMap,
     timeout: Duration,
     credentials: Option<Arc<dyn Credentials>>,
+    cookies: Option<Cookies>,
     idle: Mutex<Vec<Connection>>,
     breaks: Arc<Breaks>,
 }
@@ -98,10 +100,20 @@ impl Client {
             Encoding::Json => "application/json",
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let cookies = settings.cookies.then(|| Cookies::new(&target.host, path, is_tls));
         let connector = Connector::new(target, is_tls.then_some(&settings.tls), b"http/1.1")?;
         let connector = connector.through(settings.proxy_url.as_deref())?;
         let timeout = headers::attempt_timeout(settings.timeout);
-        Ok(Self { connector, uri, headers, timeout, credentials, idle: Mutex::default(), breaks: Arc::default() })
+        Ok(Self {
+            connector,
+            uri,
+            headers,
+            timeout,
+            credentials,
+            cookies,
+            idle: Mutex::default(),
+            breaks: Arc::default(),
+        })
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -152,6 +164,9 @@ impl Client {
             ExchangeError::Broken { why: with_sources(&error), is_reused }
         })?;
         let (head, body) = response.into_parts();
+        if let Some(cookies) = &self.cookies {
+            cookies.take(&head.headers, SystemTime::now());
+        }
         if says_close(&head.headers) {
             connection.life.ends_in_order();
         }
@@ -174,6 +189,9 @@ impl Client {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         credentials::apply(self.credentials.as_ref(), request.headers_mut())?;
+        if let Some(cookies) = &self.cookies {
+            cookies.apply(request.headers_mut(), SystemTime::now());
+        }
         if let Some(encoding) = body.codec.name() {
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
@@ -317,5 +335,33 @@ mod tests {
         close.notify_one();
         sends(&client).await;
         assert!(client.broke_at().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_a_server_sets_as_a_cookie_goes_back_to_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut requests = Vec::new();
+            for _ in 0..2 {
+                let mut request = Vec::new();
+                while !request.ends_with(b"the end") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                requests.push(String::from_utf8(request).unwrap());
+                let response = "HTTP/1.1 200 OK\r\nset-cookie: node=7; path=/\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(response.as_bytes()).await.unwrap();
+            }
+            requests
+        });
+        let tls = ClientTlsSettings::default();
+        let settings = OtlpHttpSettings::for_posts(&url, Vec::new(), tls, Duration::from_secs(60));
+        let client = Client::new(&OtlpHttpSettings { cookies: true, ..settings }, Signal::Metrics, None).unwrap();
+        sends(&client).await;
+        sends(&client).await;
+        let requests = server.await.unwrap();
+        let has_cookie = |request: &String| request.contains("cookie: node=7\r\n");
+        assert_eq!(requests.iter().map(has_cookie).collect::<Vec<_>>(), [false, true]);
     }
 }

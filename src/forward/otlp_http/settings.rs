@@ -1,7 +1,7 @@
 //! Settings of the `otlp_http` exporter, with the Collector's names and defaults.
 
 use crate::config::url::split_user;
-use crate::config::{Declaration, Secrecy, Section, Shape, Stability};
+use crate::config::{Declaration, Secrecy, Section, Shape, Stability, WhenNull};
 use crate::forward::settings::{
     ClientTlsSettings, Compression, ExporterSettings, QueueSettings, RetrySettings, authenticator, refuse_extensions,
 };
@@ -40,6 +40,8 @@ pub struct OtlpHttpSettings {
     pub queue: QueueSettings,
     /// `auth::authenticator`: the extension that says who this is.
     pub authenticator: Option<String>,
+    /// `cookies`: whether what the destination sets as cookies goes back to it.
+    pub cookies: bool,
     /// An HTTP proxy in place of what the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) says.
     pub proxy_url: Option<String>,
 }
@@ -62,6 +64,7 @@ impl OtlpHttpSettings {
             retry: RetrySettings::default(),
             queue: QueueSettings::default(),
             authenticator: None,
+            cookies: false,
             proxy_url: None,
         }
     }
@@ -81,8 +84,12 @@ impl OtlpHttpSettings {
             retry: section.section("retry_on_failure", RetrySettings::decode),
             queue: section.section("sending_queue", QueueSettings::decode),
             authenticator: authenticator(section),
+            cookies: section.optional("cookies", WhenNull::Absent, |_| ()).is_some(),
             proxy_url: section.optional_text("proxy_url", Secrecy::Secret).filter(|url| !url.is_empty()),
         };
+        if section.is_null("encoding") {
+            section.error("encoding", "is empty, which the Collector refuses", "write proto or json, or remove it");
+        }
         if settings.proxy_url.as_deref().is_some_and(|url| !url.starts_with("http://") && url.contains("://")) {
             section.error("proxy_url", "not supported: only HTTP proxies are spoken to", "e.g. http://proxy.corp:3128");
         }
@@ -103,15 +110,18 @@ impl OtlpHttpSettings {
         }
         section.inert("force_attempt_http2", Shape::Bool, "HTTP/1.1 is spoken, on a few kept connections");
         section.inert("disable_keep_alives", Shape::Bool, "connections are few and kept");
-        section.inert("keepalive", Shape::Map, "connections are few and kept");
-        let flat = [
-            ("idle_conn_timeout", "90s"),
-            ("max_idle_conns", "100"),
-            ("max_idle_conns_per_host", "0"),
-            ("disable_keep_alives", "false"),
-        ];
-        section.moved("keepalive", &flat);
-        section.only("cookies", &["{}"], "cookies are not kept", "remove it");
+        section.section("keepalive", |keepalive| {
+            if keepalive.is_empty() {
+                return;
+            }
+            keepalive.accept("enabled", Shape::Bool);
+            keepalive.accept("idle_conn_timeout", Shape::Duration);
+            keepalive.accept("max_idle_conns", Shape::Int);
+            keepalive.accept("max_idle_conns_per_host", Shape::Int);
+            keepalive.note("", "accepted, without effect: connections are few and kept");
+        });
+        let flat = ["idle_conn_timeout", "max_idle_conns", "max_idle_conns_per_host", "disable_keep_alives"];
+        section.moved("keepalive", &flat.map(|key| (key, false)));
         refuse_extensions(section);
         settings
     }
@@ -128,8 +138,8 @@ impl OtlpHttpSettings {
 fn accept_level(section: &mut Section<'_>, compression: Compression) {
     let Some(level) = section.accept_int("level") else { return };
     let fits = match compression {
-        Compression::Auto | Compression::Gzip => (-2..=9).contains(&level),
-        Compression::Snappy => level == 0,
+        Compression::Auto | Compression::Gzip | Compression::Zlib | Compression::Deflate => (-2..=9).contains(&level),
+        Compression::Snappy | Compression::SnappyFramed | Compression::Lz4 => level == 0,
         Compression::Zstd | Compression::None => true,
     };
     if !fits {
@@ -191,7 +201,8 @@ fn check_url(url: &str) -> Result<(), (String, String)> {
         _ => (authority, None),
     };
     let bad_port = port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0));
-    if host.is_empty() || bad_port || has_room(&text) {
+    let is_bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || bad_port || is_bare_ipv6 || has_room(&text) {
         return Err((format!("{text:?} has no usable host and port"), "e.g. http://tempo.tempo:4318".to_owned()));
     }
     Ok(())

@@ -49,11 +49,13 @@ pub enum LeftOut {
     TooMany,
     /// The share of the memory budget is used up by other series.
     Memory,
+    /// Without a name, or with a label that Prometheus keeps for itself: it would refuse the page.
+    Invalid,
 }
 
 impl LeftOut {
-    pub const ALL: [Self; 5] =
-        [Self::ExponentialHistogram, Self::Delta, Self::TypeConflict, Self::TooMany, Self::Memory];
+    pub const ALL: [Self; 6] =
+        [Self::ExponentialHistogram, Self::Delta, Self::TypeConflict, Self::TooMany, Self::Memory, Self::Invalid];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +64,7 @@ impl LeftOut {
             Self::TypeConflict => "type_conflict",
             Self::TooMany => "too_many",
             Self::Memory => "memory",
+            Self::Invalid => "invalid",
         }
     }
 }
@@ -179,7 +182,14 @@ impl Board {
         let text = |bytes| String::from_utf8_lossy(bytes);
         let name =
             metric_name(&text(metric.name), &text(metric.unit), shape, &self.style.namespace, self.style.with_suffixes);
-        self.write_labels(origin, metric.kind, &point);
+        let own_label = match kind {
+            Type::Histogram => Some("le"),
+            Type::Summary => Some("quantile"),
+            Type::Counter | Type::Gauge => None,
+        };
+        if metric.name.is_empty() || name.is_empty() || !self.write_labels(origin, metric.kind, &point, own_label) {
+            return Err(LeftOut::Invalid);
+        }
         self.show_target(origin, point.time / 1_000_000, now_millis)?;
         let data = match metric.kind {
             MetricKind::Histogram { .. } => {
@@ -291,6 +301,8 @@ impl Board {
                 target.add(key, value);
             }
         }
+        // The others of the resource say enough.
+        target.pairs.retain(|name, _| is_shown(name));
         if target.pairs.len() == identity {
             return Ok(());
         }
@@ -302,7 +314,14 @@ impl Board {
         self.put(name, Type::Gauge, help, &labels, Data::Number(1.0, None), false, (time_millis, now_millis), false)
     }
 
-    fn write_labels(&mut self, origin: &Origin<'_>, kind: MetricKind, point: &Point<'_>) {
+    /// Whether they can be shown beside the label that the lines of such a series have of their own.
+    fn write_labels(
+        &mut self,
+        origin: &Origin<'_>,
+        kind: MetricKind,
+        point: &Point<'_>,
+        own_label: Option<&str>,
+    ) -> bool {
         let mut labels = Labels::default();
         point_attributes(kind, point).for_each(|(key, value)| labels.add(key, value));
         if self.style.resource_labels {
@@ -314,6 +333,7 @@ impl Board {
         labels.constant(&self.style.const_labels);
         self.labels.clear();
         labels.write(&mut self.labels);
+        labels.pairs.keys().all(|name| is_shown(name) && Some(name.as_str()) != own_label)
     }
 
     /// Removes series for which nothing came for long.
@@ -458,6 +478,11 @@ fn exemplar_text(exemplar: &Exemplar) -> String {
     put("span_id", &exemplar.span_id);
     let millis = exemplar.time / 1_000_000;
     format!(" # {{{ids}}} {} {}.{:03}", canonical(exemplar.value), millis / 1_000, millis % 1_000)
+}
+
+/// Whether Prometheus takes a label of this name. Those that begin with two underscores are its own.
+fn is_shown(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with("__")
 }
 
 /// The labels of one series, by name.

@@ -1,16 +1,16 @@
 //! The open connections of a port: how long each has been silent, and which go when there is no room for another.
 
+use super::socket::{Address, Stream};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::either::Either;
 
 /// What a client must send to have said anything: the preface of HTTP/2. A request of HTTP/1.1 is longer.
 const FIRST_WORDS_BYTES: u64 = 24;
@@ -47,7 +47,7 @@ impl Default for Patience {
 
 /// The connections of one port.
 pub struct Connections {
-    address: SocketAddr,
+    address: Address,
     max: usize,
     patience: Patience,
     room: Arc<Semaphore>,
@@ -83,12 +83,12 @@ pub struct Place {
 
 /// A connection whose silence is measured.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     presence: Arc<Presence>,
 }
 
 impl Connections {
-    pub fn new(address: SocketAddr, max: usize, patience: Patience) -> Arc<Self> {
+    pub fn new(address: Address, max: usize, patience: Patience) -> Arc<Self> {
         let (room, present) = (Arc::new(Semaphore::new(max)), Mutex::default());
         Arc::new(Self { address, max, patience, room, present })
     }
@@ -141,7 +141,7 @@ impl Connections {
         }
         if present.full_logged.is_none_or(|logged| logged.elapsed() >= FULL_LOG_INTERVAL) {
             present.full_logged = Some(Instant::now());
-            let (address, connections) = (self.address, present.by_number.len());
+            let (address, connections) = (&self.address, present.by_number.len());
             tracing::warn!(%address, connections, "no more connections can be held; the longest silent ones are closed");
         }
     }
@@ -188,7 +188,7 @@ impl Presence {
 }
 
 impl Place {
-    pub fn connection(&self, stream: TcpStream) -> Connection {
+    pub fn connection(&self, stream: Stream) -> Connection {
         Connection { stream, presence: Arc::clone(&self.presence) }
     }
 
@@ -212,6 +212,14 @@ impl Drop for Place {
 }
 
 impl Connection {
+    /// Waits until there is something to read, or the end.
+    pub async fn first_byte(&self) -> io::Result<()> {
+        match &self.stream {
+            Either::Left(stream) => stream.readable().await,
+            Either::Right(stream) => stream.readable().await,
+        }
+    }
+
     /// What came so far was the handshake of another layer, and says nothing but the `said_bytes` that came with its end.
     pub fn begin_again(&self, said_bytes: usize) {
         self.presence.heard_bytes.store(said_bytes as u64, Ordering::Relaxed);

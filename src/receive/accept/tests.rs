@@ -1,7 +1,7 @@
 use super::*;
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 const CONNECTIONS_MAX: usize = 3;
 /// No test waits for this long.
@@ -35,7 +35,7 @@ async fn port(patience: Patience) -> Port {
             let _ = stop.run_until_cancelled(echo).await;
         }
     };
-    let task = tokio::spawn(accept(socket, address, bounds, shutdown.clone(), serve));
+    let task = tokio::spawn(accept(socket.into(), Address::Ip(address), bounds, shutdown.clone(), serve));
     Port { address, dismissed, shutdown, task }
 }
 
@@ -108,7 +108,7 @@ async fn of_connections_that_spoke_the_longest_silent_one_goes() {
 
 #[tokio::test]
 async fn no_more_are_told_to_go_while_those_told_before_are_still_there() {
-    let address = "127.0.0.1:0".parse().unwrap();
+    let address = Address::Ip("127.0.0.1:0".parse().unwrap());
     let connections = Connections::new(address, CONNECTIONS_MAX, Patience { unspoken: Duration::ZERO, ..ENDLESS });
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS_MAX {

@@ -5,13 +5,13 @@
 
 use super::{Format, to_request};
 use crate::process::Client;
+use crate::receive::accept::Address;
 use crate::receive::admission::Reservation;
 use crate::receive::answer::Refusal;
 use crate::receive::listener::{Door, Origin};
 use crate::receive::thrift::Encoding;
 use crate::receive::{Receiver, foreign, traces};
 use bytes::Bytes;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -63,7 +63,7 @@ pub async fn bind(address: &str, settings: UdpSettings) -> std::io::Result<UdpSo
 /// Takes packets until `shutdown`; returns when those under way have ended, or had their time.
 pub async fn serve(
     socket: UdpSocket,
-    address: SocketAddr,
+    address: Address,
     settings: UdpSettings,
     door: Arc<Door>,
     shutdown: CancellationToken,
@@ -72,7 +72,8 @@ pub async fn serve(
     let queue = Arc::new(Semaphore::new(settings.queue_packets_max));
     // A byte more than is taken shows that a packet is too long.
     let mut buffer = vec![0; settings.packet_bytes_max + 1];
-    let mut drops = KernelDrops::of(address.port());
+    let port = address.port().unwrap_or(0);
+    let mut drops = KernelDrops::of(port);
     let mut look = tokio::time::interval(DROPS_INTERVAL);
     let protocol = settings.protocol();
     loop {
@@ -80,13 +81,13 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             _ = look.tick() => {
                 let receiver = door.receiver();
-                receiver.metrics.count_kernel_drops(&receiver.name, address.port(), drops.since_last());
+                receiver.metrics.count_kernel_drops(&receiver.name, port, drops.since_last());
                 continue;
             }
             read = socket.recv_from(&mut buffer) => read,
         };
         let (len, from) = match read {
-            Ok((len, from)) => (len, Origin { port: address.port(), peer: from.ip().to_canonical() }),
+            Ok((len, from)) => (len, Origin { port, peer: from.ip().to_canonical() }),
             Err(error) => {
                 tracing::warn!(%error, %address, "a packet could not be read");
                 tokio::time::sleep(READ_PAUSE).await;

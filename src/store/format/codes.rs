@@ -59,6 +59,34 @@ pub fn decode(bytes: &[u8], count: usize) -> Result<Arc<[u16]>, FormatError> {
     })
 }
 
+/// The codes at these places alone, one after the other.
+///
+/// # Errors
+/// There are not `count` codes, or not so many that one is at each place.
+pub fn gather(bytes: &[u8], count: usize, places: &[u16], out: &mut Vec<u16>) -> Result<(), FormatError> {
+    let (bits, packed) = bytes.split_first().ok_or(DAMAGED)?;
+    if packed.len() != (count * usize::from(*bits)).div_ceil(8)
+        || places.iter().any(|place| usize::from(*place) >= count)
+    {
+        return Err(DAMAGED);
+    }
+    let byte = |at: usize| packed.get(at).copied().map_or(0, u16::from);
+    let narrow = |place: &u16, bits: usize| {
+        let bit = usize::from(*place) * bits;
+        (byte(bit / 8) >> (bit % 8)) & ((1 << bits) - 1)
+    };
+    let places = places.iter();
+    match bits {
+        16 => out.extend(places.map(|place| byte(usize::from(*place)) | byte(count + usize::from(*place)) << 8)),
+        8 => out.extend(places.map(|place| byte(usize::from(*place)))),
+        4 => out.extend(places.map(|place| narrow(place, 4))),
+        2 => out.extend(places.map(|place| narrow(place, 2))),
+        1 => out.extend(places.map(|place| narrow(place, 1))),
+        _ => return Err(DAMAGED),
+    }
+    Ok(())
+}
+
 /// `PER_BYTE` codes of `BITS` bits make a byte. Groups of a fixed size become wide instructions.
 fn unpack<const BITS: usize, const PER_BYTE: usize>(packed: &[u8], count: usize) -> Arc<[u16]> {
     let mask = (1u16 << BITS) - 1;
@@ -88,6 +116,9 @@ mod tests {
             let encoded = encode(&codes);
             prop_assert_eq!(&*decode(&encoded, codes.len()).unwrap(), &codes[..]);
             prop_assert_eq!(decode(&encoded, codes.len() + 16), Err(DAMAGED));
+            let (mut gathered, places): (_, Vec<u16>) = (Vec::new(), (0..codes.len() as u16).step_by(3).collect());
+            gather(&encoded, codes.len(), &places, &mut gathered).unwrap();
+            prop_assert_eq!(gathered, codes.iter().copied().step_by(3).collect::<Vec<_>>());
         }
 
         #[test]
@@ -95,6 +126,7 @@ mod tests {
             if let Ok(codes) = decode(&bytes, count) {
                 prop_assert_eq!(codes.len(), count);
             }
+            let _ = gather(&bytes, count, &[0, 7, 300], &mut Vec::new());
         }
     }
 }

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::numbers::{self, Unit, common_unit};
-use super::{FormatError, Reader, codes, unzigzag, zigzag};
+use super::{FormatError, Reader, codes, zigzag};
 use crate::otlp::wire::put_varint;
 use crate::otlp::{SpanId, TraceId};
 use crate::traceql::column::ROWS_MAX;
@@ -197,32 +197,48 @@ pub fn read_parents(
 ) -> Result<(), FormatError> {
     let damaged = FormatError::Damaged("parents");
     let (method, bytes) = bytes.split_first().ok_or(damaged)?;
-    let mut valid = true;
-    // Without branches that nobody could foretell: which rows have parents is as good as random.
-    let mut parent_of = |row: usize, relative: u64| {
-        let parent = (row as i64).wrapping_sub(unzigzag(relative.wrapping_sub(NEAR)));
-        valid &= (relative < NEAR) | ((parent as u64) < rows_max as u64);
-        if relative >= NEAR {
-            Parent::Row(parent as u32)
-        } else if relative == ROOT {
-            Parent::Root
-        } else {
-            Parent::Away
-        }
-    };
     match *method {
         CODES => {
             let codes = codes::decode(bytes, rows.len())?;
-            parents.extend(rows.zip(codes.iter()).map(|(row, code)| parent_of(row, u64::from(*code))));
+            push_parents(codes.iter().map(|code| u32::from(*code)), rows, rows_max, parents)
         }
         NUMBERS => {
             let mut relative = vec![0; rows.len()];
             numbers::read(&mut Reader::new(bytes), &mut relative)?;
-            parents.extend(rows.zip(relative).map(|(row, relative)| parent_of(row, relative)));
+            let relative: Vec<u32> =
+                relative.into_iter().map(u32::try_from).collect::<Result<_, _>>().map_err(|_| damaged)?;
+            push_parents(relative.iter().copied(), rows, rows_max, parents)
         }
-        _ => return Err(damaged),
+        _ => Err(damaged),
     }
-    if valid { Ok(()) } else { Err(damaged) }
+}
+
+/// Without branches that nobody could foretell, as which rows have parents is as good as random; and first what all are, then
+/// whether they are rows of the segment: each by itself becomes wide instructions.
+fn push_parents(
+    relative: impl ExactSizeIterator<Item = u32> + Clone,
+    rows: Range<usize>,
+    rows_max: usize,
+    parents: &mut Vec<Parent>,
+) -> Result<(), FormatError> {
+    const NEAR: u32 = self::NEAR as u32;
+    let row_of = |row: u32, relative: u32| {
+        let zigzag = relative.wrapping_sub(NEAR);
+        row.wrapping_sub((zigzag >> 1) ^ (zigzag & 1).wrapping_neg())
+    };
+    let relative = (rows.start as u32..).zip(relative);
+    parents.extend(relative.clone().map(|(row, relative)| {
+        if relative >= NEAR {
+            Parent::Row(row_of(row, relative))
+        } else if u64::from(relative) == ROOT {
+            Parent::Root
+        } else {
+            Parent::Away
+        }
+    }));
+    let valid = relative
+        .fold(true, |valid, (row, relative)| valid & ((relative < NEAR) | (row_of(row, relative) < rows_max as u32)));
+    if valid { Ok(()) } else { Err(FormatError::Damaged("parents")) }
 }
 
 pub fn put_traces(out: &mut Vec<u8>, traces: &Traces) {

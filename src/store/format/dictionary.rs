@@ -46,8 +46,7 @@ pub fn put(out: &mut Vec<u8>, dictionary: &Dictionary) {
 /// The bytes are no dictionary.
 pub fn decode(bytes: &[u8]) -> Result<Dictionary, FormatError> {
     let mut reader = Reader::new(bytes);
-    let mut strings = Strings::default();
-    read_strings(&mut reader, |string| strings.push(string)).ok_or(DAMAGED)?;
+    let strings = read_strings(&mut reader).ok_or(DAMAGED)?;
     let ints = read_ints(&mut reader).ok_or(DAMAGED)?;
     let count = reader.length().filter(|count| *count <= reader.left()).ok_or(DAMAGED)?;
     let others = (0..count).map(|_| read_cell(&mut reader)).collect::<Option<_>>().ok_or(DAMAGED)?;
@@ -74,9 +73,8 @@ pub fn put_names(out: &mut Vec<u8>, names: &[&str]) {
 /// The bytes are no names.
 pub fn decode_names(bytes: &[u8]) -> Result<Vec<Arc<str>>, FormatError> {
     let mut reader = Reader::new(bytes);
-    let mut names = Vec::new();
-    read_strings(&mut reader, |name| names.push(name.into())).ok_or(DAMAGED)?;
-    if reader.is_empty() { Ok(names) } else { Err(DAMAGED) }
+    let names = read_strings(&mut reader).ok_or(DAMAGED)?;
+    if reader.is_empty() { Ok(names.iter().map(Arc::from).collect()) } else { Err(DAMAGED) }
 }
 
 fn put_strings<'a>(out: &mut Vec<u8>, count: usize, strings: impl Iterator<Item = &'a str> + Clone) {
@@ -85,21 +83,16 @@ fn put_strings<'a>(out: &mut Vec<u8>, count: usize, strings: impl Iterator<Item 
     strings.for_each(|string| out.extend_from_slice(string.as_bytes()));
 }
 
-fn read_strings<'a>(reader: &mut Reader<'a>, mut each: impl FnMut(&'a str)) -> Option<()> {
+fn read_strings(reader: &mut Reader<'_>) -> Option<Strings> {
     let count = reader.length().filter(|count| *count <= reader.left())?;
-    let mut lengths = *reader;
-    let mut total = 0usize;
+    let mut ends = Vec::with_capacity(count);
+    let mut end = 0u32;
     for _ in 0..count {
-        total = total.checked_add(reader.length()?)?;
+        end = end.checked_add(u32::try_from(reader.length()?).ok()?)?;
+        ends.push(end);
     }
-    // Checked once as a whole; each string must then end between characters.
-    let mut text = std::str::from_utf8(reader.take(total)?).ok()?;
-    for _ in 0..count {
-        let (string, rest) = text.split_at_checked(lengths.length()?)?;
-        each(string);
-        text = rest;
-    }
-    Some(())
+    // Copied and checked once as a whole.
+    Strings::of(std::str::from_utf8(reader.take(end as usize)?).ok()?, ends)
 }
 
 fn put_cell(out: &mut Vec<u8>, cell: &Cell) {

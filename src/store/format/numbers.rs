@@ -61,6 +61,20 @@ pub(crate) fn read(reader: &mut Reader<'_>, values: &mut [u64]) -> Result<(), Fo
     Ok(())
 }
 
+/// The bytes of so many numbers, as they were written.
+///
+/// # Errors
+/// There are not so many.
+pub(crate) fn written<'a>(reader: &mut Reader<'a>, count: usize) -> Result<&'a [u8], FormatError> {
+    let begin = reader.rest();
+    reader.varint().ok_or(DAMAGED)?;
+    for block in (0..count).step_by(BLOCK) {
+        let width = usize::from(reader.byte().ok_or(DAMAGED)?);
+        reader.take((BLOCK.min(count - block) * width).div_ceil(8)).ok_or(DAMAGED)?;
+    }
+    begin.get(..begin.len() - reader.left()).ok_or(DAMAGED)
+}
+
 fn unpack(padded: &[u8; BLOCK * 8 + 8], block: &mut [u64], base: u64, width: u32) {
     let width = width as usize;
     let word = |at: usize| {
@@ -135,15 +149,19 @@ mod tests {
                 let mut back = vec![0; values.len()];
                 let mut reader = Reader::new(&out);
                 read(&mut reader, &mut back).unwrap();
-                prop_assert_eq!(back, values);
+                prop_assert_eq!(back, &values[..]);
                 prop_assert!(reader.is_empty());
+                out.push(7);
+                let written = written(&mut Reader::new(&out), values.len()).unwrap();
+                prop_assert_eq!(written, &out[..out.len() - 1]);
             }
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, count in 0usize..1000) {
             let mut values = vec![0; count];
-            let _ = read(&mut Reader::new(&bytes), &mut values);
+            let is_read = read(&mut Reader::new(&bytes), &mut values).is_ok();
+            prop_assert!(!is_read || written(&mut Reader::new(&bytes), count).is_ok());
         }
 
         #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{FormatError, Reader, codes, numbers};
 use crate::otlp::wire::put_varint;
 use crate::store::build::Placed;
+use crate::traceql::wanted::Wanted;
 
 const ROWS: u8 = 0;
 const RESOURCES: u8 = 1;
@@ -61,33 +62,93 @@ fn put_groups(out: &mut Vec<u8>, place: u8, codes: &[u16]) {
 /// # Errors
 /// The bytes are no codes of so many rows.
 pub fn decode(bytes: &[u8], rows: usize) -> Result<Codes, FormatError> {
-    let damaged = FormatError::Damaged("codes of a column");
-    let mut reader = Reader::new(bytes);
-    let place = reader.byte().ok_or(damaged)?;
-    if place == ROWS {
-        return Ok(Codes::Rows(codes::decode(reader.rest(), rows)?));
-    }
-    // Neither resources nor scopes are more than rows.
-    let count = reader.length().filter(|count| *count <= rows).ok_or(damaged)?;
-    match place {
-        RESOURCES => Ok(Codes::Resources(codes::decode(reader.rest(), count)?)),
-        SCOPES => Ok(Codes::Scopes(codes::decode(reader.rest(), count)?)),
-        SOME => {
-            let mut gaps = vec![0; count];
-            numbers::read(&mut reader, &mut gaps)?;
-            let some = codes::decode(reader.rest(), count)?;
+    Ok(match Packed::of(bytes, rows)? {
+        Packed::Rows(packed) => Codes::Rows(codes::decode(packed, rows)?),
+        Packed::Resources(codes) => Codes::Resources(codes),
+        Packed::Scopes(codes) => Codes::Scopes(codes),
+        Packed::Some { count, gaps, packed } => {
             let mut all: Arc<[u16]> = std::iter::repeat_n(0, rows).collect();
             let slots = Arc::get_mut(&mut all).unwrap_or_default();
-            let mut row = 0u64;
-            for (gap, code) in gaps.into_iter().zip(some.iter()) {
-                row = row.checked_add(gap).ok_or(damaged)?;
-                *usize::try_from(row).ok().and_then(|row| slots.get_mut(row)).ok_or(damaged)? = *code;
-                row += 1;
+            for (row, code) in rows_with_values(gaps, count, rows)?.into_iter().zip(&*codes::decode(packed, count)?) {
+                *slots.get_mut(usize::from(row)).ok_or(DAMAGED)? = *code;
             }
-            Ok(Codes::Rows(all))
+            Codes::Rows(all)
         }
-        _ => Err(damaged),
+    })
+}
+
+/// As [`decode`], but codes of rows are those of the wanted ones alone, one for each: nothing is done for all others.
+///
+/// # Errors
+/// The bytes are no codes of so many rows.
+pub fn decode_some(bytes: &[u8], rows: usize, wanted: &mut Wanted<'_>) -> Result<Codes, FormatError> {
+    let mut gathered = Vec::new();
+    match Packed::of(bytes, rows)? {
+        Packed::Rows(packed) => codes::gather(packed, rows, wanted.rows(), &mut gathered)?,
+        Packed::Resources(codes) => return Ok(Codes::Resources(codes)),
+        Packed::Scopes(codes) => return Ok(Codes::Scopes(codes)),
+        Packed::Some { count, gaps, packed } => {
+            let wanted_rows = wanted.rows().len();
+            let hits = wanted.hits(gaps, || rows_with_values(gaps, count, rows))?;
+            codes::gather(packed, count, &hits.values, &mut gathered)?;
+            if hits.places.len() < wanted_rows {
+                let mut all = vec![0; wanted_rows];
+                for (place, code) in hits.places.iter().zip(gathered) {
+                    *all.get_mut(usize::from(*place)).ok_or(DAMAGED)? = code;
+                }
+                gathered = all;
+            }
+        }
     }
+    Ok(Codes::Rows(gathered.into()))
+}
+
+const DAMAGED: FormatError = FormatError::Damaged("codes of a column");
+
+/// A column's codes, as far as they are read whoever wants which.
+enum Packed<'a> {
+    Rows(&'a [u8]),
+    Resources(Arc<[u16]>),
+    Scopes(Arc<[u16]>),
+    /// Of `count` rows, which `gaps` are between.
+    Some {
+        count: usize,
+        gaps: &'a [u8],
+        packed: &'a [u8],
+    },
+}
+
+impl<'a> Packed<'a> {
+    fn of(bytes: &'a [u8], rows: usize) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(bytes);
+        let place = reader.byte().ok_or(DAMAGED)?;
+        if place == ROWS {
+            return Ok(Self::Rows(reader.rest()));
+        }
+        // Neither resources nor scopes are more than rows.
+        let count = reader.length().filter(|count| *count <= rows).ok_or(DAMAGED)?;
+        Ok(match place {
+            RESOURCES => Self::Resources(codes::decode(reader.rest(), count)?),
+            SCOPES => Self::Scopes(codes::decode(reader.rest(), count)?),
+            SOME => {
+                let gaps = numbers::written(&mut reader, count)?;
+                Self::Some { count, gaps, packed: reader.rest() }
+            }
+            _ => return Err(DAMAGED),
+        })
+    }
+}
+
+fn rows_with_values(gaps: &[u8], count: usize, rows: usize) -> Result<Vec<u16>, FormatError> {
+    let mut numbers = vec![0; count];
+    numbers::read(&mut Reader::new(gaps), &mut numbers)?;
+    let mut next = 0u64;
+    let row_behind = |gap: u64| {
+        let row = next.checked_add(gap).filter(|row| *row < rows as u64)?;
+        next = row + 1;
+        u16::try_from(row).ok()
+    };
+    numbers.into_iter().map(row_behind).collect::<Option<_>>().ok_or(DAMAGED)
 }
 
 #[cfg(test)]
@@ -111,12 +172,24 @@ mod tests {
             let rows: Vec<u16> = (0..sparse.len() as u16).filter(|row| sparse[usize::from(*row)] != 0).collect();
             let some = rows.iter().map(|row| sparse[usize::from(*row)]).collect();
             let placed = Placed::Some { rows: rows.into(), codes: some };
-            prop_assert_eq!(encode(&placed), Codes::Rows(sparse.into()));
+            prop_assert_eq!(encode(&placed), Codes::Rows(sparse.clone().into()));
+            for placed in [placed, Placed::Rows(sparse.clone().into())] {
+                let mut out = Vec::new();
+                assert!(put(&mut out, &placed));
+                let wanted: Vec<u16> = (0..sparse.len() as u16).filter(|row| row % 5 < 2).collect();
+                let expected: Vec<u16> = wanted.iter().map(|row| sparse[usize::from(*row)]).collect();
+                let mut wanted = Wanted::new(&wanted);
+                for _ in 0..2 {
+                    let some = decode_some(&out, sparse.len(), &mut wanted);
+                    prop_assert_eq!(some, Ok(Codes::Rows(expected.clone().into())));
+                }
+            }
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, rows in 0usize..500) {
             let _ = decode(&bytes, rows);
+            let _ = decode_some(&bytes, rows, &mut Wanted::new(&[0, 7, 300]));
         }
     }
 }

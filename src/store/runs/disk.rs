@@ -206,14 +206,15 @@ impl Disk {
 
     /// Hands over the pieces of a trace in these segments, in their order, until `each` has enough. A filter rules nearly
     /// all segments out. Few pieces are in memory at once, and large ones alone.
-    pub fn each_piece(
+    pub fn each_piece<'s>(
         &self,
-        segments: &[Arc<RunSegment>],
+        segments: impl IntoIterator<Item = &'s Arc<RunSegment>>,
         trace: TraceId,
         mut each: impl FnMut(&Arc<RunSegment>, &[u8]) -> Result<ControlFlow<()>, SegmentError>,
     ) -> Result<(), SegmentError> {
         let fingerprint = trace.fingerprint();
-        let segments: Vec<_> = segments.iter().filter(|segment| segment.filter().may_hold(fingerprint)).collect();
+        let may_hold = |segment: &&Arc<RunSegment>| segment.filter().may_hold(fingerprint);
+        let segments: Vec<_> = segments.into_iter().filter(may_hold).collect();
         let (mut rest, mut at_once) = (segments.as_slice(), 1);
         while !rest.is_empty() {
             let (asked, behind) = rest.split_at(at_once.min(rest.len()));

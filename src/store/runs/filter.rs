@@ -21,15 +21,21 @@ pub(super) struct Filter {
 
 impl Filter {
     pub fn of(fingerprints: &[u32]) -> Self {
-        let lines = (fingerprints.len() * BITS_PER_TRACE).div_ceil(LINE_BITS).max(1);
-        let mut filter = Self { lines: vec![[0; 8]; lines].into() };
-        for fingerprint in fingerprints {
-            let (line, mask) = filter.place(*fingerprint);
-            if let Some(line) = filter.lines.get_mut(line) {
-                line.iter_mut().zip(mask).for_each(|(word, mask)| *word |= mask);
-            }
-        }
+        let mut filter = Self::with_room(fingerprints.len());
+        fingerprints.iter().for_each(|fingerprint| filter.add(*fingerprint));
         filter
+    }
+
+    /// For so many traces, of which none is in it yet.
+    pub fn with_room(traces: usize) -> Self {
+        Self { lines: vec![[0; 8]; (traces * BITS_PER_TRACE).div_ceil(LINE_BITS).max(1)].into() }
+    }
+
+    pub fn add(&mut self, fingerprint: u32) {
+        let (line, mask) = self.place(fingerprint);
+        if let Some(line) = self.lines.get_mut(line) {
+            line.iter_mut().zip(mask).for_each(|(word, mask)| *word |= mask);
+        }
     }
 
     pub fn may_hold(&self, fingerprint: u32) -> bool {

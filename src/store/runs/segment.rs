@@ -22,6 +22,7 @@ use crate::store::format::{FormatError, Known, codes, dictionary, envelopes, pla
 use crate::traceql::ast::{Field, Scope};
 use crate::traceql::column::{Cell, Codes, GroupsOfRows};
 use crate::traceql::segment::{Column, Ids, Parent, Segment, SegmentError, SegmentId, Times, Traces};
+use crate::traceql::wanted::Wanted;
 
 /// Spans that are read to be built anew: more would be held twice for longer, fewer would repeat their resources more often.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -180,6 +181,11 @@ impl RunSegment {
         Ok(groups)
     }
 
+    /// The traces, if somebody has them just now.
+    pub(super) fn known_traces(&self) -> Option<Arc<Traces>> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
     /// The number of the trace whose piece it is; `None`, and the run is set aside, if it is damaged.
     pub(super) fn trace_of_piece(&self, value: &[u8]) -> Result<Option<usize>, SegmentError> {
         match Piece::decode(value) {
@@ -198,6 +204,19 @@ impl RunSegment {
             Ok(None) => Ok(None),
             Err(error) => Err(self.fail(error)),
         }
+    }
+
+    fn with_groups(&self, placed: Option<placed::Codes>) -> Result<Codes, SegmentError> {
+        Ok(match placed {
+            None => Codes::Rows(Arc::default()),
+            Some(placed::Codes::Rows(codes)) => Codes::Rows(codes),
+            Some(placed::Codes::Resources(codes)) => {
+                Codes::Groups { groups: self.groups(Kind::ResourceOfRow, &self.resource_of_row)?, codes }
+            }
+            Some(placed::Codes::Scopes(codes)) => {
+                Codes::Groups { groups: self.groups(Kind::ScopeOfRow, &self.scope_of_row)?, codes }
+            }
+        })
     }
 
     fn unless_gone<T>(&self, error: SegmentError) -> Result<Option<T>, SegmentError> {
@@ -501,17 +520,12 @@ impl Segment for RunSegment {
 
     fn codes(&self, field: &Field) -> Result<Codes, SegmentError> {
         let read = |bytes: &[u8]| placed::decode(bytes, self.rows());
-        let placed = self.field_chunk(Kind::Codes, field, Caching::Pass, read)?;
-        Ok(match placed {
-            None => Codes::Rows(Arc::default()),
-            Some(placed::Codes::Rows(codes)) => Codes::Rows(codes),
-            Some(placed::Codes::Resources(codes)) => {
-                Codes::Groups { groups: self.groups(Kind::ResourceOfRow, &self.resource_of_row)?, codes }
-            }
-            Some(placed::Codes::Scopes(codes)) => {
-                Codes::Groups { groups: self.groups(Kind::ScopeOfRow, &self.scope_of_row)?, codes }
-            }
-        })
+        self.with_groups(self.field_chunk(Kind::Codes, field, Caching::Pass, read)?)
+    }
+
+    fn codes_at(&self, field: &Field, wanted: &mut Wanted<'_>) -> Result<Codes, SegmentError> {
+        let read = |bytes: &[u8]| placed::decode_some(bytes, self.rows(), wanted);
+        self.with_groups(self.field_chunk(Kind::Codes, field, Caching::Pass, read)?)
     }
 
     fn cell(&self, field: &Field, row: usize) -> Result<Option<Cell>, SegmentError> {

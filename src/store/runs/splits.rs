@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use foldhash::HashMap;
 
+use super::filter::Filter;
 use super::record::load_splits;
 use super::{RunSegment, RunsError};
 use crate::otlp::TraceId;
@@ -18,7 +19,7 @@ use crate::spool::Database;
 use crate::traceql::mask::Mask;
 use crate::traceql::segment::{Segment, SegmentError, SegmentId};
 
-/// Traces of the latest segments that are kept in memory, 6 bytes each.
+/// Traces of the latest segments that are kept in memory, 8 bytes each with the filter.
 const TRACES_MAX: usize = 400_000;
 /// Look-ups in older segments per new one, a few microseconds each. When they do not suffice, all traces of the segments
 /// that were not looked into count as split.
@@ -36,7 +37,15 @@ const MARKS_MAX: usize = 256 * 1024;
 #[derive(Default)]
 pub(super) struct Splits {
     marks: RwLock<HashMap<SegmentId, Arc<[u32]>>>,
-    recent: Mutex<VecDeque<Recent>>,
+    latest: Mutex<Latest>,
+}
+
+/// The latest segments, oldest first.
+#[derive(Default)]
+struct Latest {
+    recent: VecDeque<Recent>,
+    /// Of all their traces, made when it is asked first: one look instead of a search in each segment.
+    filter: Option<Filter>,
 }
 
 /// The traces of a segment.
@@ -52,7 +61,7 @@ impl Splits {
     pub fn load(database: &Database) -> Result<Self, RunsError> {
         let mut marks = load_splits(database)?.into_iter().map(|(segment, traces)| (segment, traces.into())).collect();
         bound(&mut marks, MARKS_MAX);
-        Ok(Self { marks: RwLock::new(marks), recent: Mutex::default() })
+        Ok(Self { marks: RwLock::new(marks), latest: Mutex::default() })
     }
 
     pub fn contains(&self, segment: SegmentId, trace: usize) -> bool {
@@ -75,7 +84,8 @@ impl Splits {
 
     /// Reads the traces of the latest segments.
     pub fn remember(&self, segments: &[Arc<RunSegment>]) {
-        let mut recent = self.recent();
+        let mut latest = self.latest();
+        let recent = latest.changed();
         let mut traces = 0;
         for segment in segments.iter().rev() {
             traces += segment.record().traces as usize;
@@ -95,19 +105,17 @@ impl Splits {
 
     #[cfg(test)]
     pub fn forget_recent(&self) {
-        self.recent().clear();
+        self.latest().changed().clear();
     }
 
-    fn recent(&self) -> std::sync::MutexGuard<'_, VecDeque<Recent>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn latest(&self) -> std::sync::MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one of the latest segments has a trace, and how many segments are older than those.
     pub fn recently(&self, trace: TraceId, segments: &[Arc<RunSegment>]) -> (bool, usize) {
-        let fingerprint = trace.fingerprint();
-        let recent = self.recent();
-        let found = recent.iter().any(|recent| recent.fingerprints.binary_search(&fingerprint).is_ok());
-        (found, older_than(&recent, segments))
+        let mut latest = self.latest();
+        (latest.has(trace.fingerprint()), older_than(&latest.recent, segments))
     }
 
     /// What `new` segments have in common with each other and with those before.
@@ -119,14 +127,15 @@ impl Splits {
                 Err(SegmentError::Gone) => continue,
                 Err(error) => return Err(RunsError::Read(error)),
             };
-            let mut recent = self.recent();
+            let mut latest = self.latest();
+            let recent = latest.changed();
             for other in recent.iter().filter(|other| other.segment != fresh.segment) {
                 other.in_common(&fresh, |there, here| {
                     marks.entry(other.segment).or_default().push(u32::from(there));
                     marks.entry(fresh.segment).or_default().push(u32::from(here));
                 });
             }
-            let older = older_than(&recent, before);
+            let older = older_than(recent, before);
             // An attempt that failed may have left it.
             recent.retain(|other| other.segment != fresh.segment);
             recent.push_back(fresh);
@@ -134,7 +143,7 @@ impl Splits {
             while traces > TRACES_MAX && recent.len() > 1 {
                 traces -= recent.pop_front().map_or(0, |recent| recent.numbers.len());
             }
-            drop(recent);
+            drop(latest);
             probe(before.get(..older).unwrap_or_default(), segment, &mut marks)?;
         }
         for traces in marks.values_mut() {
@@ -183,7 +192,8 @@ impl Splits {
     /// Other segments stand in the place of these, which were there together. Marks of these stay for queries that have begun,
     /// until they are forgotten.
     pub fn replace(&self, old: &[Arc<RunSegment>], new: Vec<Recent>) {
-        let mut recent = self.recent();
+        let mut latest = self.latest();
+        let recent = latest.changed();
         if let Some(at) = recent.iter().position(|recent| old.iter().any(|old| old.id() == recent.segment)) {
             for (offset, new) in new.into_iter().enumerate() {
                 recent.insert(at + offset, new);
@@ -194,7 +204,25 @@ impl Splits {
 
     pub fn forget(&self, segment: SegmentId) {
         self.marks.write().unwrap_or_else(PoisonError::into_inner).remove(&segment);
-        self.recent().retain(|recent| recent.segment != segment);
+        self.latest().changed().retain(|recent| recent.segment != segment);
+    }
+}
+
+impl Latest {
+    fn changed(&mut self) -> &mut VecDeque<Recent> {
+        self.filter = None;
+        &mut self.recent
+    }
+
+    fn has(&mut self, fingerprint: u32) -> bool {
+        let Self { recent, filter } = self;
+        let filter = filter.get_or_insert_with(|| {
+            let mut filter = Filter::with_room(recent.iter().map(|recent| recent.fingerprints.len()).sum());
+            recent.iter().flat_map(|recent| &recent.fingerprints).for_each(|fingerprint| filter.add(*fingerprint));
+            filter
+        });
+        filter.may_hold(fingerprint)
+            && recent.iter().any(|recent| recent.fingerprints.binary_search(&fingerprint).is_ok())
     }
 }
 
@@ -338,7 +366,7 @@ mod tests {
         assert_eq!(marks, before, "there is room");
         bound(&mut marks, 1_000);
         assert!(marks.values().map(|traces| traces.len()).sum::<usize>() <= 1_000);
-        let splits = Splits { marks: RwLock::new(marks), recent: Mutex::default() };
+        let splits = Splits { marks: RwLock::new(marks), latest: Mutex::default() };
         for (segment, traces) in &before {
             assert!(traces.iter().all(|trace| splits.contains(*segment, *trace as usize)));
         }

@@ -392,6 +392,13 @@ fn traces_are_known_to_be_split_however_old_the_other_piece_is() {
     let mut rig = Rig::open(&directory);
     let first = rig.view().segments().next().unwrap().id();
     rig.sealer.runs.forget_recent_traces();
+    // Of a trace that is not sealed yet, older runs are asked only if they have spans of its time.
+    let times = rig.view().segments().next().unwrap().times();
+    let may_hold = |trace: u64, start: u64, end: u64| SealedView::may_hold(&*rig.view(), id(trace), start, end);
+    assert!(may_hold(7, times.max_end, u64::MAX) && may_hold(7, 0, times.min_start));
+    assert!(
+        !may_hold(7, times.max_end + 1, u64::MAX) && !may_hold(7, 0, times.min_start - 1) && !may_hold(9, 0, u64::MAX)
+    );
     rig.append(&request(vec![span(7, 2, 1, 1_001), span(9, 1, 0, 1_000)]));
     rig.sealer.seal_all().unwrap();
     let view = rig.view();

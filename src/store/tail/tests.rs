@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::*;
 use prost::Message as _;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::otlp::{SpanId, scan};
@@ -112,7 +113,7 @@ impl SealedView for FakeView {
         Ok(Vec::new())
     }
 
-    fn may_hold(&self, _: TraceId) -> bool {
+    fn may_hold(&self, _: TraceId, _: u64, _: u64) -> bool {
         false
     }
 
@@ -347,6 +348,21 @@ fn what_no_query_reads_any_more_leaves_memory_and_comes_back_when_one_does() {
     tail.release_idle(rig.spool.range().end);
     assert!(resident_bytes().iter().all(|bytes| *bytes == 0), "{:?}", resident_bytes());
     assert_eq!(newest.starts().unwrap().iter().max(), Some(&11_999));
+    rig.close();
+}
+
+#[test]
+fn what_the_first_query_would_wait_for_is_built_at_the_start() {
+    let rig = Rig::new();
+    rig.append(&batch(0, 3000));
+    let store = rig.store(&Arc::default(), TailSettings::default());
+    let shutdown = CancellationToken::new();
+    let housekeeping = rig.runtime.spawn(store.clone().housekeep(shutdown.clone()));
+    shutdown.cancel();
+    rig.runtime.block_on(housekeeping).unwrap();
+    let groups = lock(&store.tail.shared.state).plan.groups();
+    assert!(!groups.is_empty() && groups.iter().all(|group| group.resident_bytes() > 0));
+    drop(store);
     rig.close();
 }
 

@@ -22,6 +22,7 @@ use crate::traceql::control::{Control, Stopped};
 use crate::traceql::reader::{Reader, Scan};
 use crate::traceql::segment::{Column, SegmentError};
 use crate::traceql::value::Value;
+use crate::traceql::wanted::Wanted;
 use tally::{Tally, VALUE_OVERHEAD_BYTES};
 
 /// What is compared.
@@ -124,17 +125,19 @@ impl<'q> Comparison<'q> {
         }
         self.place(reader, selected, selection, &mut scratch.cells)?;
         scratch.counted_of = None;
+        let (mut wanted, mut booked) = (Wanted::new(&selected.rows), control.nothing_booked());
         for scope in SCOPES {
             for name in reader.segment().names(scope)?.iter() {
                 let attribute = Attribute { scope: Some(scope), of_parent: false, name: name.to_string() };
                 let remembered = reader.remembered();
-                self.add_field(Field::Attribute(attribute), (scan, reader), &selected.rows, scratch, control)?;
+                self.add_field(Field::Attribute(attribute), (scan, reader), &mut wanted, scratch, control)?;
+                booked.grow(wanted.bytes().saturating_sub(booked.bytes()))?;
                 reader.forget_since(remembered);
                 scan.check()?;
             }
         }
         for intrinsic in INTRINSICS {
-            self.add_field(Field::Intrinsic(intrinsic), (scan, reader), &selected.rows, scratch, control)?;
+            self.add_field(Field::Intrinsic(intrinsic), (scan, reader), &mut wanted, scratch, control)?;
         }
         self.choose(scan, reader, selected, &scratch.cells)
     }
@@ -238,32 +241,43 @@ impl<'q> Comparison<'q> {
         &mut self,
         field: Field,
         (scan, reader): (&Scan<'_>, &Rc<Reader>),
-        rows: &[u16],
+        wanted: &mut Wanted<'_>,
         scratch: &mut Scratch,
         control: &Control,
     ) -> Result<(), SegmentError> {
-        let width = self.width;
-        // Of a column in which none of these spans has a value nothing else is read.
-        if matches!(field, Field::Attribute(_))
-            && let Codes::Rows(codes) = reader.codes(&field)?
-            && !codes.is_empty()
-            && rows.iter().all(|row| codes.get(usize::from(*row)).is_none_or(|code| *code == NIL))
-        {
-            return Ok(());
-        }
-        if let Some(sketches) = unlisted(&field, reader)? {
-            let tally = self.tally(field.clone(), control)?;
-            tally.lookups = tally.lookups.saturating_add(rows.len());
-            if tally.is_unlisted() {
-                for (row, cell) in rows.iter().zip(&scratch.cells) {
-                    let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
-                    tally.count_total(*cell as usize, u64::from(present));
+        let (width, rows) = (self.width, wanted.rows());
+        let coded = match &field {
+            Field::Attribute(_) => {
+                let codes = reader.segment().codes_at(&field, wanted)?;
+                // Of a column in which none of these spans has a value nothing else is read.
+                if let Codes::Rows(codes) = &codes
+                    && !codes.is_empty()
+                    && codes.iter().all(|code| *code == NIL)
+                {
+                    return Ok(());
                 }
-                return Ok(());
+                match reader.column(&field)? {
+                    Column::Absent => None,
+                    Column::Listed(dictionary) => Some(Coded::listed(dictionary, codes)),
+                    Column::Unlisted { sketches } => {
+                        let tally = self.tally(field.clone(), control)?;
+                        tally.lookups = tally.lookups.saturating_add(rows.len());
+                        if tally.is_unlisted() {
+                            for (row, cell) in rows.iter().zip(&scratch.cells) {
+                                let present = sketches.get(usize::from(*row)).is_some_and(|sketch| *sketch != 0);
+                                tally.count_total(*cell as usize, u64::from(present));
+                            }
+                            return Ok(());
+                        }
+                        coded::read(&field, scan, reader, rows)?.map(|coded| coded.at(rows))
+                    }
+                }
             }
-        }
-        let Some(coded) = coded::read(&field, scan, reader, rows)? else { return Ok(()) };
-        scratch.find_rare(&coded, rows, width / 2);
+            Field::Intrinsic(_) => coded::read(&field, scan, reader, rows)?.map(|coded| coded.at(rows)),
+        };
+        let Some(coded) = coded else { return Ok(()) };
+        let _booked = control.book(coded.codes().bytes())?;
+        scratch.find_rare(&coded, width / 2);
         let tally = self.tally(field, control)?;
         let of_groups = match coded.codes() {
             Codes::Rows(_) => None,
@@ -334,7 +348,7 @@ impl<'q> Comparison<'q> {
 
 impl Scratch {
     /// Which values of a column are left out; never those of resources and scopes, which are few.
-    fn find_rare(&mut self, coded: &Coded, rows: &[u16], half: usize) {
+    fn find_rare(&mut self, coded: &Coded, half: usize) {
         self.rare.clear();
         let Codes::Rows(codes) = coded.codes() else { return };
         if coded.code_max() <= SEGMENT_VALUES_MAX {
@@ -343,8 +357,7 @@ impl Scratch {
         self.sides.clear();
         self.sides.resize(coded.code_max() + 1, [0; 2]);
         let mut totals = [0_u64; 2];
-        for (row, cell) in rows.iter().zip(&self.cells) {
-            let code = codes.get(usize::from(*row)).copied().unwrap_or(NIL);
+        for (code, cell) in codes.iter().copied().zip(&self.cells) {
             let side = usize::from(*cell as usize >= half);
             if code != NIL
                 && let (Some(count), Some(total)) =
@@ -367,11 +380,11 @@ impl Scratch {
         self.rare.get(usize::from(code)).copied().unwrap_or(false)
     }
 
-    /// Counts rows by code and cell; of resources and scopes by their numbers, once for all of their attributes.
+    /// Counts rows by code and cell, which stand in the order of `rows`; of resources and scopes by their numbers, once for all of their attributes.
     fn count(&mut self, codes: &Codes, rows: &[u16], len: usize, width: usize) {
-        let (codes, groups) = match codes {
-            Codes::Rows(codes) => (&codes[..], None),
-            Codes::Groups { groups, .. } => (&groups[..], Some(groups)),
+        let groups = match codes {
+            Codes::Rows(_) => None,
+            Codes::Groups { groups, .. } => Some(groups),
         };
         if let (Some(known), Some(groups)) = (&self.counted_of, groups)
             && Arc::ptr_eq(known, groups)
@@ -380,24 +393,19 @@ impl Scratch {
         }
         self.counted.clear();
         self.counted.resize(len, 0);
-        for (row, cell) in rows.iter().zip(&self.cells) {
-            let code = codes.get(usize::from(*row)).copied().unwrap_or(NIL);
-            if let Some(count) = self.counted.get_mut(usize::from(code) * width + *cell as usize) {
+        let mut count = |code: Code, cell: u32| {
+            if let Some(count) = self.counted.get_mut(usize::from(code) * width + cell as usize) {
                 *count += 1;
+            }
+        };
+        match codes {
+            Codes::Rows(codes) => codes.iter().zip(&self.cells).for_each(|(code, cell)| count(*code, *cell)),
+            Codes::Groups { groups, .. } => {
+                let of_rows = rows.iter().map(|row| groups.get(usize::from(*row)).copied().unwrap_or(NIL));
+                of_rows.zip(&self.cells).for_each(|(group, cell)| count(group, *cell));
             }
         }
         self.counted_of = groups.cloned();
-    }
-}
-
-/// The sketches of a column without dictionary.
-fn unlisted(field: &Field, reader: &Rc<Reader>) -> Result<Option<Arc<[u16]>>, SegmentError> {
-    match field {
-        Field::Attribute(_) => Ok(match reader.column(field)? {
-            Column::Unlisted { sketches } => Some(sketches),
-            _ => None,
-        }),
-        Field::Intrinsic(_) => Ok(None),
     }
 }
 

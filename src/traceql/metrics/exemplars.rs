@@ -140,20 +140,33 @@ pub fn visit_traces(
     mut visit: impl FnMut(TraceId, usize) -> Result<u32, SegmentError>,
 ) -> Result<(), SegmentError> {
     let traces = reader.traces()?;
+    let mut first = 0;
     for (trace, id) in traces.ids.iter().enumerate() {
         let fingerprint = id.fingerprint();
         if fingerprint > bar {
             continue;
         }
         let of_trace = traces.rows(trace);
-        let first = rows.partition_point(|row| usize::from(*row) < of_trace.start);
-        let rest = rows.get(first..).unwrap_or_default();
-        let count = rest.partition_point(|row| usize::from(*row) < of_trace.end);
+        first += count_below(rows.get(first..).unwrap_or_default(), of_trace.start);
+        let count = count_below(rows.get(first..).unwrap_or_default(), of_trace.end);
         if let Some(place) = (fingerprint as usize).checked_rem(count) {
             bar = visit(*id, first + place)?;
         }
+        first += count;
     }
     Ok(())
+}
+
+/// How many of these rows (ascending) are below one. Few mostly: in steps that double, then among those between the last two.
+fn count_below(rows: &[u16], below: usize) -> usize {
+    let is_below = |row: &u16| usize::from(*row) < below;
+    let mut steps = 1;
+    while rows.get(steps - 1).is_some_and(is_below) {
+        steps *= 2;
+    }
+    let known = steps / 2;
+    let between = rows.get(known..steps.min(rows.len())).unwrap_or_default();
+    known + between.partition_point(is_below)
 }
 
 /// Gives spans of a segment the labels that they are shown with: the fields of the query, and their trace.

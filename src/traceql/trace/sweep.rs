@@ -52,6 +52,26 @@ impl Plan {
     ) -> Result<bool, SegmentError> {
         let Some(upward) = self.upward() else { return Ok(true) };
         let (Some(below), Some(above)) = (masks.get(upward.below), masks.get(upward.above)) else { return Ok(true) };
+        upward.may_relate(reader, (below, above), rows)
+    }
+}
+
+/// Steps up to an ancestor that are taken row by row; who is further below is left to [`Plan::swept`], which takes no step
+/// twice.
+const STEPS_MAX: usize = 16;
+
+impl Upward {
+    /// Whether one of the spans `below` among `rows` may have one of those `above` as its parent, or ancestor, in its whole
+    /// trace, which has spans elsewhere.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn may_relate(
+        &self,
+        reader: &Reader,
+        (below, above): (&Mask, &Mask),
+        rows: Range<usize>,
+    ) -> Result<bool, SegmentError> {
         let kinds = reader.values(&Field::Intrinsic(Intrinsic::Kind))?;
         let kind = |row: usize| match kinds.get(reader, row) {
             Ok(Some(Datum::Kind(kind))) => kind,
@@ -62,15 +82,9 @@ impl Plan {
             kind(parent) == if kind(row) == Kind::Server { Kind::Client } else { Kind::Server }
         };
         let forest = Forest::new(reader.parents()?, reader.traces()?);
-        Ok(forest.may_relate(below, above, rows, upward.any_distance, is_certain))
+        Ok(forest.may_relate(below, above, rows, self.any_distance, is_certain))
     }
-}
 
-/// Steps up to an ancestor that are taken row by row; who is further below is left to [`Plan::swept`], which takes no step
-/// twice.
-const STEPS_MAX: usize = 16;
-
-impl Upward {
     /// Those of the rows `below` that may have one of `above` as their parent, or ancestor, in their segment.
     #[must_use]
     pub fn related_here(&self, parents: &[Parent], below: &Mask, above: &Mask) -> Mask {

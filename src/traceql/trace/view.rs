@@ -20,10 +20,11 @@ use crate::traceql::value::{Kind, Value};
 /// segment for a few spans.
 const NEIGHBOURS_MAX: usize = 3;
 
-/// What a span takes of memory while the trace is put together, and afterwards with its ids and its place in the tree.
+/// What a span takes of memory while the trace is put together, and afterwards with its ids, its place in the tree and its
+/// numbers by row and id.
 const MERGED_SPAN_BYTES: usize = 2 * size_of::<(Ids, Place)>();
 const SPAN_BYTES: usize = size_of::<Place>() + size_of::<Ids>() + TREE_SPAN_BYTES;
-const TREE_SPAN_BYTES: usize = 32;
+const TREE_SPAN_BYTES: usize = 40;
 
 /// A trace with its spans numbered by start time, then id. A span that came twice is there once.
 pub struct View {
@@ -33,8 +34,15 @@ pub struct View {
     /// By span; known from the start only for traces in several pieces.
     ids: OnceCell<Vec<Ids>>,
     tree: OnceCell<Tree>,
+    /// Of a trace in several pieces, by piece and row: the number of the span, or [`REPEATED`].
+    by_row: OnceCell<Vec<Vec<u32>>>,
+    /// Numbers of spans, sorted by id.
+    by_id: OnceCell<Vec<u32>>,
     _booked: Booked,
 }
+
+/// In place of the number of a span: the row repeats one.
+const REPEATED: u32 = u32::MAX;
 
 pub struct PieceRows {
     pub reader: Rc<Reader>,
@@ -70,7 +78,7 @@ impl View {
         let booked = scan.control().book(piece.rows.len() * SPAN_BYTES)?;
         let place = |row| Ok(Place { piece: 0, row: row as u32, start: piece.reader.start(row)? });
         let spans = piece.rows.clone().map(place).collect::<Result<_, SegmentError>>()?;
-        Ok(Self { id, pieces: vec![piece], spans, ids: OnceCell::new(), tree: OnceCell::new(), _booked: booked })
+        Ok(Self::of(id, vec![piece], spans, OnceCell::new(), booked))
     }
 
     fn merged(scan: &Scan<'_>, id: TraceId, own: PieceRows, known: Vec<Piece>) -> Result<Self, SegmentError> {
@@ -126,7 +134,12 @@ impl View {
         drop(found);
         let (ids, spans): (Vec<Ids>, Vec<Place>) = unique.into_iter().unzip();
         booked.shrink_to(pieces.len() * size_of::<PieceRows>() + spans.len() * SPAN_BYTES);
-        Ok(Self { id, pieces, spans, ids: OnceCell::from(ids), tree: OnceCell::new(), _booked: booked })
+        Ok(Self::of(id, pieces, spans, OnceCell::from(ids), booked))
+    }
+
+    fn of(id: TraceId, pieces: Vec<PieceRows>, spans: Vec<Place>, ids: OnceCell<Vec<Ids>>, booked: Booked) -> Self {
+        let (tree, by_row, by_id) = Default::default();
+        Self { id, pieces, spans, ids, tree, by_row, by_id, _booked: booked }
     }
 
     #[must_use]
@@ -168,19 +181,53 @@ impl View {
             if let [piece] = &self.pieces[..] {
                 return Ok(Some(row - piece.rows.start));
             }
-            let is_there = |place: &Place| place.piece as usize == number && place.row as usize == row;
-            if let Some(span) = self.spans.iter().position(is_there) {
+            if let Some(span) = self.span_in(number, row) {
                 return Ok(Some(span));
             }
         }
         let own = reader.span_ids(row..row + 1)?;
+        let Some(own) = own.first() else { return Ok(None) };
         let own_kind = kind_at(reader, row)?;
-        for (span, (ids, place)) in self.ids()?.iter().zip(&self.spans).enumerate() {
-            if own.first().is_some_and(|own| own.span == ids.span) && kind(&self.pieces, *place)? == own_kind {
-                return Ok(Some(span));
+        let (ids, by_id) = (self.ids()?, self.by_id()?);
+        let id_of = |span: &u32| ids.get(*span as usize).map(|ids| ids.span);
+        let first = by_id.partition_point(|span| id_of(span) < Some(own.span));
+        for span in by_id.iter().skip(first).take_while(|span| id_of(span) == Some(own.span)) {
+            if let Some(place) = self.spans.get(*span as usize)
+                && kind(&self.pieces, *place)? == own_kind
+            {
+                return Ok(Some(*span as usize));
             }
         }
         Ok(None)
+    }
+
+    /// The number of the span in a row of a piece; `None` if the row repeats one.
+    fn span_in(&self, piece: usize, row: usize) -> Option<usize> {
+        let by_row = self.by_row.get_or_init(|| {
+            let mut by_row: Vec<_> = self.pieces.iter().map(|piece| vec![REPEATED; piece.rows.len()]).collect();
+            for (span, place) in (0u32..).zip(&self.spans) {
+                let piece = place.piece as usize;
+                if let (Some(rows), Some(own)) = (self.pieces.get(piece), by_row.get_mut(piece))
+                    && let Some(slot) =
+                        (place.row as usize).checked_sub(rows.rows.start).and_then(|row| own.get_mut(row))
+                {
+                    *slot = span;
+                }
+            }
+            by_row
+        });
+        let row = row.checked_sub(self.pieces.get(piece)?.rows.start)?;
+        by_row.get(piece)?.get(row).filter(|span| **span != REPEATED).map(|span| *span as usize)
+    }
+
+    fn by_id(&self) -> Result<&[u32], SegmentError> {
+        let ids = self.ids()?;
+        Ok(self.by_id.get_or_init(|| {
+            let mut numbers: Vec<u32> = (0..ids.len() as u32).collect();
+            // Of equal ids the first in time comes first.
+            numbers.sort_by_key(|span| ids.get(*span as usize).map(|ids| ids.span));
+            numbers
+        }))
     }
 
     /// The earliest start, Unix nanoseconds.

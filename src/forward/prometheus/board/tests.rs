@@ -296,3 +296,35 @@ proptest! {
         let _ = page(&board, Format::OpenMetrics);
     }
 }
+
+/// One line of these would cost Prometheus the whole page.
+#[test]
+fn points_that_prometheus_would_refuse_are_left_out_alone() {
+    let gauge = |labels: &[(&str, &str)]| Kinds::Gauge(Gauge { data_points: vec![number(1, 5, labels)] });
+    let histogram = |labels: &[(&str, &str)]| {
+        let point = HistogramDataPoint { attributes: attributes_of(labels), count: 1, ..Default::default() };
+        Kinds::Histogram(Histogram { data_points: vec![point], aggregation_temporality: CUMULATIVE })
+    };
+    let summary = |labels: &[(&str, &str)]| {
+        let point = SummaryDataPoint { attributes: attributes_of(labels), count: 1, ..Default::default() };
+        Kinds::Summary(Summary { data_points: vec![point] })
+    };
+    let bad = vec![
+        ("", "", gauge(&[])),
+        ("a", "", gauge(&[("", "x")])),
+        ("b", "", gauge(&[("__name__", "x")])),
+        ("c", "", histogram(&[("le", "x")])),
+        ("d", "", summary(&[("quantile", "x")])),
+    ];
+    let good = vec![("e", "", gauge(&[("le", "x"), ("quantile", "y")])), ("f", "", histogram(&[("quantile", "x")]))];
+    let resource = [("service.name", "shop"), ("", "x"), ("__name__", "y"), ("host.name", "h")];
+    let mut board = Board::new(style(), Budget::default());
+    board.take(&request(&resource, bad), 0);
+    assert_eq!(board.left_out(), &BTreeMap::from([(LeftOut::Invalid, 5)]));
+    board.take(&request(&resource, good), 0);
+    assert_eq!(board.left_out().values().sum::<u64>(), 5);
+    let lines = page(&board, Format::OpenMetrics).join("\n");
+    assert!(lines.contains(r#"target_info{host_name="h",job="shop"} 1"#), "{lines}");
+    assert!(lines.contains("\ne{") && lines.contains("\nf_bucket{"), "{lines}");
+    assert!(!lines.contains("__name__") && !lines.contains("{=") && !lines.contains(",="), "{lines}");
+}

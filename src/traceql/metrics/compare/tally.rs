@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::Scratch;
 use crate::traceql::coded::{Coded, Met};
-use crate::traceql::column::Code;
+use crate::traceql::column::{Code, Codes, NIL};
 use crate::traceql::control::{Control, Stopped};
 use crate::traceql::keys;
 use crate::traceql::metrics::table::Table;
@@ -91,7 +91,7 @@ impl Tally {
         result
     }
 
-    /// Adds spans one by one, where there are too many codes and cells to count by both.
+    /// Adds spans one by one, where there are too many codes and cells to count by both. Codes of rows are those of `rows`.
     pub(super) fn add_rows(
         &mut self,
         coded: &Coded,
@@ -101,8 +101,11 @@ impl Tally {
     ) -> Result<(), Stopped> {
         scratch.numbers.clear();
         scratch.numbers.resize(coded.code_max() + 1, UNASKED);
-        for (row, cell) in rows.iter().zip(&scratch.cells) {
-            let code = coded.codes().get(usize::from(*row));
+        for ((position, row), cell) in rows.iter().enumerate().zip(&scratch.cells) {
+            let code = match coded.codes() {
+                Codes::Rows(codes) => codes.get(position).copied().unwrap_or(NIL),
+                groups => groups.get(usize::from(*row)),
+            };
             let is_left_out = self.has_too_many || scratch.is_rare(code);
             let Some(number) = scratch.numbers.get_mut(usize::from(code)) else { continue };
             if *number == UNASKED {
