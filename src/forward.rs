@@ -45,6 +45,7 @@ mod sizes;
 mod status;
 #[cfg(test)]
 mod testing;
+mod turns;
 mod window;
 
 pub use budget::{Budget, Memory};

@@ -6,11 +6,12 @@ use super::budget::{Budget, Lane};
 use super::delivery::{DeliverySettings, second_of_day};
 use super::gate::{Change, Gate};
 use super::metrics::DestinationMetrics;
-use super::pace::Pace;
+use super::pace::{Charge, Pace};
 use super::request::Piece;
 use super::settings::{Compression, RetrySettings};
 use super::sizes::Sizes;
 use super::status::{Journal, State, Status};
+use super::turns::Turns;
 use crate::otlp::Signal;
 use crate::spool::Seq;
 use bytes::Bytes;
@@ -124,6 +125,7 @@ pub(super) struct Link<T> {
     is_answering: AtomicBool,
     delivery: DeliverySettings,
     pace: Pace,
+    turns: Turns,
     sizes: Sizes,
     /// When the destination went silent in the midst of its work, or lost its connections; until somebody asks.
     went_silent: Mutex<Option<SystemTime>>,
@@ -161,6 +163,7 @@ impl<T: Transport> Link<T> {
             is_answering: AtomicBool::new(false),
             delivery: DeliverySettings::default(),
             pace: Pace::new(None),
+            turns: Turns::default(),
             sizes: Sizes::default(),
             went_silent: Mutex::new(None),
             came_back: AtomicBool::new(false),
@@ -334,13 +337,8 @@ impl<T: Transport> Link<T> {
             self.in_hours(shutdown).await?;
             let codec = self.codec();
             // Before anything is held for it.
-            let charge = match self.pace.turn(piece.body_bytes(self.dialect, codec), Instant::now()) {
-                Ok(charge) => charge,
-                Err(again) => tokio::select! {
-                    () = tokio::time::sleep_until(again) => continue,
-                    () = shutdown.cancelled() => return None,
-                },
-            };
+            let charge = self.turn(order, piece.body_bytes(self.dialect, codec), shutdown).await?;
+            self.in_hours(shutdown).await?;
             let pass = self.gate.enter(order, shutdown).await?;
             // The wait may have been long.
             if self.closed_for().is_some() {
@@ -425,6 +423,21 @@ impl<T: Transport> Link<T> {
             }
             self.show_state();
         }
+    }
+
+    /// Waits until the rate lets a body pass, and those that are older have gone. `None`: shutting down.
+    async fn turn(&self, order: Seq, body_bytes: usize, shutdown: &CancellationToken) -> Option<Charge> {
+        let turn = self.turns.join(order);
+        let waited = async {
+            loop {
+                turn.first().await;
+                match self.pace.turn(body_bytes, Instant::now()) {
+                    Ok(charge) => return charge,
+                    Err(again) => tokio::time::sleep_until(again).await,
+                }
+            }
+        };
+        shutdown.run_until_cancelled(waited).await
     }
 
     /// The destination gets too much.
