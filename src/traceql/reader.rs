@@ -307,8 +307,10 @@ impl Reader {
                 Some(parents) => self.segment.span_ids_with(around.clone(), parents)?,
                 None => self.segment.span_ids(around.clone())?,
             };
-            let more = (ids.len() * size_of::<Ids>()).saturating_sub(kept.1.len() * size_of::<Ids>());
-            self.book(more)?;
+            let mut booked = self.booked.borrow_mut();
+            booked.grow(ids.len() * size_of::<Ids>())?;
+            let both = booked.bytes();
+            booked.shrink_to(both.saturating_sub(kept.1.len() * size_of::<Ids>()));
             *kept = (around, ids.into());
         }
         let first = kept.0.start;
@@ -472,4 +474,29 @@ pub fn has_column(intrinsic: Intrinsic) -> bool {
             | Intrinsic::InstrumentationName
             | Intrinsic::InstrumentationVersion
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::traceql::tests::memory::Memory;
+    use crate::traceql::tests::spans::{span, trace};
+
+    #[test]
+    fn ids_are_booked_once_however_often_others_are_asked_for() {
+        let rows = SLICE_ROWS + 100;
+        let spans = (1..=rows as u64).map(|id| span(id).lasting(id, 1));
+        let memory = Memory::whole(&[trace(1, spans.collect::<Vec<_>>())]);
+        let control = Control::new(Duration::from_secs(3600), usize::MAX);
+        let reader = Reader::new(memory.segment(0), &control);
+        reader.span_ids(0..1).unwrap();
+        let booked = control.used_bytes();
+        for _ in 0..3 {
+            reader.span_ids(rows - 1..rows).unwrap();
+            reader.span_ids(0..1).unwrap();
+            assert_eq!(control.used_bytes(), booked);
+        }
+    }
 }
