@@ -164,25 +164,28 @@ impl Seat {
         }
     }
 
+    /// Room for a body, if there is.
     fn answering(&self, bytes: usize) -> Option<Room> {
         let mut bodies = lock(&self.budget.answering);
         let mut own = lock(&self.own.slice_bytes);
-        let mut held =
-            Held { bodies: Arc::clone(&self.budget.answering), own: Arc::clone(&self.own), slice: 0, common: 0 };
-        if *own == 0 || *own + bytes <= bodies.slice() {
-            *own += bytes;
-            held.slice = bytes;
+        let (slice, common) = if *own == 0 || *own + bytes <= bodies.slice() {
+            (bytes, 0)
         } else if bodies.common_bytes + bytes <= bodies.bytes_max / 2 {
-            bodies.common_bytes += bytes;
-            held.common = bytes;
+            (0, bytes)
         } else {
-            drop((own, bodies));
             return None;
-        }
+        };
+        *own += slice;
+        bodies.common_bytes += common;
         drop((own, bodies));
         // Another one of this destination that waits may find room as well.
         self.own.released.notify_one();
-        Some(Room::Answering(held))
+        Some(Room::Answering(Held {
+            bodies: Arc::clone(&self.budget.answering),
+            own: Arc::clone(&self.own),
+            slice,
+            common,
+        }))
     }
 }
 
