@@ -131,6 +131,11 @@ pub fn classify_http(answer: HttpAnswer<'_>, now: SystemTime) -> Answer {
     let is_json = answer.content_type.starts_with("application/json");
     let is_protobuf = answer.content_type.starts_with("application/x-protobuf");
     if (200..300).contains(&answer.status) {
+        // What a proxy's login page answers, or a web UI: they take everything and keep nothing.
+        if answer.content_type.starts_with("text/html") && !answer.body.is_empty() {
+            let why = format!("HTTP {} with a web page: is this the OTLP/HTTP endpoint?", answer.status);
+            return Answer::Misconfigured { why };
+        }
         return delivered(if is_json { partial_success_json(answer.body) } else { partial_success(answer.body) });
     }
     let (message, body_delay) = if is_json {

@@ -98,7 +98,9 @@ fn http_answers() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
     let table: &[(u16, &str, Option<&str>, &str, Class)] = &[
         (200, "", None, "", Delivered),
-        (202, "text/html", None, "<html>", Delivered),
+        (202, "text/html", None, "", Delivered),
+        // A login page, or a web UI: nothing that takes spans.
+        (200, "text/html; charset=utf-8", None, "<html>", Misconfigured),
         (429, "", Some("7"), "", Limited(Some(7))),
         (429, "", Some("Sun, 06 Nov 1994 08:50:37 GMT"), "", Limited(Some(60))),
         (503, "", Some("Sun, 06 Nov 1994 08:00:00 GMT"), "", Retry(Some(0))),
