@@ -4,7 +4,9 @@ use super::outage::{Forwarding, Way, names, secured, take_all};
 use crate::destination::{self, Answer, Destination, Received};
 use crate::support::eventually;
 use crate::support::spanreel::{Options, Spanreel, binary};
-use crate::support::{compression::Compression, otlp::Client, otlp::Protocol, traces::Traces};
+use crate::support::traces::{Traces, attribute, noise};
+use crate::support::{compression::Compression, otlp::Client, otlp::Protocol};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use spanreel::forward::delivery::{DeliverySettings, Hours};
 use spanreel::forward::settings::{ClientTlsSettings, Pem};
 use spanreel::forward::{self, State};
@@ -360,6 +362,53 @@ async fn a_rate_limit_is_kept() {
     }
     assert!(bytes as u64 > 2 * LIMIT, "the limit had something to do: {bytes}");
     forwarding.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_answers_slowly_stops_no_other() {
+    const REQUESTS: u64 = 160;
+    const SPANS: u64 = 16;
+    // More in all than bodies under way may take, several times.
+    const NOISE_BYTES: usize = 8 * 1024;
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let slowly = {
+        let is_slow = Arc::clone(&is_slow);
+        move |_: &Received| match is_slow.load(Ordering::Relaxed) {
+            true => Answer::Silence(Duration::from_secs(600)),
+            false => Answer::Ok,
+        }
+    };
+    let slow = Destination::start(destination::Options::default(), slowly).await;
+    let quick = Destination::start(destination::Options::default(), take_all).await;
+    // Within its timeout a destination that takes long is one that answers.
+    let exporter = |destination: &Destination| {
+        format!("{{endpoint: 'http://{}', compression: none, timeout: 600s}}", destination.address)
+    };
+    let exporters = [("otlphttp/slow", exporter(&slow)), ("otlphttp/quick", exporter(&quick))];
+    let exporters = exporters.map(|(id, settings)| (id.to_owned(), settings)).to_vec();
+    let spanreel = Spanreel::start(&Options { exporters, ..Options::default() }).await;
+    let traces = Traces { seed: 8, spans_per_trace: SPANS as usize };
+    let mut client = Client::connect(spanreel.ports.grpc, Protocol::Grpc).await.unwrap();
+    for index in 0..REQUESTS {
+        let mut request = traces.request("shop", index..index + 1);
+        for (at, span) in request.resource_spans[0].scope_spans[0].spans.iter_mut().enumerate() {
+            let noise = noise(index * SPANS + at as u64, NOISE_BYTES);
+            span.attributes.push(attribute("noise", Value::StringValue(noise)));
+        }
+        assert!(client.export(&request, Compression::Identity).await.unwrap().is_ok());
+        if index == 0 {
+            eventually("both answer", Duration::from_secs(20), async || {
+                !slow.taken().is_empty() && !quick.taken().is_empty()
+            })
+            .await;
+            is_slow.store(true, Ordering::Relaxed);
+        }
+    }
+    eventually("the quick one has everything", Duration::from_secs(60), async || {
+        quick.taken().len() as u64 == REQUESTS * SPANS
+    })
+    .await;
+    assert_eq!(slow.taken().len() as u64, SPANS, "the other one was slow all the while");
 }
 
 /// Output of a subcommand against the running process.
