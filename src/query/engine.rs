@@ -4,7 +4,7 @@ use super::error::QueryError;
 use super::source::SourceError;
 use crate::traceql::answer::{Inspected, MetricsAnswer, SearchAnswer, TagsAnswer, ValuesAnswer};
 use crate::traceql::ast::{Expression, Field, Query, Scope};
-use crate::traceql::control::{Control, Stopped};
+use crate::traceql::control::Control;
 use crate::traceql::request::{InstantRequest, RangeRequest, SearchRequest, TagsRequest};
 use crate::traceql::search::Listener;
 use crate::traceql::segment::{SegmentError, Source};
@@ -73,7 +73,7 @@ pub(super) fn range(
     source: &dyn Source,
     control: &Control,
 ) -> Result<MetricsAnswer, QueryError> {
-    Ok(control.again(|| metrics::range(query, request, source, control, &mut |_| {}), is_memory_busy)?)
+    control.again(|| Ok(metrics::range(query, request, source, control, &mut |_| {})?), QueryError::is_busy)
 }
 
 pub(super) fn instant(
@@ -82,16 +82,7 @@ pub(super) fn instant(
     source: &dyn Source,
     control: &Control,
 ) -> Result<MetricsAnswer, QueryError> {
-    Ok(control.again(|| metrics::instant(query, request, source, control, &mut |_| {}), is_memory_busy)?)
-}
-
-/// Whether others held the memory that it needed.
-fn is_memory_busy(error: &traceql::QueryError) -> bool {
-    let stopped = match error {
-        traceql::QueryError::Stopped(stopped) | traceql::QueryError::Segment(SegmentError::Stopped(stopped)) => stopped,
-        _ => return false,
-    };
-    matches!(stopped, Stopped::MemoryBusy(_))
+    control.again(|| Ok(metrics::instant(query, request, source, control, &mut |_| {})?), QueryError::is_busy)
 }
 
 pub(super) fn tag_names(

@@ -92,6 +92,11 @@ impl From<SourceError> for QueryError {
 }
 
 impl QueryError {
+    /// Whether others held the memory that the query needed.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Stopped(Stopped::MemoryBusy(_)))
+    }
+
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TraceId(_)

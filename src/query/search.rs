@@ -21,10 +21,13 @@ pub(super) async fn search(
     let now = now();
     let lane = Lane::Scan(Question::of(parameters.get("q").unwrap_or_default()));
     let (format, coding) = (Format::of(&headers), Coding::of(&headers));
-    let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
+    let answered = move |call: &SearchCall, scanned: &Scanned<'_>| {
         let mut written = Written::new(scanned.body(coding), format, call.origin);
         let Federated { answer, away } = upstream::search(scanned, &call.query, &call.request, &mut written)?;
         Ok(Payload::new(format.content_type(), written.finish(&answer))?.missing(away))
+    };
+    let answer = move |call: SearchCall, scanned: &Scanned<'_>| {
+        scanned.control.again(|| answered(&call, scanned), QueryError::is_busy)
     };
     state.scan(lane, move || SearchCall::from_url(&parameters, now), answer).await
 }

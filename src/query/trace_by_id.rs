@@ -38,7 +38,10 @@ pub(super) async fn v1(
 ) -> Result<Payload, QueryError> {
     let lookup = Lookup::new(&state, &id, &parameters, &headers)?;
     let source = state.source().clone();
-    state.admission().run(Lane::Trace, move |control| lookup.answer_v1(&*source, control)).await
+    state
+        .admission()
+        .run(Lane::Trace, move |control| control.again(|| lookup.answer_v1(&*source, control), QueryError::is_busy))
+        .await
 }
 
 pub(super) async fn v2(
@@ -51,7 +54,7 @@ pub(super) async fn v2(
     let source = state.source().clone();
     let answer = move |control: &Control| {
         let filter = TraceFilter::from_url(&parameters)?;
-        lookup.answer_v2(&*source, filter.as_ref(), control)
+        control.again(|| lookup.answer_v2(&*source, filter.as_ref(), control), QueryError::is_busy)
     };
     state.admission().run(Lane::Trace, answer).await
 }
@@ -60,7 +63,7 @@ pub(super) async fn v2(
 /// of their size is.
 const SMALL_BYTES_MAX: usize = 512 * 1024;
 /// A larger one is read anew, up to so many times more, until it is whole.
-const READ_AGAIN_FACTOR: usize = 4;
+const READ_AGAIN_FACTOR: usize = 2;
 /// While a trace is read: fragments, of which some more than the limit are read to be sure of it, and the whole.
 const COPIES_READ: usize = 3;
 
@@ -109,8 +112,9 @@ impl Lookup {
             drop(found);
             limits.trace_bytes_max =
                 limits.trace_bytes_max.saturating_mul(READ_AGAIN_FACTOR).min(self.limits.trace_bytes_max);
-            let bytes = limits.trace_bytes_max.saturating_mul(COPIES_READ);
-            booked.grow(bytes.saturating_sub(booked.bytes()))?;
+            // It may have to wait for others, and holds nothing meanwhile.
+            booked.shrink_to(0);
+            booked.grow(limits.trace_bytes_max.saturating_mul(COPIES_READ))?;
         }
     }
 

@@ -359,23 +359,24 @@ impl Control {
         self.account.cover()
     }
 
-    /// Runs what can be run again, since it changes nothing: once more if `is_busy` says of its error that others held the
-    /// memory that it needed, when they have given that back. All that it held is gone by then.
+    /// Runs what can be run again, since it changes nothing: as often as `is_busy` says of its error that others held the
+    /// memory that it needed, when they have given that back, for a bounded time. All that it held is gone by then.
     ///
     /// # Errors
     /// Those of `run`.
     pub fn again<T, E>(&self, mut run: impl FnMut() -> Result<T, E>, is_busy: impl Fn(&E) -> bool) -> Result<T, E> {
-        match run() {
-            Err(error) if is_busy(&error) => {
-                let account = &self.account;
-                account.used_bytes.store(0, Ordering::Relaxed);
-                account.give_back_all();
-                let missed = account.missed_bytes.load(Ordering::Relaxed).saturating_add(PORTION_BYTES);
-                let until = Instant::now() + POOL_WAIT_MAX;
-                account.pool.wait_until_free(missed.min(account.bytes_max), until, || account.check().is_ok());
-                run()
+        let account = &self.account;
+        let until = Instant::now() + POOL_WAIT_MAX;
+        loop {
+            match run() {
+                Err(error) if is_busy(&error) && Instant::now() < until => {
+                    account.used_bytes.store(0, Ordering::Relaxed);
+                    account.give_back_all();
+                    let missed = account.missed_bytes.load(Ordering::Relaxed).saturating_add(PORTION_BYTES);
+                    account.pool.wait_until_free(missed.min(account.bytes_max), until, || account.check().is_ok());
+                }
+                done => return done,
             }
-            done => done,
         }
     }
 
