@@ -64,6 +64,12 @@ mod sources {
                 #[error(transparent)]
                 Source(#[from] SourceError),
             }
+
+            impl QueryError {
+                pub(super) fn is_busy(&self) -> bool {
+                    matches!(self, Self::Stopped(Stopped::MemoryBusy(_)))
+                }
+            }
         }
 
         mod source {
