@@ -55,6 +55,9 @@ const AWAY_AT_START: Duration = Duration::from_secs(3);
 /// batch processor's timeout comes on top.
 const FALLEN_BEHIND: Duration = Duration::from_secs(15);
 
+/// A request may take so long before what is done behind it is booked ahead of it.
+const TAKES_LONG: Duration = Duration::from_secs(10);
+
 /// How often it is looked whether a destination has fallen behind.
 const BEHIND_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -79,6 +82,7 @@ pub(super) struct Engine<S, T> {
     pub(super) link: Arc<Link<T>>,
     batch: Option<BatchSettings>,
     requests_max: usize,
+    takes_long: Duration,
 }
 
 /// What became of the attempt to send something.
@@ -115,7 +119,7 @@ impl<S: Source, T: Transport> Engine<S, T> {
     pub(super) fn new(source: S, mut link: Link<T>, batch: Option<&BatchSettings>, num_consumers: u32) -> Self {
         link.spans_max = spans_max(batch);
         let requests_max = usize::try_from(num_consumers).unwrap_or(usize::MAX).clamp(1, REQUESTS_IN_FLIGHT_MAX);
-        Self { source, link: Arc::new(link), batch: batch.cloned(), requests_max }
+        Self { source, link: Arc::new(link), batch: batch.cloned(), requests_max, takes_long: TAKES_LONG }
     }
 
     /// At the cursor.
@@ -195,6 +199,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
             let link = &self.engine.link;
             self.lanes.let_go(|from| link.is_waiting(from));
         } else {
+            self.lanes.part(self.engine.batch.as_ref(), self.engine.takes_long);
             self.look_behind().await?;
         }
         // Nothing new while the spool does not book: what is sent would only be sent again after a crash.
@@ -264,7 +269,7 @@ impl<S: Source, T: Transport> Run<'_, S, T> {
                             (id, deliver(&link, request, &is_begun, &shutdown).await)
                         }
                     });
-                    lane.window.sending(range, Sending { id, raw_bytes, task, is_begun });
+                    lane.window.sending(range, Sending { id, raw_bytes, since: Instant::now(), task, is_begun });
                     self.lanes.sent(which);
                     return Next::Sent;
                 }

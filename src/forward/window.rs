@@ -4,7 +4,9 @@ use crate::spool::{Outcome, Parked, Seq};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Window {
@@ -30,7 +32,6 @@ struct Slot {
 #[derive(Debug)]
 enum SlotState {
     Sending(Sending),
-
     Finished(Outcome),
 }
 
@@ -39,13 +40,14 @@ enum SlotState {
 pub(super) struct Sending {
     pub(super) id: RequestId,
     pub(super) raw_bytes: usize,
+    pub(super) since: Instant,
     pub(super) task: AbortHandle,
     /// Whether a part of it has met a verdict.
     pub(super) is_begun: Arc<AtomicBool>,
 }
 
-/// Slots kept while the oldest is not finished. The younger ones hold only their outcome then, but a crash would send
-/// all of them again.
+/// Slots kept while the oldest is not finished. The younger ones hold only their outcome then, but until they are booked
+/// ahead ([`Window::part`]) a crash would send all of them again.
 const SLOTS_MAX: usize = 64;
 
 /// A finished stretch, to be booked in one write.
@@ -155,6 +157,27 @@ impl Window {
         booking
     }
 
+    /// Where the oldest request takes longer than `patience` and younger ones are finished: a window of what lies from the first
+    /// of those on, which this one no longer has.
+    pub(super) fn part(&mut self, patience: Duration) -> Option<Self> {
+        let Some(Slot { state: SlotState::Sending(oldest), .. }) = self.slots.front() else { return None };
+        if oldest.since.elapsed() < patience {
+            return None;
+        }
+        let at = self.slots.iter().position(|slot| matches!(slot.state, SlotState::Finished(_)))?;
+        let mut younger = Self::new(self.requests_max, self.raw_bytes_max);
+        younger.slots = self.slots.split_off(at);
+        for slot in &younger.slots {
+            if let SlotState::Sending(sending) = &slot.state {
+                younger.requests += 1;
+                younger.raw_bytes += sending.raw_bytes;
+            }
+        }
+        self.requests -= younger.requests;
+        self.raw_bytes -= younger.raw_bytes;
+        Some(younger)
+    }
+
     /// The cursor was moved to `position` by someone else, who accounted for what lies before: forgets that. Returns
     /// where to go on cutting if requests beyond `position` had to be forgotten as well.
     pub(super) fn resync(&mut self, position: Seq) -> Option<Seq> {
@@ -211,7 +234,7 @@ mod tests {
 
     async fn sending(id: u64, raw_bytes: usize) -> Sending {
         let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-        Sending { id: RequestId(id), raw_bytes, task, is_begun: Arc::default() }
+        Sending { id: RequestId(id), raw_bytes, since: Instant::now(), task, is_begun: Arc::default() }
     }
 
     fn outcome(sent: u64, poison: u64) -> Outcome {
@@ -286,6 +309,21 @@ mod tests {
         assert_eq!(window.retreat(1, |from| from != Seq(5)), None);
         assert_eq!(window.retreat(1, |_| true), Some(Seq(3)));
         assert_eq!((window.requests, window.raw_bytes), (2, 20));
+    }
+
+    #[tokio::test]
+    async fn what_is_finished_behind_a_request_that_takes_long_has_a_window_of_its_own() {
+        let mut window = Window::new(8, 100);
+        for from in 1..=4 {
+            window.sending((Seq(from), Seq(from + 1)), sending(from, 10).await);
+        }
+        assert!(window.part(Duration::ZERO).is_none(), "nothing is finished");
+        window.finish(RequestId(3), outcome(1, 0));
+        assert!(window.part(Duration::from_secs(3600)).is_none());
+        let mut younger = window.part(Duration::ZERO).unwrap();
+        assert_eq!((window.requests, window.raw_bytes, younger.requests, younger.raw_bytes), (2, 20, 1, 10));
+        assert_eq!(younger.take_finished().map(|booking| (booking.from, booking.to)), Some((Seq(3), Seq(4))));
+        assert_eq!((window.first(), younger.first()), (Some(Seq(1)), Some(Seq(4))));
     }
 
     #[test]

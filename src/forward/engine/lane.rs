@@ -7,12 +7,14 @@
 //!
 //! The backlog goes oldest first. Half of the requests under way are for what is new, as long as there is any, so that
 //! fresh spans arrive within seconds, however long the backlog takes. Both are booked as they finish; when the main lane
-//! comes to where the live one began, the two become one again.
+//! comes to where the live one began, the two become one again. A request that takes long is a backlog as well: what is done
+//! behind it goes on as the live lane.
 
 use crate::forward::cutter::Cutter;
 use crate::forward::window::{Booking, RequestId, Window};
 use crate::process::batch::settings::BatchSettings;
 use crate::spool::{Chunk, Outcome, ReadLimits, Seq};
+use std::time::Duration;
 
 /// A stretch of the spool on its way to the destination.
 pub(super) struct Lane {
@@ -78,6 +80,18 @@ impl Lanes {
     /// Begins to send what lies from `from` on beside the backlog.
     pub(super) fn open(&mut self, batch: Option<&BatchSettings>, from: Seq) {
         self.live = Some(Live { from, lane: Lane::new(batch, from, self.bounds) });
+    }
+
+    /// Where the oldest request takes longer than `patience`, what is done behind it becomes a lane of its own, so that it is
+    /// booked: the spool's budget would call it lost, and a crash send it again.
+    pub(super) fn part(&mut self, batch: Option<&BatchSettings>, patience: Duration) {
+        if self.live.is_none()
+            && let Some(window) = self.main.window.part(patience)
+            && let Some(from) = window.first()
+        {
+            let cutter = std::mem::replace(&mut self.main.cutter, Cutter::new(batch, from));
+            self.live = Some(Live { from, lane: Lane { cutter, window } });
+        }
     }
 
     /// One lane again, once nothing is left of the main one: it has come to where the other began, and none of its requests

@@ -156,3 +156,40 @@ async fn what_was_booked_ahead_is_not_sent_again_when_the_end_of_the_backlog_is(
         assert_eq!((ahead.len(), distinct.len()), (100, 100));
     }
 }
+
+/// Takes everything, but keeps whoever waits for an answer about one batch until it is told.
+struct Slow {
+    scripted: Scripted<Answering>,
+    is_slow: fn(&String) -> bool,
+    told: tokio::sync::Notify,
+}
+
+impl Transport for Slow {
+    async fn send(&self, body: Body) -> Reply {
+        if span_names(&decoded(&body)).iter().any(self.is_slow) {
+            self.told.notified().await;
+        }
+        self.scripted.send(body).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_behind_a_request_that_takes_long_is_booked_and_nothing_goes_twice() {
+    const BATCHES: u64 = 300;
+    let model = Model::new((1..=BATCHES).map(|seq| batch_of(seq, 2)).collect());
+    let settings = BatchSettings { send_batch_size: 2, timeout: Duration::from_millis(1), send_batch_max_size: 2 };
+    let scripted = Scripted::new(Box::new(|_: &[String]| delivered()) as Answering);
+    let slow = Slow { scripted, is_slow: |name| name.starts_with("5/"), told: tokio::sync::Notify::new() };
+    let mut engine = engine_with(&model, slow, Some(&settings), true);
+    engine.takes_long = Duration::from_millis(1);
+    let told = async {
+        while model.sent() < 2 * (BATCHES - 1) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(model.position(), Seq(5), "the cursor waits for the oldest");
+        engine.link.transport().told.notify_one();
+    };
+    tokio::join!(drain(&engine, &model), told);
+    assert_eq!((model.sent(), model.queued()), (2 * BATCHES, 0));
+    assert_eq!(engine.link.transport().scripted.taken.lock().unwrap().len() as u64, 2 * BATCHES);
+}
