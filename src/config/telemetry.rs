@@ -71,16 +71,9 @@ fn logs(section: &mut Section<'_>) -> (Option<LogLevel>, Option<LogEncoding>) {
     section.inert("development", Shape::Bool, "there is no development mode");
     section.inert("disable_caller", Shape::Bool, "log lines name their module, never file and line");
     section.inert("disable_stacktrace", Shape::Bool, "log lines have no stack traces");
-    section.section("sampling", |sampling| {
-        if sampling.is_empty() {
-            return;
-        }
-        sampling.accept("enabled", Shape::Bool);
-        sampling.accept("tick", Shape::Duration);
-        sampling.accept("initial", Shape::Int);
-        sampling.accept("thereafter", Shape::Int);
-        sampling.note("", "accepted, without effect: log lines are few and not sampled");
-    });
+    let sampling =
+        [("enabled", Shape::Bool), ("tick", Shape::Duration), ("initial", Shape::Int), ("thereafter", Shape::Int)];
+    section.inert_section("sampling", &sampling, "log lines are few and not sampled");
     section.inert("disable_zap_resource", Shape::Bool, "log lines carry no resource");
     section.inert("output_paths", Shape::List, "logs go to standard error");
     section.inert("error_output_paths", Shape::List, "logs go to standard error");

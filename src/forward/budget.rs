@@ -312,9 +312,8 @@ mod tests {
     async fn who_waits_goes_when_a_body_of_its_destination_is_done_or_compressed() {
         let budget = Budget::default();
         let (seat, other) = (budget.seat(), budget.seat());
-        let _everybody =
-            (0..2).map(|_| other.sending(Lane::Answering, other.slice()).now_or_never()).collect::<Vec<_>>();
-        let _rest = other.sending(Lane::Answering, other.slice()).now_or_never();
+        let taken = |_| other.sending(Lane::Answering, other.slice()).now_or_never();
+        let _slice_and_what_is_for_everybody: Vec<_> = (0..3).map(taken).collect();
         let mut first = seat.sending(Lane::Answering, seat.slice()).await;
         let mut second = std::pin::pin!(seat.sending(Lane::Answering, seat.slice() / 2));
         let mut third = std::pin::pin!(seat.sending(Lane::Answering, seat.slice() / 4));

@@ -432,13 +432,17 @@ mod tests {
         scan.await.unwrap().unwrap();
     }
 
-    #[tokio::test]
-    async fn a_search_does_not_wait_behind_metrics() {
-        let admission = Arc::new(Admission::new(&QueryLimits::default()));
-        let (release, held) = tokio::sync::watch::channel(false);
-        let metrics: Vec<_> = (0..20)
-            .map(|_| {
-                let (admission, held) = (Arc::clone(&admission), held.clone());
+    /// Queries that go on until they are told to end.
+    struct Busy {
+        release: tokio::sync::watch::Sender<bool>,
+        queries: Vec<tokio::task::JoinHandle<Result<Answered, QueryError>>>,
+    }
+
+    impl Busy {
+        fn with(admission: &Arc<Admission>, count: usize, lane: Lane) -> Self {
+            let (release, held) = tokio::sync::watch::channel(false);
+            let query = |_| {
+                let (admission, held) = (Arc::clone(admission), held.clone());
                 tokio::spawn(async move {
                     let work = move |_: &Control| {
                         while !*held.borrow() {
@@ -446,18 +450,29 @@ mod tests {
                         }
                         Ok(nothing())
                     };
-                    admission.run(Lane::Metrics(Question::UNKNOWN), work).await
+                    admission.run(lane, work).await
                 })
-            })
-            .collect();
+            };
+            Self { release, queries: (0..count).map(query).collect() }
+        }
+
+        async fn end(self) {
+            self.release.send(true).unwrap();
+            for query in self.queries {
+                query.await.unwrap().unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_search_does_not_wait_behind_metrics() {
+        let admission = Arc::new(Admission::new(&QueryLimits::default()));
+        let busy = Busy::with(&admission, 20, Lane::Metrics(Question::UNKNOWN));
         while admission.new_metrics.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         admission.run(Lane::Scan(Question::UNKNOWN), |_| Ok(nothing())).await.unwrap();
-        release.send(true).unwrap();
-        for query in metrics {
-            query.await.unwrap().unwrap();
-        }
+        busy.end().await;
     }
 
     #[tokio::test]
@@ -466,21 +481,7 @@ mod tests {
         let (long, short) = (Question::of("long"), Question::of("short"));
         admission.lengths.learn(long, Duration::from_secs(5));
         admission.lengths.learn(short, Duration::from_millis(5));
-        let (release, held) = tokio::sync::watch::channel(false);
-        let queries: Vec<_> = (0..10)
-            .map(|_| {
-                let (admission, held) = (Arc::clone(&admission), held.clone());
-                tokio::spawn(async move {
-                    let work = move |_: &Control| {
-                        while !*held.borrow() {
-                            std::thread::sleep(Duration::from_millis(1));
-                        }
-                        Ok(nothing())
-                    };
-                    admission.run(Lane::Scan(long), work).await
-                })
-            })
-            .collect();
+        let busy = Busy::with(&admission, 10, Lane::Scan(long));
         while admission.long_scans.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
@@ -492,10 +493,7 @@ mod tests {
         ] {
             admission.run(lane, |_| Ok(nothing())).await.unwrap();
         }
-        release.send(true).unwrap();
-        for query in queries {
-            query.await.unwrap().unwrap();
-        }
+        busy.end().await;
     }
 
     #[tokio::test]

@@ -331,14 +331,8 @@ impl HttpKeepalive {
 
 impl GrpcKeepalive {
     fn decode(section: &mut Section<'_>) -> Self {
-        section.section("enforcement_policy", |policy| {
-            if policy.is_empty() {
-                return;
-            }
-            policy.accept("min_time", Shape::Duration);
-            policy.accept("permit_without_stream", Shape::Bool);
-            policy.note("", "accepted, without effect: clients may ask as often as they like");
-        });
+        let policy = [("min_time", Shape::Duration), ("permit_without_stream", Shape::Bool)];
+        section.inert_section("enforcement_policy", &policy, "clients may ask as often as they like");
         section.section("server_parameters", |parameters| {
             let (max, grace) =
                 (nonzero(parameters, "max_connection_age"), nonzero(parameters, "max_connection_age_grace"));

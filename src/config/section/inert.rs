@@ -21,6 +21,20 @@ impl Section<'_> {
         }
     }
 
+    /// A section of the Collector that means nothing here: its keys are checked for their shapes, and what is written there is
+    /// noted once with `why`.
+    pub fn inert_section(&mut self, key: &'static str, keys: &[(&'static str, Shape)], why: &str) {
+        self.section(key, |section| {
+            if section.is_empty() {
+                return;
+            }
+            for (key, shape) in keys {
+                section.accept(key, *shape);
+            }
+            section.note("", format!("accepted, without effect: {why}"));
+        });
+    }
+
     /// A key of a section whose note was made for the section as a whole: checked for its shape, nothing said.
     pub fn accept(&mut self, key: &'static str, shape: Shape) {
         if let Some(entry) = self.declare(key) {

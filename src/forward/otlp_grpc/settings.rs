@@ -89,15 +89,9 @@ impl OtlpGrpcSettings {
         section.inert("wait_for_ready", Shape::Bool, "requests wait in the spool anyway");
         section.inert("read_buffer_size", Shape::Int, "buffers have the appliance's own size");
         section.inert("write_buffer_size", Shape::Int, "buffers have the appliance's own size");
-        section.section("keepalive", |keepalive| {
-            if keepalive.is_empty() {
-                return;
-            }
-            keepalive.accept("time", Shape::Duration);
-            keepalive.accept("timeout", Shape::Duration);
-            keepalive.accept("permit_without_stream", Shape::Bool);
-            keepalive.note("", "accepted, without effect: connections are watched by the appliance's own keep-alive");
-        });
+        let keepalive =
+            [("time", Shape::Duration), ("timeout", Shape::Duration), ("permit_without_stream", Shape::Bool)];
+        section.inert_section("keepalive", &keepalive, "connections are watched by the appliance's own keep-alive");
         section.inert("user_agent", Shape::Text, "requests say that they come from Spanreel");
         refuse_extensions(section);
         settings

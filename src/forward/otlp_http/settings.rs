@@ -110,16 +110,13 @@ impl OtlpHttpSettings {
         }
         section.inert("force_attempt_http2", Shape::Bool, "HTTP/1.1 is spoken, on a few kept connections");
         section.inert("disable_keep_alives", Shape::Bool, "connections are few and kept");
-        section.section("keepalive", |keepalive| {
-            if keepalive.is_empty() {
-                return;
-            }
-            keepalive.accept("enabled", Shape::Bool);
-            keepalive.accept("idle_conn_timeout", Shape::Duration);
-            keepalive.accept("max_idle_conns", Shape::Int);
-            keepalive.accept("max_idle_conns_per_host", Shape::Int);
-            keepalive.note("", "accepted, without effect: connections are few and kept");
-        });
+        let keepalive = [
+            ("enabled", Shape::Bool),
+            ("idle_conn_timeout", Shape::Duration),
+            ("max_idle_conns", Shape::Int),
+            ("max_idle_conns_per_host", Shape::Int),
+        ];
+        section.inert_section("keepalive", &keepalive, "connections are few and kept");
         let flat = ["idle_conn_timeout", "max_idle_conns", "max_idle_conns_per_host", "disable_keep_alives"];
         section.moved("keepalive", &flat.map(|key| (key, false)));
         refuse_extensions(section);
